@@ -1,0 +1,121 @@
+// Package agent holds the messages between a sidecar and the service behind it.
+// It is apart from wire so that the SDK links nothing but the vocabulary.
+package agent
+
+import (
+	"time"
+
+	"github.com/rampart-security/rampart"
+)
+
+// Paths of a sidecar's socket (HTTP over a Unix socket, mode 0600), for the
+// SDK and for services in any language.
+const (
+	AgentService = "/v1/service"     // GET -> ServiceInfo
+	AgentCheck   = "/v1/authz/check" // POST CheckRequest -> rampart.Decision (domain layer)
+	AgentSecret  = "/v1/secrets/"    // GET /v1/secrets/{data item} -> SecretValue
+	AgentDEK     = "/v1/dek"         // POST DEKRequest -> DEK
+	AgentAudit   = "/v1/audit"       // POST AuditRequest -> 204 once durable
+	AgentOut     = "/out/"           // any method, /out/{service or external}/PATH: the outbound side
+	AgentPublish = "/publish/"       // POST /publish/{store}/{topic}: JSON payload -> 204 once stored
+)
+
+// Environment variables that the runner gives to a service. None is secret.
+const (
+	EnvService = "RAMPART_SERVICE"    // its name in rampart.yaml
+	EnvSocket  = "RAMPART_SOCKET"     // path of its sidecar's socket
+	EnvOut     = "RAMPART_OUT"        // http://127.0.0.1:PORT: /out/ and /publish/ over TCP, for any language
+	EnvPort    = "PORT"               // loopback port to listen on
+	EnvData    = "RAMPART_DATA"       // folder for the service's own files
+	EnvStandIn = "RAMPART_STANDIN_CA" // stand-ins of externals: file to write the PEM of their CA to
+)
+
+// ServiceInfo is what a service may know of its own configuration.
+type ServiceInfo struct {
+	Name        string                 `json:"name"`
+	IdentityKey []byte                 `json:"identity_key"` // HMAC-SHA256 key of the Rampart-Identity header, new at each start of the sidecar
+	Stores      map[string]StoreInfo   `json:"stores"`
+	ServerOwned map[string]ServerOwned `json:"server_owned"` // flow id -> rule, for flows that reach this service
+	Encrypt     map[string][]string    `json:"encrypt"`      // data item -> pii fields that must be enveloped
+	RowMAC      []string               `json:"row_mac"`      // data items whose rows carry a MAC
+	Off         []string               `json:"off"`          // controls that the file disables (throw-away systems only)
+}
+
+// StoreInfo tells how to open a store.
+type StoreInfo struct {
+	Kind       string `json:"kind"` // sqlite | postgres
+	Path       string `json:"path,omitempty"`
+	URL        string `json:"url,omitempty"`      // postgres, no password
+	Password   string `json:"password,omitempty"` // name to ask AgentSecret for: "store:NAME"
+	CA         []byte `json:"ca,omitempty"`       // PEM
+	Pool       int    `json:"pool"`
+	AuditTable string `json:"audit_table,omitempty"`
+}
+
+// ServerOwned mirrors spec.ServerOwned.
+type ServerOwned struct {
+	Fields []string `json:"fields"`
+	Mode   string   `json:"mode"`
+}
+
+// HeaderIdentity carries the verified caller from the sidecar to the service.
+const HeaderIdentity = "Rampart-Identity"
+
+// HeaderIdem carries a client's idempotency key from the gateway to the
+// service; it is present only after the control ran.
+const HeaderIdem = "Rampart-Idempotency-Key"
+
+// MessagePath is where a service takes messages: POST MessagePath + TOPIC.
+// 2xx acknowledges; anything else is tried again.
+const MessagePath = "/_rampart/messages/"
+
+// SecretValue is a secret on its way to a service that was granted it.
+type SecretValue struct {
+	Value   []byte `json:"value"`
+	Version int    `json:"version"`
+}
+
+// DEKRequest asks for a data encryption key of one data item; version 0 is the
+// active one.
+type DEKRequest struct {
+	Item    string `json:"item"` // key of data in rampart.yaml
+	Tenant  string `json:"tenant"`
+	Version uint32 `json:"version"`
+}
+
+// DEK is an unwrapped data encryption key.
+type DEK struct {
+	Key     []byte `json:"key"` // 32 bytes
+	Version uint32 `json:"version"`
+}
+
+// Identified is the content of HeaderIdentity. The sidecar sets the header to
+// "v1." + base64url(JSON of Identified) + "." + base64url(HMAC-SHA256 over the
+// text before the last dot), unpadded, with ServiceInfo.IdentityKey.
+type Identified struct {
+	Principal rampart.Principal `json:"principal"`
+	Caller    string            `json:"caller"` // SPIFFE ID of the direct caller
+	Flow      string            `json:"flow"`
+	Trace     string            `json:"trace"`
+	Expires   time.Time         `json:"exp"`
+}
+
+// CheckRequest asks the sidecar's PDP about one object. The subject comes from
+// Identity, never from the service.
+type CheckRequest struct {
+	Identity string           `json:"identity"` // the HeaderIdentity value as received
+	Action   rampart.Action   `json:"action"`
+	Resource rampart.Resource `json:"resource"`
+}
+
+// AuditRequest records an event of the service's own, for example a booking.
+type AuditRequest struct {
+	Class    string            `json:"class"` // money | admin | api_read
+	Action   string            `json:"action"`
+	Outcome  string            `json:"outcome"` // allowed | refused | error
+	Control  string            `json:"control"`
+	Subject  string            `json:"subject"`
+	Resource string            `json:"resource"`
+	Trace    string            `json:"trace"`
+	Detail   map[string]string `json:"detail"`
+}

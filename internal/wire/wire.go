@@ -1,0 +1,131 @@
+// Package wire holds the messages that planes, control plane, SDK and command
+// line exchange, and nothing else: no behaviour, so that each side can be
+// written and judged alone.
+package wire
+
+import (
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/spec"
+)
+
+// Paths of the control plane's listener for planes: mutual TLS 1.3, JSON
+// bodies unless said otherwise. Every other path of that listener is the
+// public surface (login, /oauth2/..., JWKS), which only the gateway's SVID may
+// reach.
+const (
+	PathJoin      = "/v1/join"      // POST JoinRequest -> Identity; the one call without a client certificate
+	PathRenew     = "/v1/renew"     // POST RenewRequest -> Identity
+	PathWatch     = "/v1/watch"     // GET -> stream of Update, one JSON object per line
+	PathHeartbeat = "/v1/heartbeat" // POST Heartbeat -> 204
+	PathResolve   = "/v1/resolve"   // POST ResolveRequest -> Resolved
+	PathSecret    = "/v1/secrets/"  // GET /v1/secrets/{data item} -> agent.SecretValue
+	PathDEK       = "/v1/dek"       // POST agent.DEKRequest -> agent.DEK
+	PathEdgeCert  = "/v1/edge-cert" // POST RenewRequest -> Identity; the gateway's public certificate from the local CA
+	PathToken     = "/oauth2/token" // POST form; RFC 8693 exchange when the caller is a plane
+)
+
+// Subject token types of the exchange beside RFC 8693's own.
+const (
+	GrantExchange  = "urn:ietf:params:oauth:grant-type:token-exchange"
+	TypeJWT        = "urn:ietf:params:oauth:token-type:jwt"
+	TypeAccess     = "urn:ietf:params:oauth:token-type:access_token"
+	TypeSession    = "urn:rampart:token-type:session" // gateway only: the session cookie's value
+	TypeAPIKey     = "urn:rampart:token-type:api_key" // gateway only: an API key used alone
+	TypeSVIDOnly   = "urn:rampart:token-type:service" // a service acting as itself: no subject_token
+	HeaderPrinc    = "Rampart-Principal"              // gateway to sidecar, pattern gateway: base64url JSON of rampart.Principal
+	HeaderCred     = "Rampart-Credential"             // gateway to sidecar, pattern per_service: "TYPE VALUE"
+	HeaderClientIP = "Rampart-Client-Ip"              // gateway to control's public surface
+)
+
+// JoinRequest trades a one-time token for an SVID.
+type JoinRequest struct {
+	Token string `json:"token"`
+	CSR   []byte `json:"csr"` // DER; only its public key and proof of possession count
+}
+
+// RenewRequest asks for a new SVID with the current one as proof.
+type RenewRequest struct {
+	CSR []byte `json:"csr"`
+}
+
+// Identity is an SVID: leaf first, then the issuing certificate.
+type Identity struct {
+	ID       string    `json:"id"`
+	Chain    [][]byte  `json:"chain"`  // DER
+	Bundle   []byte    `json:"bundle"` // PEM of the roots
+	NotAfter time.Time `json:"not_after"`
+}
+
+// Update is one line of the watch stream. The first lines carry the whole
+// state (config, keys, endpoints, revocations), then changes; "beat" comes
+// every second.
+type Update struct {
+	Kind       string       `json:"kind"` // config | keys | endpoints | revoked | edge | bundle | beat
+	Config     *spec.Bundle `json:"config,omitempty"`
+	Keys       *Keys        `json:"keys,omitempty"`
+	Endpoints  *Endpoints   `json:"endpoints,omitempty"`
+	Revoked    []Revocation `json:"revoked,omitempty"`
+	Bundle     []byte       `json:"bundle,omitempty"` // PEM of the roots
+	Seq        uint64       `json:"seq"`
+	ServerTime time.Time    `json:"time"`
+}
+
+// Keys are the public keys of the token service, as JWK sets (RFC 7517).
+type Keys struct {
+	Internal []byte `json:"internal"` // Ed25519 keys of internal tokens
+	Edge     []byte `json:"edge"`     // ES256 keys of edge JWTs
+	Issuer   string `json:"issuer"`   // of both
+}
+
+// Endpoints tells where planes listen.
+type Endpoints struct {
+	Sidecars map[string]string `json:"sidecars"` // service -> host:port of its inbound listener
+	Queues   map[string]string `json:"queues"`   // store -> host:port
+}
+
+// Revocation makes every credential of one subject issued at or before
+// NotBefore void.
+type Revocation struct {
+	Seq       uint64    `json:"seq"`
+	Kind      string    `json:"kind"` // sid | sub | client | jti | key
+	ID        string    `json:"id"`
+	NotBefore time.Time `json:"not_before"`
+	Expires   time.Time `json:"expires"`
+}
+
+// Heartbeat reports a plane's state once a second.
+type Heartbeat struct {
+	Plane     string `json:"plane"`    // "gateway/edge", "sidecar/orders"
+	Instance  string `json:"instance"` // random per process
+	Digest    string `json:"digest"`   // of the configuration it enforces
+	Listen    string `json:"listen"`   // sidecar inbound or queue address; "" otherwise
+	AuditSeq  uint64 `json:"audit_seq"`
+	AuditHead []byte `json:"audit_head"` // hash of the newest durable audit record
+}
+
+// ResolveRequest asks who a credential stands for.
+type ResolveRequest struct {
+	Type  string `json:"type"` // TypeSession | TypeAPIKey
+	Value string `json:"value"`
+	IP    string `json:"ip"`
+}
+
+// Resolved answers a ResolveRequest. An unknown credential is a 401.
+type Resolved struct {
+	Principal rampart.Principal `json:"principal"`
+	Declared  string            `json:"declared"` // key of principals in rampart.yaml, "" for any human
+	Plan      string            `json:"plan,omitempty"`
+	KeyID     string            `json:"key_id,omitempty"`
+	Expires   time.Time         `json:"expires"`
+}
+
+// Exchanged is the RFC 8693 answer.
+type Exchanged struct {
+	AccessToken     string `json:"access_token"`
+	IssuedTokenType string `json:"issued_token_type"`
+	TokenType       string `json:"token_type"`
+	ExpiresIn       int    `json:"expires_in"` // seconds
+	Scope           string `json:"scope,omitempty"`
+}
