@@ -11,13 +11,13 @@ import (
 // Paths of a sidecar's socket (HTTP over a Unix socket, mode 0600), for the
 // SDK and for services in any language.
 const (
-	AgentService = "/v1/service"     // GET -> ServiceInfo
-	AgentCheck   = "/v1/authz/check" // POST CheckRequest -> rampart.Decision (domain layer)
-	AgentSecret  = "/v1/secrets/"    // GET /v1/secrets/{data item} -> SecretValue
-	AgentDEK     = "/v1/dek"         // POST DEKRequest -> DEK
-	AgentAudit   = "/v1/audit"       // POST AuditRequest -> 204 once durable
-	AgentOut     = "/out/"           // any method, /out/{service or external}/PATH: the outbound side
-	AgentPublish = "/publish/"       // POST /publish/{store}/{topic}: JSON payload -> 204 once stored
+	PathService = "/v1/service"     // GET -> ServiceInfo
+	PathCheck   = "/v1/authz/check" // POST CheckRequest -> rampart.Decision (domain layer)
+	PathSecret  = "/v1/secrets/"    // GET /v1/secrets/{data item} -> SecretValue
+	PathDEK     = "/v1/dek"         // POST DEKRequest -> DEK
+	PathAudit   = "/v1/audit"       // POST AuditRequest -> 204 once durable
+	PathOut     = "/out/"           // any method, /out/{service or external}/PATH: the outbound side
+	PathPublish = "/publish/"       // POST /publish/{store}/{topic}: JSON payload -> 204 once stored
 )
 
 // Environment variables that the runner gives to a service. None is secret.
@@ -46,7 +46,7 @@ type StoreInfo struct {
 	Kind       string `json:"kind"` // sqlite | postgres
 	Path       string `json:"path,omitempty"`
 	URL        string `json:"url,omitempty"`      // postgres, no password
-	Password   string `json:"password,omitempty"` // name to ask AgentSecret for: "store:NAME"
+	Password   string `json:"password,omitempty"` // name to ask PathSecret for: "store:NAME"
 	CA         []byte `json:"ca,omitempty"`       // PEM
 	Pool       int    `json:"pool"`
 	AuditTable string `json:"audit_table,omitempty"`
