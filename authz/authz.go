@@ -1,0 +1,73 @@
+// Package authz answers "Is this user allowed to do this?"
+//
+// It is the contract between those who ask (gateway, sidecar, SDK), the policy
+// decision point (authz/pdp) that answers, and the engines (authz/rbac,
+// authz/cedar, authz/rego) that it asks in turn. Engines report facts, a
+// Verdict; only the decision point turns facts into a Decision, by one rule:
+// any forbid denies, then anything uncertain denies, then one permit allows,
+// then everything else denies.
+package authz
+
+import (
+	"context"
+
+	"github.com/rampart-security/rampart"
+)
+
+// Request is one question: may Principal do Action to Resource, in Context?
+//
+// Resource.Type is the singular noun in lower case, for example "order"; Action
+// is "type:verb", for example "orders:read". Context holds JSON-like values as
+// Resource.Attrs does. A Request is read only while it is decided and may be
+// shared between goroutines.
+type Request struct {
+	Layer     rampart.Layer
+	Principal rampart.Principal
+	Action    rampart.Action
+	Resource  rampart.Resource
+	Context   map[string]any
+}
+
+// Decider decides. It is safe for concurrent use, never blocks longer than its
+// own time limit, and denies when in doubt.
+type Decider interface {
+	Decide(ctx context.Context, r Request) rampart.Decision
+}
+
+// Engine evaluates the policies of one language. Requests must have passed
+// Request.Validate. It is safe for concurrent use.
+type Engine interface {
+	// Evaluate returns what the policies say; it honours ctx's deadline where
+	// its language can run long.
+	Evaluate(ctx context.Context, r Request) Verdict
+	// Explain returns the permits that came close to matching, closest first.
+	// It is for operators, costs more than Evaluate, and may return nothing.
+	Explain(ctx context.Context, r Request) []NearMiss
+}
+
+// Verdict is what one engine found. The zero Verdict holds no permit, so it
+// denies.
+type Verdict struct {
+	Permits  []rampart.PolicyRef
+	Forbids  []rampart.PolicyRef
+	Failures []Failure
+	Looked   int // permits whose scope fits the request, matched or not
+}
+
+// Failure is a policy that could not be evaluated. Policy.Effect is Allow for a
+// permit, which then merely permits nothing, and Deny for a forbid or for a
+// whole file, which makes the answer uncertain and therefore a denial.
+type Failure struct {
+	Policy rampart.PolicyRef
+	Code   rampart.Code // CodeError or CodeTimeout
+	Err    error        // for operators
+}
+
+// NearMiss is a permit that did not match, and why.
+type NearMiss struct {
+	Policy    rampart.PolicyRef
+	Held      int    // conditions that held before the one that failed
+	Condition string // source text of the condition that failed
+	Line      int    // of the condition; 0 when only the policy's line is known
+	Problem   string // "is false", or the error
+}
