@@ -1,0 +1,140 @@
+// Package httpguard answers, inside a service, "did this request come through
+// my sidecar, and for whom?"
+//
+// The sidecar signs who the caller is into the Rampart-Identity header. The
+// guard refuses everything else, so that a process which finds the service's
+// loopback port gains nothing.
+package httpguard
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/sdk"
+	"github.com/rampart-security/rampart/sdk/internal/inbound"
+)
+
+const (
+	control   = "mtls.required" // whoever evades the sidecar evades its mutual TLS
+	version   = "v1."
+	maxHeader = 16 << 10         // bytes of a Rampart-Identity header
+	maxAhead  = 10 * time.Minute // a header that claims to live longer was not made by a sidecar
+)
+
+// Guard verifies the identity header. It is safe for concurrent use.
+type Guard struct {
+	svc *sdk.Service
+	now func() time.Time
+}
+
+// New returns a guard for svc. It panics when svc is nil: a guard without a
+// sidecar could only let everything in.
+func New(svc *sdk.Service) *Guard {
+	if svc == nil {
+		panic("httpguard: nil service")
+	}
+	return &Guard{svc: svc, now: time.Now}
+}
+
+// Wrap returns a handler that calls next for requests from the sidecar, with
+// the caller's Principal and the trace id in the context, and answers 401
+// (RFC 9457) to all others.
+func (g *Guard) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header, err := one(r.Header[agent.HeaderIdentity])
+		if err != nil {
+			problem.Write(w, err, "")
+			return
+		}
+		id, err := g.verify(header)
+		if rampart.KindOf(err) == rampart.Unauthenticated && g.svc.Refetch(r.Context()) {
+			id, err = g.verify(header)
+		}
+		if err != nil {
+			problem.Write(w, err, "")
+			return
+		}
+		ctx := rampart.WithPrincipal(r.Context(), id.Principal)
+		ctx = rampart.WithTrace(ctx, id.Trace)
+		ctx = inbound.With(ctx, inbound.Inbound{
+			Identity:      header,
+			Authorization: r.Header.Get("Authorization"),
+			Caller:        id.Caller,
+			Flow:          id.Flow,
+		})
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// one refuses a missing header and a second one, which some proxies would
+// append to a forged first.
+func one(values []string) (string, error) {
+	if len(values) != 1 {
+		return "", refuse("the request did not come through the sidecar")
+	}
+	return values[0], nil
+}
+
+func (g *Guard) verify(header string) (agent.Identified, error) {
+	return parse(header, g.svc.Info().IdentityKey, g.now())
+}
+
+// parse verifies the signature before it reads anything else.
+func parse(header string, key []byte, now time.Time) (agent.Identified, error) {
+	signed, content, mac, ok := split(header)
+	if !ok || !hmac.Equal(mac, sign(signed, key)) {
+		return agent.Identified{}, refuse("the caller's identity is not signed by the sidecar")
+	}
+	var id agent.Identified
+	if err := json.Unmarshal(content, &id); err != nil {
+		return agent.Identified{}, refuse("the caller's identity is not readable")
+	}
+	switch {
+	case !now.Before(id.Expires):
+		return agent.Identified{}, refuse("the caller's identity has expired")
+	case id.Expires.Sub(now) > maxAhead:
+		return agent.Identified{}, refuse("the caller's identity lives too long")
+	case id.Flow == "":
+		return agent.Identified{}, refuse("the caller's identity names no flow")
+	case id.Principal.IsZero():
+		return agent.Identified{}, refuse("the caller's identity is nobody")
+	}
+	return id, nil
+}
+
+// split takes "v1.CONTENT.MAC" apart. Decoding is strict, so that no two texts
+// mean the same.
+func split(header string) (signed string, content, mac []byte, ok bool) {
+	if len(header) > maxHeader || !strings.HasPrefix(header, version) {
+		return "", nil, nil, false
+	}
+	dot := strings.LastIndexByte(header, '.')
+	if dot < len(version) {
+		return "", nil, nil, false
+	}
+	b64 := base64.RawURLEncoding.Strict()
+	content, err := b64.DecodeString(header[len(version):dot])
+	if err != nil {
+		return "", nil, nil, false
+	}
+	mac, err = b64.DecodeString(header[dot+1:])
+	return header[:dot], content, mac, err == nil
+}
+
+func sign(text string, key []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
+
+func refuse(msg string) error {
+	return rampart.Errorf(rampart.Unauthenticated, control, "%s", msg)
+}

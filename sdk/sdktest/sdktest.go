@@ -1,0 +1,214 @@
+// Package sdktest is a sidecar for the tests of a service: a real server on a
+// real Unix socket that speaks the messages of a sidecar, without a control
+// plane behind it. What a sidecar would decide, the test says.
+package sdktest
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
+)
+
+// Message is one message that the service published.
+type Message struct {
+	Store, Topic  string
+	Authorization string
+	Payload       json.RawMessage
+}
+
+// Agent plays the sidecar. Its fields may be set until the service connects.
+type Agent struct {
+	Info    agent.ServiceInfo                         // what the service is told of itself; IdentityKey is filled
+	Check   func(agent.CheckRequest) rampart.Decision // domain layer; nil denies
+	Out     http.Handler                              // takes /out/DEST/PATH with the prefix kept; nil answers 403
+	Publish func(Message) int                         // status of a publish; nil stores (204)
+	Secrets map[string][]byte                         // by name; others are 403
+
+	root []byte // of data encryption keys
+
+	mu       sync.Mutex
+	events   []agent.AuditRequest
+	messages []Message
+}
+
+// Start serves a on a socket of its own until the test ends, and points
+// sdk.Connect at it through the environment.
+func Start(t testing.TB, a *Agent) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agent") // t.TempDir may be too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.root = random()
+	a.Rekey()
+	srv := &http.Server{Handler: a.handler()}
+	go srv.Serve(ln)
+	t.Cleanup(func() {
+		srv.Close()
+		os.RemoveAll(dir)
+	})
+	t.Setenv(agent.EnvSocket, socket)
+	t.Setenv(agent.EnvService, a.Info.Name)
+}
+
+// Rekey makes a new identity key, as a sidecar does when it restarts.
+func (a *Agent) Rekey() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Info.IdentityKey = random()
+}
+
+// Sign returns the Rampart-Identity header for id.
+func (a *Agent) Sign(id agent.Identified) string {
+	a.mu.Lock()
+	key := a.Info.IdentityKey
+	a.mu.Unlock()
+	b, err := json.Marshal(id)
+	if err != nil {
+		panic(err) // the type has no value that JSON cannot hold
+	}
+	text := "v1." + base64.RawURLEncoding.EncodeToString(b)
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return text + "." + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// Identity returns the header for p on a flow, valid for a minute.
+func (a *Agent) Identity(p rampart.Principal, flow string) string {
+	return a.Sign(agent.Identified{
+		Principal: p,
+		Caller:    "spiffe://test.internal/gateway/gateway",
+		Flow:      flow,
+		Trace:     strings.Repeat("ab", 16),
+		Expires:   time.Now().Add(time.Minute),
+	})
+}
+
+// Events returns what the service put on record.
+func (a *Agent) Events() []agent.AuditRequest {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]agent.AuditRequest(nil), a.events...)
+}
+
+// Messages returns what the service published.
+func (a *Agent) Messages() []Message {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]Message(nil), a.messages...)
+}
+
+func (a *Agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+agent.PathService, func(w http.ResponseWriter, _ *http.Request) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		json.NewEncoder(w).Encode(a.Info)
+	})
+	mux.HandleFunc("POST "+agent.PathCheck, a.check)
+	mux.HandleFunc("POST "+agent.PathDEK, a.dek)
+	mux.HandleFunc("POST "+agent.PathAudit, a.audit)
+	mux.HandleFunc("GET "+agent.PathSecret+"{name}", a.secret)
+	mux.HandleFunc("POST "+agent.PathPublish+"{store}/{topic}", a.publish)
+	mux.HandleFunc(agent.PathOut, func(w http.ResponseWriter, r *http.Request) {
+		if a.Out == nil {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		a.Out.ServeHTTP(w, r)
+	})
+	return mux
+}
+
+func (a *Agent) check(w http.ResponseWriter, r *http.Request) {
+	var req agent.CheckRequest
+	if !read(w, r, &req) {
+		return
+	}
+	var d rampart.Decision
+	if a.Check != nil {
+		d = a.Check(req)
+	}
+	json.NewEncoder(w).Encode(d)
+}
+
+func (a *Agent) dek(w http.ResponseWriter, r *http.Request) {
+	var req agent.DEKRequest
+	if !read(w, r, &req) {
+		return
+	}
+	version := max(req.Version, 1)
+	h := hmac.New(sha256.New, a.root)
+	fmt.Fprintf(h, "%q %q %d", req.Item, req.Tenant, version)
+	json.NewEncoder(w).Encode(agent.DEK{Key: h.Sum(nil), Version: version})
+}
+
+func (a *Agent) audit(w http.ResponseWriter, r *http.Request) {
+	var req agent.AuditRequest
+	if !read(w, r, &req) {
+		return
+	}
+	a.mu.Lock()
+	a.events = append(a.events, req)
+	a.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (a *Agent) secret(w http.ResponseWriter, r *http.Request) {
+	value, ok := a.Secrets[r.PathValue("name")]
+	if !ok {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	json.NewEncoder(w).Encode(agent.SecretValue{Value: value, Version: 1})
+}
+
+func (a *Agent) publish(w http.ResponseWriter, r *http.Request) {
+	m := Message{Store: r.PathValue("store"), Topic: r.PathValue("topic"), Authorization: r.Header.Get("Authorization")}
+	if !read(w, r, &m.Payload) {
+		return
+	}
+	status := http.StatusNoContent
+	if a.Publish != nil {
+		status = a.Publish(m)
+	}
+	if status/100 == 2 {
+		a.mu.Lock()
+		a.messages = append(a.messages, m)
+		a.mu.Unlock()
+	}
+	w.WriteHeader(status)
+}
+
+func read(w http.ResponseWriter, r *http.Request, v any) bool {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(v)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+	}
+	return err == nil
+}
+
+func random() []byte {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return b
+}
