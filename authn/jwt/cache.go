@@ -1,0 +1,134 @@
+package jwt
+
+import (
+	"container/list"
+	"crypto/sha256"
+	"sync"
+)
+
+// InternalCache remembers verified internal tokens, so that a token used for
+// many requests costs one signature check. Time, binding, revocation and the
+// key's presence in the set are checked at every use. Refused tokens are not
+// remembered. Safe for concurrent use.
+type InternalCache struct {
+	verifier *Internal
+	seen     *lru[InternalClaims]
+}
+
+// NewInternalCache returns a cache of at most size tokens; it panics unless
+// size is positive and v is not nil.
+func NewInternalCache(v *Internal, size int) *InternalCache {
+	if v == nil {
+		panic("jwt: NewInternalCache needs a verifier")
+	}
+	return &InternalCache{v, newLRU[InternalClaims](size)}
+}
+
+// Verify is Internal.Verify.
+func (c *InternalCache) Verify(token string, peer [32]byte) (InternalClaims, error) {
+	claims, err := c.seen.open(token, c.verifier.door, c.verifier.open)
+	if err != nil {
+		return InternalClaims{}, err
+	}
+	if err := c.verifier.admit(claims, peer); err != nil {
+		return InternalClaims{}, err
+	}
+	return claims, nil
+}
+
+// EdgeCache is InternalCache for access tokens of clients.
+type EdgeCache struct {
+	verifier *Edge
+	seen     *lru[EdgeClaims]
+}
+
+// NewEdgeCache returns a cache of at most size tokens; it panics unless size
+// is positive and v is not nil.
+func NewEdgeCache(v *Edge, size int) *EdgeCache {
+	if v == nil {
+		panic("jwt: NewEdgeCache needs a verifier")
+	}
+	return &EdgeCache{v, newLRU[EdgeClaims](size)}
+}
+
+// Verify is Edge.Verify.
+func (c *EdgeCache) Verify(token string) (EdgeClaims, error) {
+	claims, err := c.seen.open(token, c.verifier.door, c.verifier.open)
+	if err != nil {
+		return EdgeClaims{}, err
+	}
+	if err := c.verifier.admit(claims); err != nil {
+		return EdgeClaims{}, err
+	}
+	return claims, nil
+}
+
+// lru holds the claims of the tokens used last, keyed by the SHA-256 of their
+// text so that a dump of the cache holds no token.
+type lru[C any] struct {
+	size int
+
+	mu      sync.Mutex
+	entries map[[32]byte]*list.Element
+	order   *list.List // of entry[C], most recently used first
+}
+
+type entry[C any] struct {
+	hash   [32]byte
+	key    *Key
+	claims C
+}
+
+func newLRU[C any](size int) *lru[C] {
+	if size <= 0 {
+		panic("jwt: cache size must be positive")
+	}
+	return &lru[C]{size: size, entries: make(map[[32]byte]*list.Element), order: list.New()}
+}
+
+// open returns the remembered claims of token, or those that verify finds.
+func (l *lru[C]) open(token string, d door, verify func(string) (C, *Key, error)) (C, error) {
+	if len(token) > maxToken {
+		claims, _, err := verify(token) // refuses, without hashing a megabyte
+		return claims, err
+	}
+	hash := sha256.Sum256([]byte(token))
+	if e, ok := l.get(hash); ok && d.keys().holds(e.key) {
+		return e.claims, nil
+	}
+	claims, key, err := verify(token)
+	if err != nil {
+		return claims, err
+	}
+	l.put(entry[C]{hash, key, claims})
+	return claims, nil
+}
+
+func (l *lru[C]) get(hash [32]byte) (entry[C], bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	el := l.entries[hash]
+	if el == nil {
+		return entry[C]{}, false
+	}
+	l.order.MoveToFront(el)
+	e, ok := el.Value.(entry[C])
+	return e, ok
+}
+
+func (l *lru[C]) put(e entry[C]) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if el := l.entries[e.hash]; el != nil {
+		el.Value = e
+		l.order.MoveToFront(el)
+		return
+	}
+	l.entries[e.hash] = l.order.PushFront(e)
+	if l.order.Len() <= l.size {
+		return
+	}
+	last := l.order.Back()
+	old, _ := l.order.Remove(last).(entry[C])
+	delete(l.entries, old.hash)
+}

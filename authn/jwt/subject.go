@@ -1,0 +1,19 @@
+package jwt
+
+// VerifySubject is Verify for the token service, to which the token's audience
+// hands it in for an exchange (RFC 8693 section 2.1). The certificate that cnf
+// names is the previous caller's and proves nothing about the presenter; what
+// does is the audience, so v must have been made for the presenter's own ID.
+func (v *Internal) VerifySubject(token string) (InternalClaims, error) {
+	c, _, err := v.open(token)
+	if err != nil {
+		return InternalClaims{}, err
+	}
+	if err := c.period().covers(v.opt.Now()); err != nil {
+		return InternalClaims{}, err
+	}
+	if v.opt.Revoked != nil && v.opt.Revoked(c) {
+		return InternalClaims{}, refuse("revoked", "token has been revoked")
+	}
+	return c, nil
+}
