@@ -1,0 +1,168 @@
+// Package problem renders errors as RFC 9457 problem documents. It is the one
+// place where an error becomes bytes for an outsider, and so the one place to
+// read when asking what leaves the house: the message of a rampart.Error, a
+// code, the trace id and JSON pointers into the caller's own request. Controls,
+// policies and inner errors stay inside.
+package problem
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+)
+
+// ContentType is the media type of a problem document (RFC 9457, section 3).
+const ContentType = "application/problem+json"
+
+// Details wraps an error with what only HTTP can say. The zero value of each
+// field adds nothing. Everything in it leaves the house.
+type Details struct {
+	Err        error         // the error itself; its kind decides what Status does not
+	Status     int           // overrides the status of the kind: 405, 413, 415, 421, 422
+	Allow      []string      // methods, for 405 (RFC 9110, section 15.5.6)
+	RetryAfter time.Duration // rounded up to whole seconds
+	Errors     []Field
+}
+
+// Field says what is wrong at one place of the request. Detail states the rule
+// and never the value that broke it.
+type Field struct {
+	Pointer string `json:"pointer"` // RFC 6901, below /path, /query, /header or /body
+	Detail  string `json:"detail"`
+}
+
+// Error returns the text of the wrapped error.
+func (d *Details) Error() string {
+	if d.Err == nil {
+		return rampart.Internal.String()
+	}
+	return d.Err.Error()
+}
+
+// Unwrap returns the wrapped error.
+func (d *Details) Unwrap() error { return d.Err }
+
+// document is the body. Type is a URN: it names the problem and promises no
+// page to fetch.
+type document struct {
+	Type   string  `json:"type"`
+	Title  string  `json:"title"`
+	Status int     `json:"status"`
+	Detail string  `json:"detail,omitempty"`
+	Trace  string  `json:"trace,omitempty"`
+	Errors []Field `json:"errors,omitempty"`
+}
+
+// Write answers a request with err as a problem document. An error that is no
+// rampart.Error, nil included, is an internal one and says nothing more.
+func Write(w http.ResponseWriter, err error, trace string) {
+	extra, ok := errors.AsType[*Details](err)
+	if !ok {
+		extra = &Details{}
+	}
+	status := Status(err)
+	doc := document{
+		Type:   "urn:rampart:problem:" + code(status),
+		Title:  http.StatusText(status),
+		Status: status,
+		Detail: message(err),
+		Trace:  trace,
+		Errors: extra.Errors,
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		body = []byte(`{"type":"urn:rampart:problem:internal","status":500}`)
+		status = http.StatusInternalServerError
+	}
+	h := w.Header()
+	h.Set("Content-Type", ContentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	setHints(h, status, extra)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may have gone; nobody is left to tell
+}
+
+// Status returns the HTTP status that Write would send for err.
+func Status(err error) int {
+	if d, ok := errors.AsType[*Details](err); ok && d.Status != 0 {
+		return d.Status
+	}
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated:
+		return http.StatusUnauthorized
+	case rampart.Denied:
+		return http.StatusForbidden
+	case rampart.Invalid:
+		return http.StatusBadRequest
+	case rampart.NotFound:
+		return http.StatusNotFound
+	case rampart.Conflict:
+		return http.StatusConflict
+	case rampart.Limited:
+		return http.StatusTooManyRequests
+	case rampart.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// setHints adds the headers that tell a client what to do next. A refusal that
+// time heals always carries Retry-After, else clients hammer.
+func setHints(h http.Header, status int, d *Details) {
+	if len(d.Allow) > 0 {
+		h.Set("Allow", strings.Join(d.Allow, ", "))
+	}
+	if status == http.StatusUnauthorized && h.Get("WWW-Authenticate") == "" {
+		h.Set("WWW-Authenticate", "Bearer") // RFC 9110, section 15.5.2: mandatory
+	}
+	heals := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
+	switch {
+	case d.RetryAfter > 0:
+		h.Set("Retry-After", strconv.FormatInt(seconds(d.RetryAfter), 10))
+	case heals && h.Get("Retry-After") == "":
+		h.Set("Retry-After", "1")
+	}
+}
+
+func seconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}
+
+// message returns the text that may leave the house. That of an internal error
+// may not, whatever it says; a kind that is not of the house counts as one.
+func message(err error) string {
+	e, ok := errors.AsType[*rampart.Error](err)
+	if !ok || e.Kind.String() == rampart.Internal.String() {
+		return "internal"
+	}
+	return e.Msg
+}
+
+// code names a status for machines.
+func code(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return rampart.Unauthenticated.String()
+	case http.StatusForbidden:
+		return rampart.Denied.String()
+	case http.StatusBadRequest:
+		return rampart.Invalid.String()
+	case http.StatusNotFound:
+		return rampart.NotFound.String()
+	case http.StatusConflict:
+		return rampart.Conflict.String()
+	case http.StatusTooManyRequests:
+		return rampart.Limited.String()
+	case http.StatusServiceUnavailable:
+		return rampart.Unavailable.String()
+	case http.StatusInternalServerError:
+		return rampart.Internal.String()
+	}
+	return strings.ToLower(strings.ReplaceAll(http.StatusText(status), " ", "_"))
+}

@@ -1,0 +1,93 @@
+package problem
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rampart-security/rampart"
+)
+
+func TestWrite(t *testing.T) {
+	inner := errors.New("dial 10.0.0.7: SECRET")
+	for name, tc := range map[string]struct {
+		err    error
+		status int
+		body   string
+		header map[string]string
+	}{
+		"a stranger": {
+			&rampart.Error{Kind: rampart.Unauthenticated, Msg: "token expired", Control: "authn.jwt", Err: inner},
+			401, `{"type":"urn:rampart:problem:unauthenticated","title":"Unauthorized","status":401,"detail":"token expired","trace":"t1"}`,
+			map[string]string{"WWW-Authenticate": "Bearer"},
+		},
+		"a denial": {
+			rampart.Errorf(rampart.Denied, "authz.gateway", "no"),
+			403, `{"type":"urn:rampart:problem:denied","title":"Forbidden","status":403,"detail":"no","trace":"t1"}`, nil,
+		},
+		"an unclassified error says nothing": {
+			inner, 500, `{"type":"urn:rampart:problem:internal","title":"Internal Server Error","status":500,"detail":"internal","trace":"t1"}`, nil,
+		},
+		"an internal error says nothing": {
+			rampart.Errorf(rampart.Internal, "", "SECRET"),
+			500, `{"type":"urn:rampart:problem:internal","title":"Internal Server Error","status":500,"detail":"internal","trace":"t1"}`, nil,
+		},
+		"no error is an internal one": {
+			nil, 500, `{"type":"urn:rampart:problem:internal","title":"Internal Server Error","status":500,"detail":"internal","trace":"t1"}`, nil,
+		},
+		"pointers": {
+			fmt.Errorf("gateway: %w", &Details{
+				Err:    rampart.Errorf(rampart.Invalid, "validate.openapi", "request does not match"),
+				Errors: []Field{{Pointer: "/body/amount", Detail: "is required"}},
+			}),
+			400, `{"type":"urn:rampart:problem:invalid","title":"Bad Request","status":400,"detail":"request does not match","trace":"t1","errors":[{"pointer":"/body/amount","detail":"is required"}]}`, nil,
+		},
+		"another method": {
+			&Details{Err: rampart.Errorf(rampart.Invalid, "edge.route", "method not allowed"), Status: 405, Allow: []string{"GET", "POST"}},
+			405, `{"type":"urn:rampart:problem:method_not_allowed","title":"Method Not Allowed","status":405,"detail":"method not allowed","trace":"t1"}`,
+			map[string]string{"Allow": "GET, POST"},
+		},
+		"too fast": {
+			&Details{Err: rampart.Errorf(rampart.Limited, "limit.ip", "too many requests"), RetryAfter: 1200 * time.Millisecond},
+			429, `{"type":"urn:rampart:problem:limited","title":"Too Many Requests","status":429,"detail":"too many requests","trace":"t1"}`,
+			map[string]string{"Retry-After": "2"},
+		},
+		"what heals says when to come back": {
+			rampart.Errorf(rampart.Unavailable, "", "busy"),
+			503, `{"type":"urn:rampart:problem:unavailable","title":"Service Unavailable","status":503,"detail":"busy","trace":"t1"}`,
+			map[string]string{"Retry-After": "1"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			Write(w, tc.err, "t1")
+			body, _ := io.ReadAll(w.Result().Body)
+			if w.Code != tc.status {
+				t.Errorf("status %d, want %d", w.Code, tc.status)
+			}
+			if diff := cmp.Diff(tc.body+"\n", string(body)); diff != "" {
+				t.Error(diff)
+			}
+			for _, leak := range []string{"SECRET", "10.0.0.7", "authn.", "authz.", "validate.openapi"} {
+				if strings.Contains(string(body), leak) {
+					t.Errorf("%q leaves the house", leak)
+				}
+			}
+			want := map[string]string{"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
+			for k, v := range tc.header {
+				want[k] = v
+			}
+			for k, v := range want {
+				if got := w.Header().Get(k); got != v {
+					t.Errorf("%s: %q, want %q", k, got, v)
+				}
+			}
+		})
+	}
+}
