@@ -17,7 +17,8 @@ const (
 	PathDEK     = "/v1/dek"         // POST DEKRequest -> DEK
 	PathAudit   = "/v1/audit"       // POST AuditRequest -> 204 once durable
 	PathOut     = "/out/"           // any method, /out/{service or external}/PATH: the outbound side
-	PathPublish = "/publish/"       // POST /publish/{store}/{topic}: JSON payload -> 204 once stored
+	PathSign    = "/sign/"          // POST /sign/{store}/{topic}: JSON payload -> the signed message (application/jose), for an outbox
+	PathPublish = "/publish/"       // POST /publish/{store}/{topic}: a signed message (application/jose) or a JSON payload -> 204 once stored
 )
 
 // Environment variables that the runner gives to a service. None is secret.
