@@ -1,0 +1,57 @@
+// Package ratelimit answers "Is this too much, too fast?". It holds the
+// contract and how a verdict is told to clients; the leaves hold the mechanisms:
+// ring bounds requests per key, pool bounds work on a database.
+package ratelimit
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Limiter decides whether a key may spend cost now. A refused request is not
+// counted. A cost below 1 counts as 1. Implementations are safe for concurrent
+// use and never block on the network.
+type Limiter interface {
+	Allow(key string, cost int) Verdict
+}
+
+// Verdict is one decision, with the numbers it was taken from. The zero Verdict
+// refuses.
+type Verdict struct {
+	OK         bool
+	Limit      int           // admitted per Window at most
+	Remaining  int           // what the key may still spend now
+	Window     time.Duration // length of the window
+	Reset      time.Duration // until the whole limit is free again if nothing more is spent
+	RetryAfter time.Duration // refused: until this cost may be admitted; 0 when admitted
+}
+
+// Headers tells v to the client as the limit named name, a plain token such as
+// "ip". It adds one item to RateLimit-Policy and to RateLimit
+// (draft-ietf-httpapi-ratelimit-headers-10), so that several limits may apply,
+// and sets Retry-After when v refuses.
+func Headers(h http.Header, v Verdict, name string) {
+	h.Add("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", name, v.Limit, seconds(v.Window)))
+	h.Add("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", name, v.Remaining, seconds(v.Reset)))
+	if !v.OK {
+		h.Set("Retry-After", strconv.FormatInt(max(1, seconds(v.RetryAfter)), 10))
+	}
+}
+
+// seconds rounds up: a client that waits this long must not be refused again.
+func seconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}
+
+// IPKey returns the key under which an address is limited: the address for
+// IPv4, its /64 for IPv6, since a single host owns at least that much.
+func IPKey(a netip.Addr) string {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() {
+		return a.String() // the zero Addr too: one key for all who have no address
+	}
+	return netip.PrefixFrom(a, 64).Masked().String()
+}
