@@ -20,7 +20,7 @@ func as(t *testing.T, a *sdktest.Agent, svc *sdk.Service, subject string) contex
 	t.Helper()
 	var ctx context.Context
 	r := httptest.NewRequest("GET", "/", nil)
-	r.Header.Set(agent.HeaderIdentity, a.Identity(rampart.Principal{Subject: subject}, "10"))
+	r.Header.Set(agent.HeaderIdentity, a.Identity(rampart.Principal{Subject: subject, Organizations: []string{"acme"}}, "10"))
 	httpguard.New(svc).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		ctx = context.WithoutCancel(r.Context())
 	})).ServeHTTP(httptest.NewRecorder(), r)
@@ -91,5 +91,38 @@ func TestCheckRefusesWithoutSidecar(t *testing.T) {
 	}
 	if err := Check(as(t, a, svc, "user:alice"), svc, "orders:read", order); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("got %v, want unavailable", err)
+	}
+}
+
+func TestCheckStaysInTheTenant(t *testing.T) {
+	for name, tc := range map[string]struct {
+		tenant string
+		off    []string
+		want   bool
+	}{
+		"the caller's organization":  {"acme", nil, true},
+		"another organization":       {"globex", nil, false},
+		"no organization":            {"", nil, true},
+		"off in a throw-away system": {"globex", []string{"authz.service"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &sdktest.Agent{Info: agent.ServiceInfo{Name: "orders", Off: tc.off}, Check: func(agent.CheckRequest) rampart.Decision {
+				return rampart.Decision{Effect: rampart.Allow}
+			}}
+			sdktest.Start(t, a)
+			svc, err := sdk.Connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := order
+			r.Tenant = tc.tenant
+			err = Check(as(t, a, svc, "user:root"), svc, "orders:read", r)
+			if (err == nil) != tc.want || err != nil && rampart.KindOf(err) != rampart.Denied {
+				t.Errorf("got %v", err)
+			}
+			if events := a.Events(); !tc.want && (len(events) != 1 || events[0].Control != "authz.service") {
+				t.Errorf("on record: %+v", events)
+			}
+		})
 	}
 }

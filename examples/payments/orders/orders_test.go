@@ -1,0 +1,194 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/sdk"
+	"github.com/rampart-security/rampart/sdk/db"
+	"github.com/rampart-security/rampart/sdk/sdktest"
+)
+
+// people are the demo's users.
+var people = map[string]rampart.Principal{
+	"alice": {Subject: "user:alice", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"},
+	"bob":   {Subject: "user:bob", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "blue"},
+	"carol": {Subject: "user:carol", Organizations: []string{"acme"}, Roles: []string{"manager"}, Team: "red"},
+	"dave":  {Subject: "user:dave", Organizations: []string{"acme", "globex"}, Roles: []string{"admin"}},
+	"erin":  {Subject: "user:erin", Organizations: []string{"globex"}, Roles: []string{"customer"}, Team: "green"},
+	"frank": {Subject: "user:frank", Organizations: []string{"globex"}, Roles: []string{"admin"}},
+}
+
+// policy is policy/orders.rego in Go, decided for the signed identity.
+func policy(req agent.CheckRequest) rampart.Decision {
+	who := identified(req.Identity)
+	owner, team := req.Resource.Attrs["owner"], req.Resource.Attrs["team_id"]
+	ok := owner == who.Subject
+	if req.Action == "orders:read" {
+		ok = ok || who.HasRole("manager") && team == who.Team || who.HasRole("admin")
+	}
+	if ok {
+		return rampart.Decision{Effect: rampart.Allow}
+	}
+	return rampart.Decision{}
+}
+
+func identified(header string) rampart.Principal {
+	content, err := base64.RawURLEncoding.DecodeString(strings.Split(header, ".")[1])
+	if err != nil {
+		panic(err)
+	}
+	var id agent.Identified
+	if err := json.Unmarshal(content, &id); err != nil {
+		panic(err)
+	}
+	return id.Principal
+}
+
+type world struct {
+	agent *sdktest.Agent
+	store *db.DB
+	api   http.Handler
+}
+
+func start(t *testing.T) world {
+	t.Helper()
+	a := &sdktest.Agent{Check: policy, Info: agent.ServiceInfo{
+		Name:   "orders",
+		Stores: map[string]agent.StoreInfo{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
+	}}
+	sdktest.Start(t, a)
+	svc, err := sdk.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := db.Open(t.Context(), svc, "orders_db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	h, err := newService(t.Context(), svc, store, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return world{a, store, h}
+}
+
+// as makes a request as one of people; answers are decoded into out.
+func (w world) as(t *testing.T, who, method, target, body string, out any) int {
+	t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set(agent.HeaderIdentity, w.agent.Identity(people[who], "10"))
+	rec := httptest.NewRecorder()
+	w.api.ServeHTTP(rec, r)
+	if out != nil && rec.Code/100 == 2 {
+		if err := json.Unmarshal(rec.Body.Bytes(), out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return rec.Code
+}
+
+func TestTheServerPricesOrders(t *testing.T) {
+	w := start(t)
+	for name, tc := range map[string]struct {
+		body   string
+		status int
+		total  int64
+	}{
+		"two mugs":                {`{"org":"acme","items":[{"sku":"MUG","quantity":2}]}`, 201, 2580},
+		"a mug and a bag":         {`{"org":"acme","items":[{"sku":"MUG","quantity":1},{"sku":"BAG","quantity":1}]}`, 201, 6280},
+		"with a price":            {`{"org":"acme","items":[{"sku":"MUG","quantity":2,"price":1}]}`, 400, 0},
+		"with a total":            {`{"org":"acme","total":1,"items":[{"sku":"MUG","quantity":2}]}`, 400, 0},
+		"something we don't sell": {`{"org":"acme","items":[{"sku":"GUN","quantity":1}]}`, 422, 0},
+		"minus one":               {`{"org":"acme","items":[{"sku":"MUG","quantity":-1}]}`, 422, 0},
+		"half a mug":              {`{"org":"acme","items":[{"sku":"MUG","quantity":0.5}]}`, 400, 0},
+		"nothing":                 {`{"org":"acme","items":[]}`, 422, 0},
+		"for another company":     {`{"org":"globex","items":[{"sku":"MUG","quantity":2}]}`, 403, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var o order
+			if got := w.as(t, "alice", "POST", "/orders", tc.body, &o); got != tc.status || o.Total != tc.total {
+				t.Errorf("status %d total %d, want %d and %d", got, o.Total, tc.status, tc.total)
+			}
+			if tc.status == 201 && (o.Owner != "user:alice" || o.Team != "red") {
+				t.Errorf("owner %q of team %q", o.Owner, o.Team)
+			}
+		})
+	}
+}
+
+// A list says of many orders what the policy says of one.
+func TestListsAgreeWithThePolicy(t *testing.T) {
+	w := start(t)
+	var all []order
+	for _, org := range []string{"acme", "globex"} {
+		some, err := ledger{w.store}.visible(t.Context(), people["dave"], org)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, some...)
+	}
+	if len(all) != 4 {
+		t.Fatalf("%d demo orders, want 4", len(all))
+	}
+	for who, want := range map[string]int{"alice": 2, "bob": 1, "carol": 2, "dave": 4, "erin": 1, "frank": 1} {
+		t.Run(who, func(t *testing.T) {
+			var listed []order
+			if got := w.as(t, who, "GET", "/orders", "", &listed); got != 200 || len(listed) != want {
+				t.Errorf("status %d with %d orders, want %d", got, len(listed), want)
+			}
+			for _, o := range all {
+				status := w.as(t, who, "GET", "/orders/"+o.ID, "", nil)
+				inList := slices.ContainsFunc(listed, func(l order) bool { return l.ID == o.ID })
+				if (status == 200) != inList {
+					t.Errorf("order of %s: status %d, in the list: %v", o.Owner, status, inList)
+				}
+			}
+		})
+	}
+}
+
+func TestOrdersOfAnOrganization(t *testing.T) {
+	w := start(t)
+	var some []order
+	if got := w.as(t, "dave", "GET", "/orgs/globex/orders", "", &some); got != 200 || len(some) != 1 || some[0].Owner != "user:erin" {
+		t.Errorf("status %d: %+v", got, some)
+	}
+}
+
+func TestUnknownOrder(t *testing.T) {
+	if got := start(t).as(t, "alice", "GET", "/orders/ord_00", "", nil); got != 404 {
+		t.Errorf("status %d, want 404", got)
+	}
+}
+
+func TestTheSecondStartKeepsTheOrders(t *testing.T) {
+	w := start(t)
+	before, err := ledger{w.store}.visible(t.Context(), people["dave"], "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (ledger{w.store}).prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := ledger{w.store}.visible(t.Context(), people["dave"], "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
+	}
+}
