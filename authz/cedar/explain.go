@@ -1,0 +1,124 @@
+package cedar
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+	printed "github.com/cedar-policy/cedar-go/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/eval"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+)
+
+// maxExplained bounds how many permits Explain takes apart.
+const maxExplained = 64
+
+// Explain implements authz.Engine. It splits each condition at its top-level
+// && and names the first part that did not hold; parts after it are not
+// reached, because an earlier part may guard them. Inside || it can only show
+// the whole part.
+func (e *Engine) Explain(_ context.Context, r authz.Request) []authz.NearMiss {
+	q, err := newQuestion(r)
+	if err != nil {
+		return nil
+	}
+	s := e.index.slice(q.request)
+	env := eval.Env{
+		Entities:  q,
+		Principal: q.request.Principal,
+		Action:    q.request.Action,
+		Resource:  q.request.Resource,
+		Context:   q.request.Context,
+	}
+	var misses []authz.NearMiss
+	for p := range s.each {
+		if p.ref.Effect != rampart.Allow {
+			continue
+		}
+		if m, ok := explain(p, env); ok {
+			misses = append(misses, m)
+		}
+		if len(misses) == maxExplained {
+			break
+		}
+	}
+	slices.SortStableFunc(misses, func(a, b authz.NearMiss) int { return cmp.Compare(b.Held, a.Held) })
+	return misses
+}
+
+// explain returns the first condition of p that does not hold; false when p
+// matches, or concerns another principal or resource.
+func explain(p *policy, env eval.Env) (authz.NearMiss, bool) {
+	tree := (*ast.Policy)(p.policy.AST())
+	if !inScope(tree, env) {
+		return authz.NearMiss{}, false
+	}
+	miss := authz.NearMiss{Policy: p.ref}
+	for _, part := range conjuncts(tree) {
+		v, err := eval.Eval(part.Body, env)
+		holds, isBool := v.(cedar.Boolean)
+		if err == nil && isBool && bool(holds) == bool(part.Condition) {
+			miss.Held++
+			continue
+		}
+		miss.Condition = text(part)
+		miss.Problem = problem(part, err)
+		return miss, true
+	}
+	return authz.NearMiss{}, false
+}
+
+// inScope decides what the index leaves open: a named principal or resource.
+func inScope(p *ast.Policy, env eval.Env) bool {
+	scope := *p
+	scope.Conditions = nil
+	v, err := eval.Eval(eval.PolicyToNode(&scope).AsIsNode(), env)
+	return err == nil && v == cedar.True
+}
+
+func problem(part ast.ConditionType, err error) string {
+	if err != nil {
+		return "cannot be evaluated: " + err.Error()
+	}
+	if part.Condition == ast.ConditionUnless {
+		return "is true, and is an exception"
+	}
+	return "is false"
+}
+
+// conjuncts returns the parts of a policy's conditions that must all hold. An
+// `unless` stays whole.
+func conjuncts(p *ast.Policy) []ast.ConditionType {
+	var parts []ast.ConditionType
+	for _, c := range p.Conditions {
+		if c.Condition == ast.ConditionUnless {
+			parts = append(parts, c)
+			continue
+		}
+		parts = split(parts, c.Body)
+	}
+	return parts
+}
+
+func split(parts []ast.ConditionType, n ast.IsNode) []ast.ConditionType {
+	and, ok := n.(ast.NodeTypeAnd)
+	if !ok {
+		return append(parts, ast.ConditionType{Condition: ast.ConditionWhen, Body: n})
+	}
+	return split(split(parts, and.Left), and.Right)
+}
+
+// text renders one condition as Cedar prints it, on one line.
+func text(c ast.ConditionType) string {
+	p := ast.Permit()
+	p.Conditions = []ast.ConditionType{c}
+	rendered := string(cedar.NewPolicyFromAST((*printed.Policy)(p)).MarshalCedar())
+	_, body, _ := strings.Cut(rendered, "{")
+	body = body[:max(0, strings.LastIndexByte(body, '}'))]
+	return strings.Join(strings.Fields(body), " ")
+}

@@ -1,0 +1,179 @@
+package cedar
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+)
+
+// question is one request in Cedar's terms. It is the entity getter of its own
+// evaluation: the principal's attributes are built when a policy first asks for
+// them. It serves one goroutine.
+type question struct {
+	request   cedar.Request
+	from      rampart.Principal
+	principal *cedar.Entity // nil until asked for
+	resource  cedar.Entity
+}
+
+func newQuestion(r authz.Request) (*question, error) {
+	attrs, err := record("resource", r.Resource.Attrs)
+	if err != nil {
+		return nil, err
+	}
+	// What the request itself says wins over an attribute of the same name.
+	setString(attrs, "tenant", r.Resource.Tenant)
+	about, err := record("context", r.Context)
+	if err != nil {
+		return nil, err
+	}
+	q := &question{from: r.Principal}
+	q.request = cedar.Request{
+		Principal: cedar.NewEntityUID(principalType(r.Principal.Kind), cedar.String(r.Principal.Subject)),
+		Action:    cedar.NewEntityUID(actionType, cedar.String(r.Action)),
+		Resource:  cedar.NewEntityUID(resourceType(r.Resource.Type), cedar.String(r.Resource.ID)),
+		Context:   cedar.NewRecord(about),
+	}
+	q.resource = cedar.Entity{UID: q.request.Resource, Attributes: cedar.NewRecord(attrs)}
+	return q, nil
+}
+
+// Get implements types.EntityGetter. Everything but the principal and the
+// resource is unknown, so nothing has parents.
+func (q *question) Get(uid types.EntityUID) (types.Entity, bool) {
+	switch uid {
+	case q.request.Resource:
+		return q.resource, true
+	case q.request.Principal:
+		if q.principal == nil {
+			q.principal = &cedar.Entity{UID: uid, Attributes: principalAttrs(q.from)}
+		}
+		return *q.principal, true
+	}
+	return types.Entity{}, false
+}
+
+func principalType(k rampart.PrincipalKind) cedar.EntityType {
+	switch k {
+	case rampart.KindHuman:
+		return "User"
+	case rampart.KindClient:
+		return "Client"
+	case rampart.KindService:
+		return "Service"
+	}
+	return "Nobody"
+}
+
+// resourceType turns "order" into "Order". The request was validated, so the
+// first byte is a lower-case letter; anything else fits no policy.
+func resourceType(t string) cedar.EntityType {
+	if t == "" {
+		return "Nothing"
+	}
+	return cedar.EntityType(strings.ToUpper(t[:1]) + t[1:])
+}
+
+// principalAttrs leaves unknown facts absent: two empty teams must not be equal.
+func principalAttrs(p rampart.Principal) cedar.Record {
+	attrs := cedar.RecordMap{
+		"id":            cedar.String(p.Subject),
+		"roles":         stringSet(p.Roles),
+		"organizations": stringSet(p.Organizations),
+		"managedTeams":  stringSet(p.ManagedTeams),
+	}
+	setString(attrs, "client", p.Client)
+	setString(attrs, "org", p.Tenant)
+	setString(attrs, "team", p.Team)
+	return cedar.NewRecord(attrs)
+}
+
+func setString(attrs cedar.RecordMap, name cedar.String, value string) {
+	if value == "" {
+		return
+	}
+	attrs[name] = cedar.String(value)
+}
+
+func stringSet(list []string) cedar.Set {
+	values := make([]cedar.Value, len(list))
+	for i, s := range list {
+		values[i] = cedar.String(s)
+	}
+	return cedar.NewSet(values...)
+}
+
+// record converts a map; a nil member is absent. Depth is bounded by
+// authz.Request.Validate.
+func record(path string, m map[string]any) (cedar.RecordMap, error) {
+	out := make(cedar.RecordMap, len(m)+1)
+	for name, v := range m {
+		if v == nil {
+			continue
+		}
+		converted, err := value(v)
+		if err != nil {
+			return nil, fmt.Errorf("%s.%s: %v", path, name, err)
+		}
+		out[cedar.String(name)] = converted
+	}
+	return out, nil
+}
+
+func value(v any) (cedar.Value, error) {
+	switch v := v.(type) {
+	case bool:
+		return cedar.Boolean(v), nil
+	case string:
+		return cedar.String(v), nil
+	case int64:
+		return cedar.Long(v), nil
+	case float64:
+		return number(v)
+	case []any:
+		return set(v)
+	case map[string]any:
+		m, err := record("member", v)
+		if err != nil {
+			return nil, err
+		}
+		return cedar.NewRecord(m), nil
+	}
+	return nil, fmt.Errorf("a %T is not JSON-like", v)
+}
+
+func set(list []any) (cedar.Value, error) {
+	values := make([]cedar.Value, len(list))
+	for i, e := range list {
+		v, err := value(e)
+		if err != nil {
+			return nil, err
+		}
+		values[i] = v
+	}
+	return cedar.NewSet(values...), nil
+}
+
+// maxExact is the magnitude up to which float64 holds every whole number.
+const maxExact = 1 << 53
+
+// number keeps a float exact or refuses it: Cedar has whole numbers and
+// decimals of four digits.
+func number(f float64) (cedar.Value, error) {
+	if f == math.Trunc(f) && math.Abs(f) <= maxExact {
+		return cedar.Long(int64(f)), nil
+	}
+	d, err := types.ParseDecimal(strconv.FormatFloat(f, 'f', -1, 64))
+	if err != nil {
+		return nil, errors.New("a number is a whole one below 2^53 or has at most four decimals")
+	}
+	return d, nil
+}

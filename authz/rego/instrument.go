@@ -1,0 +1,235 @@
+package rego
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/rampart-security/rampart"
+)
+
+// MaxPackages bounds the packages of one Engine that decide; New enforces it.
+const MaxPackages = 64
+
+// Rules that decide, and companions that New adds beside them. OPA answers
+// with a value, not with the rule that gave it; a companion has the body of a
+// rule and yields its number instead.
+const (
+	allowRule    = "allow"
+	denyRule     = "deny"
+	companion    = "rampart_" // prefix; policies may not use it
+	allowed      = companion + "allowed"
+	denied       = companion + "denied"
+	unknown      = companion + "unknown" // numbers of deny rules that read an absent member
+	answersEach  = 3
+	localInCheck = companion + "value"
+)
+
+// decider is one package that decides.
+type decider struct {
+	path       ast.Ref
+	refs       []rampart.PolicyRef // by rule number
+	plainAllow bool                // companions say all about `allow`
+	plainDeny  bool
+	permits    int
+	added      map[string]bool        // companion sets that have a rule
+	trace      rego.PreparedEvalQuery // `allow` alone, for Explain
+}
+
+func (d *decider) name() string { return strings.TrimPrefix(d.path.String(), "data.") }
+
+func (d *decider) rule(name string) ast.Ref { return d.path.Append(ast.StringTerm(name)) }
+
+// instrument finds the packages that decide and adds their companions.
+func instrument(modules map[string]*ast.Module) ([]*decider, error) {
+	byPath := map[string]*decider{}
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		m := modules[name]
+		path := m.Package.Path.String()
+		d := byPath[path]
+		if d == nil {
+			d = &decider{path: m.Package.Path, plainAllow: true, plainDeny: true, added: map[string]bool{}}
+			byPath[path] = d
+		}
+		if err := d.addModule(m); err != nil {
+			return nil, err
+		}
+	}
+	var out []*decider
+	for _, path := range slices.Sorted(maps.Keys(byPath)) {
+		d := byPath[path]
+		if len(d.refs) == 0 {
+			continue
+		}
+		out = append(out, d)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no file has a rule named allow or deny")
+	}
+	if len(out) > MaxPackages {
+		return nil, fmt.Errorf("at most %d packages may decide", MaxPackages)
+	}
+	return out, nil
+}
+
+func (d *decider) addModule(m *ast.Module) error {
+	for _, r := range slices.Clone(m.Rules) {
+		if err := d.addRule(m, r); err != nil {
+			return fmt.Errorf("%s: %v", r.Location, err)
+		}
+	}
+	return nil
+}
+
+func (d *decider) addRule(m *ast.Module, r *ast.Rule) error {
+	name, _ := r.Head.Ref()[0].Value.(ast.Var)
+	switch {
+	case strings.HasPrefix(string(name), companion):
+		return fmt.Errorf("names that begin with %q are taken", companion)
+	case name == allowRule:
+		return d.addAllow(m, r)
+	case name == denyRule:
+		return d.addDeny(m, r)
+	}
+	return nil
+}
+
+func (d *decider) addAllow(m *ast.Module, r *ast.Rule) error {
+	if len(r.Head.Args) > 0 || len(r.Head.Ref()) > 1 || r.Head.Value == nil {
+		return errors.New("allow is true or false, neither a function nor a set nor an object")
+	}
+	if r.Default {
+		if !ast.Boolean(false).Equal(r.Head.Value.Value) {
+			return errors.New("allow may not default to anything but false")
+		}
+		return nil
+	}
+	n := d.number(r, rampart.Allow)
+	if !plain(r) {
+		d.plainAllow = false
+		return nil
+	}
+	d.derive(m, r, allowed, n, r.Body.Copy())
+	return nil
+}
+
+func (d *decider) addDeny(m *ast.Module, r *ast.Rule) error {
+	if len(r.Head.Args) > 0 {
+		return errors.New("deny is no function")
+	}
+	if r.Else != nil {
+		return errors.New("deny may not have an else: write a rule of its own")
+	}
+	if r.Default && r.Head.Value != nil && ast.Boolean(false).Equal(r.Head.Value.Value) {
+		return nil
+	}
+	n := d.number(r, rampart.Deny)
+	if !plain(r) {
+		d.plainDeny = false
+	} else {
+		d.derive(m, r, denied, n, r.Body.Copy())
+	}
+	return d.watch(m, r, n)
+}
+
+// plain reports whether r says yes exactly when its body holds.
+func plain(r *ast.Rule) bool {
+	set := r.Head.Value == nil
+	return !r.Default && r.Else == nil && (set || ast.Boolean(true).Equal(r.Head.Value.Value))
+}
+
+func (d *decider) number(r *ast.Rule, effect rampart.Effect) *ast.Term {
+	rule := allowRule
+	if effect == rampart.Deny {
+		rule = denyRule
+	}
+	d.refs = append(d.refs, rampart.PolicyRef{
+		Engine: engineName,
+		ID:     d.name() + "." + rule,
+		File:   r.Location.File,
+		Line:   r.Location.Row,
+		Effect: effect,
+	})
+	return ast.InternedTerm(len(d.refs) - 1)
+}
+
+// derive adds the rule `name contains key if body` at r's place.
+func (d *decider) derive(m *ast.Module, r *ast.Rule, name string, key *ast.Term, body ast.Body) {
+	head := ast.NewHead(ast.Var(name), key)
+	head.Location = r.Location
+	m.Rules = append(m.Rules, &ast.Rule{Head: head, Body: body, Location: r.Location, Module: m})
+	d.added[name] = true
+}
+
+// watch adds, for every reference to input in a condition of a deny rule, a
+// companion that reports it absent while the conditions above hold.
+func (d *decider) watch(m *ast.Module, r *ast.Rule, n *ast.Term) error {
+	for i, condition := range r.Body {
+		for _, ref := range inputRefs(condition) {
+			check, err := absent(ref)
+			if err != nil {
+				return err
+			}
+			body := ast.Body{}
+			for _, above := range r.Body[:i] {
+				body.Append(above.Copy())
+			}
+			body.Append(check)
+			key := ast.ArrayTerm(n, ast.StringTerm(ref.String()))
+			d.derive(m, r, unknown, key, body)
+		}
+	}
+	return nil
+}
+
+// absent is the condition that ref has no value.
+func absent(ref ast.Ref) (*ast.Expr, error) {
+	body, err := ast.ParseBody("[1 | " + localInCheck + " = " + ref.String() + "] == []")
+	if err != nil {
+		return nil, err
+	}
+	return body[0], nil
+}
+
+// inputRefs returns the constant parts of references to input in a condition
+// that may be absent, nested ones included: an absent member makes `every` fail
+// and a comprehension empty. Under `not`, absent makes the rule deny.
+func inputRefs(condition *ast.Expr) []ast.Ref {
+	var refs []ast.Ref
+	var v *ast.GenericVisitor
+	v = ast.NewGenericVisitor(func(x any) bool {
+		switch x := x.(type) {
+		case *ast.Expr:
+			return x.Negated
+		case *ast.With:
+			v.Walk(x.Value) // its target is written, not read
+			return true
+		case ast.Ref:
+			ref := x.GroundPrefix()
+			known := slices.ContainsFunc(refs, func(r ast.Ref) bool { return r.Equal(ref) })
+			if ref.HasPrefix(ast.InputRootRef) && !alwaysThere(ref) && !known {
+				refs = append(refs, ref)
+			}
+		}
+		return false
+	})
+	v.Walk(condition)
+	return refs
+}
+
+// alwaysThere names what input puts into every document, so that conditions on
+// it stay usable by OPA's rule index.
+func alwaysThere(ref ast.Ref) bool {
+	switch ref.String() {
+	case "input", "input.action", "input.action_full", "input.context",
+		"input.resource", "input.resource.type", "input.user", "input.user.id",
+		"input.user.roles", "input.user.organizations", "input.user.managed_teams":
+		return true
+	}
+	return false
+}

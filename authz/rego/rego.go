@@ -1,0 +1,157 @@
+// Package rego evaluates Rego policies, in the v1 dialect and in v0.
+//
+// A package decides by its rules `allow` (true when one of them holds) and
+// `deny` (a boolean, a set or an object: anything but false and empty forbids).
+// Packages without either are libraries. What a policy sees:
+//
+//	input.action             the verb: "read" of "orders:read"
+//	input.action_full        "orders:read"
+//	input.resource           type ("order"), id, tenant and the request's attributes
+//	input.user               id, kind, role (the first of roles), roles, org,
+//	                         team_id, organizations, managed_teams
+//	input.context            the request's context
+//
+// Unknown facts are absent, never empty or null. A misspelt member of input or
+// input.user does not load. Builtins that reach outside (network, clock,
+// randomness, environment) do not exist.
+//
+// A rule of `deny` that reads an absent member would silently not hold, so it
+// is a failure that denies, unless a condition above it does not hold. Optional
+// members are read with object.get or guarded. The check follows references to
+// input that stand in the rule itself, not those in functions it calls.
+package rego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+)
+
+const engineName = "rego"
+
+// Engine holds compiled Rego files. Cost grows with the number of deciding
+// packages, not with rules that begin with `input.MEMBER == constant`. It is
+// read-only but for slots.
+type Engine struct {
+	query    rego.PreparedEvalQuery
+	packages []*decider
+	permits  int
+	slots    chan struct{} // bounds concurrent evaluations: Rego bounds no memory
+}
+
+// New compiles files, keyed by the name that denials will cite. Errors name
+// file and line.
+func New(files map[string][]byte) (*Engine, error) {
+	modules, err := parse(files)
+	if err != nil {
+		return nil, fmt.Errorf("rego: %v", err)
+	}
+	packages, err := instrument(modules)
+	if err != nil {
+		return nil, fmt.Errorf("rego: %v", err)
+	}
+	compiler, err := compile(modules)
+	if err != nil {
+		return nil, fmt.Errorf("rego: %v", err)
+	}
+	e := &Engine{packages: packages, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
+	if e.query, err = prepare(compiler, decisionQuery(packages)); err != nil {
+		return nil, fmt.Errorf("rego: %v", err)
+	}
+	for _, p := range packages {
+		p.permits = countPermits(p)
+		e.permits += p.permits
+		if p.trace, err = prepare(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(p.rule(allowRule))))); err != nil {
+			return nil, fmt.Errorf("rego: %v", err)
+		}
+	}
+	return e, nil
+}
+
+func countPermits(p *decider) int {
+	n := 0
+	for _, ref := range p.refs {
+		if ref.Effect == rampart.Allow {
+			n++
+		}
+	}
+	return n
+}
+
+func prepare(c *ast.Compiler, query ast.Body) (rego.PreparedEvalQuery, error) {
+	return rego.New(
+		rego.ParsedQuery(query),
+		rego.Compiler(c),
+		rego.StrictBuiltinErrors(true),
+	).PrepareForEval(context.Background())
+}
+
+// Evaluate implements authz.Engine. It stops at ctx's deadline.
+func (e *Engine) Evaluate(ctx context.Context, r authz.Request) authz.Verdict {
+	release, err := e.acquire(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	defer release()
+	results, err := e.query.Eval(ctx, rego.EvalParsedInput(input(r)))
+	if err != nil {
+		return failed(err)
+	}
+	v := authz.Verdict{Looked: e.permits}
+	if err := e.read(&v, results); err != nil {
+		return failed(err)
+	}
+	return v
+}
+
+func (e *Engine) acquire(ctx context.Context) (release func(), err error) {
+	select {
+	case e.slots <- struct{}{}:
+		return func() { <-e.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// failed turns an evaluation error into a verdict that denies: Rego does not
+// say whether a permit or a forbid was lost.
+func failed(err error) authz.Verdict {
+	f := authz.Failure{
+		Policy: rampart.PolicyRef{Engine: engineName, ID: "evaluation"},
+		Code:   rampart.CodeError,
+		Err:    err,
+	}
+	if topdown.IsCancel(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		f.Code = rampart.CodeTimeout
+	}
+	if at, ok := errors.AsType[*topdown.Error](err); ok && at.Location != nil {
+		f.Policy.File, f.Policy.Line = at.Location.File, at.Location.Row
+	}
+	return authz.Verdict{Failures: []authz.Failure{f}}
+}
+
+// read takes the answer of decisionQuery apart: one list with three members
+// for each package.
+func (e *Engine) read(v *authz.Verdict, results rego.ResultSet) error {
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return errors.New("the policies gave no answer")
+	}
+	answers, ok := results[0].Expressions[0].Value.([]any)
+	if !ok || len(answers) != answersEach*len(e.packages) {
+		return errors.New("the policies gave an answer of the wrong shape")
+	}
+	for i, p := range e.packages {
+		if err := p.read(v, answers[answersEach*i:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
