@@ -23,7 +23,9 @@ type System struct {
 	Demo       Demo                 `yaml:"demo"`
 	Unsafe     Unsafe               `yaml:"unsafe"`
 
-	bundle Bundle // the bytes this System was read from
+	bundle   Bundle    // the bytes this System was read from
+	source   *report   // where each key stands; nil for a System that was not read from text
+	warnings []Problem // sorted by position
 }
 
 // Info names the system.
@@ -82,13 +84,13 @@ type Sessions struct {
 type Service struct {
 	Role     string   `yaml:"role"` // "" (an ordinary service) | gateway
 	Zone     string   `yaml:"zone"`
-	Listen   string   `yaml:"listen"`   // gateway: edge address, default ":8443"
-	Upstream string   `yaml:"upstream"` // service: http://127.0.0.1:PORT, loopback only
-	Mount    string   `yaml:"mount"`    // public path prefix; default "/" with openapi, "/NAME/" without
-	OpenAPI  string   `yaml:"openapi"`  // file, relative to rampart.yaml
-	Policy   []string `yaml:"policy"`   // .cedar and .rego files of the service and domain layers; a single string is accepted
-	Run      []string `yaml:"run"`      // command that `rampart up` starts, in the folder of rampart.yaml
-	Methods  []string `yaml:"methods"`  // without openapi: allowed methods, default GET and HEAD
+	Listen   string   `yaml:"listen"`             // gateway: edge address, default ":8443"
+	Upstream string   `yaml:"upstream"`           // service: http://127.0.0.1:PORT, loopback only
+	Mount    string   `yaml:"mount"`              // public path prefix; default "/" with openapi, "/NAME/" without
+	OpenAPI  string   `yaml:"openapi"`            // file, relative to rampart.yaml
+	Policy   []string `yaml:"policy" shape:"one"` // .cedar and .rego files of the service and domain layers; a single string is accepted
+	Run      []string `yaml:"run"`                // command that `rampart up` starts, in the folder of rampart.yaml
+	Methods  []string `yaml:"methods"`            // without openapi: allowed methods, default GET and HEAD
 }
 
 // Store is a database or queue.
@@ -101,7 +103,7 @@ type Store struct {
 	URL        string   `yaml:"url"`         // postgres: postgres://USER@HOST:PORT/DB, no password
 	Password   string   `yaml:"password"`    // postgres: secret://embedded/PATH
 	CA         string   `yaml:"ca"`          // postgres: PEM file of the database CA, relative to rampart.yaml
-	DeadLetter string   `yaml:"dead_letter"` // nats: subject for refused messages, default "dead.TOPIC"
+	DeadLetter string   `yaml:"dead_letter"` // nats: subject for refused messages; "" is dead.TOPIC of each topic
 }
 
 // External is a party outside the system that services call.
@@ -114,8 +116,8 @@ type External struct {
 
 // Flow is one edge: who talks to whom, carrying what, under which controls.
 type Flow struct {
-	ID          string       `yaml:"id"`   // default FROM>TO
-	From        string       `yaml:"from"` // principal, service or store
+	ID          string       `yaml:"id" shape:"number"` // default FROM>TO
+	From        string       `yaml:"from"`              // principal, service or store
 	Subject     string       `yaml:"subject"`
 	To          string       `yaml:"to"` // service, store or external
 	Carries     []string     `yaml:"carries"`
@@ -123,7 +125,7 @@ type Flow struct {
 	Authn       Authn        `yaml:"authn"`
 	Limit       Limit        `yaml:"limit"`
 	Validate    Validate     `yaml:"validate"`
-	Allow       []string     `yaml:"allow"` // layer 1: "role:NAME", "permission:TYPE:VERB" or "any"; one suffices. Default: the permission of the route
+	Allow       []string     `yaml:"allow" shape:"one"` // layer 1: "role:NAME", "permission:TYPE:VERB" or "any"; one suffices. Default: the permission of the route
 	Authz       FlowAuthz    `yaml:"authz"`
 	ServerOwned ServerOwned  `yaml:"server_owned"`
 	Idempotency *Idempotency `yaml:"idempotency"`
@@ -153,17 +155,17 @@ type TLS struct {
 // In YAML: a single word, or {all: [...], bind: "jwt.azp == api_key.client"}.
 type Authn struct {
 	All     []string `yaml:"all"`
-	Bind    string   `yaml:"bind"`    // "" or "jwt.azp == api_key.client"
-	Pattern string   `yaml:"pattern"` // filled from the single word; default exchange
+	Bind    string   `yaml:"bind"` // "" or "jwt.azp == api_key.client"
+	Pattern string   `yaml:"-"`    // filled from the single word; default exchange
 }
 
 // Limit of one flow. A zero Rate takes the default that `check --effective`
 // shows; it never means "no limit".
 type Limit struct {
-	IP     Rate `yaml:"ip"`      // default 300/m, edge only
-	User   Rate `yaml:"user"`    // default 120/m, edge only
-	APIKey Rate `yaml:"api_key"` // the word "plan" (the default) takes the rate of the key's plan
-	Plan   bool `yaml:"-"`       // api_key: plan
+	IP     Rate `yaml:"ip"`                   // default 300/m, edge only
+	User   Rate `yaml:"user"`                 // default 120/m, edge only
+	APIKey Rate `yaml:"api_key" shape:"plan"` // the word "plan" (the default) takes the rate of the key's plan
+	Plan   bool `yaml:"-"`                    // api_key: plan
 }
 
 // Validate of one flow.
@@ -235,6 +237,7 @@ type Guard struct {
 type Named struct {
 	Is    string `yaml:"is"` // RULE@ELEMENT
 	Title string `yaml:"title"`
+	Line  int    `yaml:"-"`
 }
 
 // Accept records a risk taken on purpose. It overlays, never hides.
@@ -242,7 +245,7 @@ type Accept struct {
 	Threat string    `yaml:"threat"`
 	Owner  string    `yaml:"owner"`
 	Reason string    `yaml:"reason"`
-	Until  time.Time `yaml:"until"`
+	Until  time.Time `yaml:"until"` // a date; from 00:00 UTC of it on the acceptance no longer counts
 	Line   int       `yaml:"-"`
 }
 

@@ -1,0 +1,153 @@
+package spec
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rampart-security/rampart"
+)
+
+// maxProblems bounds what one error lists; maxCollected bounds what is kept
+// before sorting, so that a hostile file cannot fill memory with complaints.
+const (
+	maxProblems  = 20
+	maxCollected = 1000
+)
+
+// Problem is one fault of a rampart.yaml, or one warning about it.
+type Problem struct {
+	File string // as the caller named it
+	Line int    // 1-based; 0 when no line is meant
+	Col  int    // 1-based, in characters
+	Key  string // path of the key, such as services.orders.upstream; "" for a fault of the text itself
+	Msg  string // the rule that is broken
+	Fix  string // what to write instead
+}
+
+// String renders p as one line: FILE:LINE:COL: KEY: RULE; FIX.
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
+	}
+	b.WriteString(": ")
+	if p.Key != "" {
+		b.WriteString(p.Key + ": ")
+	}
+	b.WriteString(p.Msg)
+	if p.Fix != "" {
+		b.WriteString("; " + p.Fix)
+	}
+	return b.String()
+}
+
+// Problems is the error of a file that was refused: up to 20 problems, sorted
+// by position.
+type Problems []Problem
+
+// Error lists the problems, one line each.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap makes rampart.KindOf answer Invalid.
+func (ps Problems) Unwrap() error {
+	return rampart.Errorf(rampart.Invalid, "", "rampart.yaml is not valid")
+}
+
+// position is a place in the file, 1-based.
+type position struct{ line, col int }
+
+// report collects problems and knows where each key of the file stands.
+type report struct {
+	file string
+	at   map[string]position // key path -> place of the key; "" -> start of the file
+	list []fault
+}
+
+// fault is a problem on its way. The fix of an unknown name is worked out for
+// the problems that are shown, since comparing names is the dear part.
+type fault struct {
+	Problem
+	name       string
+	candidates map[string]bool // nil: Fix is final
+	what       string
+}
+
+func newReport(file string) *report {
+	return &report{file: file, at: map[string]position{"": {1, 1}}}
+}
+
+// bad records that the value at the key path breaks a rule. A key that is not
+// in the file is reported at its nearest ancestor that is.
+func (r *report) bad(path, msg, fix string) {
+	r.badAt(r.where(path), path, msg, fix)
+}
+
+func (r *report) badAt(at position, path, msg, fix string) {
+	r.add(fault{Problem: Problem{r.file, at.line, at.col, path, msg, fix}})
+}
+
+// unknown records that a name is none of the candidates; what introduces the
+// list of them when none is near.
+func (r *report) unknown(path, msg, name string, candidates map[string]bool, what string) {
+	at := r.where(path)
+	r.add(fault{Problem{r.file, at.line, at.col, path, msg, ""}, name, candidates, what})
+}
+
+func (r *report) add(f fault) {
+	if len(r.list) < maxCollected {
+		r.list = append(r.list, f)
+	}
+}
+
+// where returns the place of the path, or of its nearest known ancestor.
+func (r *report) where(path string) position {
+	for {
+		if at, ok := r.at[path]; ok || path == "" {
+			return at
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+}
+
+// has reports whether the file itself says the key, as opposed to a default.
+func (r *report) has(path string) bool {
+	_, ok := r.at[path]
+	return ok
+}
+
+// err returns the problems so far as an error, or nil.
+func (r *report) err() error {
+	if len(r.list) == 0 {
+		return nil
+	}
+	return r.problems()
+}
+
+// problems returns the first problems by position.
+func (r *report) problems() Problems {
+	slices.SortFunc(r.list, func(a, b fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Msg, b.Msg))
+	})
+	var out Problems
+	for _, f := range r.list {
+		if f.candidates != nil {
+			f.Fix = suggest(f.name, names(f.candidates), f.what)
+		}
+		if len(out) == maxProblems {
+			break
+		}
+		if len(out) == 0 || out[len(out)-1] != f.Problem {
+			out = append(out, f.Problem)
+		}
+	}
+	return out
+}

@@ -1,0 +1,88 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Warnings returns what is allowed but deserves a look, sorted by position, at
+// most 20. The caller must not change the slice.
+func (s *System) Warnings() []Problem { return s.warnings }
+
+// warn collects the warnings of a System that check accepted.
+func warn(s *System) []Problem {
+	r := newReport(s.source.file)
+	r.at = s.source.at
+	s.warnServices(r)
+	s.warnFlows(r)
+	s.warnRoles(r)
+	if len(s.Unsafe.Disable) > 0 {
+		r.bad("unsafe.disable", "switches off "+strings.Join(s.Unsafe.Disable, ", "), "every plane refuses this file outside a throw-away state folder")
+	}
+	return r.problems()
+}
+
+func (s *System) warnServices(r *report) {
+	reached, called := map[string]bool{}, map[string]bool{}
+	for i := range s.Flows {
+		f := &s.Flows[i]
+		reached[f.To] = true
+		called[f.To] = called[f.To] || s.flowKindOf(*f).internal()
+	}
+	for _, name := range sortedNames(s.Services) {
+		svc, key := s.Services[name], join("services", name)
+		if svc.Role == roleGateway {
+			if !reached[name] {
+				r.bad(key, "no principal reaches the gateway, so nothing outside is served", "add { from: users, to: "+name+", authn: session } to flows")
+			}
+			continue
+		}
+		if !reached[name] {
+			r.bad(key, "no flow reaches the service, so nobody can call it", "add { from: "+or2(s.Gateway(), "SERVICE")+", to: "+name+" } to flows")
+		}
+		if called[name] && svc.OpenAPI == "" {
+			r.bad(key, "without an openapi document requests are not validated, and only "+strings.Join(svc.Methods, " and ")+" pass", "add openapi: FILE")
+		}
+	}
+}
+
+func (s *System) warnFlows(r *report) {
+	for i, f := range s.Flows {
+		key := index("flows", i)
+		if slices.Contains(f.Allow, "any") {
+			r.bad(key+".allow", "every caller that proves who it is may use this flow", `write "role:NAME" to narrow it`)
+		}
+		if kind := s.flowKindOf(f); kind != flowPublish && kind != flowDeliver {
+			continue
+		}
+		if f.Message == nil || f.Message.Sign == "" && len(f.Message.AcceptFrom) == 0 {
+			r.bad(key, "messages are not signed, so whoever reaches the queue can forge them", "add sign: svid where they are published and accept_from where they are taken")
+		}
+		if f.Message == nil || f.Message.Schema == "" {
+			r.bad(key, "messages are not checked against a schema", "add message: { schema: FILE.json }")
+		}
+	}
+}
+
+// warnRoles speaks up when a flow allows a role that a file with roles does
+// not declare: it may be a slip of the pen.
+func (s *System) warnRoles(r *report) {
+	if !r.has("authz.roles") {
+		return
+	}
+	declared := map[string]bool{}
+	for name := range s.Authz.Roles {
+		if r.has(join("authz.roles", name)) {
+			declared[name] = true
+		}
+	}
+	for i, f := range s.Flows {
+		for j, a := range f.Allow {
+			role, ok := strings.CutPrefix(a, "role:")
+			if ok && !declared[role] {
+				r.unknown(index(index("flows", i)+".allow", j), fmt.Sprintf("role %q is not declared and holds no permission", role), role, declared, "declared are")
+			}
+		}
+	}
+}
