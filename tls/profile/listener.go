@@ -1,0 +1,278 @@
+package profile
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampart-security/rampart"
+)
+
+// Bounds of a Listener.
+const (
+	handshakeTime   = 5 * time.Second
+	handshakesAtAll = 512 // at once
+	defaultConns    = 4096
+)
+
+// ListenerOptions bound a Listener.
+type ListenerOptions struct {
+	// OnRefuse hears of every connection that did not become one: refused
+	// handshakes (the error is a *rampart.Error) and connections over a bound.
+	// It is called from many goroutines and holds up only its own connection.
+	// If nil, refusals go unheard.
+	OnRefuse func(peer net.Addr, err error)
+	MaxConns int // open at once; 0 means 4096
+	MaxPerIP int // open at once from one address; 0 means MaxConns
+}
+
+// Listener hands out TLS connections whose handshake is complete, so that a
+// slow or hostile client costs one of a bounded number of goroutines for at
+// most 5 s and never holds up Accept. Accept returns *tls.Conn, which lets
+// net/http serve HTTP/2.
+type Listener struct {
+	inner  net.Listener
+	config *tls.Config
+	opt    ListenerOptions
+
+	ctx    context.Context // ends at Close; handshakes run under it
+	cancel context.CancelFunc
+	ready  chan net.Conn
+	slots  chan struct{} // one per running handshake
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	open  int
+	perIP map[netip.Addr]int
+}
+
+// NewListener starts accepting from inner, which it owns from here on. It
+// panics if inner or config is nil.
+func NewListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *Listener {
+	if inner == nil || config == nil {
+		panic("profile: NewListener needs a listener and a configuration")
+	}
+	if opt.MaxConns <= 0 {
+		opt.MaxConns = defaultConns
+	}
+	if opt.MaxPerIP <= 0 {
+		opt.MaxPerIP = opt.MaxConns
+	}
+	l := &Listener{
+		inner:  inner,
+		config: watched(config),
+		opt:    opt,
+		ready:  make(chan net.Conn),
+		slots:  make(chan struct{}, handshakesAtAll),
+		perIP:  make(map[netip.Addr]int),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.wg.Add(1)
+	go l.acceptAll()
+	return l
+}
+
+// Accept returns the next connection whose handshake succeeded.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.ready:
+		return conn, nil
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close stops accepting, breaks off running handshakes and waits for them.
+// Connections already handed out live on.
+func (l *Listener) Close() error {
+	l.cancel()
+	err := l.inner.Close()
+	l.wg.Wait()
+	return err
+}
+
+// Addr returns the address of the inner listener.
+func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
+
+func (l *Listener) acceptAll() {
+	defer l.wg.Done()
+	var pause time.Duration
+	for l.ctx.Err() == nil {
+		conn, err := l.inner.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			l.cancel()
+			return
+		}
+		if err != nil { // out of file descriptors, most likely: let some close
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			l.wait(pause)
+			continue
+		}
+		pause = 0
+		l.take(conn)
+	}
+}
+
+func (l *Listener) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.ctx.Done():
+	}
+}
+
+// take starts the handshake of conn, or closes it.
+func (l *Listener) take(conn net.Conn) {
+	addr := addrOf(conn)
+	if err := l.admit(addr); err != nil {
+		conn.Close()
+		l.refused(conn.RemoteAddr(), err)
+		return
+	}
+	c := &counted{Conn: conn, release: func() { l.leave(addr) }}
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.ctx.Done():
+		c.Close()
+		return
+	}
+	l.wg.Add(1)
+	go func() {
+		defer l.wg.Done()
+		l.shake(c)
+	}()
+}
+
+// shake runs one handshake and delivers the connection.
+func (l *Listener) shake(c *counted) {
+	conn := tls.Server(c, l.config)
+	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
+	err := conn.HandshakeContext(ctx)
+	cancel()
+	<-l.slots
+	if err != nil {
+		c.Close()
+		if l.ctx.Err() == nil {
+			l.refused(c.RemoteAddr(), l.classify(err, conn.ConnectionState(), c))
+		}
+		return
+	}
+	select {
+	case l.ready <- conn:
+	case <-l.ctx.Done():
+		c.Close()
+	}
+}
+
+func (l *Listener) refused(peer net.Addr, err error) {
+	if l.opt.OnRefuse != nil {
+		l.opt.OnRefuse(peer, err)
+	}
+}
+
+// admit counts a connection in, within the bounds.
+func (l *Listener) admit(addr netip.Addr) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.open >= l.opt.MaxConns:
+		return rampart.Errorf(rampart.Unavailable, "limit.ip", "tls: more than %d connections are open", l.opt.MaxConns)
+	case l.perIP[addr] >= l.opt.MaxPerIP:
+		return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", l.opt.MaxPerIP)
+	}
+	l.open++
+	l.perIP[addr]++
+	return nil
+}
+
+func (l *Listener) leave(addr netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	if l.perIP[addr]--; l.perIP[addr] == 0 {
+		delete(l.perIP, addr)
+	}
+}
+
+// addrOf returns the client's address, or the zero Addr on other networks
+// than TCP, where all clients count as one.
+func addrOf(conn net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+// counted is a connection that leaves the counts when it is closed, and
+// remembers how far its handshake came.
+type counted struct {
+	net.Conn
+	release func()
+	once    sync.Once
+	hello   atomic.Bool // a ClientHello came
+	modern  atomic.Bool // it offered TLS 1.3
+	agreed  atomic.Bool // version, protocol and key exchange are settled; certificates come next
+}
+
+// Close closes the connection and counts it out, once.
+func (c *counted) Close() error {
+	c.once.Do(c.release)
+	return c.Conn.Close()
+}
+
+// watched returns config with callbacks that note how far a handshake came:
+// the standard library's own refusals, sent with the right alerts, cannot be
+// told apart by type. It never answers with another configuration, for that
+// would share ticket keys.
+func watched(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if c, ok := hello.Conn.(*counted); ok {
+			c.hello.Store(true)
+			c.modern.Store(slices.Contains(hello.SupportedVersions, tls.VersionTLS13))
+		}
+		return nil, nil
+	}
+	get := config.GetCertificate
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if c, ok := hello.Conn.(*counted); ok {
+			c.agreed.Store(true)
+		}
+		if get == nil {
+			return nil, nil // falls back to config.Certificates
+		}
+		return get(hello)
+	}
+	return config
+}
+
+// classify gives a failed handshake its control. Failures that are no refusal
+// of ours (the client went away, or refused us) name none.
+func (l *Listener) classify(err error, cs tls.ConnectionState, c *counted) error {
+	if e, ok := errors.AsType[*rampart.Error](err); ok {
+		return e
+	}
+	e := rampart.Errorf(rampart.Unauthenticated, "", "tls: handshake failed")
+	e.Err = err
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	_, network := errors.AsType[net.Error](err)
+	gone := network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	switch {
+	case plain:
+		e.Control, e.Msg = controlVersion, "tls: the peer does not speak TLS"
+	case c.hello.Load() && !c.modern.Load():
+		e.Control, e.Msg = controlVersion, "tls: the peer does not offer TLS 1.3"
+	case !gone && c.agreed.Load() && l.config.ClientAuth == tls.RequireAnyClientCert && len(cs.PeerCertificates) == 0:
+		e.Control, e.Msg = controlMTLS, "tls: the peer shows no certificate"
+	}
+	return e
+}

@@ -1,0 +1,236 @@
+// Package profile is the only place that builds a tls.Config: one constructor
+// per kind of segment, so that none can be put together half.
+//
+// Inside, everything is decided in VerifyConnection. It is the one callback
+// that crypto/tls also runs on resumed sessions: VerifyPeerCertificate is
+// skipped there, and stored chains are not judged by today's trust bundle. A
+// configuration must not be changed after a constructor returned it; what
+// changes (certificate, bundle, permission) is read at each handshake.
+//
+// Refusals are *rampart.Error and name tls.min13, mtls.required or
+// mtls.peer_declared. Key exchange is left to the standard library, which
+// offers the hybrid post-quantum group first.
+package profile
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/tls/svid"
+)
+
+// Control ids of refusals.
+const (
+	controlVersion  = "tls.min13"
+	controlMTLS     = "mtls.required"
+	controlDeclared = "mtls.peer_declared"
+)
+
+// protocols are what our HTTP servers and clients speak (RFC 7301).
+func protocols() []string { return []string{"h2", "http/1.1"} }
+
+// Edge is for the public listener: TLS 1.3 only, no client certificate. get
+// is asked at each handshake; it panics if get is nil.
+func Edge(get func() (*tls.Certificate, error)) *tls.Config {
+	if get == nil {
+		panic("profile: Edge needs a certificate")
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		NextProtos:     protocols(),
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return get() },
+	}
+}
+
+// MTLSServer is for every listener inside: mutual TLS 1.3 with SVIDs. allow
+// says whether a SPIFFE ID has a flow to this plane; it is asked at each
+// handshake, after the certificate was verified, and its error is the
+// refusal. It panics if src or allow is nil.
+func MTLSServer(src *svid.Source, allow func(id string) error) *tls.Config {
+	cfg := server(src, allow)
+	cfg.ClientAuth = tls.RequireAnyClientCert
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		return verifyClient(src, allow, cs)
+	}
+	return cfg
+}
+
+// ControlServer is MTLSServer for the control plane, whose join call has no
+// client certificate yet: none passes the handshake and the handler must
+// decide (svid.PeerOf answers false); one that is shown must be valid and
+// allowed.
+func ControlServer(src *svid.Source, allow func(id string) error) *tls.Config {
+	cfg := server(src, allow)
+	cfg.ClientAuth = tls.RequestClientCert
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 {
+			return negotiated(cs)
+		}
+		return verifyClient(src, allow, cs)
+	}
+	return cfg
+}
+
+func server(src *svid.Source, allow func(id string) error) *tls.Config {
+	if src == nil || allow == nil {
+		panic("profile: an mTLS server needs a source and an authorizer")
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols(),
+		// A ticket would let a peer back in on the strength of an old check.
+		SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return certificate(src)
+		},
+	}
+}
+
+// MTLSClient is for calls to the one plane whose SPIFFE ID is want. It panics
+// if src is nil or want is no SPIFFE ID.
+func MTLSClient(src *svid.Source, want string) *tls.Config {
+	if src == nil || svid.Domain(want) == "" {
+		panic("profile: an mTLS client needs a source and the SPIFFE ID to call")
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols(),
+		// SVIDs have no host name to compare; VerifyConnection verifies instead.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			current, err := src.Current()
+			if err != nil {
+				return err
+			}
+			return verifyServer(current.Roots, want, cs)
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return certificate(src)
+		},
+	}
+}
+
+// Bootstrap is for the join call, before a plane has an identity: no client
+// certificate, and the server must show the SPIFFE ID want below one of the
+// roots. It panics if want is no SPIFFE ID.
+func Bootstrap(rootPEM []byte, want string) (*tls.Config, error) {
+	if svid.Domain(want) == "" {
+		panic("profile: Bootstrap needs the SPIFFE ID to call")
+	}
+	roots, err := svid.ParseRoots(rootPEM)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		NextProtos:         protocols(),
+		InsecureSkipVerify: true, // VerifyConnection verifies instead
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			return verifyServer(roots, want, cs)
+		},
+	}, nil
+}
+
+// External is for calls to a party outside the system. roots nil means the
+// system's; lowest is tls.VersionTLS12 or tls.VersionTLS13, and anything else
+// means the latter. It panics if serverName is empty.
+func External(serverName string, roots *x509.CertPool, lowest uint16) *tls.Config {
+	if serverName == "" {
+		panic("profile: External needs the host name to verify")
+	}
+	if lowest != tls.VersionTLS12 {
+		lowest = tls.VersionTLS13
+	}
+	return &tls.Config{MinVersion: lowest, ServerName: serverName, RootCAs: roots, NextProtos: protocols()}
+}
+
+// Database is for connections to a database: TLS 1.3, its certificate
+// verified against the given roots alone, host name included ("verify-full").
+// It panics if serverName is empty.
+func Database(rootsPEM []byte, serverName string) (*tls.Config, error) {
+	if serverName == "" {
+		panic("profile: Database needs the host name to verify")
+	}
+	roots, err := svid.ParseRoots(rootsPEM)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: serverName, RootCAs: roots}, nil
+}
+
+func certificate(src *svid.Source) (*tls.Certificate, error) {
+	current, err := src.Current()
+	if err != nil {
+		return nil, err
+	}
+	return &current.Certificate, nil
+}
+
+// verifyClient judges the caller of an mTLS server.
+func verifyClient(src *svid.Source, allow func(string) error, cs tls.ConnectionState) error {
+	current, err := src.Current()
+	if err != nil {
+		return err
+	}
+	if err := negotiated(cs); err != nil {
+		return err
+	}
+	id, err := verifyChain(cs, svid.Check{
+		Roots: current.Roots, Domain: svid.Domain(current.ID), Usage: x509.ExtKeyUsageClientAuth,
+	})
+	if err != nil {
+		return err
+	}
+	if err := allow(id); err != nil {
+		return undeclared(id, err)
+	}
+	return nil
+}
+
+// verifyServer judges the plane that was called.
+func verifyServer(roots *x509.CertPool, want string, cs tls.ConnectionState) error {
+	if err := negotiated(cs); err != nil {
+		return err
+	}
+	id, err := verifyChain(cs, svid.Check{
+		Roots: roots, Domain: svid.Domain(want), Usage: x509.ExtKeyUsageServerAuth,
+	})
+	if err != nil {
+		return err
+	}
+	if id != want {
+		return rampart.Errorf(rampart.Denied, controlDeclared, "tls: server is %.200q, not %.200q", id, want)
+	}
+	return nil
+}
+
+// negotiated checks what was agreed before any certificate counts.
+func negotiated(cs tls.ConnectionState) error {
+	if cs.Version != tls.VersionTLS13 {
+		return rampart.Errorf(rampart.Unauthenticated, controlVersion, "tls: TLS 1.3 is required")
+	}
+	if p := cs.NegotiatedProtocol; p != "" && !slices.Contains(protocols(), p) {
+		return rampart.Errorf(rampart.Unauthenticated, controlMTLS, "tls: protocol %.20q was not offered", p)
+	}
+	return nil
+}
+
+func verifyChain(cs tls.ConnectionState, check svid.Check) (string, error) {
+	check.At = time.Now()
+	return check.Verify(cs.PeerCertificates)
+}
+
+// undeclared keeps an authorizer's own refusal and gives any other error the
+// control's name.
+func undeclared(id string, err error) error {
+	if e, ok := errors.AsType[*rampart.Error](err); ok {
+		return e
+	}
+	e := rampart.Errorf(rampart.Denied, controlDeclared, "tls: peer %.200q has no declared flow to this plane", id)
+	e.Err = err
+	return e
+}
