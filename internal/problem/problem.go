@@ -36,6 +36,12 @@ type Field struct {
 	Detail  string `json:"detail"`
 }
 
+// With returns err with d around it.
+func With(err error, d Details) error {
+	d.Err = err
+	return &d
+}
+
 // Error returns the text of the wrapped error.
 func (d *Details) Error() string {
 	if d.Err == nil {

@@ -29,11 +29,7 @@ func checkMethod(r *http.Request) error {
 	if slices.Contains(allowed, r.Method) {
 		return nil
 	}
-	return &problem.Details{
-		Err:    refuse("method not allowed"),
-		Status: http.StatusMethodNotAllowed,
-		Allow:  allowed,
-	}
+	return problem.With(refuse("method not allowed"), problem.Details{Status: http.StatusMethodNotAllowed, Allow: allowed})
 }
 
 // checkTarget also refuses HTTP/1.0: net/http serves it, and ignores its
@@ -96,10 +92,8 @@ func checkBody(r *http.Request) error {
 		return refuse("%s takes no body", r.Method)
 	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return &problem.Details{
-			Err:    rampart.Errorf(rampart.Invalid, "validate.json", "body must not be encoded"),
-			Status: http.StatusUnsupportedMediaType,
-		}
+		return problem.With(rampart.Errorf(rampart.Invalid, "validate.json", "body must not be encoded"),
+			problem.Details{Status: http.StatusUnsupportedMediaType})
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package nonce
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"strconv"
 	"strings"
@@ -18,33 +19,33 @@ const (
 	control     = "nonce.window"
 )
 
-// DefaultMax is how many nonces a Window remembers unless told otherwise.
+// DefaultMax is how many nonces a Guard remembers unless told otherwise.
 const DefaultMax = 1 << 18
 
-// Options of a Window.
+// Options of a Guard.
 type Options struct {
 	Window time.Duration    // how old a nonce may be; if 0, five minutes; rounded down to seconds
 	Now    func() time.Time // if nil, time.Now
 	Max    int              // nonces remembered at most; if 0, DefaultMax
 }
 
-// Window remembers the nonces of the recent past. Its methods may be called
+// Guard remembers the nonces of the recent past. Its methods may be called
 // concurrently. It keeps nothing on disk: instead it refuses nonces stamped
 // before it was made, since those may have been used in an earlier life.
-type Window struct {
+type Guard struct {
 	length int64 // seconds
 	start  int64 // first second in which a stamp counts
 	max    int
 	now    func() time.Time
 
 	mu     sync.Mutex
-	used   map[int64]map[[randomBytes]byte]struct{} // by stamp
+	used   map[int64]map[mark]struct{} // by stamp
 	count  int
 	oldest int64 // stamps below have been forgotten
 }
 
-// New returns an empty Window.
-func New(opt Options) *Window {
+// New returns an empty Guard.
+func New(opt Options) *Guard {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
@@ -55,65 +56,77 @@ func New(opt Options) *Window {
 		opt.Max = DefaultMax
 	}
 	start := opt.Now().Unix() + 1 // the second in hand belongs to the earlier life too
-	return &Window{
+	return &Guard{
 		length: int64(opt.Window / time.Second),
 		start:  start,
 		max:    opt.Max,
 		now:    opt.Now,
-		used:   map[int64]map[[randomBytes]byte]struct{}{},
+		used:   map[int64]map[mark]struct{}{},
 		oldest: start,
 	}
 }
 
-// Check uses up value, which is the time in Unix seconds, a dot, and 16 random
+// Check uses up value for scope, the subject that sends it, so that nobody can
+// use up another's. The value is the time in Unix seconds, a dot, and 16 random
 // bytes in unpadded base64url. Errors are of kind Invalid (malformed, stale or
 // from the future), Conflict (used before) or Unavailable (no room to remember:
 // then nothing may pass).
-func (w *Window) Check(value string) error {
+func (g *Guard) Check(scope, value string) error {
 	stamp, random, err := parse(value)
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := w.now().Unix()
-	w.forgetLocked(now)
+	m := markOf(scope, random)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now().Unix()
+	g.forgetLocked(now)
 	switch {
 	case stamp > now+ahead:
 		return refuse(rampart.Invalid, "stamped in the future")
-	case stamp < w.start:
+	case stamp < g.start:
 		return refuse(rampart.Invalid, "stamped before this gateway started, take a new one")
-	case stamp < w.oldest:
+	case stamp < g.oldest:
 		return refuse(rampart.Invalid, "too old, take a new one")
 	}
-	if _, ok := w.used[stamp][random]; ok {
+	if _, ok := g.used[stamp][m]; ok {
 		return refuse(rampart.Conflict, "already used")
 	}
-	if w.count >= w.max {
+	if g.count >= g.max {
 		return refuse(rampart.Unavailable, "too many requests to remember")
 	}
-	if w.used[stamp] == nil {
-		w.used[stamp] = map[[randomBytes]byte]struct{}{}
+	if g.used[stamp] == nil {
+		g.used[stamp] = map[mark]struct{}{}
 	}
-	w.used[stamp][random] = struct{}{}
-	w.count++
+	g.used[stamp][m] = struct{}{}
+	g.count++
 	return nil
+}
+
+// mark stands for a scope and a random part in the bytes of the latter.
+type mark [randomBytes]byte
+
+func markOf(scope string, random [randomBytes]byte) mark {
+	buf := make([]byte, 0, 128)
+	buf = append(append(buf, random[:]...), scope...)
+	sum := sha256.Sum256(buf)
+	return mark(sum[:randomBytes])
 }
 
 // forgetLocked drops the seconds that have left the window. oldest only grows:
 // a clock that steps back must not make a forgotten nonce good again.
-func (w *Window) forgetLocked(now int64) {
-	first := now - w.length
-	if first <= w.oldest {
+func (g *Guard) forgetLocked(now int64) {
+	first := now - g.length
+	if first <= g.oldest {
 		return
 	}
-	for stamp, nonces := range w.used {
+	for stamp, nonces := range g.used {
 		if stamp < first {
-			w.count -= len(nonces)
-			delete(w.used, stamp)
+			g.count -= len(nonces)
+			delete(g.used, stamp)
 		}
 	}
-	w.oldest = first
+	g.oldest = first
 }
 
 // parse reads a nonce in its one spelling: no leading zero or sign, no padding,

@@ -46,7 +46,7 @@ func TestCheck(t *testing.T) {
 		{92, at(32, 5), rampart.Conflict},
 	} {
 		now = born + int64(tc.now)
-		err := w.Check(tc.value)
+		err := w.Check("user:alice", tc.value)
 		if tc.want == fine {
 			if err != nil {
 				t.Errorf("row %d: %v", i, err)
@@ -68,11 +68,11 @@ func TestOneSpelling(t *testing.T) {
 		good[:len(good)-1], good[:len(good)-1] + "B", // stray bits
 		good[:len(good)-1] + "+", good[:len(good)-2] + "\nA", "9999999999999" + good[10:],
 	} {
-		if err := w.Check(value); rampart.KindOf(err) != rampart.Invalid {
+		if err := w.Check("user:alice", value); rampart.KindOf(err) != rampart.Invalid {
 			t.Errorf("%q: got %v, want invalid", value, err)
 		}
 	}
-	if err := w.Check(good); err != nil {
+	if err := w.Check("user:alice", good); err != nil {
 		t.Errorf("%q: %v", good, err)
 	}
 }
@@ -81,19 +81,31 @@ func TestFullRefusesAndRecovers(t *testing.T) {
 	now := int64(born)
 	w := New(Options{Window: time.Minute, Now: func() time.Time { return time.Unix(now, 0) }, Max: 10})
 	for n := range 10 {
-		if err := w.Check(at(1, n)); err != nil {
+		if err := w.Check("user:alice", at(1, n)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Check(at(1, 11)); rampart.KindOf(err) != rampart.Unavailable {
+	if err := w.Check("user:alice", at(1, 11)); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("got %v, want unavailable", err)
 	}
-	if err := w.Check(at(1, 5)); rampart.KindOf(err) != rampart.Conflict {
+	if err := w.Check("user:alice", at(1, 5)); rampart.KindOf(err) != rampart.Conflict {
 		t.Errorf("got %v, want conflict: a full window still remembers", err)
 	}
 	now += 62
-	if err := w.Check(at(62, 1)); err != nil {
+	if err := w.Check("user:alice", at(62, 1)); err != nil {
 		t.Errorf("after the window: %v", err)
+	}
+}
+
+func TestNobodyUsesUpAnothersNonce(t *testing.T) {
+	g := New(Options{Now: func() time.Time { return time.Unix(born, 0) }})
+	for _, who := range []string{"user:mallory", "user:alice"} {
+		if err := g.Check(who, at(1, 1)); err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+	if rampart.KindOf(g.Check("user:alice", at(1, 1))) != rampart.Conflict {
+		t.Error("a replay passed")
 	}
 }
 
@@ -104,10 +116,10 @@ func FuzzCheck(f *testing.F) {
 	f.Add("..")
 	f.Fuzz(func(t *testing.T, value string) {
 		w := New(Options{Now: func() time.Time { return time.Unix(born, 0) }})
-		if w.Check(value) != nil {
+		if w.Check("user:alice", value) != nil {
 			return
 		}
-		if rampart.KindOf(w.Check(value)) != rampart.Conflict {
+		if rampart.KindOf(w.Check("user:alice", value)) != rampart.Conflict {
 			t.Fatalf("%q accepted twice", value)
 		}
 	})
@@ -122,7 +134,7 @@ func BenchmarkNonce(b *testing.B) {
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		_ = w.Check(values[i]) // a replay from the second round on: the same look-up
+		_ = w.Check("user:alice", values[i]) // a replay from the second round on: the same look-up
 		i = (i + 1) % len(values)
 	}
 }

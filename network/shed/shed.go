@@ -42,10 +42,7 @@ func (g *Gate) Enter(p Priority) error {
 		return nil
 	}
 	g.inFlight.Add(-1)
-	return &problem.Details{
-		Err:        rampart.Errorf(rampart.Unavailable, "", "too many requests in flight"),
-		RetryAfter: time.Second,
-	}
+	return problem.With(rampart.Errorf(rampart.Unavailable, "", "too many requests in flight"), problem.Details{RetryAfter: time.Second})
 }
 
 // Leave ends a request that entered.

@@ -66,10 +66,9 @@ func (l Limits) Decode(data []byte) (any, error) {
 }
 
 func refuse(err *Error) error {
-	return &problem.Details{
-		Err:    &rampart.Error{Kind: rampart.Invalid, Control: "validate.json", Msg: "json: " + err.Error(), Err: err},
-		Errors: []problem.Field{{Pointer: err.Pointer, Detail: err.Rule}},
-	}
+	return problem.With(
+		&rampart.Error{Kind: rampart.Invalid, Control: "validate.json", Msg: "json: " + err.Error(), Err: err},
+		problem.Details{Errors: []problem.Field{{Pointer: err.Pointer, Detail: err.Rule}}})
 }
 
 type decoder struct {
