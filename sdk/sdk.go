@@ -236,3 +236,8 @@ func kindOf(status int) rampart.Kind {
 	}
 	return rampart.Internal
 }
+
+// IdempotencyKey returns the key that the gateway checked for this request, or
+// "" when the client sent none or the route asks for none. Keys are unique for
+// one subject only: store them together.
+func IdempotencyKey(r *http.Request) string { return r.Header.Get(agent.HeaderIdem) }
