@@ -124,6 +124,21 @@ func TestWhatAPolicySees(t *testing.T) {
 	}
 }
 
+// TestUnknownIsAbsent: were it empty, two unknown teams would be the same team.
+func TestUnknownIsAbsent(t *testing.T) {
+	r := authz.Request{
+		Principal: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:gus"},
+		Action:    "payments:read",
+		Resource:  rampart.Resource{Type: "payment"},
+	}
+	for _, fact := range []string{"principal has team", "principal has org", "principal has client", "resource has tenant"} {
+		e := load(t, `@id("x") permit (principal, action, resource) when { `+fact+` };`)
+		if v := e.Evaluate(t.Context(), r); len(v.Permits) != 0 {
+			t.Errorf("%s holds of an unknown one", fact)
+		}
+	}
+}
+
 func TestPrincipalKinds(t *testing.T) {
 	for kind, typ := range map[rampart.PrincipalKind]string{
 		rampart.KindHuman: "User", rampart.KindClient: "Client", rampart.KindService: "Service",

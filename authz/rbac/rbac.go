@@ -92,7 +92,7 @@ func (c *compiler) add(g grants, name, entry string, path []string) error {
 		return nil
 	}
 	typ, verb, ok := strings.Cut(entry, ":")
-	if !ok || typ == "" || verb == "" || typ == "*" || strings.ContainsAny(verb, ":") {
+	if !ok || typ == "" || verb == "" || typ == "*" || strings.Contains(verb, ":") {
 		return fmt.Errorf("role %q: permission %q is not \"type:verb\", \"type:*\" or \"role:OTHER\"", name, entry)
 	}
 	if verb == "*" {

@@ -36,7 +36,7 @@ type decider struct {
 	refs       []rampart.PolicyRef // by rule number
 	plainAllow bool                // companions say all about `allow`
 	plainDeny  bool
-	permits    int
+	permits    int                    // allow rules
 	added      map[string]bool        // companion sets that have a rule
 	trace      rego.PreparedEvalQuery // `allow` alone, for Explain
 }
@@ -128,6 +128,11 @@ func (d *decider) addDeny(m *ast.Module, r *ast.Rule) error {
 	if r.Default && r.Head.Value != nil && ast.Boolean(false).Equal(r.Head.Value.Value) {
 		return nil
 	}
+	for _, imp := range m.Imports {
+		if path, ok := imp.Path.Value.(ast.Ref); ok && path.HasPrefix(ast.InputRootRef) {
+			return fmt.Errorf("a file with deny rules may not import %s: write it out", path)
+		}
+	}
 	n := d.number(r, rampart.Deny)
 	if !plain(r) {
 		d.plainDeny = false
@@ -143,10 +148,12 @@ func plain(r *ast.Rule) bool {
 	return !r.Default && r.Else == nil && (set || ast.Boolean(true).Equal(r.Head.Value.Value))
 }
 
+// number gives r the number by which its companions and answers name it.
 func (d *decider) number(r *ast.Rule, effect rampart.Effect) *ast.Term {
-	rule := allowRule
-	if effect == rampart.Deny {
-		rule = denyRule
+	rule := denyRule
+	if effect == rampart.Allow {
+		rule = allowRule
+		d.permits++
 	}
 	d.refs = append(d.refs, rampart.PolicyRef{
 		Engine: engineName,
@@ -166,23 +173,30 @@ func (d *decider) derive(m *ast.Module, r *ast.Rule, name string, key *ast.Term,
 	d.added[name] = true
 }
 
-// watch adds, for every reference to input in a condition of a deny rule, a
-// companion that reports it absent while the conditions above hold.
+// watch adds, for every reference to input in a condition of a deny rule and in
+// its value, a companion that reports it absent while the conditions above hold.
 func (d *decider) watch(m *ast.Module, r *ast.Rule, n *ast.Term) error {
 	for i, condition := range r.Body {
-		for _, ref := range inputRefs(condition) {
-			check, err := absent(ref)
-			if err != nil {
-				return err
-			}
-			body := ast.Body{}
-			for _, above := range r.Body[:i] {
-				body.Append(above.Copy())
-			}
-			body.Append(check)
-			key := ast.ArrayTerm(n, ast.StringTerm(ref.String()))
-			d.derive(m, r, unknown, key, body)
+		if err := d.watchRefs(m, r, n, inputRefs(condition), r.Body[:i]); err != nil {
+			return err
 		}
+	}
+	if plain(r) {
+		return nil
+	}
+	return d.watchRefs(m, r, n, inputRefs(r.Head.Value), r.Body)
+}
+
+func (d *decider) watchRefs(m *ast.Module, r *ast.Rule, n *ast.Term, refs []ast.Ref, above ast.Body) error {
+	for _, ref := range refs {
+		check, err := absent(ref)
+		if err != nil {
+			return err
+		}
+		body := above.Copy()
+		body.Append(check)
+		key := ast.ArrayTerm(n, ast.StringTerm(ref.String()))
+		d.derive(m, r, unknown, key, body)
 	}
 	return nil
 }
@@ -196,10 +210,10 @@ func absent(ref ast.Ref) (*ast.Expr, error) {
 	return body[0], nil
 }
 
-// inputRefs returns the constant parts of references to input in a condition
-// that may be absent, nested ones included: an absent member makes `every` fail
-// and a comprehension empty. Under `not`, absent makes the rule deny.
-func inputRefs(condition *ast.Expr) []ast.Ref {
+// inputRefs returns the constant parts of references to input in node that may
+// be absent, nested ones included: an absent member makes `every` fail and a
+// comprehension empty. Under `not`, absent makes the rule deny.
+func inputRefs(node any) []ast.Ref {
 	var refs []ast.Ref
 	var v *ast.GenericVisitor
 	v = ast.NewGenericVisitor(func(x any) bool {
@@ -218,7 +232,7 @@ func inputRefs(condition *ast.Expr) []ast.Ref {
 		}
 		return false
 	})
-	v.Walk(condition)
+	v.Walk(node)
 	return refs
 }
 

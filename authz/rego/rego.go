@@ -17,8 +17,9 @@
 //
 // A rule of `deny` that reads an absent member would silently not hold, so it
 // is a failure that denies, unless a condition above it does not hold. Optional
-// members are read with object.get or guarded. The check follows references to
-// input that stand in the rule itself, not those in functions it calls.
+// members are read with object.get or guarded. The check knows references to
+// input that are written in the rule itself: not what the rules and functions
+// that it calls read, nor what it reads by way of a variable.
 package rego
 
 import (
@@ -67,23 +68,12 @@ func New(files map[string][]byte) (*Engine, error) {
 		return nil, fmt.Errorf("rego: %v", err)
 	}
 	for _, p := range packages {
-		p.permits = countPermits(p)
 		e.permits += p.permits
 		if p.trace, err = prepare(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(p.rule(allowRule))))); err != nil {
 			return nil, fmt.Errorf("rego: %v", err)
 		}
 	}
 	return e, nil
-}
-
-func countPermits(p *decider) int {
-	n := 0
-	for _, ref := range p.refs {
-		if ref.Effect == rampart.Allow {
-			n++
-		}
-	}
-	return n
 }
 
 func prepare(c *ast.Compiler, query ast.Body) (rego.PreparedEvalQuery, error) {

@@ -1,0 +1,140 @@
+// Package pdp is the policy decision point: it answers at all three layers,
+// from roles and policies that it compiled once, without leaving the process.
+//
+//   - gateway: may this subject use this route at all? (DecideRoute)
+//   - service: may it act for this organization, with this permission?
+//     (DecideService)
+//   - domain: may it touch this very object? The service's policies answer.
+//
+// Layers are joined by AND, and each denies by default. Inside the domain layer
+// any forbid denies, then anything uncertain (a forbid that fails, a time limit,
+// a request out of bounds) denies, then one permit allows. A permit that fails
+// permits nothing.
+package pdp
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/cedar"
+	"github.com/rampart-security/rampart/authz/rbac"
+	"github.com/rampart-security/rampart/authz/rego"
+)
+
+// DefaultTimeout bounds one decision. An evaluation takes microseconds; the
+// rest is room for a busy machine.
+const DefaultTimeout = 50 * time.Millisecond
+
+// Options of New. The zero value makes a PDP that denies everything but
+// `allow` rules of routes.
+type Options struct {
+	Roles    map[string][]string // as in rampart.yaml, see rbac.Compile
+	Policies map[string][]byte   // file name, ending in .cedar or .rego, to its text
+	Timeout  time.Duration       // of one decision; 0 means DefaultTimeout
+	Now      func() time.Time    // if nil, time.Now
+}
+
+// PDP decides. It is read-only and safe for concurrent use. A nil *PDP denies.
+type PDP struct {
+	roles   *rbac.Roles
+	engines []authz.Engine
+	timeout time.Duration
+	now     func() time.Time
+}
+
+// New compiles roles and policies; any fault in either is an error that names
+// file and line where it can.
+func New(o Options) (*PDP, error) {
+	if o.Timeout < 0 {
+		return nil, fmt.Errorf("pdp: a time limit of %v leaves no time", o.Timeout)
+	}
+	d := &PDP{timeout: o.Timeout, now: o.Now}
+	if d.timeout == 0 {
+		d.timeout = DefaultTimeout
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	var err error
+	if d.roles, err = rbac.Compile(o.Roles); err != nil {
+		return nil, fmt.Errorf("pdp: %v", err)
+	}
+	if d.engines, err = engines(o.Policies); err != nil {
+		return nil, fmt.Errorf("pdp: %v", err)
+	}
+	return d, nil
+}
+
+func engines(policies map[string][]byte) ([]authz.Engine, error) {
+	byExt := map[string]map[string][]byte{}
+	for _, name := range slices.Sorted(maps.Keys(policies)) {
+		ext := path.Ext(name)
+		if ext != ".cedar" && ext != ".rego" {
+			return nil, fmt.Errorf("%s: a policy file ends in .cedar or .rego", name)
+		}
+		if byExt[ext] == nil {
+			byExt[ext] = map[string][]byte{}
+		}
+		byExt[ext][name] = policies[name]
+	}
+	var out []authz.Engine
+	if files := byExt[".cedar"]; files != nil {
+		e, err := cedar.New(files)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	if files := byExt[".rego"]; files != nil {
+		e, err := rego.New(files)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// Decide implements authz.Decider. The gateway layer asks for the permission
+// of the action, the service layer for it and for membership in the resource's
+// tenant, the domain layer asks the policies; any other layer denies.
+func (d *PDP) Decide(ctx context.Context, r authz.Request) rampart.Decision {
+	route := Route{Permission: string(r.Action)}
+	switch r.Layer {
+	case rampart.LayerGateway:
+		return d.DecideRoute(ctx, r.Principal, route)
+	case rampart.LayerService:
+		return d.DecideService(ctx, r.Principal, r.Resource.Tenant, route)
+	case rampart.LayerDomain:
+		return d.decideObject(ctx, r)
+	}
+	return deny(r.Layer, rampart.CodeError, fmt.Sprintf("there is no layer %q", r.Layer))
+}
+
+// deny builds a denial; refs name the policies that decided.
+func deny(layer rampart.Layer, code rampart.Code, reason string, refs ...rampart.PolicyRef) rampart.Decision {
+	return rampart.Decision{Effect: rampart.Deny, Layer: layer, Code: code, Policies: refs, Reason: reason}
+}
+
+func allow(layer rampart.Layer, refs ...rampart.PolicyRef) rampart.Decision {
+	return rampart.Decision{Effect: rampart.Allow, Layer: layer, Policies: refs}
+}
+
+// early denies what no layer needs to look at.
+func (d *PDP) early(ctx context.Context, layer rampart.Layer, p rampart.Principal) (rampart.Decision, bool) {
+	switch {
+	case d == nil:
+		return deny(layer, rampart.CodeError, "there is no policy decision point"), true
+	case ctx.Err() != nil:
+		return deny(layer, rampart.CodeTimeout, "the request was over before it was decided: "+ctx.Err().Error()), true
+	case p.IsZero():
+		return deny(layer, rampart.CodeNoPermit, "nobody is authenticated"), true
+	}
+	return rampart.Decision{}, false
+}
