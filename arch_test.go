@@ -35,7 +35,7 @@ var may = map[string]string{
 	"authz":              ".",
 	"token":              ". internal spec authn monitor",
 	"network":            ". internal",
-	"network/message":    ". tls",
+	"network/message":    ". internal tls",
 	"threat":             ". spec policies",
 	"store":              ". internal secrets authn token",
 	"sdk":                ". internal secrets data ratelimit validate tls",
