@@ -1,0 +1,76 @@
+// Package apikeytest judges implementations of apikey.Store.
+package apikeytest
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rampart-security/rampart/authn/apikey"
+)
+
+// Test runs the contract of apikey.Store against empty stores made by open,
+// which know a client of each name.
+func Test(t *testing.T, open func(t *testing.T, clients ...string) apikey.Store) {
+	at := time.Date(2026, 5, 4, 3, 2, 1, 987654321, time.UTC)
+	ann := apikey.Key{ID: "a1", Hash: [32]byte{1}, Client: "shop", Created: at}
+	bob := apikey.Key{ID: "b1", Hash: [32]byte{2}, Client: "till", Created: at}
+	fill := func(t *testing.T) apikey.Store {
+		st := open(t, "shop", "till")
+		must(t, st.PutAPIKey(t.Context(), ann))
+		must(t, st.PutAPIKey(t.Context(), bob))
+		return st
+	}
+	t.Run("a key comes back as it was put", func(t *testing.T) {
+		got, err := fill(t).APIKey(t.Context(), ann.ID)
+		must(t, err)
+		if diff := cmp.Diff(ann, got); diff != "" {
+			t.Errorf("-put +got\n%s", diff)
+		}
+	})
+	t.Run("ids are unique", func(t *testing.T) {
+		if err := fill(t).PutAPIKey(t.Context(), ann); err == nil {
+			t.Error("the same id was stored twice")
+		}
+	})
+	t.Run("an unknown id is ErrNotFound", func(t *testing.T) {
+		if _, err := fill(t).APIKey(t.Context(), "zz"); !errors.Is(err, apikey.ErrNotFound) {
+			t.Errorf("got %v, want apikey.ErrNotFound", err)
+		}
+	})
+	t.Run("disable one", func(t *testing.T) {
+		st := fill(t)
+		ok, err := st.DisableAPIKey(t.Context(), ann.ID)
+		must(t, err)
+		missing, err := st.DisableAPIKey(t.Context(), "zz")
+		must(t, err)
+		if !ok || missing {
+			t.Errorf("disable reports %v for a key and %v for none", ok, missing)
+		}
+		wantDisabled(t, st, map[string]bool{ann.ID: true, bob.ID: false})
+	})
+	t.Run("disable a client's", func(t *testing.T) {
+		st := fill(t)
+		must(t, st.DisableAPIKeys(t.Context(), "till"))
+		wantDisabled(t, st, map[string]bool{ann.ID: false, bob.ID: true})
+	})
+}
+
+func wantDisabled(t *testing.T, st apikey.Store, want map[string]bool) {
+	t.Helper()
+	for id, off := range want {
+		k, err := st.APIKey(t.Context(), id)
+		must(t, err)
+		if k.Disabled != off {
+			t.Errorf("key %s: disabled is %v, want %v", id, k.Disabled, off)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
