@@ -4,6 +4,8 @@ import (
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/rampart-security/rampart"
 )
 
 // maxEdgeLife bounds a client's access token.
@@ -12,17 +14,39 @@ const maxEdgeLife = 60 * time.Minute
 // EdgeClaims are the claims of a client's access token (RFC 9068 section 2.2).
 // Times are seconds since 1970.
 type EdgeClaims struct {
-	Issuer    string `json:"iss"`
-	Subject   string `json:"sub"`
-	Audience  string `json:"aud"` // a list is refused
-	Expires   int64  `json:"exp"`
-	IssuedAt  int64  `json:"iat"`
-	NotBefore int64  `json:"nbf,omitzero"`
-	ID        string `json:"jti"`
-	Client    string `json:"client_id"` // the azp of OpenID Connect
-	Session   string `json:"sid,omitzero"`
-	AuthTime  int64  `json:"auth_time,omitzero"`
-	Scope     string `json:"scope,omitzero"`
+	Issuer       string   `json:"iss"`
+	Subject      string   `json:"sub"`
+	Audience     string   `json:"aud"` // a list is refused
+	Expires      int64    `json:"exp"`
+	IssuedAt     int64    `json:"iat"`
+	NotBefore    int64    `json:"nbf,omitzero"`
+	ID           string   `json:"jti"`
+	Client       string   `json:"client_id"` // the azp of OpenID Connect
+	Session      string   `json:"sid,omitzero"`
+	AuthTime     int64    `json:"auth_time,omitzero"`
+	Scope        string   `json:"scope,omitzero"`
+	Tenant       string   `json:"tenant,omitzero"`
+	Orgs         []string `json:"orgs,omitzero"`
+	Roles        []string `json:"roles,omitzero"`
+	Team         string   `json:"team,omitzero"`
+	ManagedTeams []string `json:"managed_teams,omitzero"`
+}
+
+// EdgeFor returns claims that carry p; the rest is the issuer's.
+func EdgeFor(p rampart.Principal) EdgeClaims {
+	c := InternalFor(p)
+	return EdgeClaims{
+		Subject: c.Subject, Client: c.Client, Session: c.Session, AuthTime: c.AuthTime,
+		Tenant: c.Tenant, Orgs: c.Orgs, Roles: c.Roles, Team: c.Team, ManagedTeams: c.ManagedTeams,
+	}
+}
+
+// Principal returns the subject with the facts of the moment of issue.
+func (c EdgeClaims) Principal() rampart.Principal {
+	return InternalClaims{
+		Subject: c.Subject, Client: c.Client, Session: c.Session, AuthTime: c.AuthTime,
+		Tenant: c.Tenant, Orgs: c.Orgs, Roles: c.Roles, Team: c.Team, ManagedTeams: c.ManagedTeams,
+	}.Principal()
 }
 
 func (c EdgeClaims) period() period {
