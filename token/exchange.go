@@ -1,0 +1,243 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+)
+
+// Caller is the plane that asks, as its verified certificate says.
+type Caller struct {
+	Name        string   // key of services
+	ID          string   // SPIFFE ID
+	Fingerprint [32]byte // SHA-256 of the leaf's DER
+	Peer        string   // "ip:port"
+}
+
+// request is an exchange as asked for.
+type request struct {
+	kind     string // subject_token_type
+	value    string // subject_token
+	audience string
+}
+
+// Exchange trades the subject token in form for an internal token that only
+// the caller can present, and only to the audience (RFC 8693). The caller
+// becomes the current actor, whatever the form says. Errors carry an OAuth
+// code, see CodeOf.
+func (s *Service) Exchange(ctx context.Context, c Caller, form url.Values) (wire.Exchanged, error) {
+	req, err := parse(form)
+	if err != nil {
+		return wire.Exchanged{}, s.refused(ctx, c, req, Subject{}, err)
+	}
+	flow, err := s.hop(c, req.audience)
+	if err != nil {
+		return wire.Exchanged{}, s.refused(ctx, c, req, Subject{}, err)
+	}
+	sub, err := s.subject(ctx, c, req)
+	if err != nil {
+		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
+	}
+	claims, err := s.claims(c, req, sub)
+	if err != nil {
+		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
+	}
+	text, err := s.opt.Internal.SignInternal(claims)
+	if err != nil {
+		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
+	}
+	e := s.event(c, req, sub, audit.Allowed)
+	e.Flow = flow
+	e.Detail["jti"] = claims.ID
+	if err := s.opt.Audit.Record(ctx, e); err != nil {
+		return wire.Exchanged{}, err
+	}
+	return wire.Exchanged{
+		AccessToken:     text,
+		IssuedTokenType: wire.TypeAccess,
+		TokenType:       "N_A", // usable with the certificate alone, RFC 8693 section 2.2.1
+		ExpiresIn:       int(claims.Expires - s.opt.Now().Unix()),
+	}, nil
+}
+
+// parse reads the form. Every parameter may come once (RFC 6749 section 3.2);
+// what we do not support is refused, not ignored, for ignoring a narrowing
+// would widen.
+func parse(form url.Values) (request, error) {
+	for name, values := range form {
+		if len(values) != 1 || len(values[0]) > maxValue {
+			return request{}, refuse("invalid_request", "%.64q must come once, with at most %d bytes", name, maxValue)
+		}
+	}
+	for _, name := range []string{"scope", "resource", "actor_token", "actor_token_type"} {
+		if form.Get(name) != "" {
+			return request{}, refuse("invalid_request", "%s is not supported", name)
+		}
+	}
+	if t := form.Get("requested_token_type"); t != "" && t != wire.TypeAccess && t != wire.TypeJWT {
+		return request{}, refuse("invalid_request", "only access tokens are issued")
+	}
+	req := request{kind: form.Get("subject_token_type"), value: form.Get("subject_token"), audience: form.Get("audience")}
+	if req.audience == "" {
+		return req, refuse("invalid_target", "audience is required")
+	}
+	if (req.value == "") != (req.kind == wire.TypeSVIDOnly) {
+		return req, refuse("invalid_request", "subject_token is required, except for a service as itself")
+	}
+	return req, nil
+}
+
+// hop returns the flow by which the caller reaches the audience.
+func (s *Service) hop(c Caller, audience string) (string, error) {
+	flow, ok := s.flows[hop{c.ID, audience}]
+	if ok {
+		return flow, nil
+	}
+	if s.opt.System.Off(control) && s.presented[audience] != nil {
+		return "", nil
+	}
+	return "", refuse("invalid_target", "no declared flow from %s to this audience", c.Name)
+}
+
+// subject finds whom the subject token stands for. Which check runs is decided
+// by where the credential came from, not by what the form claims: a plane that
+// may not see credentials of the outside cannot hand one in.
+func (s *Service) subject(ctx context.Context, c Caller, req request) (Subject, error) {
+	switch req.kind {
+	case wire.TypeSVIDOnly:
+		now := s.opt.Now()
+		p := rampart.Principal{Kind: rampart.KindService, Subject: c.ID}
+		return Subject{Principal: p, Issued: now, Expires: now.Add(internalLife)}, nil
+	case wire.TypeSession, wire.TypeAPIKey:
+		if !s.external[c.Name] {
+			return Subject{}, refuse("unauthorized_client", "%s may not show credentials of the outside", c.Name)
+		}
+		if req.kind == wire.TypeSession {
+			return s.opt.Directory.Session(ctx, req.value)
+		}
+		return s.opt.Directory.APIKey(ctx, req.value)
+	case wire.TypeAccess, wire.TypeJWT:
+		return s.tokenSubject(ctx, c, req.value)
+	}
+	return Subject{}, refuse("invalid_request", "subject_token_type is not supported")
+}
+
+// tokenSubject takes the gateway's token as a client's, everybody else's as an
+// internal one, and a client's only where the file says per_service.
+func (s *Service) tokenSubject(ctx context.Context, c Caller, value string) (Subject, error) {
+	if c.Name == s.opt.System.Gateway() {
+		return s.AccessToken(ctx, value)
+	}
+	sub, err := s.internalSubject(c, value)
+	if err != nil && s.external[c.Name] && slices.Contains([]string{"alg", "kid"}, jwt.Rule(err)) {
+		return s.AccessToken(ctx, value)
+	}
+	return sub, err
+}
+
+// internalSubject applies the presenter rule: only the audience of an internal
+// token may trade it, so that a token overheard is worth nothing.
+func (s *Service) internalSubject(c Caller, value string) (Subject, error) {
+	err := refuse("invalid_grant", "%s takes no tokens", c.Name)
+	for _, v := range s.presentable(c) {
+		var claims jwt.InternalClaims
+		if claims, err = v.VerifySubject(value); err == nil {
+			return Subject{Principal: claims.Principal(), Issued: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}, nil
+		}
+	}
+	return Subject{}, err
+}
+
+// presentable returns the verifiers of the audiences whose tokens c may trade:
+// its own. Where the file switches the control off, anybody's.
+func (s *Service) presentable(c Caller) []*jwt.Internal {
+	if s.opt.System.Off(control) {
+		return slices.Collect(maps.Values(s.presented))
+	}
+	if v, ok := s.presented[c.ID]; ok {
+		return []*jwt.Internal{v}
+	}
+	return nil
+}
+
+// AccessToken returns whom a client's access token stands for, with the facts
+// as they are now: a role that was taken away is gone at the next request.
+func (s *Service) AccessToken(ctx context.Context, text string) (Subject, error) {
+	claims, err := s.edge.Verify(text)
+	if err != nil {
+		return Subject{}, err
+	}
+	p, err := s.opt.Directory.Facts(ctx, claims.Subject)
+	if err != nil {
+		return Subject{}, err
+	}
+	p.Client, p.Session = claims.Client, claims.Session
+	p.AuthTime = time.Unix(claims.AuthTime, 0).UTC()
+	sub := Subject{Principal: p, Issued: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}
+	_, err = s.revoked.issuedAt(p, sub.Issued, s.opt.Now())
+	return sub, err
+}
+
+// claims builds the new token: the subject unchanged, the caller on top of the
+// act chain, bound to the caller's certificate, never longer than the subject.
+func (s *Service) claims(c Caller, req request, sub Subject) (jwt.InternalClaims, error) {
+	now, p := s.opt.Now(), sub.Principal
+	if len(p.Actors) >= maxActors {
+		return jwt.InternalClaims{}, refuse("invalid_grant", "the act chain is %d long already", maxActors)
+	}
+	if len(p.Actors) > 0 && p.Actors[0] == c.ID {
+		return jwt.InternalClaims{}, refuse("invalid_grant", "%s is the current actor already", c.Name)
+	}
+	iat, err := s.revoked.issuedAt(p, sub.Issued, now)
+	if err != nil {
+		return jwt.InternalClaims{}, err
+	}
+	p.Actors = append([]string{c.ID}, p.Actors...)
+	claims := jwt.InternalFor(p)
+	claims.Issuer = s.opt.Issuer
+	claims.Audience = req.audience
+	claims.ID = random(16)
+	claims.IssuedAt = iat.Unix()
+	claims.Expires = min(now.Add(internalLife).Unix(), sub.Expires.Unix())
+	claims.Confirm = jwt.Confirm(c.Fingerprint)
+	if claims.Expires <= claims.IssuedAt {
+		return jwt.InternalClaims{}, refuse("invalid_grant", "the subject token has expired")
+	}
+	return claims, nil
+}
+
+func (s *Service) event(c Caller, req request, sub Subject, outcome audit.Outcome) audit.Event {
+	return audit.Event{
+		Class: audit.ClassAuthentication, Action: "token.exchange", Outcome: outcome, Control: control,
+		Subject: sub.Principal.Subject, Actor: c.ID, Resource: cut(req.audience), Peer: c.Peer,
+		Detail: map[string]string{"subject_token_type": cut(req.kind)},
+	}
+}
+
+// refused records why and returns the refusal. If even that fails, the caller
+// learns of the failure: it is a denial either way.
+func (s *Service) refused(ctx context.Context, c Caller, req request, sub Subject, err error) error {
+	e := s.event(c, req, sub, audit.Refused)
+	if k := rampart.KindOf(err); k == rampart.Internal || k == rampart.Unavailable {
+		e.Outcome = audit.Failed
+	}
+	if inner, ok := errors.AsType[*rampart.Error](err); ok && inner.Control != "" {
+		e.Control = inner.Control
+	}
+	e.Code = CodeOf(err)
+	e.Detail["error"] = err.Error()
+	if rerr := s.opt.Audit.Record(ctx, e); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+func cut(text string) string { return text[:min(len(text), maxID)] }

@@ -1,0 +1,157 @@
+package token
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
+)
+
+// cutoffs holds the revocations in force. A revocation is a cut-off: every
+// credential of its subject issued at or before NotBefore is void, so that
+// "log out everywhere" is one entry however many tokens exist.
+//
+// The zero cutoffs holds none. Safe for concurrent use.
+type cutoffs struct {
+	mu   sync.RWMutex
+	byID map[revokedID]wire.Revocation
+}
+
+// revocationLife outlasts every token: the longest lives an hour at most.
+const revocationLife = 65 * time.Minute
+
+type revokedID struct{ kind, id string }
+
+// add takes a revocation in; the latest cut-off of one subject counts.
+func (r *cutoffs) add(v wire.Revocation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byID == nil {
+		r.byID = map[revokedID]wire.Revocation{}
+	}
+	key := revokedID{v.Kind, v.ID}
+	if old, ok := r.byID[key]; ok && old.NotBefore.After(v.NotBefore) {
+		return
+	}
+	r.byID[key] = v
+}
+
+// sweep forgets those that have outlived every credential they void.
+func (r *cutoffs) sweep(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, v := range r.byID {
+		if now.After(v.Expires) {
+			delete(r.byID, key)
+		}
+	}
+}
+
+// cutoff returns the latest cut-off that concerns p, or the zero time.
+func (r *cutoffs) cutoff(p rampart.Principal) time.Time {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var latest time.Time
+	for _, key := range []revokedID{{"sub", p.Subject}, {"sid", p.Session}, {"client", p.Client}} {
+		if v, ok := r.byID[key]; ok && key.id != "" && v.NotBefore.After(latest) {
+			latest = v.NotBefore
+		}
+	}
+	return latest
+}
+
+// token reports whether a single token is revoked by its id.
+func (r *cutoffs) token(jti string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.byID[revokedID{"jti", jti}]
+	return ok
+}
+
+// issuedAt picks the iat of a token for p minted now from a credential that
+// was issued at from. A credential at or before a cut-off is dead. A younger
+// one gets an iat after the cut-off: iat counts whole seconds, and a new login
+// within the cut-off's own second would otherwise be dead at birth.
+func (r *cutoffs) issuedAt(p rampart.Principal, from, now time.Time) (time.Time, error) {
+	iat := now.Truncate(time.Second)
+	cutoff := r.cutoff(p)
+	if cutoff.IsZero() {
+		return iat, nil
+	}
+	if !from.After(cutoff) {
+		return time.Time{}, rampart.Errorf(rampart.Unauthenticated, "token.exchange", "token: the subject's credentials were revoked")
+	}
+	if !iat.After(cutoff) {
+		iat = cutoff.Truncate(time.Second).Add(time.Second)
+	}
+	return iat, nil
+}
+
+// Revoke makes every credential of a subject void. It is durable, in force
+// here and handed to OnRevoke when Revoke returns.
+//
+// Kinds: "sid" one login, browser's or client's; "sub" one subject; "client"
+// one client; "key" one API key; "jti" one access token. Clients that a person
+// let in from a browser session end with that session.
+func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
+	if id == "" || len(id) > maxID {
+		return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: a revocation needs an id of 1 to %d bytes", maxID)
+	}
+	if !slices.Contains([]string{"sid", "sub", "client", "key", "jti"}, kind) {
+		return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key or jti", kind)
+	}
+	v, err := s.revoke(ctx, kind, id)
+	if err != nil || kind == "key" || kind == "jti" {
+		return v, err
+	}
+	families, err := s.opt.Store.RevokeFamilies(ctx, kind, id)
+	if err != nil {
+		return wire.Revocation{}, unavailable(err)
+	}
+	if kind != "sid" {
+		return v, nil // the cut-off of a subject or client covers its logins
+	}
+	for _, f := range families {
+		if _, err := s.revoke(ctx, "sid", f); err != nil {
+			return wire.Revocation{}, err
+		}
+	}
+	return v, nil
+}
+
+// endFamily ends one client's login: its refresh tokens and, as the family is
+// the sid of its access tokens, those too.
+func (s *Service) endFamily(ctx context.Context, id string) error {
+	if _, err := s.opt.Store.RevokeFamilies(ctx, "family", id); err != nil {
+		return unavailable(err)
+	}
+	_, err := s.revoke(ctx, "sid", id)
+	return err
+}
+
+// revoke appends one cut-off. It outlives the tokens it voids; refresh
+// families, sessions and API keys are ended in their own rows.
+func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
+	now := s.opt.Now()
+	v, err := s.opt.Store.PutRevocation(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(revocationLife)})
+	if err != nil {
+		return wire.Revocation{}, unavailable(err)
+	}
+	s.revoked.add(v)
+	if s.opt.OnRevoke == nil {
+		return v, nil
+	}
+	return v, s.opt.OnRevoke(ctx, v)
+}
+
+// Revocations returns those in force, by Seq.
+func (s *Service) Revocations(ctx context.Context) ([]wire.Revocation, error) {
+	list, err := s.opt.Store.Revocations(ctx, s.opt.Now())
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return list, nil
+}

@@ -1,0 +1,223 @@
+// Package token is the token service. It trades credentials of the outside for
+// short internal tokens, one hop and one audience at a time (RFC 8693), and
+// serves access and refresh tokens to registered clients (RFC 6749 with PKCE).
+//
+// Rules that hold for every token it mints: it names whom it is for (aud) and
+// through whom it came (act), it only ever narrows, and its mint is an audit
+// event before anybody holds it.
+package token
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
+)
+
+const control = "token.exchange"
+
+// Lives of what the service issues.
+const (
+	internalLife   = 120 * time.Second
+	edgeLife       = 15 * time.Minute
+	codeLife       = 60 * time.Second
+	idleFamilyLife = 7 * 24 * time.Hour
+	maxFamilyLife  = 30 * 24 * time.Hour
+	healWindow     = 10 * time.Second // a spent refresh token still yields its one successor
+)
+
+const (
+	maxActors = 4
+	maxID     = 256  // bytes of a name from outside
+	maxValue  = 8192 // bytes of a credential from outside
+)
+
+// Subject is whom a credential stands for, and since and until when.
+type Subject struct {
+	Principal rampart.Principal
+	Issued    time.Time
+	Expires   time.Time
+}
+
+// Directory answers whom credentials stand for. An unknown one is an error of
+// kind Unauthenticated.
+type Directory interface {
+	Session(ctx context.Context, id string) (Subject, error)
+	APIKey(ctx context.Context, key string) (Subject, error)
+	// Facts returns the current facts of "user:NAME", without session or client.
+	Facts(ctx context.Context, subject string) (rampart.Principal, error)
+}
+
+// Options configure a Service. All but OnRevoke and Now are required.
+type Options struct {
+	System    *spec.System
+	Issuer    string // https://HOST[:PORT]/ of the edge
+	Internal  *jwt.Signer
+	Edge      *jwt.Signer
+	Key       []byte // HMAC key of codes and refresh tokens, 32 bytes or more
+	Store     Store
+	Directory Directory
+	Audit     audit.Recorder
+	OnRevoke  func(context.Context, wire.Revocation) error // called once a revocation is durable and in force
+	Now       func() time.Time                             // nil: time.Now
+}
+
+// Service issues and revokes tokens. Safe for concurrent use.
+type Service struct {
+	opt       Options
+	revoked   cutoffs
+	edge      *jwt.Edge
+	presented map[string]*jwt.Internal // by the presenter's SPIFFE ID
+	flows     map[hop]string           // declared hops -> flow id
+	external  map[string]bool          // names that may show credentials of the outside
+	keys      wire.Keys
+}
+
+// hop is a caller's and a callee's SPIFFE ID.
+type hop struct{ from, to string }
+
+// New returns a Service with the revocations of the store in force.
+func New(ctx context.Context, opt Options) (*Service, error) {
+	if opt.System == nil || opt.Internal == nil || opt.Edge == nil || opt.Store == nil || opt.Directory == nil || opt.Audit == nil {
+		return nil, errors.New("token: system, signers, store, directory and audit log are required")
+	}
+	if opt.Issuer == "" || len(opt.Key) < sha256.Size {
+		return nil, errors.New("token: an issuer and a 32-byte key are required")
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	s := &Service{opt: opt, presented: map[string]*jwt.Internal{}, flows: map[hop]string{}, external: map[string]bool{}}
+	past, err := opt.Store.Revocations(ctx, opt.Now())
+	if err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
+	for _, v := range past {
+		s.revoked.add(v)
+	}
+	if err := s.loadKeys(); err != nil {
+		return nil, err
+	}
+	s.derive()
+	return s, nil
+}
+
+func (s *Service) loadKeys() error {
+	internal, err := jwt.PublicJWKS(s.opt.Internal)
+	if err != nil {
+		return err
+	}
+	edge, err := jwt.PublicJWKS(s.opt.Edge)
+	if err != nil {
+		return err
+	}
+	s.keys = wire.Keys{Internal: internal, Edge: edge, Issuer: s.opt.Issuer}
+	edgeSet, err := jwt.ParseKeySet(edge)
+	if err != nil {
+		return err
+	}
+	s.edge = jwt.NewEdge(jwt.EdgeOptions{
+		Keys:     func() *jwt.KeySet { return edgeSet },
+		Issuer:   s.opt.Issuer,
+		Audience: s.opt.Issuer,
+		Revoked:  func(c jwt.EdgeClaims) bool { return s.revoked.token(c.ID) },
+		Now:      s.opt.Now,
+	})
+	internalSet, err := jwt.ParseKeySet(internal)
+	if err != nil {
+		return err
+	}
+	for name := range s.opt.System.Services {
+		id := s.opt.System.ServiceID(name)
+		s.presented[id] = jwt.NewInternal(jwt.InternalOptions{
+			Keys: func() *jwt.KeySet { return internalSet }, Issuer: s.opt.Issuer, Audience: id, Now: s.opt.Now,
+		})
+	}
+	return nil
+}
+
+// derive reads from the file who may ask for what.
+func (s *Service) derive() {
+	sys := s.opt.System
+	s.external[sys.Gateway()] = true
+	for _, f := range sys.Flows {
+		_, from := sys.Services[f.From]
+		_, to := sys.Services[f.To]
+		if !from || !to {
+			continue
+		}
+		h := hop{sys.ServiceID(f.From), sys.ServiceID(f.To)}
+		if _, ok := s.flows[h]; !ok {
+			s.flows[h] = f.ID
+		}
+		if f.Authn.Pattern == "per_service" {
+			s.external[f.To] = true // the file hands it the outside's credentials
+		}
+	}
+}
+
+// Keys returns the public keys that verify what the service issues.
+func (s *Service) Keys() wire.Keys { return s.keys }
+
+// MayShowExternal reports whether the service of this name may show
+// credentials of the outside: the gateway, and services that a flow reaches by
+// the pattern per_service.
+func (s *Service) MayShowExternal(name string) bool { return s.external[name] }
+
+// Sweep forgets what has expired. Nothing expired is accepted anyway.
+func (s *Service) Sweep(ctx context.Context) error {
+	now := s.opt.Now()
+	s.revoked.sweep(now)
+	if err := s.opt.Store.SweepTokens(ctx, now); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// Refusal is an OAuth error (RFC 6749 section 5.2): Code is for the client.
+type Refusal struct {
+	Code string // "invalid_grant", "invalid_target", ...
+	Err  error
+}
+
+func (r *Refusal) Error() string { return r.Code + ": " + r.Err.Error() }
+
+// Unwrap returns the reason.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// CodeOf returns the OAuth error code for err.
+func CodeOf(err error) string {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r.Code
+	}
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated:
+		return "invalid_grant"
+	case rampart.Invalid:
+		return "invalid_request"
+	case rampart.Unavailable:
+		return "temporarily_unavailable"
+	}
+	return "server_error"
+}
+
+func refuse(code, format string, args ...any) error {
+	kind := map[string]rampart.Kind{
+		"invalid_grant": rampart.Unauthenticated, "invalid_client": rampart.Unauthenticated, "invalid_target": rampart.Denied, "unauthorized_client": rampart.Denied,
+	}[code]
+	if kind == rampart.Internal {
+		kind = rampart.Invalid
+	}
+	return &Refusal{Code: code, Err: rampart.Errorf(kind, control, "token: "+format, args...)}
+}
+
+func unavailable(err error) error {
+	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "token: store not available", Err: err}
+}
