@@ -1,0 +1,128 @@
+// Package store is the contract of the control plane's database: what it must
+// keep through a kill -9, in one interface that drivers implement and
+// storetest.Test judges.
+//
+// Every method that changes something returns after the change is durable.
+// Nothing in a store is a usable credential: passwords are argon2id, ids and
+// keys are HMACs, and whatever must be readable is sealed under the KEK.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/apikey"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/secrets/embedded"
+	"github.com/rampart-security/rampart/token"
+)
+
+// Answers of a Store that callers tell apart.
+var (
+	ErrNotFound = errors.New("store: not found")
+	ErrExists   = errors.New("store: exists already")
+)
+
+// Store is the whole database. Safe for concurrent use.
+type Store interface {
+	session.Store
+	apikey.Store
+	token.Store
+	embedded.Rows
+	Accounts
+	JoinTokens
+	Seals
+	DEKs
+	Heads
+	Meta
+	Close() error
+}
+
+// User is a local account.
+type User struct {
+	Facts   rampart.Principal // Subject is "user:" + Name
+	Name    string
+	Hash    string // argon2id, PHC form
+	Tag     string // "verify" for probe identities
+	Changed time.Time
+}
+
+// Accounts keeps people and clients.
+type Accounts interface {
+	// PutUser inserts u, or replaces the one with its name.
+	PutUser(ctx context.Context, u User) error
+	// User returns one account, or ErrNotFound.
+	User(ctx context.Context, name string) (User, error)
+	// Users returns all accounts by name.
+	Users(ctx context.Context) ([]User, error)
+	// PutClient inserts c, or replaces the one with its id.
+	PutClient(ctx context.Context, c token.Client) error
+}
+
+// JoinTokens keeps one-time tokens by their SHA-256.
+type JoinTokens interface {
+	// PutJoinToken stores a token's hash with the one identity it admits.
+	PutJoinToken(ctx context.Context, hash [32]byte, identity string, expires time.Time) error
+	// UseJoinToken spends a token in one conditional step and returns its
+	// identity; unknown, spent and expired are all ErrNotFound.
+	UseJoinToken(ctx context.Context, hash [32]byte, now time.Time) (identity string, err error)
+}
+
+// Seals keeps what only the KEK opens: the CA, signing keys, HMAC keys.
+type Seals interface {
+	// Sealed returns the sealed value of name, or ErrNotFound.
+	Sealed(ctx context.Context, name string) ([]byte, error)
+	// PutSealed inserts a value; a name that exists is ErrExists.
+	PutSealed(ctx context.Context, name string, value []byte) error
+	// ReplaceSealed overwrites the value of a name that exists.
+	ReplaceSealed(ctx context.Context, name string, value []byte) error
+}
+
+// DEK is a data encryption key of one (item, tenant), wrapped under the KEK.
+type DEK struct {
+	Item    string
+	Tenant  string
+	Version uint32
+	KEK     string // id of the key that wrapped it
+	Wrapped []byte
+	Created time.Time
+}
+
+// DEKs keeps wrapped data keys.
+type DEKs interface {
+	// DEK returns one version, or the newest when version is 0, or ErrNotFound.
+	DEK(ctx context.Context, item, tenant string, version uint32) (DEK, error)
+	// PutDEK inserts a version; one that exists is ErrExists.
+	PutDEK(ctx context.Context, d DEK) error
+}
+
+// Head is what a plane last said of itself: where it listens, and the newest
+// audit record that is durable there. The record convicts whoever cuts the end
+// off that plane's log.
+type Head struct {
+	Plane    string
+	Instance string
+	Listen   string   // "" if it does not
+	Seq      uint64   // 0: no record yet
+	Hash     [32]byte // of record Seq
+	Seen     time.Time
+}
+
+// Heads keeps one head per plane.
+type Heads interface {
+	// PutHead stores h and returns what is known of the plane from then on. Seq
+	// and Hash only move forward: a plane whose log went backwards does not
+	// erase the proof, and the answer differs from h.
+	PutHead(ctx context.Context, h Head) (Head, error)
+	// Heads returns all heads by plane.
+	Heads(ctx context.Context) ([]Head, error)
+}
+
+// Meta keeps facts about the database itself.
+type Meta interface {
+	// PinMeta stores value under key at the first call, and returns what is
+	// stored from then on.
+	PinMeta(ctx context.Context, key, value string) (string, error)
+}
