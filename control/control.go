@@ -1,0 +1,362 @@
+// Package control is the control plane: it holds the keys, says who is who, and
+// tells every plane what to enforce. It never faces the internet: planes reach
+// it over mutual TLS, people and clients through the gateway alone, and an
+// administrator over a Unix socket.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/apikey"
+	"github.com/rampart-security/rampart/authn/password"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/internal/statedir"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/ratelimit"
+	"github.com/rampart-security/rampart/ratelimit/ring"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store"
+	"github.com/rampart-security/rampart/tls/profile"
+	"github.com/rampart-security/rampart/tls/svid"
+	"github.com/rampart-security/rampart/token"
+)
+
+// Bounds of the planes' listener.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 15 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 32 << 10
+	maxBody       = 64 << 10
+	maxConns      = 4096
+	grace         = 3 * time.Second
+	sweepEvery    = time.Minute
+)
+
+// Options configure a Plane. System, State, Store, Audit, Logger and Listen
+// are required.
+type Options struct {
+	System    *spec.System
+	State     *statedir.Dir
+	Store     store.Store
+	Audit     audit.Recorder
+	AuditHead func() (seq uint64, hash [32]byte) // of the control plane's own log; nil: not remembered
+	Logger    *slog.Logger
+	Now       func() time.Time // nil: time.Now
+	Listen    string           // host:port for planes
+	Issuer    string           // https://HOST[:PORT]/ of the edge; "": localhost and the port of rampart.yaml
+	SVIDTTL   time.Duration    // 0: one hour
+}
+
+// Plane is a control plane. Safe for concurrent use.
+type Plane struct {
+	opt      Options
+	ids      map[string]identity // by SPIFFE ID
+	keys     *keys
+	svid     *svid.Source
+	sessions *session.Manager
+	apikeys  *apikey.Manager
+	tokens   *token.Service
+	hasher   *password.Hasher
+	hub      *hub
+	grants   grants
+	guesses  *guesses
+	planes   planes
+	joins    ratelimit.Limiter
+	page     *template.Template
+	public   http.Handler
+
+	mu       sync.Mutex // guards listener and admin
+	listener net.Listener
+	admin    net.Listener
+}
+
+// identity is a plane that may join.
+type identity struct {
+	kind string // "service", "gateway" or "store"
+	name string
+	id   string // SPIFFE ID
+}
+
+// path is how join tokens name the identity, as in the SPIFFE ID.
+func (i identity) path() string { return i.kind + "/" + i.name }
+
+// plane is how the identity calls itself in heartbeats and audit logs.
+func (i identity) plane() string {
+	return map[string]string{"service": "sidecar", "gateway": "gateway", "store": "queue"}[i.kind] + "/" + i.name
+}
+
+// New opens the control plane of a state folder. At the first start it creates
+// the CA, the KEK, the signing keys and the secrets that the file asks to
+// generate, and writes the roots to ca.pem. It opens the listeners; Run serves.
+func New(opt Options) (*Plane, error) {
+	if opt.System == nil || opt.State == nil || opt.Store == nil || opt.Audit == nil || opt.Logger == nil || opt.Listen == "" {
+		return nil, errors.New("control: system, state folder, store, audit log, logger and address are required")
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Issuer == "" {
+		opt.Issuer = issuerOf(opt.System)
+	}
+	if err := opt.System.AdmitUnsafe(opt.State.Throwaway()); err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	p := &Plane{opt: opt, ids: identities(opt.System), svid: svid.NewSource()}
+	p.warnUnsafe()
+	if err := p.assemble(context.Background()); err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	if err := p.open(); err != nil {
+		p.close()
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	return p, nil
+}
+
+// issuerOf derives the edge's public address from the gateway's listener.
+func issuerOf(sys *spec.System) string {
+	host, port, err := net.SplitHostPort(sys.Services[sys.Gateway()].Listen)
+	if err != nil || port == "" {
+		return "https://localhost/"
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost"
+	}
+	return "https://" + net.JoinHostPort(host, port) + "/"
+}
+
+// identities derives from the file who may join.
+func identities(sys *spec.System) map[string]identity {
+	out := map[string]identity{}
+	add := func(kind, name, id string) { out[id] = identity{kind, name, id} }
+	for name, svc := range sys.Services {
+		kind := "service"
+		if svc.Role == "gateway" {
+			kind = "gateway"
+		}
+		add(kind, name, sys.ServiceID(name))
+	}
+	for name, st := range sys.Stores {
+		if st.Kind == "nats" {
+			add("store", name, sys.StoreID(name))
+		}
+	}
+	return out
+}
+
+func (p *Plane) warnUnsafe() {
+	if off := p.opt.System.Unsafe.Disable; len(off) > 0 {
+		p.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "UNSAFE: CONTROLS ARE OFF in this throw-away system", slog.Any("controls", off))
+	}
+}
+
+// assemble builds the engines on the store, in order of need.
+func (p *Plane) assemble(ctx context.Context) error {
+	sys, now := p.opt.System, p.opt.Now
+	k, err := openKeys(ctx, p.opt)
+	if err != nil {
+		return err
+	}
+	p.keys = k
+	p.sessions = session.New(session.Options{
+		Store: p.opt.Store, Key: k.session, Idle: time.Duration(sys.Sessions.Idle), Absolute: time.Duration(sys.Sessions.Absolute), Now: now,
+	})
+	p.apikeys = apikey.New(apikey.Options{Store: p.opt.Store, Key: k.apikey, Now: now})
+	p.hasher = password.NewHasher(0)
+	p.hub = newHub(now)
+	p.grants = grantsOf(sys)
+	p.guesses = newGuesses(now)
+	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
+	p.tokens, err = token.New(ctx, token.Options{
+		System: sys, Issuer: p.opt.Issuer, Internal: k.internal, Edge: k.edge, Key: k.token, Store: p.opt.Store,
+		Directory: directory{p}, Audit: p.opt.Audit, OnRevoke: p.hub.revoked, Now: now,
+	})
+	if err != nil {
+		return err
+	}
+	if p.page, err = loginTemplate(); err != nil {
+		return err
+	}
+	p.public = p.publicRoutes()
+	if err := p.recall(ctx); err != nil {
+		return err
+	}
+	return p.renewOwn()
+}
+
+// recall puts the endpoints of the last run back, so that a restart of the
+// control plane takes no route away from planes that kept serving.
+func (p *Plane) recall(ctx context.Context) error {
+	heads, err := p.opt.Store.Heads(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range p.ids {
+		for _, h := range heads {
+			if h.Plane == id.plane() {
+				p.hub.endpoint(id, h.Listen)
+			}
+		}
+	}
+	return nil
+}
+
+// renewOwn gives the control plane itself a new SVID.
+func (p *Plane) renewOwn() error {
+	key, csr, err := svid.NewKeyAndCSR()
+	if err != nil {
+		return err
+	}
+	chain, _, err := p.keys.ca.Issue(csr, p.opt.System.ControlID(), p.issueOptions())
+	if err != nil {
+		return err
+	}
+	snap, err := svid.NewSnapshot(chain, key, p.keys.ca.BundlePEM())
+	if err != nil {
+		return err
+	}
+	p.svid.Set(snap)
+	return nil
+}
+
+// open opens both listeners, so that whoever was told their addresses finds
+// them even before Run.
+func (p *Plane) open() error {
+	inner, err := net.Listen("tcp", p.opt.Listen)
+	if err != nil {
+		return err
+	}
+	p.listener = profile.NewListener(inner, profile.ControlServer(p.svid, p.declared), profile.ListenerOptions{
+		MaxConns: maxConns, OnRefuse: p.refusedHandshake,
+	})
+	p.admin, err = p.openAdmin()
+	return err
+}
+
+// declared is asked at each handshake; a store's queue or a service that left
+// the file is a stranger.
+func (p *Plane) declared(id string) error {
+	if _, ok := p.ids[id]; !ok {
+		return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: %.200s is not in rampart.yaml", id)
+	}
+	return nil
+}
+
+func (p *Plane) close() {
+	for _, l := range []net.Listener{p.listener, p.admin} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// Addr returns the address of the planes' listener.
+func (p *Plane) Addr() string { return p.listener.Addr().String() }
+
+// AdminSocket returns the path of the admin socket.
+func (p *Plane) AdminSocket() string { return p.admin.Addr().String() }
+
+// Run serves until ctx ends, then drains for three seconds. It may be called
+// once.
+func (p *Plane) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	planes := p.server(p.routes())
+	planes.BaseContext = func(net.Listener) context.Context { return ctx } // ends watches
+	admin := p.server(p.adminRoutes())
+	admin.ConnContext = withPeer
+	g.Go(func() error { return serve(planes, p.listener) })
+	g.Go(func() error { return serve(admin, p.admin) })
+	g.Go(func() error { p.housekeep(ctx); return nil })
+	g.Go(func() error {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		return errors.Join(stop(end, planes), stop(end, admin))
+	})
+	return g.Wait()
+}
+
+func (p *Plane) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:                      h,
+		ReadHeaderTimeout:            headerTimeout,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(p.opt.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+func serve(s *http.Server, l net.Listener) error {
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("control: %w", err)
+	}
+	return nil
+}
+
+func stop(ctx context.Context, s *http.Server) error {
+	if s.Shutdown(ctx) != nil {
+		return s.Close()
+	}
+	return nil
+}
+
+// housekeep beats for watchers, keeps the own SVID and the issuing
+// certificate fresh, and forgets what has expired.
+func (p *Plane) housekeep(ctx context.Context) {
+	beat := time.NewTicker(time.Second)
+	defer beat.Stop()
+	swept := p.opt.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+		}
+		p.hub.beat()
+		p.rememberOwnHead(ctx)
+		p.refresh(ctx)
+		if now := p.opt.Now(); now.Sub(swept) >= sweepEvery {
+			swept = now
+			p.sweep(ctx)
+		}
+	}
+}
+
+// refresh renews certificates at half life.
+func (p *Plane) refresh(ctx context.Context) {
+	own, err := p.svid.Current()
+	leaf := own.Certificate.Leaf
+	if err == nil && p.opt.Now().After(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2)) {
+		err = p.renewOwn()
+	}
+	if err == nil {
+		err = p.keys.renewIssuing(ctx)
+	}
+	if err != nil {
+		p.opt.Logger.LogAttrs(ctx, slog.LevelError, "certificate renewal failed", slog.Any("error", err))
+	}
+}
+
+func (p *Plane) sweep(ctx context.Context) {
+	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx))
+	p.guesses.sweep()
+	if err != nil && ctx.Err() == nil {
+		p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))
+	}
+}

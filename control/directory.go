@@ -1,0 +1,129 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/apikey"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/store"
+	"github.com/rampart-security/rampart/token"
+)
+
+// maxCredential bounds what a plane may send to be resolved, in bytes.
+const maxCredential = 8 << 10
+
+// keyHorizon is how long an API key's answer may be held on to: the key itself
+// has no end.
+const keyHorizon = 5 * time.Minute
+
+// directory answers whom credentials stand for. It implements token.Directory.
+type directory struct{ p *Plane }
+
+// Session implements token.Directory.
+func (d directory) Session(ctx context.Context, id string) (token.Subject, error) {
+	s, err := d.p.sessions.Resolve(ctx, id)
+	if err != nil {
+		return token.Subject{}, err
+	}
+	return d.bySession(ctx, s)
+}
+
+func (d directory) bySession(ctx context.Context, s session.Session) (token.Subject, error) {
+	who, err := d.Facts(ctx, s.Subject)
+	if err != nil {
+		return token.Subject{}, err
+	}
+	who.Session, who.AuthTime = s.SID, s.Created
+	return token.Subject{Principal: who, Issued: s.Created, Expires: d.p.sessions.Until(s)}, nil
+}
+
+// APIKey implements token.Directory: a key used alone stands for its client.
+func (d directory) APIKey(ctx context.Context, text string) (token.Subject, error) {
+	k, err := d.p.apikeys.Verify(ctx, text)
+	if err != nil {
+		return token.Subject{}, err
+	}
+	return d.byKey(k), nil
+}
+
+func (d directory) byKey(k apikey.Key) token.Subject {
+	who := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + k.Client, Client: k.Client}
+	return token.Subject{Principal: who, Issued: k.Created, Expires: d.p.opt.Now().Add(keyHorizon)}
+}
+
+// Facts implements token.Directory.
+func (d directory) Facts(ctx context.Context, subject string) (rampart.Principal, error) {
+	name, ok := strings.CutPrefix(subject, "user:")
+	if !ok {
+		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.session", "control: no such account")
+	}
+	u, err := d.p.opt.Store.User(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.session", "control: no such account")
+	}
+	return u.Facts, unavailable(err)
+}
+
+// resolve says whom a credential stands for, with the facts as they are now,
+// and what rampart.yaml calls its owner.
+func (p *Plane) resolve(ctx context.Context, q wire.ResolveRequest) (wire.Resolved, error) {
+	if len(q.Value) > maxCredential {
+		return wire.Resolved{}, rampart.Errorf(rampart.Invalid, "", "control: a credential has at most %d bytes", maxCredential)
+	}
+	switch q.Type {
+	case wire.TypeSession:
+		return resolved(directory{p}.Session(ctx, q.Value))
+	case wire.TypeAccess, wire.TypeJWT:
+		return resolved(p.tokens.AccessToken(ctx, q.Value))
+	case wire.TypeAPIKey:
+		return p.resolveKey(ctx, q.Value)
+	}
+	return wire.Resolved{}, rampart.Errorf(rampart.Invalid, "", "control: %.100q is no kind of credential", q.Type)
+}
+
+func (p *Plane) resolveKey(ctx context.Context, text string) (wire.Resolved, error) {
+	k, err := p.apikeys.Verify(ctx, text)
+	if err != nil {
+		return wire.Resolved{}, err
+	}
+	c, err := p.opt.Store.Client(ctx, k.Client)
+	if err != nil {
+		return wire.Resolved{}, unavailable(err)
+	}
+	res, err := resolved(directory{p}.byKey(k), nil)
+	res.KeyID, res.Declared, res.Plan = k.ID, c.Principal, p.opt.System.Principals[c.Principal].Plan
+	return res, err
+}
+
+func resolved(s token.Subject, err error) (wire.Resolved, error) {
+	if err != nil {
+		return wire.Resolved{}, err
+	}
+	return wire.Resolved{Principal: s.Principal, Expires: s.Expires}, nil
+}
+
+// revoke ends credentials in their own rows first, then tells every plane: a
+// credential that is gone cannot be shown again when the cut-off has expired.
+func (p *Plane) revoke(ctx context.Context, kind, id string) error {
+	var err error
+	switch kind {
+	case "sid":
+		_, err = p.sessions.End(ctx, id)
+	case "sub":
+		_, err = p.sessions.EndAll(ctx, id)
+	case "client":
+		err = p.apikeys.DisableAll(ctx, id)
+	case "key":
+		_, err = p.apikeys.Disable(ctx, id)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = p.tokens.Revoke(ctx, kind, id)
+	return err
+}

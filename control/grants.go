@@ -1,0 +1,186 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store"
+)
+
+// aclControl decides who gets a secret or a data key.
+const aclControl = "secret.acl"
+
+const (
+	dekSize   = 32
+	maxTenant = 128 // bytes
+)
+
+// grants says which service may have which secret and which data key, as the
+// flows of the file imply. What is not here is denied.
+type grants struct {
+	secrets map[grant]string // -> path in the embedded store
+	deks    map[grant]bool
+	known   map[string]string // every secret -> path, for a system without the control
+	items   map[string]bool   // every item with data keys
+}
+
+type grant struct{ service, item string }
+
+// embeddedRef is how rampart.yaml names a secret of the embedded store.
+const embeddedRef = "secret://embedded/"
+
+func grantsOf(sys *spec.System) grants {
+	g := grants{secrets: map[grant]string{}, deks: map[grant]bool{}, known: map[string]string{}, items: map[string]bool{}}
+	for name, d := range sys.Data {
+		if path, ok := strings.CutPrefix(d.Source, embeddedRef); ok {
+			g.known[name] = path
+		}
+		g.items[name] = d.Encrypt == "envelope" || d.RowMAC
+	}
+	for name, st := range sys.Stores {
+		if path, ok := strings.CutPrefix(st.Password, embeddedRef); ok {
+			g.known["store:"+name] = path
+		}
+	}
+	for _, f := range sys.Flows {
+		g.flow(sys, f)
+	}
+	return g
+}
+
+// flow adds what one flow implies: the secret it injects, the password of the
+// store it reaches, the keys of the data it carries or finds there. The
+// gateway passes data on and reads none: it gets no keys.
+func (g *grants) flow(sys *spec.System, f spec.Flow) {
+	if path, ok := g.known["store:"+f.To]; ok {
+		g.secrets[grant{f.From, "store:" + f.To}] = path
+	}
+	if f.Inject != nil && g.known[f.Inject.Secret] != "" {
+		g.secrets[grant{f.From, f.Inject.Secret}] = g.known[f.Inject.Secret]
+	}
+	items := f.Carries
+	items = append(items[:len(items):len(items)], sys.Stores[f.To].Holds...)
+	for _, item := range items {
+		for _, end := range []string{f.From, f.To} {
+			if svc, ok := sys.Services[end]; ok && svc.Role != "gateway" && g.items[item] {
+				g.deks[grant{end, item}] = true
+			}
+		}
+	}
+}
+
+// secret returns the path of a secret that the service may have.
+func (p *Plane) secret(service, item string) (string, error) {
+	path, ok := p.grants.secrets[grant{service, item}]
+	if !ok && p.opt.System.Off(aclControl) {
+		path, ok = p.grants.known[item]
+	}
+	if !ok {
+		return "", rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants %.100q", service, item)
+	}
+	return path, nil
+}
+
+// mayDEK reports whether a service may have the data keys of an item.
+func (p *Plane) mayDEK(service, item string) bool {
+	return p.grants.deks[grant{service, item}] || p.opt.System.Off(aclControl) && p.grants.items[item]
+}
+
+// serveSecret hands a secret to a sidecar whose flows need it.
+func (p *Plane) serveSecret(w http.ResponseWriter, r *http.Request, id identity) error {
+	item := r.PathValue("item")
+	e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: aclControl, Subject: id.id, Resource: "secret:" + item[:min(len(item), 100)], Peer: r.RemoteAddr}
+	path, err := p.secret(id.name, item)
+	if err == nil && id.kind != "service" {
+		err = rampart.Errorf(rampart.Denied, aclControl, "control: secrets go to sidecars alone")
+	}
+	if err != nil {
+		return p.refuse(r.Context(), e, err)
+	}
+	s, err := p.keys.secrets.Get(r.Context(), path)
+	if err != nil {
+		return p.refuse(r.Context(), e, err)
+	}
+	e.Outcome = audit.Allowed
+	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
+		return err
+	}
+	return s.Use(func(b []byte) error { return writeJSON(w, agent.SecretValue{Value: b, Version: s.Version()}) })
+}
+
+// serveDEK hands a data key to a sidecar whose flows carry the item or reach a
+// store that holds it.
+func (p *Plane) serveDEK(w http.ResponseWriter, r *http.Request, id identity) error {
+	var q agent.DEKRequest
+	if err := readJSON(r, &q); err != nil {
+		return err
+	}
+	if len(q.Tenant) > maxTenant || len(q.Item) > maxTenant {
+		return rampart.Errorf(rampart.Invalid, "data.envelope", "control: item and tenant have at most %d bytes", maxTenant)
+	}
+	e := audit.Event{Class: audit.ClassKey, Action: "dek.read", Control: aclControl, Subject: id.id, Resource: "dek:" + q.Item, Peer: r.RemoteAddr, Detail: map[string]string{"tenant": q.Tenant}}
+	if id.kind != "service" || !p.mayDEK(id.name, q.Item) {
+		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants keys of %q", id.name, q.Item))
+	}
+	d, key, err := p.dek(r.Context(), q)
+	if err != nil {
+		return p.refuse(r.Context(), e, err)
+	}
+	defer clear(key)
+	e.Outcome = audit.Allowed
+	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
+		return err
+	}
+	return writeJSON(w, agent.DEK{Key: key, Version: d.Version})
+}
+
+// dek returns a data key, making the first one of an (item, tenant) on demand.
+func (p *Plane) dek(ctx context.Context, q agent.DEKRequest) (store.DEK, []byte, error) {
+	d, err := p.opt.Store.DEK(ctx, q.Item, q.Tenant, q.Version)
+	if errors.Is(err, store.ErrNotFound) && q.Version == 0 {
+		if err := p.makeDEK(ctx, q.Item, q.Tenant); err != nil && !errors.Is(err, store.ErrExists) {
+			return store.DEK{}, nil, unavailable(err)
+		}
+		d, err = p.opt.Store.DEK(ctx, q.Item, q.Tenant, 0) // ours, or that of who was faster
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return store.DEK{}, nil, rampart.Errorf(rampart.NotFound, "data.envelope", "control: no such key version")
+	}
+	if err != nil {
+		return store.DEK{}, nil, unavailable(err)
+	}
+	key, err := p.keys.kek.Unwrap(ctx, d.Wrapped, dekAAD(d))
+	return d, key, err
+}
+
+func (p *Plane) makeDEK(ctx context.Context, item, tenant string) error {
+	key := make([]byte, dekSize)
+	rand.Read(key)
+	defer clear(key)
+	d := store.DEK{Item: item, Tenant: tenant, Version: 1, KEK: p.keys.kek.KeyID(), Created: p.opt.Now()}
+	wrapped, err := p.keys.kek.Wrap(ctx, key, dekAAD(d))
+	if err != nil {
+		return err
+	}
+	d.Wrapped = wrapped
+	return p.opt.Store.PutDEK(ctx, d)
+}
+
+// dekAAD binds a wrapped key to its row: copied to another, it does not open.
+// Lengths keep neighbours apart, where a separator would not.
+func dekAAD(d store.DEK) []byte {
+	b := []byte("rampart-dek-v1")
+	for _, s := range []string{d.Item, d.Tenant} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	return binary.BigEndian.AppendUint32(b, d.Version)
+}

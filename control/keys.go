@@ -1,0 +1,209 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/secrets"
+	"github.com/rampart-security/rampart/secrets/embedded"
+	"github.com/rampart-security/rampart/store"
+	"github.com/rampart-security/rampart/tls/ca"
+)
+
+// Names of what the store keeps sealed.
+const (
+	sealedCA       = "ca"
+	sealedInternal = "key:internal"
+	sealedEdge     = "key:edge"
+	sealedSession  = "hmac:session"
+	sealedAPIKey   = "hmac:apikey"
+	sealedToken    = "hmac:token"
+)
+
+// keys holds everything that the KEK opens.
+type keys struct {
+	kek      secrets.KEK
+	store    store.Seals
+	ca       *ca.Authority
+	internal *jwt.Signer
+	edge     *jwt.Signer
+	session  []byte // HMAC keys
+	apikey   []byte
+	token    []byte
+	secrets  *embedded.Store
+}
+
+// openKeys opens the sealed keys of the state folder, making those that are
+// missing: all of them at the first start, none later.
+func openKeys(ctx context.Context, opt Options) (*keys, error) {
+	if err := pinDomain(ctx, opt); err != nil {
+		return nil, err
+	}
+	kek, err := embedded.OpenKEK(opt.State.Path("kek"))
+	if err != nil {
+		return nil, err
+	}
+	k := &keys{kek: kek, store: opt.Store, secrets: embedded.NewStore(kek, opt.Store)}
+	k.secrets.Now = opt.Now
+	if err := k.openCA(ctx, opt); err != nil {
+		return nil, err
+	}
+	if k.internal, err = k.signer(ctx, opt, sealedInternal, jwt.GenerateInternal); err != nil {
+		return nil, err
+	}
+	if k.edge, err = k.signer(ctx, opt, sealedEdge, jwt.GenerateEdge); err != nil {
+		return nil, err
+	}
+	for name, to := range map[string]*[]byte{sealedSession: &k.session, sealedAPIKey: &k.apikey, sealedToken: &k.token} {
+		if *to, err = k.open(ctx, opt, name, randomKey); err != nil {
+			return nil, err
+		}
+	}
+	if err := opt.State.WriteFile("ca.pem", k.ca.BundlePEM(), 0o644); err != nil {
+		return nil, err
+	}
+	return k, k.generate(ctx, opt)
+}
+
+// pinDomain refuses a state folder of another system: its keys would vouch for
+// the wrong names.
+func pinDomain(ctx context.Context, opt Options) error {
+	domain := opt.System.Info.TrustDomain
+	pinned, err := opt.Store.PinMeta(ctx, "trust_domain", domain)
+	if err == nil && pinned != domain {
+		return fmt.Errorf("the state folder belongs to trust domain %s, the file to %s: use another folder", pinned, domain)
+	}
+	return err
+}
+
+// open returns the value sealed under name, or seals what make returns. Making
+// a key is an audit event.
+func (k *keys) open(ctx context.Context, opt Options, name string, generate func() ([]byte, error)) ([]byte, error) {
+	sealed, err := k.store.Sealed(ctx, name)
+	if err == nil {
+		plain, err := k.kek.Unwrap(ctx, sealed, sealAAD(name))
+		if err != nil {
+			return nil, fmt.Errorf("%s does not open: is %s the key file of this database? %w", name, opt.State.Path("kek"), err)
+		}
+		return plain, nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	plain, err := generate()
+	if err != nil {
+		return nil, err
+	}
+	if sealed, err = k.kek.Wrap(ctx, plain, sealAAD(name)); err != nil {
+		return nil, err
+	}
+	e := audit.Event{Class: audit.ClassKey, Action: "key.create", Outcome: audit.Allowed, Control: "secret.manager", Resource: "key:" + name}
+	if err := opt.Audit.Record(ctx, e); err != nil {
+		return nil, err
+	}
+	return plain, k.store.PutSealed(ctx, name, sealed)
+}
+
+// sealAAD binds a sealed value to its name: moved to another, it does not open.
+func sealAAD(name string) []byte { return []byte("rampart-sealed-v1\n" + name) }
+
+func randomKey() ([]byte, error) {
+	b := make([]byte, 32)
+	_, err := rand.Read(b)
+	return b, err
+}
+
+func (k *keys) openCA(ctx context.Context, opt Options) error {
+	pem, err := k.open(ctx, opt, sealedCA, func() ([]byte, error) {
+		a, err := ca.New(opt.System.Info.TrustDomain, opt.Now)
+		if err != nil {
+			return nil, err
+		}
+		return a.Marshal()
+	})
+	if err != nil {
+		return err
+	}
+	defer clear(pem)
+	k.ca, err = ca.Parse(pem, opt.Now)
+	return err
+}
+
+func (k *keys) signer(ctx context.Context, opt Options, name string, generate func() (*jwt.Signer, error)) (*jwt.Signer, error) {
+	der, err := k.open(ctx, opt, name, func() ([]byte, error) {
+		s, err := generate()
+		if err != nil {
+			return nil, err
+		}
+		return s.MarshalKey()
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer clear(der)
+	return jwt.ParseSigner(der)
+}
+
+// renewIssuing replaces the issuing certificate at half its life and stores it
+// before it could be needed after a restart.
+func (k *keys) renewIssuing(ctx context.Context) error {
+	renewed, err := k.ca.RenewIssuing()
+	if err != nil || !renewed {
+		return err
+	}
+	pem, err := k.ca.Marshal()
+	if err != nil {
+		return err
+	}
+	defer clear(pem)
+	sealed, err := k.kek.Wrap(ctx, pem, sealAAD(sealedCA))
+	if err != nil {
+		return err
+	}
+	return k.store.ReplaceSealed(ctx, sealedCA, sealed)
+}
+
+// generate fills in the credentials that the file asks to make up, where the
+// store has none, and says which others are missing.
+func (k *keys) generate(ctx context.Context, opt Options) error {
+	for name, d := range opt.System.Data {
+		path, ok := strings.CutPrefix(d.Source, embeddedRef)
+		if !ok {
+			continue
+		}
+		_, err := k.secrets.Get(ctx, path)
+		if err == nil {
+			continue
+		}
+		if rampart.KindOf(err) != rampart.NotFound {
+			return err
+		}
+		if d.Generate == "" {
+			opt.Logger.LogAttrs(ctx, slog.LevelWarn, "secret is not in the store yet", slog.String("data", name), slog.String("path", path))
+			continue
+		}
+		if err := k.generateOne(ctx, opt, name, path, d.Generate); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *keys) generateOne(ctx context.Context, opt Options, name, path, prefix string) error {
+	raw := make([]byte, 12)
+	rand.Read(raw)
+	e := audit.Event{Class: audit.ClassSecret, Action: "secret.generate", Outcome: audit.Allowed, Control: "secret.manager", Resource: "secret:" + name}
+	if err := opt.Audit.Record(ctx, e); err != nil {
+		return err
+	}
+	_, err := k.secrets.Put(ctx, path, []byte(prefix+hex.EncodeToString(raw)))
+	return err
+}

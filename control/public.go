@@ -1,0 +1,309 @@
+package control
+
+import (
+	"embed"
+	"errors"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/token"
+)
+
+//go:embed web
+var web embed.FS
+
+const maxNext = 2048 // bytes of an address to go to after login
+
+// page is what the login page shows.
+type page struct {
+	System   string
+	Username string
+	Problem  string
+	Next     string
+	Continue string // signed in: go here, without a form in between
+}
+
+// publicRoutes is what people and clients reach through the gateway.
+func (p *Plane) publicRoutes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, call := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /login":            p.serveLoginPage,
+		"POST /login":           p.serveLogin,
+		"GET /login.css":        serveCSS,
+		"POST /logout":          p.serveLogout,
+		"GET /session":          p.serveSession,
+		"DELETE /session":       p.serveEndSession,
+		"GET /oauth2/authorize": p.serveAuthorize,
+		"POST /oauth2/revoke":   p.serveRevoke,
+		"GET /oauth2/jwks":      p.serveJWKS,
+		"GET /.well-known/oauth-authorization-server": p.serveMetadata,
+	} {
+		mux.HandleFunc(pattern, p.handle(call))
+	}
+	mux.HandleFunc("/", p.handle(func(http.ResponseWriter, *http.Request) error {
+		return rampart.Errorf(rampart.NotFound, "edge.route", "no such resource")
+	}))
+	return mux
+}
+
+// servePublic lets the gateway alone in, and only with what a person or client
+// sent: the address it names is what logins are counted by.
+func (p *Plane) servePublic(w http.ResponseWriter, r *http.Request, id identity) error {
+	if err := p.fromGateway(r, id); err != nil {
+		return err
+	}
+	p.public.ServeHTTP(w, r)
+	return nil
+}
+
+func (p *Plane) fromGateway(r *http.Request, id identity) error {
+	if id.kind != "gateway" {
+		return p.refuse(r.Context(), audit.Event{Class: audit.ClassNetwork, Action: "public", Subject: id.id, Peer: r.RemoteAddr},
+			rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: the public surface is the gateway's alone"))
+	}
+	if client(r) == "" {
+		return rampart.Errorf(rampart.Invalid, "", "control: %s must name the client's address", wire.HeaderClientIP)
+	}
+	return nil
+}
+
+// serveLoginPage shows the form, or sends on who is signed in.
+func (p *Plane) serveLoginPage(w http.ResponseWriter, r *http.Request) error {
+	next := safeNext(r.URL.Query().Get("next"))
+	_, err := p.who(r)
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated:
+		return p.show(w, http.StatusOK, page{Next: next})
+	case rampart.Unavailable:
+		return err
+	}
+	return redirect(w, next)
+}
+
+// show writes the login page. It runs no script and can be framed by nobody.
+func (p *Plane) show(w http.ResponseWriter, status int, v page) error {
+	v.System = p.opt.System.Info.Name
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	harden(h)
+	w.WriteHeader(status)
+	return gone(p.page.Execute(w, v))
+}
+
+func harden(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+}
+
+func loginTemplate() (*template.Template, error) { return template.ParseFS(web, "web/login.html") }
+
+func serveCSS(w http.ResponseWriter, _ *http.Request) error {
+	css, err := web.ReadFile("web/login.css")
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "max-age=300")
+	_, err = w.Write(css)
+	return gone(err)
+}
+
+// safeNext returns a path on this very host, or "/". Anything a browser might
+// take for another host would make the login page an open redirect.
+func safeNext(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || len(next) > maxNext || u.Scheme != "" || u.Host != "" || u.User != nil {
+		return "/"
+	}
+	bad := func(r rune) bool { return r < 0x21 || r == '\\' || r == 0x7f }
+	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsFunc(next, bad) {
+		return "/"
+	}
+	return next
+}
+
+// serveLogin takes the form.
+func (p *Plane) serveLogin(w http.ResponseWriter, r *http.Request) error {
+	if err := sameSite(r); err != nil {
+		return p.refuse(r.Context(), audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Peer: client(r)}, err)
+	}
+	if err := parseForm(r); err != nil {
+		return err
+	}
+	name, next := r.PostForm.Get("username"), safeNext(r.PostForm.Get("next"))
+	id, err := p.login(r.Context(), attempt{
+		name: name, password: r.PostForm.Get("password"), client: client(r), agent: r.UserAgent(), cookie: session.FromRequest(r),
+	})
+	again := page{Username: name[:min(len(name), maxName)], Next: next}
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated:
+		again.Problem = "User name or password is wrong."
+		return p.show(w, http.StatusUnauthorized, again)
+	case rampart.Limited:
+		again.Problem = "Too many failed attempts. Try again later."
+		if d, ok := errors.AsType[*problem.Details](err); ok {
+			w.Header().Set("Retry-After", retrySeconds(d.RetryAfter))
+		}
+		return p.show(w, http.StatusTooManyRequests, again)
+	}
+	if err != nil {
+		return err
+	}
+	http.SetCookie(w, session.Cookie(id))
+	if strings.HasPrefix(next, "/oauth2/authorize?") {
+		// A form's redirects are bound by form-action, which the client's own
+		// address is not in: leave the form before going there.
+		return p.show(w, http.StatusOK, page{Continue: next})
+	}
+	return redirect(w, next)
+}
+
+// sameSite refuses a form that another site sent, as the gateway has done
+// before: a login that the browser's owner did not mean is an attack too.
+func sameSite(r *http.Request) error {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+		return nil
+	}
+	return rampart.Errorf(rampart.Denied, "authn.csrf", "this request comes from another site")
+}
+
+// redirect sends the browser on with GET (RFC 9110 section 15.4.4; never 307,
+// which would repeat the password).
+func redirect(w http.ResponseWriter, to string) error {
+	harden(w.Header())
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// who returns the signed-in person of a request.
+func (p *Plane) who(r *http.Request) (token.Subject, error) {
+	return directory{p}.Session(r.Context(), session.FromRequest(r))
+}
+
+func (p *Plane) serveLogout(w http.ResponseWriter, r *http.Request) error {
+	if err := p.logout(w, r); err != nil {
+		return err
+	}
+	return redirect(w, "/login")
+}
+
+func (p *Plane) serveEndSession(w http.ResponseWriter, r *http.Request) error {
+	if err := p.logout(w, r); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// logout ends the session and everything that hangs on it. Without a session
+// there is nothing to do.
+func (p *Plane) logout(w http.ResponseWriter, r *http.Request) error {
+	if err := sameSite(r); err != nil {
+		return p.refuse(r.Context(), audit.Event{Class: audit.ClassAuthentication, Action: "session.logout", Peer: client(r)}, err)
+	}
+	who, err := p.who(r)
+	if rampart.KindOf(err) == rampart.Unauthenticated && err != nil {
+		http.SetCookie(w, session.ClearCookie())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.revoke(r.Context(), "sid", who.Principal.Session); err != nil {
+		return err
+	}
+	e := audit.Event{Class: audit.ClassAuthentication, Action: "session.logout", Outcome: audit.Allowed, Control: "authn.session", Subject: who.Principal.Subject, Peer: client(r)}
+	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
+		return err
+	}
+	http.SetCookie(w, session.ClearCookie())
+	return nil
+}
+
+func (p *Plane) serveSession(w http.ResponseWriter, r *http.Request) error {
+	who, err := p.who(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, struct {
+		Subject string    `json:"subject"`
+		Roles   []string  `json:"roles"`
+		Expires time.Time `json:"expires"`
+	}{who.Principal.Subject, append([]string{}, who.Principal.Roles...), who.Expires})
+}
+
+// serveAuthorize lets a registered client in on behalf of the signed-in
+// person, after a login if need be.
+func (p *Plane) serveAuthorize(w http.ResponseWriter, r *http.Request) error {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return rampart.Errorf(rampart.Invalid, "", "the query does not parse")
+	}
+	a, err := p.tokens.ParseAuthorization(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	who, err := p.who(r)
+	if err != nil && rampart.KindOf(err) == rampart.Unauthenticated {
+		return redirect(w, "/login?"+url.Values{"next": {r.URL.RequestURI()}}.Encode())
+	}
+	if err != nil {
+		return err
+	}
+	to, err := p.tokens.Authorize(r.Context(), a, who)
+	if err != nil {
+		return err
+	}
+	return redirect(w, to)
+}
+
+// serveGrant is the token endpoint as clients see it.
+func (p *Plane) serveGrant(w http.ResponseWriter, r *http.Request, id identity) error {
+	if err := p.fromGateway(r, id); err != nil {
+		return err
+	}
+	granted, err := p.tokens.Grant(r.Context(), r.PostForm)
+	if err != nil {
+		return oauthError(w, p.refuse(r.Context(), audit.Event{
+			Class: audit.ClassAuthentication, Action: "token.grant", Control: "authn.jwt", Code: token.CodeOf(err), Peer: client(r),
+		}, err))
+	}
+	return writeJSON(w, granted)
+}
+
+func (p *Plane) serveRevoke(w http.ResponseWriter, r *http.Request) error {
+	if err := parseForm(r); err != nil {
+		return err
+	}
+	if err := p.tokens.RevokeToken(r.Context(), r.PostForm); err != nil {
+		return oauthError(w, err)
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (p *Plane) serveJWKS(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "max-age=300")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, err := w.Write(p.tokens.Keys().Edge)
+	return gone(err)
+}
+
+func (p *Plane) serveMetadata(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, p.tokens.Metadata())
+}
