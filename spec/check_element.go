@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,7 +12,7 @@ import (
 
 func (c *checker) services() {
 	var gateways []string
-	for _, name := range sortedNames(c.s.Services) {
+	for _, name := range inOrder(c, "services", c.s.Services) {
 		svc, key := c.s.Services[name], join("services", name)
 		c.oneOf(key+".role", svc.Role, roleGateway)
 		c.ref(key+".zone", svc.Zone, "zone", c.zones)
@@ -26,11 +27,21 @@ func (c *checker) services() {
 	case len(gateways) == 0:
 		c.bad("services", "no service has the role gateway", `add gateway: { role: gateway, listen: ":8443" }`)
 	case len(gateways) > 1:
-		slices.SortFunc(gateways, func(a, b string) int { return c.where(join("services", a)).line - c.where(join("services", b)).line })
 		c.bad(join("services", gateways[1])+".role", fmt.Sprintf("%q is already the gateway, and a system has one", gateways[0]), "remove role from one of the two")
 	}
 	c.ports()
 	c.mounts()
+}
+
+// inOrder returns the names of a section as the file has them, so that of two
+// that clash the later one is reported.
+func inOrder[V any](c *checker, section string, m map[string]V) []string {
+	list := sortedNames(m)
+	slices.SortStableFunc(list, func(a, b string) int {
+		x, y := c.where(join(section, a)), c.where(join(section, b))
+		return cmp.Or(cmp.Compare(x.line, y.line), cmp.Compare(x.col, y.col))
+	})
+	return list
 }
 
 func (c *checker) gateway(key string, svc Service) {
@@ -84,10 +95,10 @@ func (c *checker) ports() {
 		}
 		owner[port] = name
 	}
-	for _, name := range sortedNames(c.s.Services) {
+	for _, name := range inOrder(c, "services", c.s.Services) {
 		take(join("services", name)+".upstream", name, strings.TrimPrefix(c.s.Services[name].Upstream, "http://"))
 	}
-	for _, name := range sortedNames(c.s.External) {
+	for _, name := range inOrder(c, "external", c.s.External) {
 		take(join("external", name)+".stand_in", name, c.s.External[name].StandIn)
 	}
 }
@@ -96,7 +107,7 @@ func (c *checker) ports() {
 // their routes tell them apart.
 func (c *checker) mounts() {
 	owner := map[string]string{}
-	for _, name := range sortedNames(c.s.Services) {
+	for _, name := range inOrder(c, "services", c.s.Services) {
 		svc, key := c.s.Services[name], join("services", name)+".mount"
 		if svc.Role == roleGateway {
 			continue

@@ -97,6 +97,8 @@ func (c *checker) direction(key string, f Flow) {
 	from, to := c.s.kindOf(f.From), c.s.kindOf(f.To)
 	at, msg, fix := key+".from", "", ""
 	switch {
+	case from == kindNone || to == kindNone:
+		return // a store of no known kind, which stores reports
 	case f.From == f.To:
 		msg, fix = "a flow from an element to itself", "remove the flow: nothing crosses a boundary"
 	case from == kindPrincipal:

@@ -136,7 +136,7 @@ func (c *checker) queues() {
 // into the queue.
 func (c *checker) delivered(i int, makers []int, topics map[string]bool) {
 	f, key := c.s.Flows[i], index("flows", i)
-	if f.Topic == "" {
+	if !topicForm.MatchString(f.Topic) {
 		return // message reports it
 	}
 	if len(makers) == 0 {

@@ -13,8 +13,9 @@ const (
 	kindExternal  elementKind = "an external party"
 )
 
-// kindOf returns what name stands for. Names are unique over all kinds; check
-// refuses a file where they are not.
+// kindOf returns what name stands for; kindNone too for a store of a kind that
+// does not exist. Names are unique over all kinds: check refuses a file where
+// they are not.
 func (s *System) kindOf(name string) elementKind {
 	if svc, ok := s.Services[name]; ok {
 		if svc.Role == roleGateway {
@@ -23,10 +24,13 @@ func (s *System) kindOf(name string) elementKind {
 		return kindService
 	}
 	if st, ok := s.Stores[name]; ok {
-		if st.Kind == "nats" {
+		switch st.Kind {
+		case "sqlite", "postgres":
+			return kindDatabase
+		case "nats":
 			return kindQueue
 		}
-		return kindDatabase
+		return kindNone
 	}
 	if _, ok := s.External[name]; ok {
 		return kindExternal

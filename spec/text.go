@@ -94,7 +94,7 @@ func (r *report) syntax(text []byte, err error) {
 	}
 	switch {
 	case strings.HasPrefix(msg, "did not find expected ','"):
-		r.badAt(lineStart(text, line+1), "", "a bracket that opens here is never closed", "close it with ] or }, and separate entries by commas")
+		r.badAt(lineStart(text, line+1), "", "a bracket that opens here is never closed", "close it with ] or }, and check the commas and quotes inside")
 	case strings.HasPrefix(msg, "did not find expected"):
 		at := lineStart(text, firstBadLine(text))
 		r.badAt(at, "", "this line does not fit the block above it", "check its indentation, and that its key ends with a colon and a space")
