@@ -25,57 +25,62 @@ import (
 const timeout = 30 * time.Second
 
 // Client calls out. It is safe for concurrent use.
-type Client struct {
-	svc  *sdk.Service
-	http *http.Client
-}
+type Client struct{ svc *sdk.Service }
 
 // New returns a client of svc's sidecar. It panics when svc is nil.
 func New(svc *sdk.Service) *Client {
 	if svc == nil {
 		panic("client: nil service")
 	}
-	return &Client{svc: svc, http: &http.Client{
-		Transport:     carrier{next: svc.Transport()},
-		Timeout:       timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	return &Client{svc}
 }
 
 // Destination is one service or external party.
 type Destination struct {
-	client *Client
-	name   string
+	name string
+	http *http.Client
 }
 
 // To returns the destination with this name in rampart.yaml. Whether there is a
 // flow to it is the sidecar's decision at each call.
-func (c *Client) To(name string) Destination { return Destination{client: c, name: name} }
+func (c *Client) To(name string) Destination {
+	return Destination{name, c.under(agent.PathOut + name)}
+}
 
-// HTTPClient returns a client for libraries that bring their own requests; they
-// use BaseURL as the address of the other side.
-func (d Destination) HTTPClient() *http.Client { return d.client.http }
+// HTTPClient returns a client for libraries that bring their own requests. They
+// use BaseURL as the address of the other side and paths as the other side
+// knows them; the client puts the sidecar in between. It follows no redirect.
+func (d Destination) HTTPClient() *http.Client { return d.http }
 
-// BaseURL returns the address to use with HTTPClient. Its host is a name only:
-// HTTPClient dials the sidecar's socket whatever it says.
-func (d Destination) BaseURL() string { return "http://sidecar" + agent.PathOut + d.name }
+// BaseURL returns the address to use with HTTPClient. It is a name only:
+// HTTPClient dials the sidecar whatever it says.
+func (d Destination) BaseURL() string { return "http://" + d.name }
 
 // Do calls method on path with in as JSON and reads the answer into out; nil
 // leaves either out. The internal token of the request in ctx goes along, so
 // that the other side decides for the same subject. A refusal is a
 // *rampart.Error of the kind that its status stands for.
 func (d Destination) Do(ctx context.Context, method, path string, in, out any) error {
-	return d.client.do(ctx, method, d.BaseURL()+path, in, out)
+	return call(ctx, d.http, method, d.BaseURL()+path, in, out)
 }
 
 // Publish sends payload as JSON to a topic of a queue and returns once it is
 // stored. The sidecar signs it, with the subject of the request in ctx as the
 // one for whom this service acts.
 func (c *Client) Publish(ctx context.Context, store, topic string, payload any) error {
-	return c.do(ctx, http.MethodPost, "http://sidecar"+agent.PathPublish+store+"/"+topic, payload, nil)
+	return call(ctx, c.under(agent.PathPublish+store), http.MethodPost, "http://"+store+"/"+topic, payload, nil)
 }
 
-func (c *Client) do(ctx context.Context, method, url string, in, out any) error {
+// under returns a client whose requests go to paths of the sidecar below prefix.
+func (c *Client) under(prefix string) *http.Client {
+	return &http.Client{
+		Transport:     carrier{prefix, c.svc.Transport()},
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func call(ctx context.Context, c *http.Client, method, url string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -91,7 +96,7 @@ func (c *Client) do(ctx context.Context, method, url string, in, out any) error 
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.Do(req)
 	if err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the sidecar is not reachable", Err: err}
 	}
@@ -109,12 +114,20 @@ func WithAuthorization(ctx context.Context, authorization string) context.Contex
 	return inbound.With(ctx, inbound.Inbound{Authorization: authorization})
 }
 
-// carrier adds what the sidecar needs to know of the request being served.
-type carrier struct{ next http.RoundTripper }
+// carrier sends requests below a path of the sidecar, with what it needs to know
+// of the request being served.
+type carrier struct {
+	prefix string
+	next   http.RoundTripper
+}
 
 func (c carrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	out := req.Clone(ctx)
+	out.URL.Path = c.prefix + req.URL.Path
+	if req.URL.RawPath != "" {
+		out.URL.RawPath = c.prefix + req.URL.RawPath
+	}
 	token := inbound.From(ctx).Authorization
 	if token != "" && out.Header.Get("Authorization") == "" {
 		out.Header.Set("Authorization", token)

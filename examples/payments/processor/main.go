@@ -83,7 +83,7 @@ func serve(ctx context.Context, ln net.Listener, leaf tls.Certificate, h http.Ha
 }
 
 // stripeMock checks requests against Stripe's OpenAPI document and answers with
-// its fixtures. It knows no amounts and keeps nothing.
+// its fixtures, made into the outcome of the charge. It keeps nothing.
 func stripeMock() (http.Handler, error) {
 	spec, err := server.LoadSpec(embedded.OpenAPISpec, "")
 	if err != nil {
@@ -97,7 +97,7 @@ func stripeMock() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return requireKey(http.HandlerFunc(stub.HandleRequest)), nil
+	return requireKey(charge(http.HandlerFunc(stub.HandleRequest))), nil
 }
 
 // requireKey refuses calls without a test key of Stripe's form, itself: the

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/sdk"
+	"github.com/rampart-security/rampart/sdk/authz"
+	"github.com/rampart-security/rampart/sdk/client"
+	"github.com/rampart-security/rampart/sdk/rest"
+	"github.com/rampart-security/rampart/sdk/sanitize"
+)
+
+// sealEvery is how often the chain of payment_audit is verified.
+const sealEvery = time.Minute
+
+func (s *service) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST /payments", rest.Handler(s.log, s.create))
+	mux.Handle("GET /payments", rest.Handler(s.log, s.list))
+	mux.Handle("GET /payments/{id}", rest.Handler(s.log, s.get))
+	return mux
+}
+
+// work does what no request waits for, until ctx ends.
+func (s *service) work(ctx context.Context) {
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		s.outbox.run(ctx)
+	}()
+	for {
+		if err := s.ledger.verify(ctx); err != nil && ctx.Err() == nil {
+			s.log.LogAttrs(ctx, slog.LevelError, "ledger not verified", slog.String("error", err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			<-sent
+			return
+		case <-time.After(sealEvery):
+		}
+	}
+}
+
+// create charges and books one payment. In order: what is asked (validate), for
+// which order and price (the order service), by whom (layer 3), then the
+// promise in the ledger, the money, and the ledger again with audit and message.
+func (s *service) create(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	var in request
+	if err := rest.Read(r, &in); err != nil {
+		return err
+	}
+	if err := in.validate(); err != nil {
+		return err
+	}
+	p, err := s.price(ctx, in)
+	if err != nil {
+		return err
+	}
+	p.IdemKey = sdk.IdempotencyKey(r)
+	if err := authz.Check(ctx, s.svc, "payments:create", p.resource()); err != nil {
+		return err
+	}
+	if p, err = s.ledger.reserve(ctx, p); err != nil {
+		return err
+	}
+	if p.Status == pending {
+		if p, err = s.charge(ctx, p); err != nil {
+			return err
+		}
+	}
+	if p.Status == failed {
+		return unprocessable("the card was refused")
+	}
+	return rest.Write(w, http.StatusCreated, p)
+}
+
+// price asks the order service, on the caller's behalf, what the order costs.
+// The amount in the request is a claim: it must be that price (control
+// field.server_owned). Where that control is off, the claim is what is charged.
+func (s *service) price(ctx context.Context, in request) (payment, error) {
+	var order struct {
+		Org   string `json:"org"`
+		Owner string `json:"owner"`
+		Team  string `json:"team"`
+		Total int64  `json:"total"`
+	}
+	if err := s.out.To("orders").Do(ctx, http.MethodGet, "/orders/"+in.OrderID, nil, &order); err != nil {
+		return payment{}, err
+	}
+	caller := rampart.PrincipalFrom(ctx).Subject
+	if order.Owner != caller {
+		return payment{}, unprocessable("only the person who ordered may pay")
+	}
+	now := time.Now()
+	p := payment{
+		ID: newID(now), OrderID: in.OrderID, Tenant: order.Org, Owner: caller, Team: order.Team,
+		Amount: order.Total, Currency: currency, Status: pending,
+		Email: in.Email, CardRef: in.CardToken, Description: sanitize.Text(in.Description),
+		Created: now.UTC().Truncate(time.Millisecond),
+	}
+	if !s.svc.Compares(ctx, "amount") {
+		p.Amount = in.Amount
+		return p, nil
+	}
+	if in.Amount != order.Total {
+		return payment{}, s.mismatch(ctx, in, order.Total)
+	}
+	return p, nil
+}
+
+func (s *service) mismatch(ctx context.Context, in request, price int64) error {
+	err := rampart.Errorf(rampart.Invalid, "field.server_owned", "amount is not what the order costs")
+	err.Err = s.svc.Audit(ctx, sdk.Event{
+		Class: "money", Action: "amount_mismatch", Outcome: "refused", Control: "field.server_owned", Resource: "order/" + in.OrderID,
+		Detail: map[string]string{"claimed": strconv.FormatInt(in.Amount, 10), "price": strconv.FormatInt(price, 10)},
+	})
+	return rest.WithStatus(http.StatusUnprocessableEntity, err)
+}
+
+// charge takes the money of a pending payment and settles it. When the answer of
+// the processor is not known the payment stays pending: a retry with the same
+// key asks again, and the processor charges one payment id once.
+func (s *service) charge(ctx context.Context, p payment) (payment, error) {
+	ctx = context.WithoutCancel(ctx) // a caller who leaves does not stop money half way
+	err := s.cards.charge(ctx, p)
+	if rampart.KindOf(err) == rampart.Invalid {
+		return s.ledger.settle(ctx, p, failed, "")
+	}
+	if err != nil {
+		return payment{}, err
+	}
+	p, err = s.ledger.settle(ctx, p, completed, client.Authorization(ctx))
+	if err != nil {
+		return payment{}, err
+	}
+	s.outbox.kick()
+	return p, nil
+}
+
+func settled(p payment) sdk.Event {
+	e := sdk.Event{
+		Class: "money", Action: "payment.created", Outcome: "allowed", Resource: "payment/" + p.ID,
+		Detail: map[string]string{"order": p.OrderID, "amount": strconv.FormatInt(p.Amount, 10), "currency": p.Currency},
+	}
+	if p.Status == failed {
+		e.Action, e.Outcome = "payment.failed", "error"
+	}
+	return e
+}
+
+func (s *service) list(w http.ResponseWriter, r *http.Request) error {
+	order := r.URL.Query().Get("order_id")
+	if order != "" && !orderID.MatchString(order) {
+		return unprocessable("order_id is not the id of an order")
+	}
+	found, err := s.ledger.of(r.Context(), rampart.PrincipalFrom(r.Context()).Subject, order)
+	if err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, found)
+}
+
+func (s *service) get(w http.ResponseWriter, r *http.Request) error {
+	p, err := s.ledger.get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if err := authz.Check(r.Context(), s.svc, "payments:read", p.resource()); err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, p)
+}
+
+func unprocessable(format string, args ...any) error {
+	return rest.WithStatus(http.StatusUnprocessableEntity, rampart.Errorf(rampart.Invalid, "", format, args...))
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/sdk"
+	"github.com/rampart-security/rampart/sdk/db"
+	"github.com/rampart-security/rampart/sdk/pii"
+	"github.com/rampart-security/rampart/sdk/rest"
+)
+
+const pageSize = 100
+
+// ledger is the table of payments: rows carry a checksum (control db.row_mac),
+// personal fields are encrypted (data.envelope), every change is written to an
+// append-only table (db.audit_log).
+type ledger struct {
+	svc    *sdk.Service
+	db     *db.DB
+	keys   *pii.Keys
+	outbox *outbox
+	seal   seal
+}
+
+func (l *ledger) prepare(ctx context.Context) error {
+	return l.db.Migrate(ctx, schema(l.svc, l.audited()))
+}
+
+// audited reports whether changes go to payment_audit.
+func (l *ledger) audited() bool {
+	return l.svc.Info().Stores["payments_db"].AuditTable != "" && !l.svc.Off("db.audit_log")
+}
+
+// reserve books p as pending before any money moves. When p's owner has used
+// the same idempotency key before, it returns the payment made then.
+func (l *ledger) reserve(ctx context.Context, p payment) (payment, error) {
+	var before *payment
+	err := l.db.Update(ctx, func(tx *sql.Tx) error {
+		var err error
+		before, err = l.sameKey(ctx, tx, p)
+		if err != nil || before != nil {
+			return err
+		}
+		if err := withinDailyLimit(ctx, tx, p); err != nil {
+			return err
+		}
+		if err := l.insert(ctx, tx, p); err != nil {
+			return err
+		}
+		return l.record(ctx, tx, p)
+	})
+	switch {
+	case err != nil:
+		return payment{}, err
+	case before == nil:
+		return p, nil
+	case before.OrderID != p.OrderID || before.Amount != p.Amount:
+		return payment{}, rampart.Errorf(rampart.Conflict, "idempotency.key", "the idempotency key was used for another payment")
+	}
+	return *before, nil
+}
+
+func (l *ledger) sameKey(ctx context.Context, tx *sql.Tx, p payment) (*payment, error) {
+	if p.IdemKey == "" {
+		return nil, nil
+	}
+	found, err := l.read(ctx, tx.QueryRowContext(ctx, columns+`WHERE owner = $1 AND idem_key = $2`, p.Owner, p.IdemKey))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return &found, err
+}
+
+func withinDailyLimit(ctx context.Context, tx *sql.Tx, p payment) error {
+	var sum int64
+	err := tx.QueryRowContext(ctx, `SELECT COALESCE(SUM(amount), 0) FROM payments WHERE owner = $1 AND created > $2 AND status <> 'failed'`,
+		p.Owner, p.Created.Add(-day).UnixMilli()).Scan(&sum)
+	if err != nil {
+		return err
+	}
+	if sum+p.Amount > dailyLimit {
+		return unprocessable("the amount exceeds what you may pay in 24 hours")
+	}
+	return nil
+}
+
+// settle ends a pending payment. What was charged is on record with the audit
+// log before the commit, and its message is in the outbox with it: a crash at
+// any point loses neither. The row stays pending until a retry when the audit
+// log cannot be reached.
+func (l *ledger) settle(ctx context.Context, p payment, status, token string) (payment, error) {
+	p.Status = status
+	err := l.db.Update(ctx, func(tx *sql.Tx) error {
+		mac, err := l.keys.RowMAC(ctx, item, p.Tenant, p.integrity()...)
+		if err != nil {
+			return err
+		}
+		done, err := tx.ExecContext(ctx, `UPDATE payments SET status = $1, mac = $2 WHERE id = $3 AND status = 'pending'`, status, mac, p.ID)
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, rampart.Errorf(rampart.Conflict, "", "the payment was settled meanwhile"))
+		}
+		if err := l.record(ctx, tx, p); err != nil {
+			return err
+		}
+		if status == completed {
+			if err := l.outbox.add(ctx, tx, p, token); err != nil {
+				return err
+			}
+		}
+		return l.svc.Audit(ctx, settled(p))
+	})
+	if err != nil {
+		return payment{}, err
+	}
+	return p, nil
+}
+
+// get returns one payment after its checksum held.
+func (l *ledger) get(ctx context.Context, id string) (payment, error) {
+	var p payment
+	err := l.db.View(ctx, func(tx *sql.Tx) error {
+		var err error
+		p, err = l.read(ctx, tx.QueryRowContext(ctx, columns+`WHERE id = $1`, id))
+		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return payment{}, rampart.Errorf(rampart.NotFound, "", "no such payment")
+	}
+	return p, err
+}
+
+// of returns owner's newest payments, for one order unless order is "". One row
+// that does not match its checksum fails the list.
+func (l *ledger) of(ctx context.Context, owner, order string) ([]payment, error) {
+	out := []payment{}
+	err := l.db.View(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, columns+`WHERE owner = $1 AND ($2 = '' OR order_id = $2) ORDER BY id DESC LIMIT $3`, owner, order, pageSize)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			p, err := l.read(ctx, rows)
+			if err != nil {
+				return err
+			}
+			out = append(out, p)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+func (l *ledger) insert(ctx context.Context, tx *sql.Tx, p payment) error {
+	email, err := l.keys.Seal(ctx, p.cell("email"), []byte(p.Email))
+	if err != nil {
+		return err
+	}
+	card, err := l.keys.Seal(ctx, p.cell("card_ref"), []byte(p.CardRef))
+	if err != nil {
+		return err
+	}
+	mac, err := l.keys.RowMAC(ctx, item, p.Tenant, p.integrity()...)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO payments
+		(id, order_id, tenant, owner, team, amount, currency, status, email, card_ref, description, idem_key, created, mac)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		p.ID, p.OrderID, p.Tenant, p.Owner, p.Team, p.Amount, p.Currency, p.Status, email, card, p.Description,
+		sql.NullString{String: p.IdemKey, Valid: p.IdemKey != ""}, p.Created.UnixMilli(), mac)
+	return err
+}
+
+const columns = `SELECT id, order_id, tenant, owner, team, amount, currency, status, email, card_ref, description, idem_key, created, mac FROM payments `
+
+type row interface{ Scan(...any) error }
+
+// read scans, verifies and decrypts one row. Nothing of a row is used before
+// its checksum held.
+func (l *ledger) read(ctx context.Context, r row) (payment, error) {
+	var (
+		p                payment
+		email, card, mac []byte
+		key              sql.NullString
+		ms               int64
+	)
+	err := r.Scan(&p.ID, &p.OrderID, &p.Tenant, &p.Owner, &p.Team, &p.Amount, &p.Currency, &p.Status, &email, &card, &p.Description, &key, &ms, &mac)
+	if err != nil {
+		return payment{}, err
+	}
+	p.IdemKey, p.Created = key.String, time.UnixMilli(ms).UTC()
+	if err := l.keys.CheckRowMAC(ctx, item, p.Tenant, mac, p.integrity()...); err != nil {
+		return payment{}, l.tampered(ctx, p, err)
+	}
+	emailText, err := l.keys.Open(ctx, p.cell("email"), email)
+	if err != nil {
+		return payment{}, l.tampered(ctx, p, err)
+	}
+	cardText, err := l.keys.Open(ctx, p.cell("card_ref"), card)
+	if err != nil {
+		return payment{}, l.tampered(ctx, p, err)
+	}
+	p.Email, p.CardRef = string(emailText), string(cardText)
+	return p, nil
+}
+
+// tampered puts on record that a row was changed around the service, and tells
+// the caller that its data is not to be trusted. A key that cannot be had is no
+// proof of that and stays what it is.
+func (l *ledger) tampered(ctx context.Context, p payment, err error) error {
+	if rampart.KindOf(err) == rampart.Unavailable {
+		return err
+	}
+	recorded := l.svc.Audit(ctx, sdk.Event{
+		Class: "money", Action: "record_tampered", Outcome: "refused", Control: "db.row_mac", Resource: "payment/" + p.ID,
+	})
+	return rest.WithStatus(500, &rampart.Error{
+		Kind: rampart.Unavailable, Control: "db.row_mac", Err: errors.Join(err, recorded),
+		Msg: "integrity_error: a stored payment was changed outside the service",
+	})
+}
