@@ -148,6 +148,7 @@ type Principal struct {
 type System struct {
 	Name        string `cel:"name"`
 	Criticality string `cel:"criticality"`
+	Callers     int    `cel:"callers"` // flows that come in from principals
 	Holds       []Data `cel:"holds"`
 	Exposure    string `cel:"exposure"`
 }
@@ -250,7 +251,8 @@ func takesInput(s spec.Service) bool {
 	return slices.ContainsFunc(s.Methods, func(m string) bool { return m != "GET" && m != "HEAD" })
 }
 
-// items resolves names; none at all is one undeclared item.
+// items resolves names, each once, in order; none at all is one undeclared
+// item.
 func (g *graph) items(names []string) []Data {
 	if len(names) == 0 {
 		return []Data{undeclared()}
@@ -264,7 +266,7 @@ func (g *graph) items(names []string) []Data {
 		}
 		out = append(out, d)
 	}
-	return out
+	return unique(out)
 }
 
 func (g *graph) node(sys *spec.System, name string) Node {
@@ -343,7 +345,13 @@ func (g *graph) collect(sys *spec.System) {
 	for _, name := range slices.Sorted(maps.Keys(g.data)) {
 		all = append(all, g.data[name])
 	}
-	v := &System{Name: sys.Info.Name, Criticality: sys.Info.Criticality, Holds: all, Exposure: "medium"}
+	callers := 0
+	for _, f := range g.flows {
+		if f.Edge {
+			callers++
+		}
+	}
+	v := &System{Callers: callers, Name: sys.Info.Name, Criticality: sys.Info.Criticality, Holds: all, Exposure: "medium"}
 	g.add(OnSystem, sys.Info.Name, v, all, v.Exposure)
 }
 

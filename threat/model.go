@@ -136,13 +136,13 @@ type Doc struct {
 // Model is the threat model of one system at one time. It is read-only, and
 // its methods may be called by many goroutines at once.
 type Model struct {
-	System   string         `json:"system"`
-	Digest   string         `json:"digest"` // of the file and all it names; "" for a system that was not read from a file
-	Time     time.Time      `json:"time"`
-	Rows     []Row          `json:"rows"` // every rule by every element of its kind; by element, then letter, then rule
-	Rules    map[string]Doc `json:"rules"`
-	controls []policies.Control
-	graph    *graph
+	System   string             `json:"system"`
+	Digest   string             `json:"digest"` // of the file and all it names; "" for a system that was not read from a file
+	Time     time.Time          `json:"time"`
+	Flows    []Flow             `json:"flows"`
+	Rows     []Row              `json:"rows"`  // every rule by every element of its kind; by element, then letter, then rule
+	Rules    map[string]Doc     `json:"rules"` // by rule id
+	Controls []policies.Control `json:"controls"`
 }
 
 // Open lists the rows that must fail a build: open and not excused by an
@@ -210,12 +210,17 @@ func (set *ruleSet) analyze(sys *spec.System, ev Evidence, controls []policies.C
 	for _, c := range controls {
 		j.probes[c.ID] = c.Probes
 	}
-	m := Model{System: sys.Info.Name, Digest: sys.Bundle().Digest, Time: j.evidence.now, Rules: map[string]Doc{}, controls: controls, graph: g}
+	m := Model{System: sys.Info.Name, Digest: sys.Bundle().Digest, Time: j.evidence.now, Flows: g.flows, Rules: map[string]Doc{}, Controls: controls}
 	byKind := map[Element][]*Rule{}
 	for _, r := range set.rules {
 		m.Rules[r.ID] = Doc{r.Why, r.Abuse, r.Fix, r.Refs}
 		byKind[r.Element] = append(byKind[r.Element], r)
 	}
+	count := 0
+	for _, n := range g.nodes {
+		count += len(byKind[n.kind])
+	}
+	m.Rows = make([]Row, 0, count)
 	for _, n := range g.nodes {
 		for _, r := range byKind[n.kind] {
 			m.Rows = append(m.Rows, j.row(r, n))
@@ -242,7 +247,7 @@ func (j *judge) row(r *Rule, n node) Row {
 		return row
 	}
 	if !f.applies {
-		row.State, row.Reason = NotApplicable, r.silence()
+		row.State, row.Reason = NotApplicable, r.silence
 		return row
 	}
 	for _, d := range f.about {
@@ -256,15 +261,6 @@ func (j *judge) row(r *Rule, n node) Row {
 		row.Severity = row.Severity.lower()
 	}
 	return row
-}
-
-// silence words why a rule does not apply.
-func (r *Rule) silence() string {
-	text := "not so: " + strings.Join(strings.Fields(r.Applies.text), " ")
-	if r.About.text != "" {
-		text += ", with data where " + strings.Join(strings.Fields(r.About.text), " ")
-	}
-	return text
 }
 
 func (j *judge) controls(r *Rule, n node, about []Data) []Control {

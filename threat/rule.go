@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"regexp"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -93,6 +94,7 @@ type Rule struct {
 	Refs  Refs   `yaml:"refs"`
 
 	file     string
+	silence  string // why the rule does not apply where it does not
 	compiled compiled
 }
 
@@ -157,7 +159,7 @@ func loadRules(fsys fs.FS, controls map[string]bool) (*ruleSet, error) {
 			errs = append(errs, err)
 			continue
 		}
-		files[r.ID] = name
+		files[r.ID], r.silence = name, r.silent()
 		set.rules = append(set.rules, r)
 	}
 	slices.SortFunc(set.rules, func(a, b *Rule) int { return compareIDs(a.ID, b.ID) })
@@ -204,6 +206,15 @@ func (r *Rule) check(controls map[string]bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// silent words why the rule does not apply where it does not.
+func (r *Rule) silent() string {
+	text := "it is not so that " + strings.Join(strings.Fields(r.Applies.text), " ")
+	if r.About.text != "" {
+		text += ", with data where " + strings.Join(strings.Fields(r.About.text), " ")
+	}
+	return text
 }
 
 // compareIDs orders rules as STRIDE spells, then by name.
