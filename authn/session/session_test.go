@@ -1,0 +1,202 @@
+package session_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/store/sqlite"
+)
+
+// clock is a hand-driven time source.
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time { return c.t }
+
+func setup(t testing.TB) (*session.Manager, *clock, *counting) {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "s.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c, st := &clock{time.Unix(1_700_000_000, 0)}, &counting{Store: db}
+	return session.New(session.Options{Store: st, Key: make([]byte, 32), Now: c.now}), c, st
+}
+
+// counting counts writes of last_seen and can fail.
+type counting struct {
+	session.Store
+	touched int
+	broken  error
+}
+
+func (s *counting) TouchSession(ctx context.Context, key session.Key, seen time.Time) error {
+	s.touched++
+	return s.Store.TouchSession(ctx, key, seen)
+}
+
+func (s *counting) Session(ctx context.Context, key session.Key) (session.Session, error) {
+	if s.broken != nil {
+		return session.Session{}, s.broken
+	}
+	return s.Store.Session(ctx, key)
+}
+
+func TestBounds(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		steps []time.Duration // pauses between requests
+		alive bool            // at the last
+	}{
+		{"used at once", []time.Duration{0}, true},
+		{"idle for just under 30 minutes", []time.Duration{30*time.Minute - time.Nanosecond}, true},
+		{"idle for 30 minutes", []time.Duration{30 * time.Minute}, false},
+		{"kept busy", []time.Duration{20 * time.Minute, 20 * time.Minute, 20 * time.Minute}, true},
+		{"kept busy for 12 hours", repeat(20*time.Minute, 36), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, c, _ := setup(t)
+			id, _, err := m.Create(t.Context(), "user:ann", "192.0.2.1", "curl")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, pause := range tc.steps {
+				c.t = c.t.Add(pause)
+				_, err = m.Resolve(t.Context(), id)
+			}
+			if alive := err == nil; alive != tc.alive {
+				t.Errorf("alive is %v (%v), want %v", alive, err, tc.alive)
+			}
+		})
+	}
+}
+
+func repeat(d time.Duration, n int) []time.Duration {
+	out := make([]time.Duration, n)
+	for i := range out {
+		out[i] = d
+	}
+	return out
+}
+
+func TestLastSeenIsWrittenOnceAMinute(t *testing.T) {
+	m, c, st := setup(t)
+	id, _, err := m.Create(t.Context(), "user:ann", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 120 { // two minutes, a request per second
+		c.t = c.t.Add(time.Second)
+		if _, err := m.Resolve(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st.touched != 2 {
+		t.Errorf("%d writes in two minutes, want 2", st.touched)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	m, _, _ := setup(t)
+	id, s, err := m.Create(t.Context(), "user:ann", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"nothing":              "",
+		"an unknown id":        base64.RawURLEncoding.EncodeToString(make([]byte, 32)),
+		"the handle":           s.SID,
+		"the store's key":      base64.RawURLEncoding.EncodeToString(s.Key[:]),
+		"another spelling":     id[:len(id)-1] + string(id[len(id)-1]+1),
+		"an id and more":       id + "AAAA",
+		"an id with a newline": id + "\n",
+		"much":                 strings.Repeat("A", 1<<20),
+	} {
+		if _, err := m.Resolve(t.Context(), value); rampart.KindOf(err) != rampart.Unauthenticated || err == nil {
+			t.Errorf("%s: %v, want unauthenticated", name, err)
+		}
+	}
+}
+
+func TestEndIsFinal(t *testing.T) {
+	m, _, _ := setup(t)
+	one, s, err := m.Create(t.Context(), "user:ann", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, _, err := m.Create(t.Context(), "user:ann", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := m.End(t.Context(), s.SID); !ok || err != nil {
+		t.Fatalf("end: %v, %v", ok, err)
+	}
+	if _, err := m.Resolve(t.Context(), one); err == nil {
+		t.Error("an ended session resolves")
+	}
+	if _, err := m.Resolve(t.Context(), two); err != nil {
+		t.Errorf("the other session ended with it: %v", err)
+	}
+	sids, err := m.EndAll(t.Context(), "user:ann")
+	if err != nil || len(sids) != 1 {
+		t.Errorf("end all: %v, %v; want one", sids, err)
+	}
+	if _, err := m.Resolve(t.Context(), two); err == nil {
+		t.Error("a session survived the end of all")
+	}
+}
+
+// TestBrokenStore: a store that fails is an outage, never an anonymous request.
+func TestBrokenStore(t *testing.T) {
+	m, _, st := setup(t)
+	id, _, err := m.Create(t.Context(), "user:ann", "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.broken = errors.New("disk gone")
+	if _, err := m.Resolve(t.Context(), id); rampart.KindOf(err) != rampart.Unavailable {
+		t.Errorf("got %v, want unavailable", err)
+	}
+}
+
+func TestCookie(t *testing.T) {
+	got := session.Cookie("x").String()
+	if want := "__Host-rampart_sid=x; Path=/; HttpOnly; Secure; SameSite=Lax"; got != want {
+		t.Errorf("cookie is %q, want %q", got, want)
+	}
+	if got := session.ClearCookie(); got.MaxAge >= 0 || got.Value != "" {
+		t.Errorf("clearing cookie is %v", got)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.AddCookie(session.Cookie("one"))
+	if got := session.FromRequest(r); got != "one" {
+		t.Errorf("read %q, want one", got)
+	}
+	r.AddCookie(session.Cookie("two"))
+	if got := session.FromRequest(r); got != "" {
+		t.Errorf("of two cookies %q counted", got)
+	}
+}
+
+func BenchmarkSessionResolve(b *testing.B) {
+	m, _, _ := setup(b)
+	id, _, err := m.Create(b.Context(), "user:ann", "", "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Resolve(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
