@@ -55,7 +55,11 @@ func (c *checker) gateway(key string, svc Service) {
 func (c *checker) service(key string, svc Service) {
 	c.only(key, "only the gateway listens; a service is reached at its upstream", "listen")
 	if c.need(key, "upstream", svc.Upstream != "", "http://127.0.0.1:PORT") {
-		if u, ok := plainURL(svc.Upstream, "http"); !ok || !loopback(u.Host) {
+		u, ok := plainURL(svc.Upstream, "http")
+		switch {
+		case !ok:
+			c.bad(key+".upstream", fmt.Sprintf("%q is not plain http to one address", shorten(svc.Upstream)), "write http://127.0.0.1:PORT, without path")
+		case !loopback(u.Host):
 			c.bad(key+".upstream", fmt.Sprintf("%q is not loopback, so others could reach the service around its sidecar", shorten(svc.Upstream)), "write http://127.0.0.1:PORT")
 		}
 	}

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -102,7 +103,7 @@ func (c *checker) direction(key string, f Flow) {
 	case f.From == f.To:
 		msg, fix = "a flow from an element to itself", "remove the flow: nothing crosses a boundary"
 	case from == kindPrincipal:
-		at, msg, fix = key+".to", "principals reach the gateway only", "send the flow to "+or2(c.s.Gateway(), "the gateway")+" and add one from there"
+		at, msg, fix = key+".to", "principals reach the gateway only", "send the flow to "+cmp.Or(c.s.Gateway(), "the gateway")+" and add one from there"
 	case to == kindPrincipal:
 		at, msg, fix = key+".to", "a flow cannot end at a principal: answers travel back on the flow of the request", "turn the flow round"
 	case to == kindGateway:
@@ -117,13 +118,6 @@ func (c *checker) direction(key string, f Flow) {
 		at, msg, fix = key+".to", "a queue delivers to services only", "send the flow to a service"
 	}
 	c.bad(at, fmt.Sprintf("%s, and this one goes from %s to %s", msg, from, to), fix)
-}
-
-func or2(value, def string) string {
-	if value == "" {
-		return def
-	}
-	return value
 }
 
 func (c *checker) flowKeys(key string, kind flowKind) {

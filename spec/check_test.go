@@ -86,6 +86,7 @@ func TestRefused(t *testing.T) {
 		{"gateway with a process", `{ role: gateway }`, `{ role: gateway, run: [node] }`, `13:26: services.edge.run: the gateway is Rampart itself: it has no process, document or policy of its own; remove the key`},
 		{"listen", `{ role: gateway }`, `{ role: gateway, listen: 8443x }`, `13:26: services.edge.listen: "8443x" is no address to listen on; write ":8443" or "127.0.0.1:8443"`},
 		{"upstream by name", `"http://127.0.0.1:9001"`, `"http://localhost:9001"`, `15:11: services.mail.upstream: "http://localhost:9001" is not loopback, so others could reach the service around its sidecar; write http://127.0.0.1:PORT`},
+		{"upstream with a path", `"http://127.0.0.1:9001"`, `"http://127.0.0.1:9001/"`, `15:11: services.mail.upstream: "http://127.0.0.1:9001/" is not plain http to one address; write http://127.0.0.1:PORT, without path`},
 		{"port of another", `"http://127.0.0.1:9001"`, `"http://127.0.0.1:9000"`, `15:11: services.mail.upstream: port 9000 is already that of "orders"; give each process a port of its own`},
 		{"reserved mount", `openapi: orders.yaml }`, `openapi: orders.yaml, mount: /oauth2/x/ }`, `14:70: services.orders.mount: "/oauth2/x/" is reserved for Rampart itself; mount the service elsewhere, such as mount: /app/`},
 		{"reserved name", "stores:\n", "  login: { upstream: \"http://127.0.0.1:9009\" }\nstores:\n", `16:3: services.login.mount: "/login/" is reserved for Rampart itself; mount the service elsewhere, such as mount: /app/`},

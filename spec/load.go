@@ -63,6 +63,7 @@ func Load(path string) (*System, error) {
 
 // FromBundle reads a System from bytes. It refuses a bundle whose digest is
 // not that of its content, and one that lacks a file or brings one too many.
+// The bundle's slices and map must not change afterwards.
 func FromBundle(b Bundle) (*System, error) {
 	if len(b.File) > MaxFile {
 		return nil, rampart.Errorf(rampart.Invalid, "", "bundle: rampart.yaml is larger than %s", Size(MaxFile))

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ func (s *System) warnServices(r *report) {
 			continue
 		}
 		if !reached[name] {
-			r.bad(key, "no flow reaches the service, so nobody can call it", "add { from: "+or2(s.Gateway(), "SERVICE")+", to: "+name+" } to flows")
+			r.bad(key, "no flow reaches the service, so nobody can call it", "add { from: "+cmp.Or(s.Gateway(), "SERVICE")+", to: "+name+" } to flows")
 		}
 		if called[name] && svc.OpenAPI == "" {
 			r.bad(key, "without an openapi document requests are not validated, and only "+strings.Join(svc.Methods, " and ")+" pass", "add openapi: FILE")
