@@ -1,0 +1,313 @@
+package openapi
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// The caps of what a schema leaves open.
+const (
+	defaultMaxLength = "4096" // characters of a string
+	defaultMaxItems  = "1000" // elements of an array
+)
+
+// hardener closes the schemas of a document in place, before they are compiled:
+//
+//   - an object takes the declared properties and no others;
+//   - a string has a maxLength and an array a maxItems;
+//   - a readOnly property may not be sent.
+//
+// Objects are closed where a value is described (a body, a property, an item),
+// not where schemas are combined: a closed branch of an allOf would refuse the
+// properties of the other branches. A combination is closed as a whole, by
+// unevaluatedProperties, which sees through its branches and references.
+// Whatever the author wrote stays: additionalProperties: true is a choice.
+type hardener struct {
+	doc  *document
+	defs string          // pointer below which references may lead
+	open map[string]bool // references that take part in a combination
+}
+
+// Keywords that hold subschemas, by what they apply to: the same value (all of
+// them, in place) or a part of it.
+var (
+	inPlaceLists = []string{"allOf", "anyOf", "oneOf"}
+	inPlaceMaps  = []string{"dependentSchemas"}
+	inPlace      = []string{"then", "else"}
+	partMaps     = []string{"properties", "patternProperties"}
+	parts        = []string{"additionalProperties", "unevaluatedProperties", "items", "unevaluatedItems"}
+	negative     = []string{"not", "if", "contains", "propertyNames"} // caps inside would turn into permissions
+	unsupported  = []string{"$id", "$schema", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "nullable", "definitions"}
+)
+
+// survey notes which definitions are branches of a combination somewhere and so
+// cannot be closed themselves. It must have seen every schema before schema runs.
+// whole says that v alone describes a value.
+func (h *hardener) survey(v any, at string, whole bool) error {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil // true, false, or an error that the compiler will report
+	}
+	if err := h.lint(m, at); err != nil {
+		return err
+	}
+	if ref, ok := m["$ref"].(string); ok && (!whole || !isPlainRef(m)) {
+		h.open[ref] = true
+	}
+	return h.subschemas(m, at, h.survey)
+}
+
+// schema hardens v.
+func (h *hardener) schema(v any, at string, whole bool) error {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil
+	}
+	if err := h.subschemas(m, at, h.schema); err != nil {
+		return err
+	}
+	h.dropReadOnly(m)
+	if isFixed(m) {
+		return nil
+	}
+	combined := isCombined(m)
+	bound(m, combined || !whole)
+	if whole {
+		h.closeObject(m, combined)
+	}
+	return nil
+}
+
+// definitions applies schema to the definitions, each closed unless it is a
+// branch of something.
+func (h *hardener) definitions(v any) error {
+	defs, _ := v.(map[string]any)
+	for _, name := range sorted(defs) {
+		at := join(h.defs, name)
+		if err := h.schema(defs[name], at, !h.open["#"+at]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *hardener) lint(m map[string]any, at string) error {
+	for _, k := range unsupported {
+		if _, ok := m[k]; ok {
+			return h.doc.fail(join(at, k), "%s is not supported; %s", k, instead(k))
+		}
+	}
+	if v, ok := m["$ref"]; ok && !h.leads(v) {
+		return h.doc.fail(join(at, "$ref"), "reference leads nowhere; write #%s/NAME of this document", h.defs)
+	}
+	if f, ok := m["format"].(string); ok && !isKnownFormat(f) {
+		return h.doc.fail(join(at, "format"), "format %q would not be checked; use a pattern", f)
+	}
+	for _, k := range negative {
+		if hasRef(m[k]) {
+			return h.doc.fail(join(at, k), "a reference inside %s is not supported; write the schema out", k)
+		}
+	}
+	return nil
+}
+
+// leads reports whether a reference names a definition. Others would reach
+// schemas that nobody hardened.
+func (h *hardener) leads(v any) bool {
+	ref, _ := v.(string)
+	name, ok := strings.CutPrefix(ref, "#"+h.defs+"/")
+	_, found := h.doc.lookup(ref)
+	return ok && found && !strings.Contains(name, "/")
+}
+
+func instead(keyword string) string {
+	switch keyword {
+	case "nullable":
+		return `write type: [string, "null"]`
+	case "definitions":
+		return "use $defs or components/schemas"
+	}
+	return "use $ref to #/components/schemas/NAME"
+}
+
+// hasRef looks for a $ref key anywhere below v. A property of that name counts
+// too: nobody needs one inside a negation.
+func hasRef(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, sub := range v {
+			if k == "$ref" || hasRef(sub) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, hasRef)
+	}
+	return false
+}
+
+// visit is survey or schema.
+type visit func(v any, at string, whole bool) error
+
+func (h *hardener) subschemas(m map[string]any, at string, fn visit) error {
+	for _, k := range inPlace {
+		if err := fn(m[k], join(at, k), false); err != nil {
+			return err
+		}
+	}
+	for _, k := range parts {
+		if err := fn(m[k], join(at, k), true); err != nil {
+			return err
+		}
+	}
+	for _, k := range inPlaceLists {
+		if err := list(m[k], join(at, k), false, fn); err != nil {
+			return err
+		}
+	}
+	for _, k := range inPlaceMaps {
+		if err := each(m[k], join(at, k), false, fn); err != nil {
+			return err
+		}
+	}
+	for _, k := range partMaps {
+		if err := each(m[k], join(at, k), true, fn); err != nil {
+			return err
+		}
+	}
+	return list(m["prefixItems"], join(at, "prefixItems"), true, fn)
+}
+
+func list(v any, at string, whole bool, fn visit) error {
+	subs, _ := v.([]any)
+	for i, sub := range subs {
+		if err := fn(sub, atIndex(at, i), whole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each visits a map of schemas in order: the first error is always the same.
+func each(v any, at string, whole bool, fn visit) error {
+	m, _ := v.(map[string]any)
+	for _, k := range sorted(m) {
+		if err := fn(m[k], join(at, k), whole); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropReadOnly makes properties that only the server sets impossible to send,
+// and so not required either (OpenAPI 3.1 judges requests here).
+func (h *hardener) dropReadOnly(m map[string]any) {
+	props, _ := m["properties"].(map[string]any)
+	required, _ := m["required"].([]any)
+	for name, sub := range props {
+		if !h.isReadOnly(sub) {
+			continue
+		}
+		props[name] = false
+		required = slices.DeleteFunc(slices.Clone(required), func(v any) bool { return v == any(name) })
+	}
+	if required != nil {
+		m["required"] = required
+	}
+}
+
+// isReadOnly looks at a property and, through one reference, at its schema.
+func (h *hardener) isReadOnly(v any) bool {
+	m, _ := v.(map[string]any)
+	if m["readOnly"] == true {
+		return true
+	}
+	ref, _ := m["$ref"].(string)
+	target, _ := h.doc.lookup(ref)
+	t, _ := target.(map[string]any)
+	return t["readOnly"] == true
+}
+
+// isFixed reports whether the values themselves are listed.
+func isFixed(m map[string]any) bool {
+	_, isEnum := m["enum"]
+	_, isConst := m["const"]
+	return isEnum || isConst
+}
+
+// isPlainRef reports whether m is a reference and nothing else that judges.
+func isPlainRef(m map[string]any) bool {
+	if _, ok := m["$ref"]; !ok {
+		return false
+	}
+	for k := range m {
+		if !slices.Contains([]string{"$ref", "title", "description", "summary", "example", "examples", "default", "deprecated", "readOnly", "writeOnly", "$comment"}, k) {
+			return false
+		}
+	}
+	return true
+}
+
+// isCombined reports whether other schemas judge the same value.
+func isCombined(m map[string]any) bool {
+	for _, k := range slices.Concat([]string{"$ref", "if"}, inPlaceLists, inPlaceMaps) {
+		if _, ok := m[k]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// bound caps strings and arrays. A schema without a type bounds whatever the
+// value may be, unless other schemas say more about it.
+func bound(m map[string]any, combined bool) {
+	if mayBe(m, "string", combined) {
+		setDefault(m, "maxLength", json.Number(defaultMaxLength))
+	}
+	if mayBe(m, "array", combined) {
+		setDefault(m, "maxItems", json.Number(defaultMaxItems))
+	}
+}
+
+func (h *hardener) closeObject(m map[string]any, combined bool) {
+	_, additional := m["additionalProperties"]
+	_, unevaluated := m["unevaluatedProperties"]
+	ref, _ := m["$ref"].(string)
+	switch {
+	case additional || unevaluated:
+	case isPlainRef(m) && !h.open[ref]: // the definition is closed itself
+	case combined:
+		m["unevaluatedProperties"] = false
+	case mayBe(m, "object", false):
+		m["additionalProperties"] = false
+	}
+}
+
+// mayBe reports whether m declares type t, or declares no type and none is
+// declared elsewhere.
+func mayBe(m map[string]any, t string, combined bool) bool {
+	switch declared := m["type"].(type) {
+	case string:
+		return declared == t
+	case []any:
+		return slices.Contains(declared, any(t))
+	}
+	return !combined
+}
+
+func setDefault(m map[string]any, k string, v any) {
+	if _, ok := m[k]; !ok {
+		m[k] = v
+	}
+}
+
+// sorted returns the keys of m in order.
+func sorted(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, strings.Compare)
+	return keys
+}
