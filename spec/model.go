@@ -392,6 +392,14 @@ func (s *System) FlowBetween(from, to string) (Flow, bool) {
 	return Flow{}, false
 }
 
+// DeadLetter returns the subject for messages of topic that a consumer refused.
+func (s *System) DeadLetter(store, topic string) string {
+	if d := s.Stores[store].DeadLetter; d != "" {
+		return d
+	}
+	return "dead." + topic
+}
+
 // SPIFFE ids. They are derived, never written in the file.
 
 // ServiceID returns spiffe://DOMAIN/service/NAME (gateways: /gateway/NAME).
