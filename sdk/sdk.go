@@ -178,10 +178,22 @@ func (s *Service) Call(ctx context.Context, method, path string, in, out any) er
 	return Answer(resp, out)
 }
 
-// Answer reads and closes a response of the sidecar: a 2xx answer into out (nil
-// drops it), anything else as the *rampart.Error that its status stands for.
-// Answers over 1 MiB are refused.
+// Answer reads and closes a response of the sidecar: a 2xx answer as JSON into
+// out (nil drops it), anything else as the *rampart.Error that its status stands
+// for. Answers over 1 MiB are refused.
 func Answer(resp *http.Response, out any) error {
+	var b []byte
+	if err := AnswerBytes(resp, &b); err != nil || out == nil || len(b) == 0 {
+		return err
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the answer is not the expected JSON", Err: err}
+	}
+	return nil
+}
+
+// AnswerBytes is Answer for an answer that is not JSON; nil drops it.
+func AnswerBytes(resp *http.Response, out *[]byte) error {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
@@ -193,11 +205,8 @@ func Answer(resp *http.Response, out any) error {
 	if resp.StatusCode/100 != 2 {
 		return refusal(resp.StatusCode, b)
 	}
-	if out == nil || len(b) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(b, out); err != nil {
-		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the answer is not the expected JSON", Err: err}
+	if out != nil {
+		*out = b
 	}
 	return nil
 }

@@ -93,36 +93,3 @@ func TestCheckRefusesWithoutSidecar(t *testing.T) {
 		t.Errorf("got %v, want unavailable", err)
 	}
 }
-
-func TestCheckStaysInTheTenant(t *testing.T) {
-	for name, tc := range map[string]struct {
-		tenant string
-		off    []string
-		want   bool
-	}{
-		"the caller's organization":  {"acme", nil, true},
-		"another organization":       {"globex", nil, false},
-		"no organization":            {"", nil, true},
-		"off in a throw-away system": {"globex", []string{"authz.service"}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := &sdktest.Agent{Info: agent.ServiceInfo{Name: "orders", Off: tc.off}, Check: func(agent.CheckRequest) rampart.Decision {
-				return rampart.Decision{Effect: rampart.Allow}
-			}}
-			sdktest.Start(t, a)
-			svc, err := sdk.Connect(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := order
-			r.Tenant = tc.tenant
-			err = Check(as(t, a, svc, "user:root"), svc, "orders:read", r)
-			if (err == nil) != tc.want || err != nil && rampart.KindOf(err) != rampart.Denied {
-				t.Errorf("got %v", err)
-			}
-			if events := a.Events(); !tc.want && (len(events) != 1 || events[0].Control != "authz.service") {
-				t.Errorf("on record: %+v", events)
-			}
-		})
-	}
-}

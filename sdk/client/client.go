@@ -66,9 +66,51 @@ func (d Destination) Do(ctx context.Context, method, path string, in, out any) e
 
 // Publish sends payload as JSON to a topic of a queue and returns once it is
 // stored. The sidecar signs it, with the subject of the request in ctx as the
-// one for whom this service acts.
+// one for whom this service acts; without a request it refuses.
 func (c *Client) Publish(ctx context.Context, store, topic string, payload any) error {
-	return call(ctx, c.under(agent.PathPublish+store), http.MethodPost, "http://"+store+"/"+topic, payload, nil)
+	signed, err := c.Sign(ctx, store, topic, payload)
+	if err != nil {
+		return err
+	}
+	return c.PublishSigned(ctx, store, topic, signed)
+}
+
+// Sign is the first half of Publish: it returns the signed message, to be stored
+// in an outbox in the transaction that it tells of. Consumers take it for as
+// long as their replay_window.
+func (c *Client) Sign(ctx context.Context, store, topic string, payload any) ([]byte, error) {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	var signed []byte
+	err = c.message(ctx, agent.PathSign+store+"/"+topic, "application/json", b, &signed)
+	return signed, err
+}
+
+// PublishSigned is the second half: it sends what Sign returned, in whatever
+// context, and returns once it is stored. A message that is sent twice reaches
+// consumers once.
+func (c *Client) PublishSigned(ctx context.Context, store, topic string, signed []byte) error {
+	return c.message(ctx, agent.PathPublish+store+"/"+topic, "application/jose", signed, nil)
+}
+
+// message posts body to the sidecar as the request in ctx, and keeps the bytes
+// of the answer in out.
+func (c *Client) message(ctx context.Context, path, media string, body []byte, out *[]byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sidecar"+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	req.Header.Set("Content-Type", media)
+	if id := inbound.From(ctx).Identity; id != "" {
+		req.Header.Set(agent.HeaderIdentity, id)
+	}
+	resp, err := c.under("").Do(req)
+	if err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the sidecar is not reachable", Err: err}
+	}
+	return sdk.AnswerBytes(resp, out)
 }
 
 // under returns a client whose requests go to paths of the sidecar below prefix.
@@ -101,17 +143,6 @@ func call(ctx context.Context, c *http.Client, method, url string, in, out any) 
 		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the sidecar is not reachable", Err: err}
 	}
 	return sdk.Answer(resp, out)
-}
-
-// Authorization returns the internal token that arrived with the request in
-// ctx, as "Bearer TOKEN", and WithAuthorization puts one back: for work that a
-// request leaves behind, such as an outbox. The token lives for two minutes.
-func Authorization(ctx context.Context) string { return inbound.From(ctx).Authorization }
-
-// WithAuthorization returns a context whose calls out carry authorization. It
-// names no caller: authz.Check refuses under it.
-func WithAuthorization(ctx context.Context, authorization string) context.Context {
-	return inbound.With(ctx, inbound.Inbound{Authorization: authorization})
 }
 
 // carrier sends requests below a path of the sidecar, with what it needs to know

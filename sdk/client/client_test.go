@@ -1,14 +1,19 @@
 package client
 
 import (
+	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/sdk"
+	"github.com/rampart-security/rampart/sdk/internal/inbound"
 	"github.com/rampart-security/rampart/sdk/sdktest"
 )
 
@@ -29,7 +34,7 @@ func TestDoCarriesTheCaller(t *testing.T) {
 		got = r
 		io.WriteString(w, `{"total":2580}`)
 	})})
-	ctx := rampart.WithTrace(WithAuthorization(t.Context(), "Bearer internal"), strings.Repeat("ab", 16))
+	ctx := rampart.WithTrace(from(t, "Bearer internal"), strings.Repeat("ab", 16))
 	var order struct{ Total int64 }
 	if err := c.To("orders").Do(ctx, "GET", "/orders/1", nil, &order); err != nil {
 		t.Fatal(err)
@@ -52,7 +57,7 @@ func TestDoKeepsTheTokenInside(t *testing.T) {
 	c := connect(t, &sdktest.Agent{Out: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		got = r.Header.Get("Authorization")
 	})})
-	ctx := WithAuthorization(t.Context(), "Bearer internal")
+	ctx := from(t, "Bearer internal")
 	req, err := http.NewRequestWithContext(ctx, "POST", c.To("processor").BaseURL()+"/v1/payment_intents", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -83,14 +88,37 @@ func TestRefusalsKeepTheirKind(t *testing.T) {
 	}
 }
 
+// from returns the context of a request that arrived with this token.
+func from(t *testing.T, token string) context.Context {
+	return inbound.With(t.Context(), inbound.Inbound{Authorization: token})
+}
+
 func TestPublish(t *testing.T) {
 	a := &sdktest.Agent{}
 	c := connect(t, a)
-	if err := c.Publish(WithAuthorization(t.Context(), "Bearer t"), "events", "payments.completed", map[string]int{"amount": 1}); err != nil {
+	identity := a.Identity(rampart.Principal{Subject: "user:alice"}, "2")
+	ctx := inbound.With(t.Context(), inbound.Inbound{Identity: identity})
+	signed, err := c.Sign(ctx, "events", "payments.completed", map[string]int{"amount": 1})
+	if err != nil {
 		t.Fatal(err)
 	}
-	got := a.Messages()
-	if len(got) != 1 || got[0].Store != "events" || got[0].Topic != "payments.completed" || got[0].Authorization != "Bearer t" || string(got[0].Payload) != `{"amount":1}` {
-		t.Errorf("published %+v", got)
+	if got := a.Messages(); len(got) != 0 {
+		t.Errorf("signing alone sent %+v", got)
+	}
+	if err := c.PublishSigned(t.Context(), "events", "payments.completed", signed); err != nil { // later, in no request
+		t.Fatal(err)
+	}
+	if err := c.Publish(ctx, "events", "payments.completed", map[string]int{"amount": 2}); err != nil {
+		t.Fatal(err)
+	}
+	want := []sdktest.Message{
+		{Store: "events", Topic: "payments.completed", Subject: "user:alice", Payload: json.RawMessage(`{"amount":1}`)},
+		{Store: "events", Topic: "payments.completed", Subject: "user:alice", Payload: json.RawMessage(`{"amount":2}`)},
+	}
+	if diff := cmp.Diff(want, a.Messages()); diff != "" {
+		t.Error(diff)
+	}
+	if err := c.Publish(t.Context(), "events", "payments.completed", 1); rampart.KindOf(err) != rampart.Unauthenticated {
+		t.Errorf("for nobody: %v, want unauthenticated", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"database/sql"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -20,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rampart-security/rampart/internal/agent"
 )
@@ -35,12 +38,9 @@ func TestPostgres(t *testing.T) {
 	t.Setenv("PGHOST", "/nowhere")
 	t.Setenv("PGOPTIONS", "-c search_path=pg_temp")
 	store := agent.StoreInfo{Kind: "postgres", URL: "postgres://app@localhost:" + port + "/postgres", Password: "store:orders_db", CA: ca, Pool: 4}
-	d, err := open(t, store)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := openWhenUp(t, store)
 	var version, path string
-	err = d.View(t.Context(), func(tx *sql.Tx) error {
+	err := d.View(t.Context(), func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(t.Context(), `SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()`).Scan(&version); err != nil {
 			return err
 		}
@@ -146,7 +146,6 @@ func startPostgres(t *testing.T) (port string, ca []byte) {
 		cancel()
 		server.Wait()
 	})
-	waitFor(t, port)
 	return port, ca
 }
 
@@ -185,21 +184,21 @@ func freePort(t *testing.T) string {
 	return fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)
 }
 
-func waitFor(t *testing.T, port string) {
+func openWhenUp(t *testing.T, store agent.StoreInfo) *DB {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+		d, err := open(t, store)
 		if err == nil {
-			conn.Close()
-			return
+			return d
 		}
-		select {
-		case <-ctx.Done():
-			t.Fatal("the server did not start")
-		case <-time.After(50 * time.Millisecond):
+		e, answered := errors.AsType[*pgconn.PgError](err)
+		starting := answered && e.Code == "57P03" || errors.Is(err, syscall.ECONNREFUSED)
+		if !starting || ctx.Err() != nil {
+			t.Fatal(err)
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

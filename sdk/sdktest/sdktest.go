@@ -23,25 +23,41 @@ import (
 	"github.com/rampart-security/rampart/internal/agent"
 )
 
-// Message is one message that the service published.
+// The messages between a service and its sidecar.
+type (
+	Info         = agent.ServiceInfo
+	Store        = agent.StoreInfo
+	ServerOwned  = agent.ServerOwned
+	CheckRequest = agent.CheckRequest
+	Identified   = agent.Identified
+	Event        = agent.AuditRequest
+)
+
+// Headers of a request from the sidecar.
+const (
+	HeaderIdentity = agent.HeaderIdentity
+	HeaderIdem     = agent.HeaderIdem
+)
+
+// Message is one message that the service published, or signed to publish.
 type Message struct {
-	Store, Topic  string
-	Authorization string
-	Payload       json.RawMessage
+	Store, Topic string
+	Subject      string // for whom the service acts
+	Payload      json.RawMessage
 }
 
 // Agent plays the sidecar. Its fields may be set until the service connects.
 type Agent struct {
-	Info    agent.ServiceInfo                         // what the service is told of itself; IdentityKey is filled
-	Check   func(agent.CheckRequest) rampart.Decision // domain layer; nil denies
-	Out     http.Handler                              // takes /out/DEST/PATH with the prefix kept; nil answers 403
-	Publish func(Message) int                         // status of a publish; nil stores (204)
-	Secrets map[string][]byte                         // by name; others are 403
+	Info    Info                                // what the service is told of itself; IdentityKey is filled
+	Check   func(CheckRequest) rampart.Decision // domain layer; nil denies
+	Out     http.Handler                        // takes /out/DEST/PATH with the prefix kept; nil answers 403
+	Publish func(Message) int                   // status of a publish; nil stores (204)
+	Secrets map[string][]byte                   // by name; others are 403
 
 	root []byte // of data encryption keys
 
 	mu       sync.Mutex
-	events   []agent.AuditRequest
+	events   []Event
 	messages []Message
 }
 
@@ -78,23 +94,37 @@ func (a *Agent) Rekey() {
 }
 
 // Sign returns the Rampart-Identity header for id.
-func (a *Agent) Sign(id agent.Identified) string {
-	a.mu.Lock()
-	key := a.Info.IdentityKey
-	a.mu.Unlock()
+func (a *Agent) Sign(id Identified) string {
 	b, err := json.Marshal(id)
 	if err != nil {
 		panic(err) // the type has no value that JSON cannot hold
 	}
 	text := "v1." + base64.RawURLEncoding.EncodeToString(b)
-	h := hmac.New(sha256.New, key)
+	return text + "." + a.mac(text)
+}
+
+// Identified returns what a header says that this agent signed.
+func (a *Agent) Identified(header string) (id Identified, ok bool) {
+	dot := max(0, strings.LastIndexByte(header, '.'))
+	text, mac := header[:dot], strings.TrimPrefix(header[dot:], ".")
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, "v1."))
+	if err != nil || !hmac.Equal([]byte(mac), []byte(a.mac(text))) {
+		return Identified{}, false
+	}
+	return id, json.Unmarshal(b, &id) == nil && time.Now().Before(id.Expires)
+}
+
+func (a *Agent) mac(text string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := hmac.New(sha256.New, a.Info.IdentityKey)
 	h.Write([]byte(text))
-	return text + "." + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
 // Identity returns the header for p on a flow, valid for a minute.
 func (a *Agent) Identity(p rampart.Principal, flow string) string {
-	return a.Sign(agent.Identified{
+	return a.Sign(Identified{
 		Principal: p,
 		Caller:    "spiffe://test.internal/gateway/gateway",
 		Flow:      flow,
@@ -104,10 +134,10 @@ func (a *Agent) Identity(p rampart.Principal, flow string) string {
 }
 
 // Events returns what the service put on record.
-func (a *Agent) Events() []agent.AuditRequest {
+func (a *Agent) Events() []Event {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append([]agent.AuditRequest(nil), a.events...)
+	return append([]Event(nil), a.events...)
 }
 
 // Messages returns what the service published.
@@ -128,6 +158,7 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("POST "+agent.PathDEK, a.dek)
 	mux.HandleFunc("POST "+agent.PathAudit, a.audit)
 	mux.HandleFunc("GET "+agent.PathSecret+"{name}", a.secret)
+	mux.HandleFunc("POST "+agent.PathSign+"{store}/{topic}", a.sign)
 	mux.HandleFunc("POST "+agent.PathPublish+"{store}/{topic}", a.publish)
 	mux.HandleFunc(agent.PathOut, func(w http.ResponseWriter, r *http.Request) {
 		if a.Out == nil {
@@ -140,7 +171,7 @@ func (a *Agent) handler() http.Handler {
 }
 
 func (a *Agent) check(w http.ResponseWriter, r *http.Request) {
-	var req agent.CheckRequest
+	var req CheckRequest
 	if !read(w, r, &req) {
 		return
 	}
@@ -163,7 +194,7 @@ func (a *Agent) dek(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) audit(w http.ResponseWriter, r *http.Request) {
-	var req agent.AuditRequest
+	var req Event
 	if !read(w, r, &req) {
 		return
 	}
@@ -182,9 +213,24 @@ func (a *Agent) secret(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(agent.SecretValue{Value: value, Version: 1})
 }
 
+// sign answers with the message itself: what a consumer would learn from the
+// signature is the subject.
+func (a *Agent) sign(w http.ResponseWriter, r *http.Request) {
+	id, ok := a.Identified(r.Header.Get(HeaderIdentity))
+	if !ok {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	m := Message{Store: r.PathValue("store"), Topic: r.PathValue("topic"), Subject: id.Principal.Subject}
+	if read(w, r, &m.Payload) {
+		w.Header().Set("Content-Type", "application/jose")
+		json.NewEncoder(w).Encode(m)
+	}
+}
+
 func (a *Agent) publish(w http.ResponseWriter, r *http.Request) {
-	m := Message{Store: r.PathValue("store"), Topic: r.PathValue("topic"), Authorization: r.Header.Get("Authorization")}
-	if !read(w, r, &m.Payload) {
+	var m Message
+	if !read(w, r, &m) {
 		return
 	}
 	status := http.StatusNoContent

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/sdk/db"
 	"github.com/rampart-security/rampart/sdk/sdktest"
@@ -30,9 +28,14 @@ var people = map[string]rampart.Principal{
 	"frank": {Subject: "user:frank", Organizations: []string{"globex"}, Roles: []string{"admin"}},
 }
 
-// policy is policy/orders.rego in Go, decided for the signed identity.
-func policy(req agent.CheckRequest) rampart.Decision {
-	who := identified(req.Identity)
+// policy is policy/orders.rego in Go, behind the sidecar's question for the
+// tenant, decided for the signed identity.
+func (w *world) policy(req sdktest.CheckRequest) rampart.Decision {
+	id, signed := w.agent.Identified(req.Identity)
+	who := id.Principal
+	if !signed || !slices.Contains(who.Organizations, req.Resource.Tenant) {
+		return rampart.Decision{}
+	}
 	owner, team := req.Resource.Attrs["owner"], req.Resource.Attrs["team_id"]
 	ok := owner == who.Subject
 	if req.Action == "orders:read" {
@@ -44,53 +47,40 @@ func policy(req agent.CheckRequest) rampart.Decision {
 	return rampart.Decision{}
 }
 
-func identified(header string) rampart.Principal {
-	content, err := base64.RawURLEncoding.DecodeString(strings.Split(header, ".")[1])
-	if err != nil {
-		panic(err)
-	}
-	var id agent.Identified
-	if err := json.Unmarshal(content, &id); err != nil {
-		panic(err)
-	}
-	return id.Principal
-}
-
 type world struct {
 	agent *sdktest.Agent
 	store *db.DB
 	api   http.Handler
 }
 
-func start(t *testing.T) world {
+func start(t *testing.T) *world {
 	t.Helper()
-	a := &sdktest.Agent{Check: policy, Info: agent.ServiceInfo{
+	w := &world{}
+	w.agent = &sdktest.Agent{Check: w.policy, Info: sdktest.Info{
 		Name:   "orders",
-		Stores: map[string]agent.StoreInfo{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
+		Stores: map[string]sdktest.Store{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
 	}}
-	sdktest.Start(t, a)
+	sdktest.Start(t, w.agent)
 	svc, err := sdk.Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := db.Open(t.Context(), svc, "orders_db")
-	if err != nil {
+	if w.store, err = db.Open(t.Context(), svc, "orders_db"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
-	h, err := newService(t.Context(), svc, store, slog.New(slog.DiscardHandler))
-	if err != nil {
+	t.Cleanup(func() { w.store.Close() })
+	if w.api, err = newService(t.Context(), svc, w.store, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	return world{a, store, h}
+	return w
 }
 
 // as makes a request as one of people; answers are decoded into out.
-func (w world) as(t *testing.T, who, method, target, body string, out any) int {
+func (w *world) as(t *testing.T, who, method, target, body string, out any) int {
 	t.Helper()
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set(agent.HeaderIdentity, w.agent.Identity(people[who], "10"))
+	r.Header.Set(sdktest.HeaderIdentity, w.agent.Identity(people[who], "10"))
 	rec := httptest.NewRecorder()
 	w.api.ServeHTTP(rec, r)
 	if out != nil && rec.Code/100 == 2 {

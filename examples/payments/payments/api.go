@@ -10,7 +10,6 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/sdk/authz"
-	"github.com/rampart-security/rampart/sdk/client"
 	"github.com/rampart-security/rampart/sdk/rest"
 	"github.com/rampart-security/rampart/sdk/sanitize"
 )
@@ -128,15 +127,18 @@ func (s *service) mismatch(ctx context.Context, in request, price int64) error {
 // key asks again, and the processor charges one payment id once.
 func (s *service) charge(ctx context.Context, p payment) (payment, error) {
 	ctx = context.WithoutCancel(ctx) // a caller who leaves does not stop money half way
-	err := s.cards.charge(ctx, p)
+	signed, err := s.outbox.sign(ctx, p)
+	if err != nil {
+		return payment{}, err
+	}
+	err = s.cards.charge(ctx, p)
 	if rampart.KindOf(err) == rampart.Invalid {
-		return s.ledger.settle(ctx, p, failed, "")
+		return s.ledger.settle(ctx, p, failed, nil)
 	}
 	if err != nil {
 		return payment{}, err
 	}
-	p, err = s.ledger.settle(ctx, p, completed, client.Authorization(ctx))
-	if err != nil {
+	if p, err = s.ledger.settle(ctx, p, completed, signed); err != nil {
 		return payment{}, err
 	}
 	s.outbox.kick()

@@ -89,10 +89,10 @@ func withinDailyLimit(ctx context.Context, tx *sql.Tx, p payment) error {
 }
 
 // settle ends a pending payment. What was charged is on record with the audit
-// log before the commit, and its message is in the outbox with it: a crash at
-// any point loses neither. The row stays pending until a retry when the audit
-// log cannot be reached.
-func (l *ledger) settle(ctx context.Context, p payment, status, token string) (payment, error) {
+// log before the commit, and its message, nil for none, is in the outbox with
+// it: a crash at any point loses neither. The row stays pending until a retry
+// when the audit log cannot be reached.
+func (l *ledger) settle(ctx context.Context, p payment, status string, signed []byte) (payment, error) {
 	p.Status = status
 	err := l.db.Update(ctx, func(tx *sql.Tx) error {
 		mac, err := l.keys.RowMAC(ctx, item, p.Tenant, p.integrity()...)
@@ -109,8 +109,8 @@ func (l *ledger) settle(ctx context.Context, p payment, status, token string) (p
 		if err := l.record(ctx, tx, p); err != nil {
 			return err
 		}
-		if status == completed {
-			if err := l.outbox.add(ctx, tx, p, token); err != nil {
+		if signed != nil {
+			if err := l.outbox.add(ctx, tx, p.ID, signed); err != nil {
 				return err
 			}
 		}

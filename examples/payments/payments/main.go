@@ -63,7 +63,7 @@ type service struct {
 func newService(ctx context.Context, svc *sdk.Service, store *db.DB, log *slog.Logger) (*service, error) {
 	keys := pii.New(svc)
 	out := client.New(svc)
-	o := &outbox{db: store, keys: keys, out: out, log: log, wake: make(chan struct{}, 1)}
+	o := &outbox{db: store, out: out, log: log, wake: make(chan struct{}, 1)}
 	l := &ledger{svc: svc, db: store, keys: keys, outbox: o}
 	if err := l.prepare(ctx); err != nil {
 		return nil, err

@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
+	"errors"
 	"log/slog"
 	"time"
 
-	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/sdk/client"
 	"github.com/rampart-security/rampart/sdk/db"
-	"github.com/rampart-security/rampart/sdk/pii"
 )
 
 const (
@@ -31,31 +29,23 @@ type message struct {
 // outbox keeps messages from the commit of a payment until the queue has them.
 type outbox struct {
 	db   *db.DB
-	keys *pii.Keys
 	out  *client.Client
 	log  *slog.Logger
 	wake chan struct{} // one pending wake-up
 }
 
-// add puts p's message into the outbox, in the transaction that completes p.
-// The payer's token goes with it, encrypted: by it the sidecar signs for whom
-// this service acts. It lives for two minutes.
-func (o *outbox) add(ctx context.Context, tx *sql.Tx, p payment, token string) error {
-	payload, err := json.Marshal(message{p.ID, p.OrderID, p.Amount, p.Currency, p.Owner})
-	if err != nil {
-		return err
-	}
-	sealed, err := o.keys.Seal(ctx, tokenCell(p.Tenant, p.ID), []byte(token))
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO outbox (payment_id, tenant, payload, token, created) VALUES ($1, $2, $3, $4, $5)`,
-		p.ID, p.Tenant, string(payload), sealed, time.Now().UnixMilli())
-	return err
+// sign returns p's message, signed by the sidecar with the payer as the one for
+// whom this service acts. That is known while the payer's request is served, and
+// not to a later process that finds the message in the outbox.
+func (o *outbox) sign(ctx context.Context, p payment) ([]byte, error) {
+	return o.out.Sign(ctx, queue, topic, message{p.ID, p.OrderID, p.Amount, p.Currency, p.Owner})
 }
 
-func tokenCell(tenant, id string) pii.Cell {
-	return pii.Cell{Item: item, Tenant: tenant, Table: "outbox", Column: "token", Row: id}
+// add puts a signed message into the outbox, in the transaction that completes
+// the payment.
+func (o *outbox) add(ctx context.Context, tx *sql.Tx, id string, signed []byte) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO outbox (payment_id, signed, created) VALUES ($1, $2, $3)`, id, signed, time.Now().UnixMilli())
+	return err
 }
 
 // kick makes run look at once.
@@ -96,47 +86,26 @@ func (o *outbox) drain(ctx context.Context) error {
 
 // waiting is one row of the outbox.
 type waiting struct {
-	id, tenant, payload string
-	token               []byte
+	id     string
+	signed []byte
 }
 
 func (o *outbox) oldest(ctx context.Context) (*waiting, error) {
-	var found *waiting
+	var w waiting
 	err := o.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT payment_id, tenant, payload, token FROM outbox ORDER BY created, payment_id LIMIT 1`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			found = new(waiting)
-			if err := rows.Scan(&found.id, &found.tenant, &found.payload, &found.token); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
+		return tx.QueryRowContext(ctx, `SELECT payment_id, signed FROM outbox ORDER BY created, payment_id LIMIT 1`).Scan(&w.id, &w.signed)
 	})
-	return found, err
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return &w, err
 }
 
 // send publishes one message and takes it out. A crash in between sends it
-// twice: consumers know a payment by its id.
-//
-// A token that is no longer good is left away: the message then says that the
-// service acts for itself, which the consumer's recipient guard sends to the
-// dead letter, where a person decides. It is not lost.
+// twice, which consumers do not notice. A message that waited longer than the
+// consumer's replay_window ends in the dead letter: a person decides.
 func (o *outbox) send(ctx context.Context, w waiting) error {
-	token, err := o.keys.Open(ctx, tokenCell(w.tenant, w.id), w.token)
-	if err != nil {
-		return err
-	}
-	payload := json.RawMessage(w.payload)
-	err = o.out.Publish(client.WithAuthorization(ctx, string(token)), queue, topic, payload)
-	if rampart.KindOf(err) == rampart.Unauthenticated {
-		o.log.LogAttrs(ctx, slog.LevelWarn, "the payer's token ended before the message was sent", slog.String("payment", w.id))
-		err = o.out.Publish(ctx, queue, topic, payload)
-	}
-	if err != nil {
+	if err := o.out.PublishSigned(ctx, queue, topic, w.signed); err != nil {
 		return err
 	}
 	return o.db.Update(ctx, func(tx *sql.Tx) error {

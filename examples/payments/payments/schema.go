@@ -66,10 +66,8 @@ CREATE TABLE payment_audit (
 	checksum   {blob} NOT NULL
 );
 CREATE TABLE outbox (
-	payment_id TEXT   PRIMARY KEY,
-	tenant     TEXT   NOT NULL,
-	payload    TEXT   NOT NULL,
-	token      {blob} NOT NULL,
+	payment_id TEXT   PRIMARY KEY REFERENCES payments (id),
+	signed     {blob} NOT NULL,
 	created    BIGINT NOT NULL
 );`
 
