@@ -1,0 +1,42 @@
+# Two commands matter: make up, make test. The rest is for developers.
+SHELL := /bin/bash
+GO    ?= go
+FILE  ?= examples/payments/rampart.yaml
+STATE ?= .rampart
+
+.PHONY: up test check verify falsify bench fuzz chaos tools clean
+
+up: ## run the payment system, defended, on https://localhost:8443
+	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
+	@$(GO) build -v -o bin/rampart ./cmd/rampart
+	@$(GO) build -v -o /dev/null ./examples/payments/... 2>&1 | sed 's/^/  /' || true
+	@bin/rampart up -f $(FILE) --state $(STATE)
+
+test: tools check ## everything that must be green, with what it needs installed first
+	test/run.sh
+
+check: ## gofmt, vet, architecture
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) test .
+
+tools: ## install what the tests need; does nothing the second time
+	@test/install.sh
+
+verify: ## attack the running system
+	bin/rampart verify -f $(FILE) --state $(STATE)
+
+falsify: ## switch each control off in a throw-away copy and demand that its probes notice
+	bin/rampart verify --falsify -f $(FILE)
+
+bench: ## every stage, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./... | grep -v '^ok\|no test files'
+
+fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
+	test/fuzz.sh $${FUZZTIME:-60s}
+
+chaos: ## kill -9 of every plane under load, ROUNDS rounds (default 10)
+	test/chaos.sh $${ROUNDS:-10}
+
+clean: ## remove what was built, and the state folder with its keys and data
+	rm -rf bin $(STATE) test/browser/node_modules

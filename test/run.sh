@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs every test and prints what was tested. CI calls it through `make test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export RAMPART_PEERS="${RAMPART_PEERS:-${CI:+required}}"
+
+echo "== units, policies, parsers on their seeds, command line"
+go test ./...
+
+echo "== race detector on what is shared between goroutines"
+go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./tls/... ./data/...
+
+echo "== the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify"
+go test -count=1 -timeout 30m -v -tags system ./test/system | grep -v '^=== '
