@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/sdk/db"
 	"github.com/rampart-security/rampart/sdk/sdktest"
@@ -20,31 +23,33 @@ import (
 
 // people are the demo's users.
 var people = map[string]rampart.Principal{
-	"alice": {Subject: "user:alice", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"},
-	"bob":   {Subject: "user:bob", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "blue"},
-	"carol": {Subject: "user:carol", Organizations: []string{"acme"}, Roles: []string{"manager"}, Team: "red"},
-	"dave":  {Subject: "user:dave", Organizations: []string{"acme", "globex"}, Roles: []string{"admin"}},
-	"erin":  {Subject: "user:erin", Organizations: []string{"globex"}, Roles: []string{"customer"}, Team: "green"},
-	"frank": {Subject: "user:frank", Organizations: []string{"globex"}, Roles: []string{"admin"}},
+	"alice": {Kind: rampart.KindHuman, Subject: "user:alice", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"},
+	"bob":   {Kind: rampart.KindHuman, Subject: "user:bob", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "blue"},
+	"carol": {Kind: rampart.KindHuman, Subject: "user:carol", Organizations: []string{"acme"}, Roles: []string{"manager"}, Team: "red"},
+	"dave":  {Kind: rampart.KindHuman, Subject: "user:dave", Organizations: []string{"acme", "globex"}, Roles: []string{"admin"}},
+	"erin":  {Kind: rampart.KindHuman, Subject: "user:erin", Organizations: []string{"globex"}, Roles: []string{"customer"}, Team: "green"},
+	"frank": {Kind: rampart.KindHuman, Subject: "user:frank", Organizations: []string{"globex"}, Roles: []string{"admin"}},
 }
 
-// policy is policy/orders.rego in Go, behind the sidecar's question for the
-// tenant, decided for the signed identity.
-func (w *world) policy(req sdktest.CheckRequest) rampart.Decision {
-	id, signed := w.agent.Identified(req.Identity)
-	who := id.Principal
-	if !signed || !slices.Contains(who.Organizations, req.Resource.Tenant) {
-		return rampart.Decision{}
+// policies returns the decision of policy/orders.rego for the signed identity,
+// behind the sidecar's question for the organization.
+func policies(t *testing.T, a *sdktest.Agent) func(sdktest.CheckRequest) rampart.Decision {
+	t.Helper()
+	text, err := os.ReadFile("../policy/orders.rego")
+	if err != nil {
+		t.Fatal(err)
 	}
-	owner, team := req.Resource.Attrs["owner"], req.Resource.Attrs["team_id"]
-	ok := owner == who.Subject
-	if req.Action == "orders:read" {
-		ok = ok || who.HasRole("manager") && team == who.Team || who.HasRole("admin")
+	d, err := pdp.New(pdp.Options{Policies: map[string][]byte{"orders.rego": text}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if ok {
-		return rampart.Decision{Effect: rampart.Allow}
+	return func(req sdktest.CheckRequest) rampart.Decision {
+		id, signed := a.Identified(req.Identity)
+		if !signed || !slices.Contains(id.Principal.Organizations, req.Resource.Tenant) {
+			return rampart.Decision{}
+		}
+		return d.Decide(t.Context(), authz.Request{Layer: rampart.LayerDomain, Principal: id.Principal, Action: req.Action, Resource: req.Resource})
 	}
-	return rampart.Decision{}
 }
 
 type world struct {
@@ -56,10 +61,11 @@ type world struct {
 func start(t *testing.T) *world {
 	t.Helper()
 	w := &world{}
-	w.agent = &sdktest.Agent{Check: w.policy, Info: sdktest.Info{
+	w.agent = &sdktest.Agent{Info: sdktest.Info{
 		Name:   "orders",
 		Stores: map[string]sdktest.Store{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
 	}}
+	w.agent.Check = policies(t, w.agent)
 	sdktest.Start(t, w.agent)
 	svc, err := sdk.Connect(t.Context())
 	if err != nil {

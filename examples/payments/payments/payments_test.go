@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/sdk/db"
 	"github.com/rampart-security/rampart/sdk/sdktest"
@@ -31,8 +33,9 @@ const (
 )
 
 var (
-	alice = rampart.Principal{Subject: "user:alice", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"}
-	bob   = rampart.Principal{Subject: "user:bob", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "blue"}
+	alice = rampart.Principal{Kind: rampart.KindHuman, Subject: "user:alice", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"}
+	carol = rampart.Principal{Kind: rampart.KindHuman, Subject: "user:carol", Organizations: []string{"acme"}, Roles: []string{"manager"}, Team: "red", ManagedTeams: []string{"red"}}
+	bob   = rampart.Principal{Kind: rampart.KindHuman, Subject: "user:bob", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "blue"}
 )
 
 // world is the payment service between a sidecar, an order service and a
@@ -60,9 +63,9 @@ func start(t *testing.T, off ...string) *world {
 				Kind: "sqlite", Path: filepath.Join(t.TempDir(), "payments.db"), Pool: 8, AuditTable: "payment_audit",
 			}},
 		},
-		Check: policy,
-		Out:   http.HandlerFunc(w.out),
+		Out: http.HandlerFunc(w.out),
 	}
+	w.agent.Check = policies(t, w.agent)
 	sdktest.Start(t, w.agent)
 	var err error
 	if w.svc, err = sdk.Connect(t.Context()); err != nil {
@@ -85,12 +88,24 @@ func (w *world) restart(t *testing.T) {
 	}
 }
 
-// policy is policy/payments.cedar's rule for owners.
-func policy(req sdktest.CheckRequest) rampart.Decision {
-	if req.Resource.Attrs["owner"] == "user:alice" {
-		return rampart.Decision{Effect: rampart.Allow}
+// policies returns the decision of policy/payments.cedar for the signed identity.
+func policies(t *testing.T, a *sdktest.Agent) func(sdktest.CheckRequest) rampart.Decision {
+	t.Helper()
+	text, err := os.ReadFile("../policy/payments.cedar")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return rampart.Decision{}
+	d, err := pdp.New(pdp.Options{Policies: map[string][]byte{"payments.cedar": text}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(req sdktest.CheckRequest) rampart.Decision {
+		id, signed := a.Identified(req.Identity)
+		if !signed {
+			return rampart.Decision{}
+		}
+		return d.Decide(context.Background(), authz.Request{Layer: rampart.LayerDomain, Principal: id.Principal, Action: req.Action, Resource: req.Resource})
+	}
 }
 
 // out is what the sidecar reaches: the order service and the processor.
@@ -225,9 +240,10 @@ func TestAPaymentIsBookedAuditedAndTold(t *testing.T) {
 	if _, body := w.as(t, bob, "GET", "/payments?order_id="+order, "", ""); strings.TrimSpace(body) != "[]" {
 		t.Errorf("bob sees %s", body)
 	}
-	w.agent.Check = nil // no policy permits
-	if status, _ := w.as(t, bob, "GET", "/payments/"+got.ID, "", ""); status != 403 {
-		t.Errorf("bob reads the payment by its id: %d", status)
+	for status, who := range map[int]rampart.Principal{403: bob, 200: carol} {
+		if got, body := w.as(t, who, "GET", "/payments/"+got.ID, "", ""); got != status {
+			t.Errorf("%s reads the payment: %d, want %d: %s", who.Subject, got, status, body)
+		}
 	}
 }
 
@@ -455,7 +471,7 @@ func TestTheOutboxSurvivesACrash(t *testing.T) {
 
 func TestDailyLimit(t *testing.T) {
 	w := start(t)
-	ctx := context.Background()
+	ctx := t.Context()
 	p := payment{ID: "pay_1", OrderID: order, Tenant: "acme", Owner: "user:alice", Amount: dailyLimit - 2579, Currency: "EUR", Status: pending, Email: "a@b", CardRef: "tok_x"}
 	p.Created = p.Created.AddDate(2025, 0, 0)
 	if _, err := w.ledger.reserve(ctx, p); err != nil {

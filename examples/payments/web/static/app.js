@@ -46,6 +46,12 @@ function element(tag, className, text) {
   return e;
 }
 
+// plain undoes the escapes of text that the server keeps safe for HTML. It is
+// shown as text again.
+function plain(text) {
+  return new DOMParser().parseFromString(text, "text/html").body.textContent;
+}
+
 const say = (text) => { $("message").textContent = text; };
 
 // during disables a button as long as work runs, and tells what went wrong.
@@ -141,7 +147,7 @@ async function showReceipt() {
   const p = await call("GET", `/payments/${encodeURIComponent(id)}`);
   const rows = {
     Amount: money(p.amount, p.currency), Status: p.status, Paid: date(p.created),
-    "E-mail": p.email, Note: p.description || "–", Payment: p.id, Order: p.order_id,
+    "E-mail": p.email, Note: plain(p.description) || "–", Payment: p.id, Order: p.order_id,
   };
   const cells = Object.entries(rows).flatMap(([k, v]) => [element("dt", "", k), element("dd", "", v)]);
   $("receipt").replaceChildren(...cells);
