@@ -185,32 +185,33 @@ func (m Model) filter(keep func(Row) bool) []Row {
 // spec.Problems with lines and nearest ids. An error of another type is a
 // defect of the embedded rules.
 func Analyze(sys *spec.System, ev Evidence) (Model, error) {
-	controls, err := policies.Controls()
-	if err != nil {
-		return Model{}, err
-	}
-	known := map[string]bool{}
-	for _, c := range controls {
-		known[c.ID] = true
-	}
-	files, err := policies.Stride()
-	if err != nil {
-		return Model{}, err
-	}
-	set, err := loadRules(files, known)
+	set, err := embeddedRules()
 	if err != nil {
 		return Model{}, fmt.Errorf("threat: %w", err)
 	}
-	return set.analyze(sys, ev, controls)
+	return set.analyze(sys, ev)
 }
 
-func (set *ruleSet) analyze(sys *spec.System, ev Evidence, controls []policies.Control) (Model, error) {
+// embeddedRules loads what policies brings along.
+func embeddedRules() (*ruleSet, error) {
+	controls, err := policies.Controls()
+	if err != nil {
+		return nil, err
+	}
+	files, err := policies.Stride()
+	if err != nil {
+		return nil, err
+	}
+	return loadRules(files, controls)
+}
+
+func (set *ruleSet) analyze(sys *spec.System, ev Evidence) (Model, error) {
 	g := newGraph(sys)
 	j := &judge{cover: newCoverage(sys, g), evidence: ev.of(sys), probes: map[string][]string{}}
-	for _, c := range controls {
+	for _, c := range set.controls {
 		j.probes[c.ID] = c.Probes
 	}
-	m := Model{System: sys.Info.Name, Digest: sys.Bundle().Digest, Time: j.evidence.now, Flows: g.flows, Rules: map[string]Doc{}, Controls: controls}
+	m := Model{System: sys.Info.Name, Digest: sys.Bundle().Digest, Time: j.evidence.now, Flows: g.flows, Rules: map[string]Doc{}, Controls: set.controls}
 	byKind := map[Element][]*Rule{}
 	for _, r := range set.rules {
 		m.Rules[r.ID] = Doc{r.Why, r.Abuse, r.Fix, r.Refs}

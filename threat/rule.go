@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rampart-security/rampart/policies"
 )
 
 // Stride is one letter of STRIDE.
@@ -126,12 +128,13 @@ var ruleID = regexp.MustCompile(`^RT-([STRIDE])(-[A-Z0-9]+)+$`)
 
 // ruleSet is every rule, compiled, in the order of letters and ids.
 type ruleSet struct {
-	rules []*Rule
+	rules    []*Rule
+	controls []policies.Control
 }
 
-// loadRules reads every *.yaml of fsys, one rule a file. controls are the ids
+// loadRules reads every *.yaml of fsys, one rule a file. controls are those
 // that rules may name. All errors are returned, joined, each with its file.
-func loadRules(fsys fs.FS, controls map[string]bool) (*ruleSet, error) {
+func loadRules(fsys fs.FS, controls []policies.Control) (*ruleSet, error) {
 	names, err := fs.Glob(fsys, "*.yaml")
 	if err != nil {
 		return nil, err
@@ -140,7 +143,11 @@ func loadRules(fsys fs.FS, controls map[string]bool) (*ruleSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := &ruleSet{}
+	known := map[string]bool{}
+	for _, c := range controls {
+		known[c.ID] = true
+	}
+	set := &ruleSet{controls: controls}
 	files := map[string]string{}
 	var errs []error
 	for _, name := range names {
@@ -150,7 +157,7 @@ func loadRules(fsys fs.FS, controls map[string]bool) (*ruleSet, error) {
 		}
 		r, err := parseRule(name, text)
 		if err == nil {
-			err = errors.Join(r.check(controls), r.compile(envs))
+			err = errors.Join(r.check(known), r.compile(envs))
 		}
 		if err == nil && files[r.ID] != "" {
 			err = fmt.Errorf("%s: rule %s is also in %s", name, r.ID, files[r.ID])

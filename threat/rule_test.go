@@ -8,7 +8,6 @@ import (
 	"testing/fstest"
 
 	"github.com/rampart-security/rampart/policies"
-	"github.com/rampart-security/rampart/spec"
 )
 
 const goodRule = `id: RT-T-SAMPLE
@@ -22,13 +21,13 @@ abuse: b
 fix: c
 `
 
-func known(t testing.TB) map[string]bool {
+func known(t testing.TB) []policies.Control {
 	t.Helper()
-	out := map[string]bool{}
-	for _, id := range spec.KnownControls() {
-		out[id] = true
+	list, err := policies.Controls()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out
+	return list
 }
 
 // Every defect of a rule is an error when it is loaded, with file and column
@@ -98,7 +97,7 @@ flows:
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := set.analyze(sys, Evidence{}, nil)
+	m, err := set.analyze(sys, Evidence{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,12 +118,12 @@ func TestUnknownLikelihood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := set.analyze(load(t, "payments"), Evidence{}, nil)
+	m, err := set.analyze(load(t, "payments"), Evidence{})
 	if err == nil || m.System != "" {
 		t.Fatalf("names of rules that are not loaded were accepted: %v", err)
 	}
 	sys := load(t, "tenlines")
-	if m, err = set.analyze(sys, Evidence{}, nil); err != nil {
+	if m, err = set.analyze(sys, Evidence{}); err != nil {
 		t.Fatal(err)
 	}
 	if r, _ := m.Row("RT-T-SAMPLE@flow-users>gateway"); r.State != Inconclusive {
@@ -157,7 +156,7 @@ func FuzzRule(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := set.analyze(sys, Evidence{}, nil); err != nil {
+		if _, err := set.analyze(sys, Evidence{}); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,9 +47,16 @@ func parse(t testing.TB, text string, files map[string][]byte) *spec.System {
 	return sys
 }
 
+// embedded compiles the shipped rules once for all tests.
+var embedded = sync.OnceValues(embeddedRules)
+
 func analyze(t testing.TB, sys *spec.System, ev Evidence) Model {
 	t.Helper()
-	m, err := Analyze(sys, ev)
+	set, err := embedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := set.analyze(sys, ev)
 	if err != nil {
 		t.Fatal(err)
 	}

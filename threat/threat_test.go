@@ -2,6 +2,7 @@ package threat
 
 import (
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -304,6 +305,24 @@ func TestNamesOfNothing(t *testing.T) {
 rampart.yaml:76:1: threats.PAY-3.is: "RT-S-REPLAI@flow-2" is no threat of this system; did you mean "RT-S-REPLAY@flow-2"?`
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The lines are those of the text.
+func TestNamesOfNothingHaveLines(t *testing.T) {
+	text, err := os.ReadFile("testdata/tenlines.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys := parse(t, string(text)+`threats:
+  SHOP-1: { is: RT-T-CSRF@flow-users>gateway }
+  SHOP-2: { is: RT-T-QUEUE@flow-users>gateway }
+accept:
+  - { threat: RT-S-SESION@flow-users>gateway, owner: alice, reason: none, until: 2030-01-01 }
+`, small["tenlines"])
+	_, err = Analyze(sys, Evidence{})
+	if err == nil || !strings.Contains(err.Error(), "rampart.yaml:11:1: threats.SHOP-2.is") || !strings.Contains(err.Error(), `rampart.yaml:13:1: accept[0].threat: "RT-S-SESION@flow-users>gateway" is no threat of this system; did you mean "RT-S-SESSION@flow-users>gateway"?`) {
+		t.Errorf("got %v", err)
 	}
 }
 
