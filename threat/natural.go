@@ -34,36 +34,3 @@ func digits(s string) string {
 	}
 	return s
 }
-
-// nearest returns the candidate with the smallest edit distance to s, "" when
-// there is none.
-func nearest(s string, candidates []string) string {
-	best, dist := "", -1
-	for _, c := range candidates {
-		if d := distance(s, c); dist < 0 || d < dist {
-			best, dist = c, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
