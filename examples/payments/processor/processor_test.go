@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stripe/stripe-go/v85"
 )
 
 // The stand-in answers a verified TLS client with a test key, and nobody else.
@@ -69,6 +72,7 @@ func TestProcessor(t *testing.T) {
 			t.Errorf("the answer repeats the key: %s", body)
 		}
 	}
+	stripeClient(t, client(host, roots), "https://"+ln.Addr().String())
 	if _, _, err := pay(client("other.example", roots), "Bearer sk_test_x"); err == nil {
 		t.Error("another name was accepted")
 	}
@@ -89,5 +93,30 @@ func TestWriteFileReplacesWhole(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(name), "*")); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// stripeClient charges as the payment service does, with Stripe's own client.
+func stripeClient(t *testing.T, c *http.Client, url string) {
+	t.Helper()
+	backends := stripe.NewBackendsWithConfig(&stripe.BackendConfig{
+		HTTPClient: c, URL: stripe.String(url), MaxNetworkRetries: stripe.Int64(0), LeveledLogger: &stripe.LeveledLogger{Level: stripe.LevelNull},
+	})
+	sc := stripe.NewClient("sk_test_canary", stripe.WithBackends(backends))
+	params := func(card string) *stripe.PaymentIntentCreateParams {
+		p := &stripe.PaymentIntentCreateParams{
+			Amount: stripe.Int64(2580), Currency: stripe.String("eur"), PaymentMethod: stripe.String(card), Confirm: stripe.Bool(true),
+			AutomaticPaymentMethods: &stripe.PaymentIntentCreateAutomaticPaymentMethodsParams{Enabled: stripe.Bool(true), AllowRedirects: stripe.String("never")},
+		}
+		p.AddMetadata("payment", "pay_1")
+		return p
+	}
+	intent, err := sc.V1PaymentIntents.Create(t.Context(), params("tok_visa"))
+	if err != nil || intent.Status != stripe.PaymentIntentStatusSucceeded || intent.Amount != 2580 {
+		t.Errorf("charged %+v: %v", intent, err)
+	}
+	_, err = sc.V1PaymentIntents.Create(t.Context(), params(declined))
+	if e, ok := errors.AsType[*stripe.Error](err); !ok || e.Type != stripe.ErrorTypeCard {
+		t.Errorf("a refused card: %v", err)
 	}
 }

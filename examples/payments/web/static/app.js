@@ -12,7 +12,7 @@ async function call(method, path, body, headers = {}) {
   }
   const answer = await fetch(path, init);
   if (answer.status === 401) {
-    location.assign("/login");
+    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     throw new Error("Please log in.");
   }
   const text = await answer.text();
@@ -72,11 +72,6 @@ async function showWho() {
   const name = session.subject.replace(/^user:/, "");
   $("who").textContent = session.roles && session.roles.length ? `${name} · ${session.roles.join(", ")}` : name;
   return session;
-}
-
-async function logOut() {
-  await call("POST", "/logout");
-  location.assign("/login");
 }
 
 async function showOrders(subject) {
@@ -171,7 +166,6 @@ async function shopPage(subject) {
 }
 
 async function main() {
-  $("logout").addEventListener("click", () => during($("logout"), say, logOut));
   const session = await showWho();
   await ($("receipt") ? showReceipt() : shopPage(session.subject));
 }
