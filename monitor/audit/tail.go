@@ -16,8 +16,8 @@ const (
 	slack = time.Minute            // by which records of one plane may be out of order
 )
 
-// TailOptions says what Tail hands out. The zero value means every event that
-// is there now.
+// TailOptions says what Tail hands out. The zero value means every event up to
+// the moment at which Tail has caught up with the writers.
 type TailOptions struct {
 	Follow bool             // go on with events to come, until ctx is done
 	Since  time.Time        // events before it are left out

@@ -162,8 +162,12 @@ func (v *verifier) file(name string) error {
 		return err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	lines := newLineReader(f)
-	for {
+	for lines.next < info.Size() { // what comes meanwhile could go on forever
 		r, err := readWhole(f, lines)
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -181,6 +185,7 @@ func (v *verifier) file(name string) error {
 		v.problem(p)
 		v.skip(r)
 	}
+	return nil
 }
 
 // readWhole reads a record and, when the last line is not whole, gives a

@@ -143,26 +143,29 @@ func TestVerifyGoesOn(t *testing.T) {
 func TestVerifyWhileRunning(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{MaxSegment: 256 << 10})
-	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		for ctx.Err() == nil {
-			e := login(0)
-			e.Class, e.Detail = ClassAuthzAllow, map[string]string{"x": strings.Repeat("x", 2000)}
-			if err := l.Record(context.Background(), e); err != nil {
+		defer close(done)
+		e := login(0)
+		e.Class, e.Detail = ClassAuthzAllow, map[string]string{"x": strings.Repeat("x", 2000)}
+		for range 1000 {
+			if err := l.Record(t.Context(), e); err != nil {
 				done <- err
 			}
 		}
-		close(done)
 	}()
-	for range 20 {
+	for running := true; running; {
+		select {
+		case err := <-done:
+			must(t, err)
+			running = false
+		default:
+		}
 		seq, hash := l.Head()
 		if rep := verify(t, dir, map[string]Head{plane: {seq, hash}}); !rep.OK() {
-			t.Error(rep.Problems)
+			t.Fatal(rep.Problems)
 		}
 	}
-	cancel()
-	must(t, <-done)
 }
 
 func TestTailMergesPlanesByTime(t *testing.T) {
