@@ -363,7 +363,7 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := Open(t.Context(), keys, cell, data)
 		if err == nil {
-			if !bytes.Equal(data, sealed) {
+			if string(got) != "value" || len(data) != Overhead+len(got) { // each fuzzing process seals its own seed
 				t.Errorf("%x opened as %q", data, got)
 			}
 			return
