@@ -1,0 +1,123 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rampart-security/rampart/internal/statedir"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/store/sqlite"
+)
+
+func auditCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "audit", Short: "Read and verify the audit log"}
+	cmd.AddCommand(auditTailCmd(), auditVerifyCmd())
+	return cmd
+}
+
+func auditTailCmd() *cobra.Command {
+	var stateDir string
+	var follow, asJSON bool
+	var since time.Duration
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Print events of all planes in order of time",
+		Example: `  rampart audit tail                 # the last ten minutes, then what happens
+  rampart audit tail --since 24h --follow=false --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			state, err := statedir.Open(stateDir, statedir.Options{})
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			opt := audit.TailOptions{Follow: follow, Since: time.Now().Add(-since)}
+			return audit.Tail(cmd.Context(), state.Path("audit"), opt, func(e audit.Event, _ audit.Pos) error {
+				return printEvent(cmd.OutOrStdout(), e, asJSON)
+			})
+		},
+	}
+	stateFlag(cmd, &stateDir)
+	fl := cmd.Flags()
+	fl.BoolVar(&follow, "follow", true, "go on with what happens")
+	fl.BoolVar(&asJSON, "json", false, "one JSON object per event")
+	fl.DurationVar(&since, "since", 10*time.Minute, "how far back to start")
+	return cmd
+}
+
+func printEvent(w io.Writer, e audit.Event, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(e)
+	}
+	why := e.Control
+	if len(e.Policies) > 0 {
+		why += " " + e.Policies[0].String()
+	}
+	if reason := e.Detail["reason"]; reason != "" {
+		why += " (" + reason + ")"
+	}
+	_, err := fmt.Fprintf(w, "%s  %-8s %-22s %-34s %-26s %s\n", e.Time.Local().Format("15:04:05.000"), e.Outcome, e.Plane, e.Action, e.Subject, why)
+	return err
+}
+
+func auditVerifyCmd() *cobra.Command {
+	var stateDir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Check every record's hash, the chain, and that no log was cut",
+		Long:  "verify reads the logs alone. One changed byte is named with its file, line and offset. Exit code 1 when a log was edited.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			state, err := statedir.Open(stateDir, statedir.Options{})
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			heads, err := reportedHeads(cmd, state)
+			if err != nil {
+				return err
+			}
+			report, err := audit.VerifyDir(state.Path("audit"), heads)
+			if asJSON {
+				json.NewEncoder(cmd.OutOrStdout()).Encode(report)
+			} else {
+				for _, p := range report.Planes {
+					fmt.Fprintf(cmd.OutOrStdout(), "%-24s %6d records in %d files, head %d %.12s, compared with the reported head: %v\n", p.Plane, p.Records, p.Files, p.Seq, p.Hash, p.Anchor)
+				}
+			}
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
+			fmt.Fprintln(cmd.ErrOrStderr(), "ok: every record is as it was written")
+			return nil
+		},
+	}
+	stateFlag(cmd, &stateDir)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	return cmd
+}
+
+// reportedHeads reads what the planes told the control plane of their logs, so
+// that a log cut off at its end is noticed. A folder without a database has
+// none.
+func reportedHeads(cmd *cobra.Command, state *statedir.Dir) (map[string]audit.Head, error) {
+	file := state.Path("control.db")
+	if _, err := os.Stat(file); err != nil {
+		return nil, nil
+	}
+	db, err := sqlite.Open(cmd.Context(), file)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	heads, err := db.Heads(cmd.Context())
+	out := map[string]audit.Head{}
+	for _, h := range heads {
+		out[h.Plane] = audit.Head{Seq: h.Seq, Hash: h.Hash}
+	}
+	return out, err
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rampart-security/rampart/control"
+	"github.com/rampart-security/rampart/internal/statedir"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store/sqlite"
+)
+
+func controlCmd() *cobra.Command {
+	var file, stateDir, listen, issuer string
+	var ttl time.Duration
+	var tied bool
+	cmd := &cobra.Command{
+		Use:   "control",
+		Short: "Run the control plane",
+		Long:  "control holds every long-term key: identity, token service, CA, secrets. It never faces the internet.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if tied {
+				ctx = lifeline(ctx)
+			}
+			return runControl(ctx, file, stateDir, control.Options{Listen: listen, Issuer: issuer, SVIDTTL: ttl})
+		},
+	}
+	fileFlag(cmd, &file)
+	stateFlag(cmd, &stateDir)
+	fl := cmd.Flags()
+	fl.StringVar(&listen, "listen", "127.0.0.1:8444", "address for planes, mutual TLS")
+	fl.StringVar(&issuer, "issuer", "https://localhost:8443/", "public URL of the edge")
+	fl.DurationVar(&ttl, "svid-ttl", time.Hour, "life of workload certificates")
+	fl.BoolVar(&tied, "lifeline", false, "stop when standard input closes")
+	return cmd
+}
+
+func runControl(ctx context.Context, file, stateDir string, opt control.Options) error {
+	log := newLogger("control")
+	state, err := statedir.Open(stateDir, statedir.Options{})
+	if err != nil {
+		return err
+	}
+	sys, err := spec.Load(file)
+	if err != nil {
+		return err
+	}
+	events, err := audit.Open(state.Path("audit"), "control", audit.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	db, err := sqlite.Open(ctx, state.Path("control.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	opt.System, opt.State, opt.Store, opt.Audit, opt.AuditHead, opt.Logger = sys, state, db, events, events.Head, log
+	p, err := control.New(opt)
+	if err != nil {
+		return err
+	}
+	log.LogAttrs(ctx, slog.LevelInfo, "up", slog.String("listen", opt.Listen))
+	return p.Run(ctx)
+}

@@ -1,0 +1,125 @@
+// Command rampart runs and proves the security of a system that is described
+// once, in rampart.yaml. One binary holds every role; this package alone wires
+// them together, one file per command.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rampart-security/rampart/data/redact"
+	"github.com/rampart-security/rampart/spec"
+)
+
+// Exit codes, the same for every command.
+const (
+	exitOK           = 0
+	exitFailed       = 1 // the command ran and the answer is bad: a probe failed, a log was edited
+	exitUsage        = 2 // wrong flags, or a file that is refused
+	exitInconclusive = 3 // nothing was proven either way
+)
+
+// exitError carries an exit code up to main. A nil err prints nothing more.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+func main() { os.Exit(run()) }
+
+// run is main but for the exit, so that test scripts can call it.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root().ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitUsage
+	var exit *exitError
+	if errors.As(err, &exit) {
+		code, err = exit.code, exit.err
+	}
+	printError(err)
+	return code
+}
+
+// printError writes one line per problem of a file, else one line.
+func printError(err error) {
+	var problems spec.Problems
+	switch {
+	case err == nil:
+	case errors.As(err, &problems):
+		fmt.Fprintln(os.Stderr, problems.Error())
+	default:
+		fmt.Fprintln(os.Stderr, "rampart:", err)
+	}
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rampart",
+		Short: "Describe your system once; Rampart enforces it and proves it",
+		Long: `Rampart reads one file, rampart.yaml, and from it runs an edge gateway, a control
+plane and a sidecar per service, prints the system's STRIDE threat model, and
+attacks the running system to prove each claim.`,
+		Example: `  rampart init --name shop --service catalog --upstream http://127.0.0.1:9000
+  rampart check
+  rampart up
+  rampart threats
+  rampart verify`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.AddGroup(&cobra.Group{ID: "use", Title: "Describe, run and prove:"}, &cobra.Group{ID: "admin", Title: "Look after a running system:"}, &cobra.Group{ID: "role", Title: "Single planes (rampart up starts these):"})
+	for _, c := range []*cobra.Command{initCmd(), checkCmd(), upCmd(), threatsCmd(), verifyCmd()} {
+		c.GroupID = "use"
+		cmd.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{statusCmd(), auditCmd(), caCmd(), secretCmd(), userCmd()} {
+		c.GroupID = "admin"
+		cmd.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{controlCmd(), gatewayCmd(), sidecarCmd(), queueCmd(), execCmd()} {
+		c.GroupID = "role"
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+// fileFlag adds -f; every command that reads rampart.yaml has it.
+func fileFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "file", "f", "rampart.yaml", "the system's file")
+}
+
+// stateFlag adds --state.
+func stateFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "state", ".rampart", "folder of keys, data, audit log and sockets")
+}
+
+// newLogger writes JSON lines to stderr, with secrets blanked.
+func newLogger(role string) *slog.Logger {
+	level := slog.LevelInfo
+	h := slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+	return slog.New(redact.New(h)).With(slog.String("role", role))
+}

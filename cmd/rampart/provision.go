@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
+)
+
+// demoFile holds what the first start made up, readable by its owner alone.
+const demoFile = "demo/credentials.json"
+
+// demo is the content of demoFile.
+type demo struct {
+	Users map[string]string `json:"users"`    // name -> password
+	Keys  map[string]string `json:"api_keys"` // client -> key
+}
+
+// provision creates the demo identities of the file once. Without a demo block
+// there is one user, with every role that the file's flows ask for.
+func (u *up) provision(ctx context.Context) error {
+	if _, err := os.Stat(u.state.Path(demoFile)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d := demo{Users: map[string]string{}, Keys: map[string]string{}}
+	for name, facts := range u.demoUsers() {
+		password := rand.Text()
+		if err := u.admin.call(ctx, http.MethodPost, wire.AdminUsers, wire.User{Name: name, Password: password, Facts: facts}, nil); err != nil {
+			return fmt.Errorf("demo user %s: %w", name, err)
+		}
+		d.Users[name] = password
+	}
+	for id, c := range u.sys.Demo.Clients {
+		if err := u.admin.call(ctx, http.MethodPost, wire.AdminClients, wire.Client{ID: id, Principal: c.Principal, Redirects: []string{"http://127.0.0.1/callback"}}, nil); err != nil {
+			return fmt.Errorf("demo client %s: %w", id, err)
+		}
+		var key wire.APIKey
+		if err := u.admin.call(ctx, http.MethodPost, wire.AdminAPIKeys, wire.APIKeyRequest{Client: id}, &key); err != nil {
+			return fmt.Errorf("API key of %s: %w", id, err)
+		}
+		d.Keys[id] = key.Key
+	}
+	b, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return err
+	}
+	return u.state.WriteFile(demoFile, append(b, '\n'), 0o600)
+}
+
+func (u *up) demoUsers() map[string]spec.DemoUser {
+	if len(u.sys.Demo.Users) > 0 {
+		return u.sys.Demo.Users
+	}
+	return map[string]spec.DemoUser{"demo": {Roles: slices.Sorted(maps.Keys(u.sys.Authz.Roles)), Organizations: []string{"demo"}}}
+}
+
+// banner says where everything is, how to log in, and one call that works.
+func (u *up) banner() {
+	var d demo
+	b, err := os.ReadFile(u.state.Path(demoFile))
+	if err == nil {
+		err = json.Unmarshal(b, &d)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rampart: demo credentials:", err)
+	}
+	users := slices.Sorted(maps.Keys(d.Users))
+	conf, err := u.curlConfig(d, users)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rampart: curl example:", err)
+	}
+	fmt.Printf(`
+%s is up and defended after %s.
+
+  open      %s   (rampart ca trust --state %s makes browsers accept it)
+  log in    as %s; passwords are in %s
+  state     %s   (CA, keys, database, audit log, logs/)
+  try       curl -K %s
+  prove     rampart verify -f %s --state %s
+  watch     rampart audit tail --state %s
+
+Ctrl-C stops everything.
+`, u.sys.Info.Name, sinceRounded(u.started), u.issuer(), u.stateDir, strings.Join(users, ", "), u.state.Path(demoFile),
+		u.state.Path(), conf, u.file, u.stateDir, u.stateDir)
+}
+
+// curlConfig writes one curl configuration that logs a demo user in and makes
+// the first GET that the file offers. The password stays out of argv.
+func (u *up) curlConfig(d demo, users []string) (string, error) {
+	if len(users) == 0 {
+		return "", errors.New("no demo user")
+	}
+	user := users[0]
+	quote := func(s string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"` }
+	lines := []string{
+		"# Log in, then ask for what the file offers. Use: curl -K <this file>",
+		"silent", "show-error",
+		"cacert = " + quote(u.state.Path("ca.pem")),
+		"cookie-jar = " + quote(u.state.Path("demo", "cookies.txt")),
+		"output = /dev/null",
+		"data-urlencode = " + quote("username="+user),
+		"data-urlencode = " + quote("password="+d.Users[user]),
+		"url = " + quote(u.issuer()+"login"),
+		"next", "silent", "show-error",
+		"cacert = " + quote(u.state.Path("ca.pem")),
+		"cookie = " + quote(u.state.Path("demo", "cookies.txt")),
+		"url = " + quote(strings.TrimSuffix(u.issuer(), "/")+u.firstPath()),
+		`write-out = "\n"`,
+	}
+	const name = "demo/try.curl"
+	return u.state.Path(name), u.state.WriteFile(name, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+}
+
+// firstPath is a path that a logged-in user can read: the first flow of the
+// gateway whose service the demo user may read.
+func (u *up) firstPath() string {
+	for _, f := range u.sys.FlowsFrom(u.sys.Gateway()) {
+		svc := u.sys.Services[f.To]
+		if svc.OpenAPI == "" {
+			return svc.Mount
+		}
+		doc, _ := u.sys.Resource(svc.OpenAPI)
+		if strings.Contains(string(doc), "\n  /"+f.To+":") {
+			return strings.TrimSuffix(svc.Mount, "/") + "/" + f.To
+		}
+	}
+	return "/session"
+}

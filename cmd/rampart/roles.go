@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rampart-security/rampart/gateway"
+	"github.com/rampart-security/rampart/network/idempotency"
+	"github.com/rampart-security/rampart/queue"
+	"github.com/rampart-security/rampart/sidecar"
+)
+
+func gatewayCmd() *cobra.Command {
+	var f planeFlags
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Run an edge gateway",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.runPlane(cmd.Context(), "gateway", nil, func(_ context.Context, p *plane) (func(context.Context) error, error) {
+				dir := p.state.Path("data", f.name)
+				if err := os.MkdirAll(dir, 0o700); err != nil {
+					return nil, err
+				}
+				store, err := idempotency.NewFile(filepath.Join(dir, "idempotency.jsonl"))
+				if err != nil {
+					return nil, err
+				}
+				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, Link: p.link, Audit: p.audit, Idem: store, Logger: p.log})
+				if err != nil {
+					return nil, err
+				}
+				return g.Run, nil
+			})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&listen, "listen", "", "public address, instead of the file's")
+	return cmd
+}
+
+func sidecarCmd() *cobra.Command {
+	var f planeFlags
+	var inbound, outbound, upstream string
+	cmd := &cobra.Command{
+		Use:   "sidecar",
+		Short: "Run the sidecar of one service",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, err := net.Listen("tcp", inbound)
+			if err != nil {
+				return fmt.Errorf("inbound: %w", err)
+			}
+			defer in.Close()
+			out, err := listenLoopback(outbound)
+			if err != nil {
+				return fmt.Errorf("outbound: %w", err)
+			}
+			defer out.Close()
+			return f.runPlane(cmd.Context(), "sidecar", func() string { return in.Addr().String() }, func(_ context.Context, p *plane) (func(context.Context) error, error) {
+				socket, err := p.state.Socket(f.name)
+				if err != nil {
+					return nil, err
+				}
+				s, err := sidecar.New(sidecar.Options{
+					Service: f.name, Link: p.link, Audit: p.audit, Logger: p.log, Inbound: in, Outbound: out,
+					Socket: socket, Upstream: upstream, StandIns: p.state.Path("run", "standin"), DataDir: p.state.Path("data", f.name),
+				})
+				if err != nil {
+					return nil, err
+				}
+				return s.Run, nil
+			})
+		},
+	}
+	f.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&inbound, "inbound", "127.0.0.1:0", "address for mutual TLS from the gateway and other sidecars")
+	fl.StringVar(&outbound, "outbound", "127.0.0.1:0", "loopback address of the service's way out")
+	fl.StringVar(&upstream, "upstream", "", "http://127.0.0.1:PORT of the service")
+	cmd.MarkFlagRequired("upstream")
+	return cmd
+}
+
+// listenLoopback refuses to open the way out to anyone but this machine.
+func listenLoopback(addr string) (net.Listener, error) {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if !tcp.IP.IsLoopback() {
+		return nil, fmt.Errorf("%s is not a loopback address", addr)
+	}
+	return net.ListenTCP("tcp", tcp)
+}
+
+func queueCmd() *cobra.Command {
+	var f planeFlags
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "queue",
+		Short: "Run the embedded queue of one store",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			published := func() string { return listen }
+			return f.runPlane(cmd.Context(), "queue", published, func(_ context.Context, p *plane) (func(context.Context) error, error) {
+				q, err := queue.New(queue.Options{Store: f.name, Link: p.link, Audit: p.audit, Logger: p.log, Listen: listen, Dir: p.state.Path("queue", f.name)})
+				if err != nil {
+					return nil, err
+				}
+				return q.Run, nil
+			})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&listen, "listen", "", "loopback host:port")
+	cmd.MarkFlagRequired("listen")
+	return cmd
+}

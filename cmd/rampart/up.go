@@ -1,0 +1,431 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/statedir"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
+)
+
+func upCmd() *cobra.Command {
+	var u up
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start every plane and service of the file, and keep them running",
+		Long: `up starts the control plane, the gateway, one sidecar per service and the services'
+own run commands as separate processes, and restarts what dies. The first start
+makes the state folder with a local CA, a sealed key, the database, the audit
+log and demo identities; later starts reuse it. Ctrl-C stops everything.`,
+		Example: `  rampart up -f examples/payments/rampart.yaml
+  rampart up --state /var/lib/shop`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return u.run(cmd.Context()) },
+	}
+	fileFlag(cmd, &u.file)
+	stateFlag(cmd, &u.stateDir)
+	cmd.Flags().BoolVar(&u.throwaway, "throwaway", false, "make a state folder to be thrown away: the only kind that accepts `unsafe: {disable: [...]}`")
+	cmd.Flags().BoolVar(&u.freePorts, "free-ports", false, "put every listener on a free port, so that this copy can run beside another")
+	cmd.Flags().DurationVar(&u.svidTTL, "svid-ttl", time.Hour, "life of workload certificates; they are renewed at half of it")
+	return cmd
+}
+
+// up is one run of the whole system.
+type up struct {
+	file, stateDir       string
+	throwaway, freePorts bool
+	svidTTL              time.Duration
+
+	sys     *spec.System
+	state   *statedir.Dir
+	self    string
+	dir     string // of the file
+	running wire.Running
+	admin   *adminClient
+	kids    runner
+	mu      sync.Mutex // guards running.PIDs and the file made of it
+	started time.Time
+}
+
+func (u *up) run(ctx context.Context) error {
+	u.started = time.Now()
+	u.kids.say = func(format string, args ...any) { fmt.Fprintf(os.Stderr, "rampart: "+format+"\n", args...) }
+	if err := u.prepare(); err != nil {
+		return err
+	}
+	unlock, err := u.state.Lock()
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	defer unlock()
+	if err := u.choosePorts(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer u.kids.wg.Wait()
+	defer cancel()
+	if err := u.start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return &exitError{exitFailed, err}
+	}
+	u.banner()
+	<-ctx.Done()
+	fmt.Fprintln(os.Stderr, "\nrampart: stopping")
+	return nil
+}
+
+// prepare reads the file and opens the state folder.
+func (u *up) prepare() error {
+	sys, err := spec.Load(u.file)
+	if err != nil {
+		return err
+	}
+	for _, w := range sys.Warnings() {
+		fmt.Fprintln(os.Stderr, "warning:", w)
+	}
+	u.sys = sys
+	if u.dir, err = filepath.Abs(filepath.Dir(u.file)); err != nil {
+		return err
+	}
+	if u.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if u.state, err = statedir.Open(u.stateDir, statedir.Options{Create: true, Throwaway: u.throwaway}); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if err := sys.AdmitUnsafe(u.state.Throwaway()); err != nil {
+		return err
+	}
+	if off := sys.Unsafe.Disable; len(off) > 0 {
+		fmt.Fprintf(os.Stderr, "UNSAFE: this throw-away system runs WITHOUT %s\n", strings.Join(off, ", "))
+	}
+	for _, d := range []string{"run/standin", "logs", "data", "queue", "demo"} {
+		if err := os.MkdirAll(u.state.Path(d), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// choosePorts settles every address before anything starts, so that a port in
+// use is explained and not stumbled over.
+func (u *up) choosePorts() error {
+	u.running = wire.Running{PID: os.Getpid(), Sidecars: map[string]string{}, Out: map[string]string{}, Sockets: map[string]string{}, Queues: map[string]string{}, Upstream: map[string]string{}, StandIns: map[string]string{}}
+	gw := u.sys.Services[u.sys.Gateway()]
+	edge := gw.Listen
+	if u.freePorts {
+		edge = "127.0.0.1:" + freePort()
+	}
+	if err := portFree(edge, "the edge listens on"); err != nil {
+		return err
+	}
+	u.running.Edge = edge
+	u.running.Control = "127.0.0.1:" + freePort()
+	for name, svc := range u.sys.Services {
+		if svc.Role == "gateway" {
+			continue
+		}
+		up, err := u.upstream(name, svc)
+		if err != nil {
+			return err
+		}
+		u.running.Upstream[name] = up
+		u.running.Sidecars[name] = "127.0.0.1:" + freePort()
+		u.running.Out[name] = "127.0.0.1:" + freePort()
+		if u.running.Sockets[name], err = u.state.Socket(name); err != nil {
+			return err
+		}
+	}
+	for name, st := range u.sys.Stores {
+		if st.Kind == "nats" {
+			u.running.Queues[name] = "127.0.0.1:" + freePort()
+		}
+	}
+	for name, ext := range u.sys.External {
+		if ext.StandIn == "" {
+			continue
+		}
+		if len(ext.Run) > 0 {
+			if err := portFree(ext.StandIn, "the stand-in for "+name+" listens on"); err != nil {
+				return err
+			}
+		}
+		u.running.StandIns[name] = ext.StandIn
+	}
+	return nil
+}
+
+// upstream is the loopback URL at which a service answers.
+func (u *up) upstream(name string, svc spec.Service) (string, error) {
+	if len(svc.Run) == 0 {
+		return svc.Upstream, nil // it runs already, or will
+	}
+	if u.freePorts {
+		return "http://127.0.0.1:" + freePort(), nil
+	}
+	parsed, err := url.Parse(svc.Upstream)
+	if err != nil {
+		return "", err
+	}
+	return svc.Upstream, portFree(parsed.Host, "service "+name+" listens on")
+}
+
+func freePort() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "0"
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+func portFree(addr, what string) error {
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return usageError("%s %s, which another program uses; stop that program (find it with: ss -ltnp) or change the address in the file", what, addr)
+	}
+	if errors.Is(err, syscall.EACCES) {
+		return usageError("%s %s, for which this user has no permission; choose a port above 1023", what, addr)
+	}
+	if err != nil {
+		return usageError("%s %s: %v", what, addr, err)
+	}
+	return l.Close()
+}
+
+// start brings the system up in order: control plane, identities, queues,
+// planes, services; then waits until a request would pass.
+func (u *up) start(ctx context.Context) error {
+	step := u.stepper()
+	u.kids.keep(ctx, u.controlChild())
+	socket, err := u.state.Socket("control")
+	if err != nil {
+		return err
+	}
+	u.running.Admin = socket
+	u.admin = newAdminClient(socket)
+	if err := u.admin.wait(ctx, u.state.Path("logs", "control.log")); err != nil {
+		return err
+	}
+	step("control plane")
+	if err := u.provision(ctx); err != nil {
+		return err
+	}
+	step("identities")
+	for _, c := range u.externals() {
+		u.kids.keep(ctx, c)
+	}
+	for _, c := range u.planes() {
+		u.kids.keep(ctx, c)
+	}
+	for _, c := range u.services() {
+		u.kids.keep(ctx, c)
+	}
+	if err := u.waitReady(ctx, step); err != nil {
+		return err
+	}
+	u.kids.changed = func() { u.publish() }
+	return u.publish()
+}
+
+func (u *up) stepper() func(string) {
+	return func(what string) {
+		fmt.Fprintf(os.Stderr, "  %-24s up after %s\n", what, time.Since(u.started).Round(10*time.Millisecond))
+	}
+}
+
+func (u *up) logFile(name string) string { return freshLog(u.state.Path("logs"), name) }
+
+func (u *up) controlChild() child {
+	return child{name: "control", dir: ".", log: u.logFile("control"), args: []string{
+		u.self, "control", "--file", u.file, "--state", u.stateDir, "--listen", u.running.Control, "--issuer", u.issuer(), "--svid-ttl", u.svidTTL.String(), "--lifeline",
+	}}
+}
+
+// issuer is the public URL of the edge, which names the token service.
+func (u *up) issuer() string { return "https://" + u.publicHost() + "/" }
+
+func (u *up) publicHost() string {
+	_, port, _ := net.SplitHostPort(u.running.Edge)
+	if port == "443" {
+		return "localhost"
+	}
+	return "localhost:" + port
+}
+
+// planeChild starts one role that joins with a token of its own.
+func (u *up) planeChild(role, name, identity string, extra ...string) child {
+	args := append([]string{u.self, role, "--name", name, "--control", u.running.Control, "--trust-domain", u.sys.Info.TrustDomain,
+		"--roots", u.state.Path("ca.pem"), "--join", "-", "--state", u.stateDir}, extra...)
+	return child{name: role + "/" + name, dir: ".", log: u.logFile(role + "-" + name), args: args,
+		stdin: func(ctx context.Context) (string, error) { return u.admin.joinToken(ctx, identity) }}
+}
+
+func (u *up) planes() []child {
+	gw := u.sys.Gateway()
+	out := []child{}
+	for _, name := range slices.Sorted(maps.Keys(u.running.Queues)) {
+		out = append(out, u.planeChild("queue", name, "store/"+name, "--listen", u.running.Queues[name]))
+	}
+	out = append(out, u.planeChild("gateway", gw, "gateway/"+gw, "--listen", u.running.Edge))
+	for _, name := range slices.Sorted(maps.Keys(u.running.Upstream)) {
+		out = append(out, u.planeChild("sidecar", name, "service/"+name, "--inbound", u.running.Sidecars[name], "--outbound", u.running.Out[name], "--upstream", u.running.Upstream[name]))
+	}
+	return out
+}
+
+func (u *up) services() []child {
+	var out []child
+	for _, name := range slices.Sorted(maps.Keys(u.running.Upstream)) {
+		svc := u.sys.Services[name]
+		if len(svc.Run) == 0 {
+			continue
+		}
+		parsed, _ := url.Parse(u.running.Upstream[name])
+		data := u.state.Path("data", name)
+		os.MkdirAll(data, 0o700)
+		out = append(out, child{name: name, dir: u.dir, log: u.logFile(name), args: append([]string{u.self, "exec", "--"}, svc.Run...), env: []string{
+			agent.EnvService + "=" + name, agent.EnvSocket + "=" + u.running.Sockets[name], agent.EnvOut + "=http://" + u.running.Out[name],
+			agent.EnvPort + "=" + parsed.Port(), agent.EnvData + "=" + data,
+		}})
+	}
+	return out
+}
+
+func (u *up) externals() []child {
+	var out []child
+	for _, name := range slices.Sorted(maps.Keys(u.running.StandIns)) {
+		ext := u.sys.External[name]
+		if len(ext.Run) == 0 {
+			continue
+		}
+		_, port, _ := net.SplitHostPort(u.running.StandIns[name])
+		out = append(out, child{name: name, dir: u.dir, log: u.logFile(name), args: append([]string{u.self, "exec", "--"}, ext.Run...), env: []string{
+			agent.EnvPort + "=" + port, agent.EnvStandIn + "=" + u.state.Path("run", "standin", name+".pem"),
+		}})
+	}
+	return out
+}
+
+// publish writes run/system.json, where other commands find the system.
+func (u *up) publish() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.running.PIDs = u.kids.snapshot()
+	b, err := json.MarshalIndent(u.running, "", "  ")
+	if err != nil {
+		return err
+	}
+	return u.state.WriteFile("run/system.json", b, 0o600)
+}
+
+// waitReady polls until the gateway answers, every sidecar has reported and
+// every service that the runner started listens.
+func (u *up) waitReady(ctx context.Context, step func(string)) error {
+	deadline := time.Now().Add(3 * time.Minute)
+	waiting := u.checks()
+	for len(waiting) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(waiting)) {
+			if waiting[name](ctx) {
+				step(name)
+				delete(waiting, name)
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return u.notReady(slices.Sorted(maps.Keys(waiting)))
+		}
+		time.Sleep(30 * time.Millisecond)
+	}
+	return nil
+}
+
+func (u *up) notReady(names []string) error {
+	first := strings.ReplaceAll(names[0], "/", "-")
+	return fmt.Errorf("%s did not come up in three minutes; the end of %s:\n%s", strings.Join(names, ", "),
+		u.state.Path("logs", first+".log"), lastLines(u.state.Path("logs", first+".log"), 12))
+}
+
+func (u *up) checks() map[string]func(context.Context) bool {
+	out := map[string]func(context.Context) bool{"gateway": u.gatewayReady}
+	for name, ready := range map[string]map[string]string{"queue": u.running.Queues, "sidecar": u.running.Sidecars} {
+		for which := range ready {
+			out[name+"/"+which] = func(ctx context.Context) bool { return u.reported(ctx, name+"/"+which) }
+		}
+	}
+	for name, up := range u.running.Upstream {
+		if len(u.sys.Services[name].Run) == 0 {
+			continue
+		}
+		parsed, _ := url.Parse(up)
+		out[name] = func(context.Context) bool { return dials(parsed.Host) }
+	}
+	for name, addr := range u.running.StandIns {
+		if len(u.sys.External[name].Run) > 0 {
+			out[name] = func(context.Context) bool { return dials(addr) }
+		}
+	}
+	return out
+}
+
+func dials(addr string) bool {
+	c, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// reported asks the control plane for a heartbeat with today's configuration.
+func (u *up) reported(ctx context.Context, plane string) bool {
+	st, err := u.admin.status(ctx)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(st.Planes, func(p wire.PlaneStatus) bool {
+		return p.Plane == plane && p.Digest == u.sys.Bundle().Digest && p.SeenSeconds < 5
+	})
+}
+
+func (u *up) gatewayReady(ctx context.Context) bool {
+	roots, err := rootsFile(u.state.Path("ca.pem"))
+	if err != nil {
+		return false
+	}
+	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}
+	defer c.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.issuer()+"_rampart/health", nil)
+	if err != nil {
+		return false
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/validate/openapi"
+)
+
+// call is one request on its way through the stages. Each stage fills what
+// later ones need; nothing here outlives the request.
+type call struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	table *table
+	trace string
+	path  string // canonical: what is routed, authorized, logged and forwarded
+	ip    netip.Addr
+
+	target    *target // where it goes; nil for the public surface
+	op        *openapi.Operation
+	params    openapi.Params
+	entry     spec.Flow // flow by which the caller came in
+	principal rampart.Principal
+	cred      credential
+	plan      string
+	keyID     string
+	body      []byte // as it will be forwarded
+	hasBody   bool
+	after     []func() // run when the request ends, however it ends
+}
+
+// credential is what the caller showed, on its way to the exchange.
+type credential struct {
+	kind  string // wire.TypeSession, wire.TypeAccess or wire.TypeAPIKey
+	value string
+}
+
+// stage is one step at the edge. An error ends the request; its Control names
+// the stage's control.
+type stage interface {
+	check(*call) error
+}
+
+// handle runs the stages in order and answers.
+func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
+	c := &call{w: w, r: r, table: g.table.Load(), trace: traceOf(r), ip: peerIP(r)}
+	c.r = r.WithContext(rampart.WithTrace(r.Context(), c.trace))
+	defer func() {
+		for _, f := range c.after {
+			f()
+		}
+	}()
+	stages := c.table.stages
+	if isPublic(r.URL.Path) {
+		stages = c.table.public
+	}
+	for _, s := range stages {
+		if err := s.check(c); err != nil {
+			g.refuse(c, err)
+			return
+		}
+	}
+}
+
+// refuse records the denial, then answers. A denial that cannot be recorded is
+// still a denial.
+func (g *Gateway) refuse(c *call, err error) {
+	if redirect, ok := loginRedirect(c, err); ok {
+		http.Redirect(c.w, c.r, redirect, http.StatusSeeOther)
+		return
+	}
+	g.record(c, c.event(err))
+	if rampart.KindOf(err) == rampart.Internal {
+		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "request failed", slog.String("trace", c.trace), slog.Any("error", err))
+	}
+	harden(c.w.Header(), c.table)
+	if c.r.ContentLength != 0 {
+		c.w.Header().Set("Connection", "close") // an unread body must not become the next request
+	}
+	problem.Write(c.w, err, c.trace)
+}
+
+// record writes an event whose loss cannot change the answer any more.
+func (g *Gateway) record(c *call, e audit.Event) {
+	if err := g.opt.Audit.Record(c.r.Context(), e); err != nil {
+		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "audit", slog.Any("error", err))
+	}
+}
+
+// event describes the request for the audit log.
+func (c *call) event(err error) audit.Event {
+	e := audit.Event{
+		Action:  c.r.Method + " " + c.loggedPath(),
+		Outcome: audit.Allowed, Class: "authz_allow",
+		Flow: c.entry.ID, Subject: c.principal.Subject, Actor: c.principal.Client,
+		Peer: c.r.RemoteAddr, Trace: c.trace, Layer: string(rampart.LayerGateway),
+	}
+	if c.target != nil {
+		e.Resource = c.target.name
+	}
+	if err == nil {
+		return e
+	}
+	e.Outcome = audit.Refused
+	if k := rampart.KindOf(err); k == rampart.Internal || k == rampart.Unavailable {
+		e.Outcome = audit.Failed
+	}
+	e.Control = controlOf(err, "")
+	e.Class = classOf(e.Control)
+	e.Detail = map[string]string{"error": err.Error()}
+	if d, ok := decisionOf(err); ok {
+		e.Code, e.Policies, e.Layer = string(d.Code), d.Policies, string(d.Layer)
+		e.Detail["reason"] = d.Reason
+	}
+	return e
+}
+
+// loggedPath bounds what a client can write into the log.
+func (c *call) loggedPath() string {
+	p := c.path
+	if p == "" {
+		p = c.r.URL.EscapedPath()
+	}
+	return p[:min(len(p), 256)]
+}
+
+// classOf sorts controls into audit classes.
+func classOf(control string) string {
+	area, _, _ := strings.Cut(control, ".")
+	switch area {
+	case "authn", "token", "nonce":
+		return "authentication"
+	case "authz":
+		return "authz_deny"
+	case "limit":
+		return "limit"
+	case "validate", "field", "idempotency":
+		return "validation"
+	}
+	return "network"
+}
+
+// traceOf takes a well-formed W3C trace id from the caller, else makes one.
+func traceOf(r *http.Request) string {
+	p := r.Header.Get("Traceparent")
+	if len(p) == 55 && p[2] == '-' && p[35] == '-' && p[52] == '-' {
+		if id := p[3:35]; isHex(id) && strings.Trim(id, "0") != "" {
+			return id
+		}
+	}
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func isHex(s string) bool {
+	return strings.IndexFunc(s, func(c rune) bool { return !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') }) < 0
+}
+
+// peerIP is the address of the TCP peer. No proxy in front is trusted yet, so
+// no header may claim another.
+func peerIP(r *http.Request) netip.Addr {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
+}
+
+func setBodyDeadline(c *call) {
+	http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyTimeout))
+}
+
+// decided carries a decision inside an error, for the log alone.
+type decided struct{ rampart.Decision }
+
+func (d decided) Error() string {
+	return string(d.Layer) + " layer: " + string(d.Code) + ": " + d.Reason
+}

@@ -1,0 +1,164 @@
+// Package gateway is the edge: it composes the stages of a request in order
+// and enforces what rampart.yaml says of every flow that starts outside.
+//
+// It holds one key of its own, the public TLS key; it never sees a long-term
+// secret, and no external credential crosses it.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/idempotency"
+	"github.com/rampart-security/rampart/tls/profile"
+)
+
+// Bounds of the public listener.
+const (
+	headerTimeout = 5 * time.Second
+	bodyTimeout   = 15 * time.Second
+	writeTimeout  = 60 * time.Second
+	idleTimeout   = 60 * time.Second
+	maxHeader     = 32 << 10
+	maxConns      = 10_000
+	maxConnsPerIP = 256
+)
+
+// Options configure a Gateway. All but Now are required.
+type Options struct {
+	Name   string // its service name in rampart.yaml
+	Listen string // host:port; "" takes rampart.yaml's
+	Link   *planelink.Link
+	Audit  audit.Recorder
+	Idem   idempotency.Store
+	Logger *slog.Logger
+	Now    func() time.Time // nil: time.Now
+}
+
+// Gateway serves the edge. Safe for concurrent use.
+type Gateway struct {
+	opt      Options
+	table    atomic.Pointer[table]
+	sessions resolveCache
+	edge     edgeCert
+	once     *idempotency.Guard
+	addr     atomic.Pointer[string]
+}
+
+// New returns a gateway that enforces the link's configuration.
+func New(opt Options) (*Gateway, error) {
+	if opt.Link == nil || opt.Audit == nil || opt.Idem == nil || opt.Logger == nil {
+		return nil, errors.New("gateway: link, audit log, idempotency store and logger are required")
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now)}
+	g.sessions.now = opt.Now
+	if err := g.reload(opt.Link.State()); err != nil {
+		return nil, err
+	}
+	opt.Link.OnState(func(s *planelink.State) {
+		if err := g.reload(s); err != nil {
+			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
+		}
+	})
+	return g, nil
+}
+
+// reload compiles a changed configuration aside and swaps it in; requests in
+// flight finish on the old one.
+func (g *Gateway) reload(s *planelink.State) error {
+	if old := g.table.Load(); s.System == nil || old != nil && old.sys == s.System {
+		return nil
+	}
+	t, err := compile(s.System, g.opt.Name, g.opt.Now)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	t.stages, t.public = g.stages(t), g.publicStages(t)
+	g.table.Store(t)
+	return nil
+}
+
+// Addr returns the address of the public listener once Run has opened it.
+func (g *Gateway) Addr() string {
+	if a := g.addr.Load(); a != nil {
+		return *a
+	}
+	return ""
+}
+
+// Run serves until ctx ends, then drains for five seconds.
+func (g *Gateway) Run(ctx context.Context) error {
+	t := g.table.Load()
+	listen := g.opt.Listen
+	if listen == "" {
+		listen = t.sys.Services[g.opt.Name].Listen
+	}
+	if err := g.edge.renew(ctx, g.opt.Link); err != nil {
+		return fmt.Errorf("gateway: public certificate: %w", err)
+	}
+	go g.edge.keepFresh(ctx, g.opt.Link, g.opt.Logger)
+	inner, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	addr := inner.Addr().String()
+	g.addr.Store(&addr)
+	return g.serve(ctx, profile.NewListener(inner, g.tlsConfig(t.sys), profile.ListenerOptions{
+		OnRefuse: g.refusedHandshake, MaxConns: maxConns, MaxPerIP: maxConnsPerIP,
+	}))
+}
+
+func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:                      http.HandlerFunc(g.handle),
+		ReadHeaderTimeout:            headerTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true, // else OPTIONS * would be answered outside our stages
+		ErrorLog:                     slog.NewLogLogger(g.opt.Logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10,
+			MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20,
+		},
+	}
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	return nil
+}
+
+// refusedHandshake records a client that never got as far as a request.
+func (g *Gateway) refusedHandshake(peer net.Addr, err error) {
+	e := audit.Event{Class: "network", Action: "handshake", Outcome: audit.Refused, Control: controlOf(err, "tls.min13"), Peer: peer.String(), Detail: map[string]string{"error": err.Error()}}
+	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
+		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))
+	}
+}
+
+func controlOf(err error, fallback string) string {
+	if e, ok := errors.AsType[*rampart.Error](err); ok && e.Control != "" {
+		return e.Control
+	}
+	return fallback
+}

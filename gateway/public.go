@@ -1,0 +1,218 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/network/shed"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/profile"
+	"github.com/rampart-security/rampart/tls/svid"
+)
+
+// publicBody bounds a login or token request.
+const publicBody = 16 << 10
+
+// publicPaths belong to the control plane, which never faces the internet:
+// they are reached only through here.
+var publicPaths = []string{"/login", "/login.css", "/logout", "/session"}
+
+func isPublic(path string) bool {
+	return slices.Contains(publicPaths, path) || strings.HasPrefix(path, "/oauth2/") || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/_rampart/")
+}
+
+// publicStages is the path of a login or token request.
+func (g *Gateway) publicStages(t *table) []stage {
+	all := []struct {
+		control string
+		stage   stage
+	}{
+		{"edge.route", canonicalize{}},
+		{"limit.ip", ipLimit{t.ip}},
+		{"", shedder{shed.New(maxConcurrent / 4), shed.Important}},
+		{"authn.csrf", publicCSRF{csrf{http.NewCrossOriginProtection()}}},
+		{"", toControl{g}},
+	}
+	var out []stage
+	for _, s := range all {
+		if s.control == "edge.route" || !t.sys.Off(s.control) {
+			out = append(out, s.stage)
+		}
+	}
+	return out
+}
+
+// publicCSRF guards login and logout: they change the browser's session
+// whether or not it has one.
+type publicCSRF struct{ csrf }
+
+func (s publicCSRF) check(c *call) error { return s.refuse(c) }
+
+// toControl hands the request to the control plane with the client's address.
+type toControl struct{ g *Gateway }
+
+func (s toControl) check(c *call) error {
+	if c.path == "/_rampart/health" {
+		return s.health(c)
+	}
+	if strings.HasPrefix(c.path, "/_rampart/") {
+		return rampart.Errorf(rampart.NotFound, "edge.route", "no such resource")
+	}
+	if c.r.ContentLength > publicBody {
+		return tooLarge(publicBody)
+	}
+	if c.path == "/logout" || c.r.Method == http.MethodDelete {
+		for _, ck := range c.r.CookiesNamed(sessionCookie) {
+			defer s.g.sessions.forget(wire.ResolveRequest{Type: wire.TypeSession, Value: ck.Value})
+		}
+	}
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, publicBody)
+	s.proxy(c).ServeHTTP(c.w, c.r)
+	return nil
+}
+
+func (s toControl) proxy(c *call) *httputil.ReverseProxy {
+	rt, addr := s.g.opt.Link.Now().Control()
+	return &httputil.ReverseProxy{
+		Transport:  rt,
+		BufferPool: copyBuffers,
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.Out.URL = &url.URL{Scheme: "https", Host: addr, Path: c.path, RawQuery: c.r.URL.RawQuery}
+			pr.Out.Host = c.r.Host
+			for name := range pr.Out.Header {
+				if strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-") || name == "Forwarded" {
+					pr.Out.Header.Del(name)
+				}
+			}
+			pr.Out.Header.Set(wire.HeaderClientIP, c.r.RemoteAddr)
+			pr.Out.Header.Set("Traceparent", "00-"+c.trace+"-"+c.trace[:16]+"-01")
+		},
+		ModifyResponse: func(res *http.Response) error { harden(res.Header, c.table); return nil },
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			s.g.opt.Logger.LogAttrs(r.Context(), slog.LevelWarn, "control plane", slog.String("trace", c.trace), slog.Any("error", err))
+			harden(w.Header(), c.table)
+			problem.Write(w, rampart.Errorf(rampart.Unavailable, "", "login is not possible right now; try again"), c.trace)
+		},
+		ErrorLog: slog.NewLogLogger(s.g.opt.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// health says whether this plane enforces a configuration that the control
+// plane still vouches for.
+func (s toControl) health(c *call) error {
+	harden(c.w.Header(), c.table)
+	c.w.Header().Set("Content-Type", "application/json")
+	age := s.g.opt.Link.Age()
+	if age > 10*time.Second {
+		c.w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	return json.NewEncoder(c.w).Encode(map[string]any{
+		"system": c.table.sys.Info.Name, "digest": c.table.sys.Bundle().Digest, "control_age_seconds": int(age.Seconds()),
+	})
+}
+
+// edgeVerifier builds the verifier for edge tokens from the keys in force.
+func (g *Gateway) edgeVerifier() (*jwt.EdgeCache, error) {
+	keys := g.opt.Link.State().Keys
+	if len(keys.Edge) == 0 {
+		return nil, rampart.Errorf(rampart.Unavailable, "authn.jwt", "authentication is not possible right now")
+	}
+	return g.edge.verifier(keys, g.opt.Now)
+}
+
+// edgeCert holds the public certificate and the verifier of edge tokens.
+type edgeCert struct {
+	cert atomic.Pointer[tls.Certificate]
+
+	mu     sync.Mutex // guards below
+	issuer string
+	jwks   string
+	cached *jwt.EdgeCache
+}
+
+func (e *edgeCert) verifier(keys wire.Keys, now func() time.Time) (*jwt.EdgeCache, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cached != nil && e.jwks == string(keys.Edge) && e.issuer == keys.Issuer {
+		return e.cached, nil
+	}
+	set, err := jwt.ParseKeySet(keys.Edge)
+	if err != nil {
+		return nil, err
+	}
+	e.cached = jwt.NewEdgeCache(jwt.NewEdge(jwt.EdgeOptions{Keys: func() *jwt.KeySet { return set }, Issuer: keys.Issuer, Audience: keys.Issuer, Now: now}), 10_000)
+	e.jwks, e.issuer = string(keys.Edge), keys.Issuer
+	return e.cached, nil
+}
+
+// renew fetches the public certificate from the local CA. The key is born
+// here and dies with the process.
+func (e *edgeCert) renew(ctx context.Context, link *planelink.Link) error {
+	key, csr, err := svid.NewKeyAndCSR()
+	if err != nil {
+		return err
+	}
+	var id wire.Identity
+	if err := link.Call(ctx, http.MethodPost, wire.PathEdgeCert, wire.RenewRequest{CSR: csr}, &id); err != nil {
+		return err
+	}
+	if len(id.Chain) == 0 {
+		return errors.New("the control plane sent no certificate")
+	}
+	e.cert.Store(&tls.Certificate{Certificate: id.Chain, PrivateKey: key})
+	return nil
+}
+
+// keepFresh renews once a day; a certificate lives a week.
+func (e *edgeCert) keepFresh(ctx context.Context, link *planelink.Link, log *slog.Logger) {
+	tick := time.NewTicker(24 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := e.renew(ctx, link); err != nil {
+				log.LogAttrs(ctx, slog.LevelError, "public certificate not renewed", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+func (g *Gateway) tlsConfig(sys *spec.System) *tls.Config {
+	cfg := profile.Edge(func() (*tls.Certificate, error) { return g.edge.cert.Load(), nil })
+	if sys.Off("tls.min13") {
+		cfg.MinVersion = tls.VersionTLS12
+	}
+	return cfg
+}
+
+// copyBuffers spares ReverseProxy a 32 KiB allocation per request.
+var copyBuffers httputil.BufferPool = &bufferPool{}
+
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, 32<<10)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }

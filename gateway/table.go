@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/network/nonce"
+	"github.com/rampart-security/rampart/ratelimit"
+	"github.com/rampart-security/rampart/ratelimit/ring"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/validate/openapi"
+)
+
+// table is rampart.yaml compiled for the edge. It is immutable but for the
+// counters of its limiters.
+type table struct {
+	sys     *spec.System
+	targets []*target   // longest mount first
+	entries []spec.Flow // flows from outside into this gateway
+	plans   map[string]ratelimit.Limiter
+	users   map[string]ratelimit.Limiter // by entry flow
+	ip      ratelimit.Limiter
+	nonces  map[string]*nonce.Guard // by flow
+	pdp     *pdp.PDP
+
+	stages, public []stage
+}
+
+// target is one service that the gateway may reach.
+type target struct {
+	name  string
+	mount string // "/" or "/NAME/"
+	svc   spec.Service
+	flow  spec.Flow
+	api   *openapi.API // nil: no document, methods are bounded instead
+}
+
+func compile(sys *spec.System, self string, now func() time.Time) (*table, error) {
+	t := &table{sys: sys, entries: sys.FlowsTo(self), plans: map[string]ratelimit.Limiter{}, users: map[string]ratelimit.Limiter{}, nonces: map[string]*nonce.Guard{}}
+	for _, f := range sys.FlowsFrom(self) {
+		tg, err := newTarget(sys, f)
+		if err != nil {
+			return nil, err
+		}
+		t.targets = append(t.targets, tg)
+		if f.Nonce != nil {
+			t.nonces[f.ID] = nonce.New(nonce.Options{Window: time.Duration(f.Nonce.Window), Now: now})
+		}
+	}
+	if err := disjoint(t.targets); err != nil {
+		return nil, err
+	}
+	sort.SliceStable(t.targets, func(i, j int) bool { return len(t.targets[i].mount) > len(t.targets[j].mount) })
+	t.limits(now)
+	p, err := pdp.New(pdp.Options{Roles: sys.Authz.Roles, Now: now})
+	t.pdp = p
+	return t, err
+}
+
+func newTarget(sys *spec.System, f spec.Flow) (*target, error) {
+	svc := sys.Services[f.To]
+	tg := &target{name: f.To, mount: svc.Mount, svc: svc, flow: f}
+	if svc.OpenAPI == "" {
+		return tg, nil
+	}
+	doc, ok := sys.Resource(svc.OpenAPI)
+	if !ok {
+		return nil, fmt.Errorf("services.%s.openapi: %s is not in the bundle", f.To, svc.OpenAPI)
+	}
+	api, err := openapi.Compile(f.To, doc)
+	if err != nil {
+		return nil, fmt.Errorf("services.%s.openapi: %s: %w", f.To, svc.OpenAPI, err)
+	}
+	tg.api = api
+	return tg, nil
+}
+
+// disjoint refuses two services that claim one operation: the router would
+// have to guess which authorization counts.
+func disjoint(targets []*target) error {
+	seen := map[string]string{}
+	for _, t := range targets {
+		if t.api == nil {
+			continue
+		}
+		for _, op := range t.api.Operations() {
+			key := op.Method + " " + strings.TrimSuffix(t.mount, "/") + op.Path
+			if other, ok := seen[key]; ok {
+				return fmt.Errorf("services %s and %s both declare %s; give one of them a mount", other, t.name, key)
+			}
+			seen[key] = t.name
+		}
+	}
+	return nil
+}
+
+// limits builds one ring per layer: by address, by plan, by user and flow.
+func (t *table) limits(now func() time.Time) {
+	ip := spec.Rate{N: 300, Per: time.Minute}
+	for i, f := range t.entries {
+		if i == 0 || f.Limit.IP.N > ip.N {
+			ip = f.Limit.IP // the address is counted before the flow is known: the widest declared rate
+		}
+		t.users[f.ID] = newRing(f.Limit.User, now)
+	}
+	t.ip = newRing(ip, now)
+	for name, p := range t.sys.Plans {
+		t.plans[name] = newRing(p.APIKey, now)
+	}
+}
+
+func newRing(r spec.Rate, now func() time.Time) ratelimit.Limiter {
+	return ring.New(r.N, r.Per, ring.Options{Now: now})
+}
+
+// find routes a canonical path. An unknown one is not found, whoever asks.
+func (t *table) find(method, path string) (*target, *openapi.Operation, openapi.Params, error) {
+	var methodErr error
+	for _, tg := range t.targets {
+		rest, ok := tg.strip(path)
+		if !ok {
+			continue
+		}
+		if tg.api == nil {
+			return tg, nil, nil, tg.allowsMethod(method)
+		}
+		op, params, err := tg.api.Route(method, rest)
+		if err == nil {
+			return tg, op, params, nil
+		}
+		if rampart.KindOf(err) != rampart.NotFound {
+			methodErr = err
+		}
+	}
+	if methodErr != nil {
+		return nil, nil, nil, methodErr
+	}
+	return nil, nil, nil, rampart.Errorf(rampart.NotFound, "edge.route", "no such resource")
+}
+
+// strip removes the mount prefix.
+func (t *target) strip(path string) (string, bool) {
+	if t.mount == "/" {
+		return path, true
+	}
+	if path == strings.TrimSuffix(t.mount, "/") {
+		return "/", true
+	}
+	rest, ok := strings.CutPrefix(path, t.mount)
+	return "/" + rest, ok
+}
+
+func (t *target) allowsMethod(method string) error {
+	if slices.Contains(t.svc.Methods, method) {
+		return nil
+	}
+	return methodNotAllowed(t.svc.Methods)
+}
+
+// permission is what layer 1 asks for on this route.
+func (t *target) permission(op *openapi.Operation, method string) string {
+	if op != nil {
+		return op.Permission
+	}
+	verb := map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "update", http.MethodDelete: "delete"}[method]
+	if verb == "" {
+		verb = "read"
+	}
+	return t.name + ":" + verb
+}

@@ -1,0 +1,165 @@
+// Package planelink is a plane's end of the control stream: it joins, keeps
+// the plane's SVID fresh, holds the newest configuration, keys, endpoints and
+// revocations, and reports the plane's health once a second.
+//
+// The control plane may go away: everything last received stays in force, and
+// Age tells callers how old it is, so that they can close at their own bound.
+package planelink
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/svid"
+)
+
+// Options configure a Link. Control, Domain, Roots, Join and Plane are required.
+type Options struct {
+	Control    string // host:port of the control plane
+	Domain     string // SPIFFE trust domain
+	Roots      []byte // PEM of the roots that vouch for the control plane
+	Join       string // one-time token
+	Plane      string // "gateway/NAME", "sidecar/NAME" or "queue/NAME"
+	Throwaway  bool   // the plane's state folder is a throw-away one
+	Logger     *slog.Logger
+	AuditHead  func() (seq uint64, hash [32]byte) // nil: the plane keeps no audit log
+	ListenAddr func() string                      // address to publish; nil: none
+	Now        func() time.Time                   // nil: time.Now
+}
+
+// State is what the control plane last said. It is immutable.
+type State struct {
+	System    *spec.System
+	Keys      wire.Keys
+	Endpoints wire.Endpoints
+	Epoch     uint64 // grows with every revocation: caches of older epochs are void
+	revoked   map[revokedID]wire.Revocation
+}
+
+type revokedID struct{ kind, id string }
+
+// Link is a running connection to the control plane. Safe for concurrent use.
+type Link struct {
+	opt      Options
+	instance string
+	state    atomic.Pointer[State]
+	gen      atomic.Pointer[Generation]
+	lastBeat atomic.Int64 // unix nanoseconds of the newest line of the stream
+	notAfter atomic.Int64
+
+	mu       sync.Mutex // guards watchers
+	watchers []func(*State)
+}
+
+// Dial joins with the one-time token and returns a link whose first
+// configuration has arrived. Run must be called to keep it alive.
+func Dial(ctx context.Context, opt Options) (*Link, error) {
+	if opt.Logger == nil || opt.Plane == "" || opt.Domain == "" {
+		return nil, errors.New("planelink: plane, trust domain and logger are required")
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	id := make([]byte, 8)
+	rand.Read(id)
+	l := &Link{opt: opt, instance: hex.EncodeToString(id)}
+	l.state.Store(&State{})
+	if err := l.join(ctx); err != nil {
+		return nil, fmt.Errorf("planelink: join: %w", err)
+	}
+	return l, nil
+}
+
+// State returns what is in force now.
+func (l *Link) State() *State { return l.state.Load() }
+
+// Now returns the current certificate generation: calls made with it present
+// one and the same certificate, so that tokens bound to it fit.
+func (l *Link) Now() *Generation { return l.gen.Load() }
+
+// Source returns the SVID source for listeners.
+func (l *Link) Source() *svid.Source { return l.gen.Load().shared }
+
+// Age is the time since the control plane was last heard.
+func (l *Link) Age() time.Duration {
+	return l.opt.Now().Sub(time.Unix(0, l.lastBeat.Load()))
+}
+
+// OnState calls fn for every later state, from the link's own goroutine.
+func (l *Link) OnState(fn func(*State)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watchers = append(l.watchers, fn)
+}
+
+// WaitSystem blocks until the configuration has arrived.
+func (l *Link) WaitSystem(ctx context.Context) (*spec.System, error) {
+	got := make(chan struct{}, 1)
+	l.OnState(func(s *State) {
+		if s.System != nil {
+			select {
+			case got <- struct{}{}:
+			default:
+			}
+		}
+	})
+	for {
+		if sys := l.State().System; sys != nil {
+			return sys, nil
+		}
+		select {
+		case <-got:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("planelink: no configuration from the control plane: %w", ctx.Err())
+		}
+	}
+}
+
+// Run keeps the SVID fresh, follows the stream and sends heartbeats until ctx
+// ends or the SVID expires for want of a control plane.
+func (l *Link) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, f := range []func(context.Context) error{l.renewLoop, l.watchLoop, l.beatLoop} {
+		wg.Go(func() { cancel(f(ctx)) })
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Revoked reports whether a credential is void: kind and id as in
+// wire.Revocation, issued when the credential was minted.
+func (s *State) Revoked(kind, id string, issued time.Time) bool {
+	r, ok := s.revoked[revokedID{kind, id}]
+	return ok && !issued.After(r.NotBefore)
+}
+
+// PrincipalRevoked checks the session, subject and client of p.
+func (s *State) PrincipalRevoked(p rampart.Principal, issued time.Time) bool {
+	return len(s.revoked) > 0 &&
+		(s.Revoked("sid", p.Session, issued) || s.Revoked("sub", p.Subject, issued) || s.Revoked("client", p.Client, issued))
+}
+
+func (l *Link) setState(s *State) {
+	l.state.Store(s)
+	l.mu.Lock()
+	watchers := l.watchers[:len(l.watchers):len(l.watchers)]
+	l.mu.Unlock()
+	for _, fn := range watchers {
+		fn(s)
+	}
+}

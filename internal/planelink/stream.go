@@ -1,0 +1,182 @@
+package planelink
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
+)
+
+// maxLine bounds one update; the largest is a configuration with its files.
+const maxLine = 64 << 20
+
+// errExpired ends a plane whose SVID ran out: the runner starts it anew with a
+// fresh join token.
+var errExpired = errors.New("planelink: the SVID expired before the control plane came back")
+
+func (l *Link) watchLoop(ctx context.Context) error {
+	backoff := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		started := l.opt.Now()
+		err := l.watch(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if rampart.KindOf(err) == rampart.Invalid {
+			return err // the file itself is refused: serving on would be serving something else
+		}
+		l.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "control stream lost", slog.Any("error", err))
+		if l.opt.Now().Sub(started) > 5*time.Second {
+			backoff = 50 * time.Millisecond
+		}
+		sleep(ctx, backoff)
+		backoff = min(2*backoff, 2*time.Second)
+	}
+	return nil
+}
+
+// watch follows one connection until it breaks. A stream that is silent for
+// five beats counts as broken.
+func (l *Link) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	silence := time.AfterFunc(5*time.Second, cancel)
+	defer silence.Stop()
+	res, err := l.Now().request(ctx, http.MethodGet, wire.PathWatch, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(io.LimitReader(res.Body, math.MaxInt64))
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		silence.Reset(5 * time.Second)
+		var u wire.Update
+		if err := json.Unmarshal(lines.Bytes(), &u); err != nil {
+			return fmt.Errorf("planelink: bad update: %w", err)
+		}
+		if err := l.apply(u); err != nil {
+			return err
+		}
+		l.lastBeat.Store(l.opt.Now().UnixNano())
+	}
+	return cmpErr(lines.Err(), io.ErrUnexpectedEOF)
+}
+
+func (l *Link) apply(u wire.Update) error {
+	next := *l.State()
+	switch u.Kind {
+	case "config":
+		sys, err := l.admit(u.Config)
+		if err != nil {
+			return err
+		}
+		next.System = sys
+	case "keys":
+		if u.Keys == nil {
+			return errors.New("planelink: update without keys")
+		}
+		next.Keys = *u.Keys
+	case "endpoints":
+		if u.Endpoints == nil {
+			return errors.New("planelink: update without endpoints")
+		}
+		next.Endpoints = *u.Endpoints
+	case "revoked":
+		next.revoked = maps.Clone(next.revoked)
+		if next.revoked == nil {
+			next.revoked = map[revokedID]wire.Revocation{}
+		}
+		now := l.opt.Now()
+		maps.DeleteFunc(next.revoked, func(_ revokedID, r wire.Revocation) bool { return now.After(r.Expires) })
+		for _, r := range u.Revoked {
+			next.revoked[revokedID{r.Kind, r.ID}] = r
+		}
+		next.Epoch++
+	default:
+		return nil // beats carry nothing but their arrival
+	}
+	l.setState(&next)
+	return nil
+}
+
+// admit parses a configuration and refuses one that switches controls off
+// outside a throw-away state folder.
+func (l *Link) admit(b *spec.Bundle) (*spec.System, error) {
+	if b == nil {
+		return nil, rampart.Errorf(rampart.Invalid, "", "planelink: update without configuration")
+	}
+	sys, err := spec.FromBundle(*b)
+	if err != nil {
+		return nil, &rampart.Error{Kind: rampart.Invalid, Msg: "planelink: configuration refused", Err: err}
+	}
+	if err := sys.AdmitUnsafe(l.opt.Throwaway); err != nil {
+		return nil, &rampart.Error{Kind: rampart.Invalid, Msg: "planelink: configuration refused", Err: err}
+	}
+	if off := sys.Unsafe.Disable; len(off) > 0 {
+		l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "UNSAFE: CONTROLS ARE OFF in this throw-away system", slog.Any("controls", off))
+	}
+	return sys, nil
+}
+
+func (l *Link) beatLoop(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if err := l.beat(ctx); err != nil && ctx.Err() == nil {
+			l.opt.Logger.LogAttrs(ctx, slog.LevelDebug, "heartbeat failed", slog.Any("error", err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (l *Link) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	hb := wire.Heartbeat{Plane: l.opt.Plane, Instance: l.instance}
+	if sys := l.State().System; sys != nil {
+		hb.Digest = sys.Bundle().Digest
+	}
+	if l.opt.ListenAddr != nil {
+		hb.Listen = l.opt.ListenAddr()
+	}
+	if l.opt.AuditHead != nil {
+		seq, head := l.opt.AuditHead()
+		hb.AuditSeq, hb.AuditHead = seq, head[:]
+	}
+	return l.Call(ctx, http.MethodPost, wire.PathHeartbeat, hb, nil)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// cmpErr returns the first error that is not nil.
+func cmpErr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

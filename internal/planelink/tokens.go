@@ -1,0 +1,114 @@
+package planelink
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/rampart-security/rampart/internal/wire"
+)
+
+const (
+	maxTokens   = 10_000           // cached exchanges of one generation
+	tokenMargin = 20 * time.Second // a cached token must live this long yet
+)
+
+// tokens caches exchanged tokens by (subject credential, audience).
+type tokens struct {
+	tmu    sync.Mutex
+	byKey  map[tokenKey]cachedToken
+	epoch  uint64
+	flight singleflight.Group
+}
+
+type tokenKey [sha256.Size]byte
+
+type cachedToken struct {
+	text    string
+	expires time.Time
+}
+
+// Token exchanges a subject credential for an internal token whose audience is
+// the SPIFFE ID aud (RFC 8693). One exchange runs per (credential, audience);
+// a revocation voids everything cached.
+func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string) (string, error) {
+	key := tokenKey(sha256.Sum256([]byte(subjectType + "\x00" + subject + "\x00" + aud)))
+	epoch := g.link.State().Epoch
+	if t, ok := g.cached(key, epoch); ok {
+		return t, nil
+	}
+	v, err, _ := g.flight.Do(string(key[:]), func() (any, error) {
+		return g.exchange(ctx, subjectType, subject, aud)
+	})
+	if err != nil {
+		return "", err
+	}
+	t := v.(cachedToken)
+	g.keep(key, epoch, t)
+	return t.text, nil
+}
+
+func (g *Generation) cached(key tokenKey, epoch uint64) (string, bool) {
+	g.tmu.Lock()
+	defer g.tmu.Unlock()
+	if g.epoch != epoch {
+		g.byKey, g.epoch = nil, epoch
+		return "", false
+	}
+	t, ok := g.byKey[key]
+	if !ok || g.link.opt.Now().Add(tokenMargin).After(t.expires) {
+		return "", false
+	}
+	return t.text, true
+}
+
+func (g *Generation) keep(key tokenKey, epoch uint64, t cachedToken) {
+	g.tmu.Lock()
+	defer g.tmu.Unlock()
+	if g.epoch != epoch {
+		return // minted before a revocation arrived: good for this request's own checks only
+	}
+	if g.byKey == nil || len(g.byKey) >= maxTokens {
+		g.byKey = map[tokenKey]cachedToken{} // rare; a full cache refills in one token life
+	}
+	g.byKey[key] = t
+}
+
+func (g *Generation) exchange(ctx context.Context, subjectType, subject, aud string) (cachedToken, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	form := url.Values{"grant_type": {wire.GrantExchange}, "audience": {aud}, "subject_token_type": {subjectType}, "subject_token": {subject}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+g.link.opt.Control+wire.PathToken, strings.NewReader(form.Encode()))
+	if err != nil {
+		return cachedToken{}, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := g.send(req)
+	if err != nil {
+		return cachedToken{}, err
+	}
+	defer drain(res.Body)
+	var x wire.Exchanged
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&x); err != nil || x.AccessToken == "" {
+		return cachedToken{}, fmt.Errorf("planelink: bad exchange answer: %w", cmpErr(err, io.ErrUnexpectedEOF))
+	}
+	return cachedToken{text: x.AccessToken, expires: g.link.opt.Now().Add(time.Duration(x.ExpiresIn) * time.Second)}, nil
+}
+
+// jitter returns a number in [0, 1).
+func jitter() float64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return float64(binary.BigEndian.Uint64(b[:])>>11) / (1 << 53)
+}

@@ -1,0 +1,192 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"path/filepath"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+)
+
+// maxAgentBody bounds what a service may ask in one call.
+const maxAgentBody = 256 << 10
+
+func asError(err error) (*rampart.Error, bool) { return errors.AsType[*rampart.Error](err) }
+
+// agentMux answers the service's own questions, over a socket that only its
+// user can open.
+func (s *Sidecar) agentMux() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+agent.PathService, s.serviceInfo)
+	mux.HandleFunc("POST "+agent.PathCheck, s.checkObject)
+	mux.HandleFunc("GET "+agent.PathSecret+"{name}", s.secret)
+	mux.HandleFunc("POST "+agent.PathDEK, s.dek)
+	mux.HandleFunc("POST "+agent.PathAudit, s.auditEvent)
+	mux.Handle("/", s.outboundMux())
+	return mux
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	json.NewEncoder(w).Encode(v)
+}
+
+// ask reads one bounded JSON question.
+func ask(r *http.Request, into any) error {
+	d := json.NewDecoder(io.LimitReader(r.Body, maxAgentBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return &rampart.Error{Kind: rampart.Invalid, Msg: "the question is not valid JSON of the expected shape", Err: err}
+	}
+	return nil
+}
+
+func (s *Sidecar) serviceInfo(w http.ResponseWriter, r *http.Request) {
+	t := s.table.Load()
+	info := agent.ServiceInfo{
+		Name: s.opt.Service, IdentityKey: s.identityKey, Off: t.sys.Unsafe.Disable,
+		Stores: map[string]agent.StoreInfo{}, ServerOwned: map[string]agent.ServerOwned{}, Encrypt: map[string][]string{},
+	}
+	for _, f := range t.sys.FlowsTo(s.opt.Service) {
+		if len(f.ServerOwned.Fields) > 0 && !t.sys.Off("field.server_owned") {
+			info.ServerOwned[f.ID] = agent.ServerOwned{Fields: f.ServerOwned.Fields, Mode: f.ServerOwned.Mode}
+		}
+	}
+	for _, f := range t.sys.FlowsFrom(s.opt.Service) {
+		s.storeInfo(t, f.To, f.DB != nil, &info)
+		if st, ok := info.Stores[f.To]; ok && f.DB != nil {
+			st.Pool = f.DB.Pool
+			info.Stores[f.To] = st
+		}
+	}
+	answer(w, info)
+}
+
+// storeInfo tells how to open one store and what must be protected in it.
+func (s *Sidecar) storeInfo(t *table, name string, db bool, info *agent.ServiceInfo) {
+	store, ok := t.sys.Stores[name]
+	if !ok || store.Kind == "nats" {
+		return
+	}
+	si := agent.StoreInfo{Kind: store.Kind, URL: store.URL, AuditTable: store.AuditTable, Pool: 10}
+	if store.Kind == "sqlite" {
+		si.Path = filepath.Join(s.opt.DataDir, name+".db")
+	}
+	if store.Password != "" {
+		si.Password = "store:" + name
+	}
+	if store.CA != "" {
+		si.CA, _ = t.sys.Resource(store.CA)
+	}
+	info.Stores[name] = si
+	for _, item := range store.Holds {
+		d := t.sys.Data[item]
+		if d.Encrypt == "envelope" && !t.sys.Off("data.envelope") {
+			info.Encrypt[item] = d.PII
+		}
+		if d.RowMAC && !t.sys.Off("db.row_mac") {
+			info.RowMAC = append(info.RowMAC, item)
+		}
+	}
+}
+
+// checkObject is layer 3: may this subject touch this very object? The subject
+// is the one that this sidecar let in, never one that the service names.
+func (s *Sidecar) checkObject(w http.ResponseWriter, r *http.Request) {
+	var q agent.CheckRequest
+	if err := ask(r, &q); err != nil {
+		problem.Write(w, err, "")
+		return
+	}
+	id, err := s.identified(q.Identity)
+	if err != nil {
+		problem.Write(w, err, "")
+		return
+	}
+	t := s.table.Load()
+	d := s.decideObject(r.Context(), t, id, q)
+	e := audit.Event{Class: "authz_allow", Action: string(q.Action), Outcome: audit.Allowed, Control: "authz.domain", Flow: id.Flow, Layer: string(rampart.LayerDomain),
+		Code: string(d.Code), Policies: d.Policies, Subject: id.Principal.Subject, Actor: id.Caller, Resource: q.Resource.Type + "/" + q.Resource.ID, Trace: id.Trace}
+	if !d.Allowed() {
+		e.Class, e.Outcome, e.Detail = "authz_deny", audit.Refused, map[string]string{"reason": d.Reason}
+	}
+	if err := s.opt.Audit.Record(r.Context(), e); err != nil {
+		problem.Write(w, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the decision cannot be recorded", Err: err}, id.Trace)
+		return
+	}
+	answer(w, d)
+}
+
+// decideObject asks the policies about one object. The organization that owns
+// it comes first: a route that names none could not be judged by it at layer 2,
+// and an administrator of one organization is a stranger in another.
+func (s *Sidecar) decideObject(ctx context.Context, t *table, id agent.Identified, q agent.CheckRequest) rampart.Decision {
+	if q.Resource.Tenant != "" && !t.sys.Off("authz.service") {
+		if d := t.pdp.DecideService(ctx, id.Principal, q.Resource.Tenant, pdp.Route{Allow: []string{"any"}}); !d.Allowed() {
+			return d
+		}
+	}
+	if t.sys.Off("authz.domain") {
+		return rampart.Decision{Effect: rampart.Allow, Layer: rampart.LayerDomain, Reason: "the control is off"}
+	}
+	return t.pdp.Decide(ctx, authz.Request{Layer: rampart.LayerDomain, Principal: id.Principal, Action: q.Action, Resource: q.Resource,
+		Context: map[string]any{"caller": id.Caller, "flow": id.Flow}})
+}
+
+func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
+	sec, err := s.secrets.Get(r.Context(), r.PathValue("name"))
+	if err != nil {
+		problem.Write(w, err, "")
+		return
+	}
+	err = sec.Use(func(b []byte) error {
+		answer(w, agent.SecretValue{Value: b, Version: sec.Version()})
+		return nil
+	})
+	if err != nil {
+		problem.Write(w, err, "")
+	}
+}
+
+func (s *Sidecar) dek(w http.ResponseWriter, r *http.Request) {
+	var q agent.DEKRequest
+	err := ask(r, &q)
+	var k agent.DEK
+	if err == nil {
+		err = s.opt.Link.Call(r.Context(), http.MethodPost, wire.PathDEK, q, &k)
+	}
+	if err != nil {
+		problem.Write(w, err, "")
+		return
+	}
+	answer(w, k)
+}
+
+// auditEvent records an event of the service's own; the answer comes when it
+// is durable.
+func (s *Sidecar) auditEvent(w http.ResponseWriter, r *http.Request) {
+	var q agent.AuditRequest
+	err := ask(r, &q)
+	if err == nil && q.Class != "money" && q.Class != "admin" && q.Class != "api_read" {
+		err = rampart.Errorf(rampart.Invalid, "", "class must be money, admin or api_read")
+	}
+	if err == nil {
+		err = s.opt.Audit.Record(r.Context(), audit.Event{Class: q.Class, Action: q.Action, Outcome: audit.Outcome(q.Outcome), Control: q.Control,
+			Subject: q.Subject, Resource: q.Resource, Trace: q.Trace, Detail: q.Detail, Actor: s.table.Load().id})
+	}
+	if err != nil {
+		problem.Write(w, err, q.Trace)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,262 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/validate/strictjson"
+)
+
+// identify settles who the request is from, by the flow's pattern. A request
+// that carries another pattern's proof is refused, not guessed at.
+func (s *Sidecar) identify(a *arrival) error {
+	switch a.flow.Authn.Pattern {
+	case "gateway":
+		return s.fromGateway(a)
+	case "per_service":
+		return s.fromCredential(a)
+	default:
+		return s.fromToken(a)
+	}
+}
+
+// fromToken verifies an internal token: audience is this service, and it is
+// bound to the very certificate of this connection.
+func (s *Sidecar) fromToken(a *arrival) error {
+	text, ok := strings.CutPrefix(a.r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "an internal token is required")
+	}
+	peer := sha256.Sum256(a.r.TLS.PeerCertificates[0].Raw)
+	claims, err := s.tokens.internal(s.opt.Link.State().Keys, a.table.id, text, peer, !a.table.sys.Off("token.binding"))
+	if err != nil {
+		return err
+	}
+	p := claims.Principal()
+	if s.opt.Link.State().PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) {
+		return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the token was revoked")
+	}
+	a.principal, a.forward = p, text
+	return nil
+}
+
+// fromGateway trusts the caller's word, because mutual TLS says who speaks and
+// the flow says that it may.
+func (s *Sidecar) fromGateway(a *arrival) error {
+	refused := rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the caller names no principal")
+	b, err := base64.RawURLEncoding.Strict().DecodeString(a.r.Header.Get(wire.HeaderPrinc))
+	if err != nil || len(b) == 0 || len(b) > 8<<10 {
+		return refused
+	}
+	var p rampart.Principal
+	if err := json.Unmarshal(b, &p); err != nil || p.IsZero() {
+		return refused
+	}
+	p.Actors = append([]string{a.caller}, p.Actors...)
+	a.principal = p
+	a.forward = s.handles.put(handle{principal: p})
+	return nil
+}
+
+// fromCredential verifies the external credential again, here. The service
+// behind gets a handle in its place, never the credential.
+func (s *Sidecar) fromCredential(a *arrival) error {
+	kind, value, _ := strings.Cut(a.r.Header.Get(wire.HeaderCred), " ")
+	var p rampart.Principal
+	var err error
+	switch kind {
+	case wire.TypeAccess:
+		p, err = s.edgeToken(value)
+	case wire.TypeSession, wire.TypeAPIKey:
+		p, err = s.resolve(a.r.Context(), kind, value)
+	default:
+		err = rampart.Errorf(rampart.Unauthenticated, "authn.session", "the caller passed no credential on")
+	}
+	if err != nil {
+		return err
+	}
+	p.Actors = []string{a.caller}
+	a.principal = p
+	a.forward = s.handles.put(handle{principal: p, kind: kind, value: value})
+	return nil
+}
+
+func (s *Sidecar) edgeToken(text string) (rampart.Principal, error) {
+	claims, err := s.tokens.external(s.opt.Link.State().Keys, s.table.Load().id, text)
+	if err != nil {
+		return rampart.Principal{}, err
+	}
+	p := claims.Principal()
+	if s.opt.Link.State().PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) {
+		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
+	}
+	return p, nil
+}
+
+func (s *Sidecar) resolve(ctx context.Context, kind, value string) (rampart.Principal, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var r wire.Resolved
+	err := s.opt.Link.Call(ctx, http.MethodPost, wire.PathResolve, wire.ResolveRequest{Type: kind, Value: value}, &r)
+	if err == nil && r.Principal.IsZero() {
+		err = errors.New("resolved to nobody")
+	}
+	if err != nil {
+		return rampart.Principal{}, &rampart.Error{Kind: kindOr(err, rampart.Unauthenticated), Control: "authn.session", Msg: "the credential is not valid", Err: err}
+	}
+	return r.Principal, nil
+}
+
+func kindOr(err error, fallback rampart.Kind) rampart.Kind {
+	if rampart.KindOf(err) == rampart.Unavailable {
+		return rampart.Unavailable
+	}
+	return fallback
+}
+
+// operation finds what is asked for, checks it against the document once more
+// (the gateway is not the only caller), and says which permission and which
+// organization it needs.
+func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
+	if err := s.readBody(a); err != nil {
+		return "", "", err
+	}
+	if a.table.api == nil {
+		return s.opt.Service + ":" + verbOf(a.r.Method), "", nil
+	}
+	op, params, err := a.table.api.Route(a.r.Method, a.r.URL.Path)
+	if err != nil {
+		return "", "", err
+	}
+	var doc any
+	if len(a.body) > 0 {
+		if doc, err = strictjson.Decode(a.body); err != nil {
+			return "", "", &rampart.Error{Kind: rampart.Invalid, Control: "validate.json", Msg: err.Error()}
+		}
+	}
+	if !a.table.sys.Off("validate.openapi") {
+		if err := op.Check(params, a.r.URL.Query(), a.r.Header, doc); err != nil {
+			return "", "", err
+		}
+	}
+	return op.Permission, op.TenantOf(params, doc), nil
+}
+
+func verbOf(method string) string {
+	switch method {
+	case http.MethodPost:
+		return "create"
+	case http.MethodPut, http.MethodPatch:
+		return "update"
+	case http.MethodDelete:
+		return "delete"
+	}
+	return "read"
+}
+
+// readBody takes the whole body, bounded by the flow, before anything is
+// judged by it.
+func (s *Sidecar) readBody(a *arrival) error {
+	limit := int64(a.flow.Validate.MaxBody)
+	if limit <= 0 || a.table.sys.Off("validate.max_body") {
+		limit = 64 << 20
+	}
+	b, err := io.ReadAll(io.LimitReader(a.r.Body, limit+1))
+	if err != nil {
+		return &rampart.Error{Kind: rampart.Invalid, Control: "validate.max_body", Msg: "the body could not be read", Err: err}
+	}
+	if int64(len(b)) > limit {
+		return &problem.Details{Status: http.StatusRequestEntityTooLarge,
+			Err: rampart.Errorf(rampart.Invalid, "validate.max_body", "the body may have at most %d bytes", limit)}
+	}
+	a.body = b
+	return nil
+}
+
+// setBody gives the forwarded request the bytes that were checked.
+func (a *arrival) setBody(out *http.Request) {
+	out.Body, out.ContentLength = http.NoBody, int64(len(a.body))
+	if len(a.body) > 0 {
+		out.Body = io.NopCloser(bytes.NewReader(a.body))
+	}
+}
+
+func traceOf(r *http.Request) string {
+	if p := r.Header.Get("Traceparent"); len(p) == 55 {
+		return p[3:35]
+	}
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// handles stand in for credentials that a service must not see. One lives as
+// long as an identity.
+type handles struct {
+	now  func() time.Time
+	mu   sync.Mutex // guards byID
+	byID map[string]handle
+}
+
+type handle struct {
+	principal   rampart.Principal
+	kind, value string // external credential; "" under the pattern gateway
+	expires     time.Time
+}
+
+// maxHandles bounds the table; beyond it the oldest requests lose their
+// onward calls, never their identity.
+const maxHandles = 20_000
+
+const handlePrefix = "rh_"
+
+func (h *handles) put(v handle) string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	id := handlePrefix + hex.EncodeToString(b)
+	v.expires = h.now().Add(identityLife)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.byID == nil {
+		h.byID = map[string]handle{}
+	}
+	if len(h.byID) >= maxHandles {
+		h.dropExpiredLocked()
+	}
+	if len(h.byID) < maxHandles {
+		h.byID[id] = v
+	}
+	return id
+}
+
+func (h *handles) dropExpiredLocked() {
+	for id, v := range h.byID {
+		if h.now().After(v.expires) {
+			delete(h.byID, id)
+		}
+	}
+}
+
+func (h *handles) get(id string) (handle, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, ok := h.byID[id]
+	if !ok || h.now().After(v.expires) {
+		return handle{}, false
+	}
+	return v, true
+}

@@ -1,0 +1,419 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/message"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/profile"
+	"github.com/rampart-security/rampart/tls/svid"
+	"github.com/rampart-security/rampart/validate/openapi"
+	"github.com/rampart-security/rampart/validate/strictjson"
+)
+
+const (
+	maxMessage    = 256 << 10
+	maxDeliveries = 10
+	joseType      = "application/jose"
+)
+
+// subscription is one flow from a queue into the service, with what a message
+// must pass before the service sees it.
+type subscription struct {
+	flow   spec.Flow
+	store  string
+	dead   string
+	verify func(raw []byte, stored time.Time) (message.Message, error)
+	schema *openapi.Schema // nil: none declared
+	guard  cel.Program     // nil: none declared
+}
+
+func newSubscription(sys *spec.System, f spec.Flow, src *svid.Source) (*subscription, error) {
+	sub := &subscription{flow: f, store: f.From, dead: sys.DeadLetter(f.From, f.Topic)}
+	accept := map[string]bool{}
+	for _, name := range f.Message.AcceptFrom {
+		accept[sys.ServiceID(name)] = true
+	}
+	sub.verify = message.NewVerifier(message.VerifierOptions{
+		Roots: func() *x509.CertPool { return rootsOf(src) }, TrustDomain: sys.Info.TrustDomain, Accept: accept, Topic: f.Topic, Window: time.Duration(f.Message.ReplayWindow),
+	}).Verify
+	if sys.Off("message.signature") {
+		sub.verify = func(raw []byte, _ time.Time) (message.Message, error) { return message.Unverified(raw), nil }
+	}
+	if f.Message.Schema != "" && !sys.Off("message.schema") {
+		doc, _ := sys.Resource(f.Message.Schema)
+		schema, err := openapi.CompileSchema(f.Message.Schema, doc)
+		if err != nil {
+			return nil, err
+		}
+		sub.schema = schema
+	}
+	if f.Guard != nil && !sys.Off("message.recipient_guard") {
+		g, err := compileGuard(f.Guard.Recipient)
+		if err != nil {
+			return nil, fmt.Errorf("guard.recipient: %w", err)
+		}
+		sub.guard = g
+	}
+	return sub, nil
+}
+
+func rootsOf(src *svid.Source) *x509.CertPool {
+	cur, err := src.Current()
+	if err != nil {
+		return x509.NewCertPool() // no identity yet: nobody is believed
+	}
+	return cur.Roots
+}
+
+// compileGuard types the guard: message is the payload, subject is for whom
+// the producer acted, as its sidecar signed it.
+func compileGuard(expr string) (cel.Program, error) {
+	env, err := cel.NewEnv(cel.Variable("message", cel.MapType(cel.StringType, cel.DynType)), cel.Variable("subject", cel.StringType))
+	if err != nil {
+		return nil, err
+	}
+	ast, iss := env.Compile(expr)
+	if iss.Err() != nil {
+		return nil, iss.Err()
+	}
+	if ast.OutputType() != cel.BoolType {
+		return nil, errors.New("the expression must be a condition")
+	}
+	return env.Program(ast, cel.CostLimit(10_000))
+}
+
+// CheckGuard reports whether a guard's expression compiles, for `rampart check`.
+func CheckGuard(expr string) error {
+	_, err := compileGuard(expr)
+	return err
+}
+
+// judge runs a raw message through signature, replay, schema and guard.
+func (sub *subscription) judge(raw []byte, stored time.Time) (message.Message, error) {
+	m, err := sub.verify(raw, stored)
+	if err != nil {
+		return m, err
+	}
+	doc, err := strictjson.Decode(m.Payload)
+	if err != nil {
+		return m, &rampart.Error{Kind: rampart.Invalid, Control: "message.schema", Msg: "the payload is not strict JSON", Err: err}
+	}
+	if sub.schema != nil {
+		if err := sub.schema.Validate(doc); err != nil {
+			return m, &rampart.Error{Kind: rampart.Invalid, Control: "message.schema", Msg: "the payload does not fit its schema", Err: err}
+		}
+	}
+	if sub.guard == nil {
+		return m, nil
+	}
+	out, _, err := sub.guard.Eval(map[string]any{"message": plain(doc), "subject": m.Subject})
+	if ok, isBool := valueOf(out); err != nil || !isBool || !ok {
+		return m, &rampart.Error{Kind: rampart.Denied, Control: "message.recipient_guard", Msg: "the recipient is not the one the producer acted for", Err: err}
+	}
+	return m, nil
+}
+
+func valueOf(v interface{ Value() any }) (value, isBool bool) {
+	if v == nil {
+		return false, false
+	}
+	value, isBool = v.Value().(bool)
+	return value, isBool
+}
+
+// plain turns exact JSON numbers into what CEL computes with.
+func plain(v any) any {
+	switch x := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(x))
+		for k, e := range x {
+			out[k] = plain(e)
+		}
+		return out
+	case []any:
+		out := make([]any, len(x))
+		for i, e := range x {
+			out[i] = plain(e)
+		}
+		return out
+	case interface{ Float64() (float64, error) }:
+		f, err := x.Float64()
+		if err != nil {
+			return nil
+		}
+		return f
+	}
+	return v
+}
+
+// signMessage signs a payload for whom the caller acts, so that a service can
+// keep it in its outbox together with what it books.
+func (s *Sidecar) signMessage(w http.ResponseWriter, r *http.Request) {
+	signed, err := s.signed(r)
+	if err != nil {
+		s.refuseMessage(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", joseType)
+	w.Write(signed)
+}
+
+func (s *Sidecar) signed(r *http.Request) ([]byte, error) {
+	t := s.table.Load()
+	flow, ok := t.publishes[r.PathValue("store")+"/"+r.PathValue("topic")]
+	if !ok {
+		return nil, rampart.Errorf(rampart.Denied, "egress.allow", "no flow publishes %s to %s", r.PathValue("topic"), r.PathValue("store"))
+	}
+	id, err := s.identified(r.Header.Get(agent.HeaderIdentity))
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxMessage/2))
+	if err != nil {
+		return nil, &rampart.Error{Kind: rampart.Invalid, Control: "message.schema", Msg: "the payload is too long", Err: err}
+	}
+	signer := message.Signer{Source: s.opt.Link.Now().Pinned(), Now: s.opt.Now}
+	return signer.Sign(flow.Topic, id.Principal.Subject, body)
+}
+
+// publish stores a message in the queue and answers once it is durable there.
+func (s *Sidecar) publish(w http.ResponseWriter, r *http.Request) {
+	t := s.table.Load()
+	store, topic := r.PathValue("store"), r.PathValue("topic")
+	if _, ok := t.publishes[store+"/"+topic]; !ok {
+		s.refuseMessage(w, r, rampart.Errorf(rampart.Denied, "egress.allow", "no flow publishes %s to %s", topic, store))
+		return
+	}
+	raw, err := s.signedOrSign(r)
+	if err == nil {
+		err = s.store(r.Context(), store, topic, raw)
+	}
+	if err != nil {
+		s.refuseMessage(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Sidecar) signedOrSign(r *http.Request) ([]byte, error) {
+	if r.Header.Get("Content-Type") != joseType {
+		return s.signed(r)
+	}
+	return io.ReadAll(http.MaxBytesReader(nil, r.Body, maxMessage))
+}
+
+func (s *Sidecar) refuseMessage(w http.ResponseWriter, r *http.Request, err error) {
+	e := audit.Event{Class: "message", Action: "publish " + r.PathValue("topic"), Outcome: audit.Refused, Subject: s.table.Load().id,
+		Resource: r.PathValue("store"), Trace: traceOf(r), Detail: map[string]string{"error": err.Error()}}
+	if re, ok := asError(err); ok {
+		e.Control = re.Control
+	}
+	s.record(r.Context(), e)
+	problem.Write(w, err, e.Trace)
+}
+
+// queues keeps one connection per store.
+type queues struct {
+	mu     sync.Mutex // guards byName
+	byName map[string]*nats.Conn
+}
+
+// queue connects to an embedded queue with this plane's SVID.
+func (s *Sidecar) queue(name string) (jetstream.JetStream, error) {
+	st := s.opt.Link.State()
+	addr := st.Endpoints.Queues[name]
+	if addr == "" {
+		return nil, rampart.Errorf(rampart.Unavailable, "", "queue %s is not up yet", name)
+	}
+	s.queues.mu.Lock()
+	defer s.queues.mu.Unlock()
+	nc := s.queues.byName[name]
+	if nc == nil || nc.IsClosed() || nc.ConnectedUrl() != "" && !strings.HasSuffix(nc.ConnectedUrl(), addr) {
+		if nc != nil {
+			nc.Close()
+		}
+		cfg := profile.MTLSClient(s.opt.Link.Source(), st.System.StoreID(name))
+		fresh, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix("_INBOX_"+s.opt.Service), nats.MaxReconnects(5), nats.ReconnectWait(200*time.Millisecond), nats.Timeout(3*time.Second))
+		if err != nil {
+			return nil, &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue does not answer", Err: err}
+		}
+		if s.queues.byName == nil {
+			s.queues.byName = map[string]*nats.Conn{}
+		}
+		s.queues.byName[name], nc = fresh, fresh
+	}
+	return jetstream.New(nc)
+}
+
+func (s *Sidecar) store(ctx context.Context, store, topic string, raw []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	js, err := s.queue(store)
+	if err != nil {
+		return err
+	}
+	if _, err := js.Publish(ctx, topic, raw); err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue did not take the message", Err: err}
+	}
+	return nil
+}
+
+// consume follows every subscription until ctx ends.
+func (s *Sidecar) consume(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for i := range s.table.Load().consumes {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				err := s.follow(ctx, i)
+				if err != nil && ctx.Err() == nil {
+					s.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "queue", slog.Any("error", err))
+				}
+				wait(ctx, 300*time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// follow pulls from one durable consumer until the connection breaks.
+func (s *Sidecar) follow(ctx context.Context, i int) error {
+	sub := s.table.Load().consumes[i]
+	js, err := s.queue(sub.store)
+	if err != nil {
+		return err
+	}
+	setup, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	cons, err := js.Consumer(setup, strings.ToUpper(sub.store), s.opt.Service+"-"+sub.flow.ID)
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		batch, err := cons.Fetch(16, jetstream.FetchMaxWait(2*time.Second))
+		if err != nil {
+			return err
+		}
+		for m := range batch.Messages() {
+			s.deliver(ctx, js, m)
+		}
+		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliver judges one message: the service gets it, or the dead letter does.
+func (s *Sidecar) deliver(ctx context.Context, js jetstream.JetStream, m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil {
+		m.Nak()
+		return
+	}
+	sub := s.subscriptionFor(m.Subject())
+	if sub == nil {
+		m.Nak()
+		return
+	}
+	msg, err := sub.judge(m.Data(), meta.Timestamp)
+	if err != nil {
+		s.deadLetter(ctx, js, m, sub, msg, err)
+		return
+	}
+	switch err := s.hand(ctx, sub, msg); {
+	case err == nil:
+		m.Ack()
+	case meta.NumDelivered >= maxDeliveries:
+		s.deadLetter(ctx, js, m, sub, msg, err)
+	default:
+		m.NakWithDelay(time.Duration(meta.NumDelivered) * 500 * time.Millisecond)
+	}
+}
+
+func (s *Sidecar) subscriptionFor(topic string) *subscription {
+	for _, sub := range s.table.Load().consumes {
+		if sub.flow.Topic == topic {
+			return sub
+		}
+	}
+	return nil
+}
+
+// deadLetter sets a refused message aside with the reason, on record.
+func (s *Sidecar) deadLetter(ctx context.Context, js jetstream.JetStream, m jetstream.Msg, sub *subscription, msg message.Message, why error) {
+	e := audit.Event{Class: "message", Action: "consume " + sub.flow.Topic, Outcome: audit.Refused, Flow: sub.flow.ID, Subject: msg.Subject, Actor: msg.Producer,
+		Resource: msg.ID, Detail: map[string]string{"error": why.Error(), "dead_letter": sub.dead}}
+	if re, ok := asError(why); ok {
+		e.Control = re.Control
+	}
+	if t := m.Headers().Get("Rampart-Trace"); len(t) == 32 {
+		e.Trace = t
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := js.PublishMsg(ctx, &nats.Msg{Subject: sub.dead, Data: m.Data(), Header: nats.Header{"Rampart-Refused": {e.Control}, "Rampart-Topic": {sub.flow.Topic}}})
+	if err == nil {
+		err = s.opt.Audit.Record(ctx, e)
+	}
+	if err != nil {
+		s.opt.Logger.LogAttrs(ctx, slog.LevelError, "dead letter", slog.Any("error", err))
+		m.NakWithDelay(time.Second)
+		return
+	}
+	m.Ack()
+}
+
+// hand gives the payload to the service.
+func (s *Sidecar) hand(ctx context.Context, sub *subscription, m message.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.opt.Upstream+agent.MessagePath+sub.flow.Topic, bytes.NewReader(m.Payload))
+	if err != nil {
+		return err
+	}
+	trace := traceOf(req)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(agent.HeaderIdentity, s.sign(agent.Identified{
+		Principal: rampart.Principal{Kind: rampart.KindService, Subject: m.Producer}, Caller: m.Producer, Flow: sub.flow.ID, Trace: trace, Expires: s.opt.Now().Add(identityLife),
+	}))
+	res, err := loopback.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	io.Copy(io.Discard, io.LimitReader(res.Body, maxMessage))
+	if res.StatusCode/100 != 2 {
+		return fmt.Errorf("the service answered %s", res.Status)
+	}
+	s.record(ctx, audit.Event{Class: "authz_allow", Action: "consume " + sub.flow.Topic, Outcome: audit.Allowed, Flow: sub.flow.ID, Subject: m.Subject, Actor: m.Producer, Resource: m.ID, Trace: trace})
+	return nil
+}

@@ -1,0 +1,281 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/canonical"
+	"github.com/rampart-security/rampart/network/egress"
+	"github.com/rampart-security/rampart/secrets"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/profile"
+)
+
+// exit is a declared way out of the system.
+type exit struct {
+	flow      spec.Flow
+	base      *url.URL
+	transport http.RoundTripper
+}
+
+// departure is one outbound request.
+type departure struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	table *table
+	dest  string
+	path  string
+	trace string
+}
+
+// outboundMux is the only way out: declared flows, nothing else.
+func (s *Sidecar) outboundMux() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc(agent.PathOut+"{dest}/{path...}", s.out)
+	mux.HandleFunc("POST "+agent.PathPublish+"{store}/{topic}", s.publish)
+	mux.HandleFunc("POST "+agent.PathSign+"{store}/{topic}", s.signMessage)
+	return mux
+}
+
+// out sends a request to a declared service or external party.
+func (s *Sidecar) out(w http.ResponseWriter, r *http.Request) {
+	d := &departure{w: w, table: s.table.Load(), dest: r.PathValue("dest"), trace: traceOf(r)}
+	d.r = r.WithContext(rampart.WithTrace(r.Context(), d.trace))
+	if err := s.depart(d); err != nil {
+		s.refuseOut(d, err)
+	}
+}
+
+func (s *Sidecar) depart(d *departure) error {
+	raw := strings.TrimPrefix(d.r.URL.EscapedPath(), agent.PathOut+d.dest)
+	path, err := canonical.Path(raw, d.r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	d.path = path
+	if flow, ok := d.table.internal[d.dest]; ok {
+		return s.toPeer(d, flow)
+	}
+	if e, ok := d.table.external[d.dest]; ok {
+		return s.toExternal(d, e)
+	}
+	return rampart.Errorf(rampart.Denied, "egress.allow", "no flow leads from %s to %q", s.opt.Service, d.dest)
+}
+
+func (s *Sidecar) refuseOut(d *departure, err error) {
+	e := audit.Event{Class: "network", Action: "egress " + d.r.Method + " " + d.dest, Outcome: audit.Refused, Subject: d.table.id,
+		Resource: d.dest, Trace: d.trace, Control: "egress.allow", Detail: map[string]string{"error": err.Error()}}
+	if re, ok := asError(err); ok && re.Control != "" {
+		e.Control = re.Control
+	}
+	if rampart.KindOf(err) == rampart.Unavailable {
+		e.Outcome = audit.Failed
+	}
+	s.record(d.r.Context(), e)
+	problem.Write(d.w, err, d.trace)
+}
+
+// toPeer calls another service of the system: mutual TLS, and a token for that
+// service alone, exchanged from what the caller arrived with.
+func (s *Sidecar) toPeer(d *departure, flow spec.Flow) error {
+	gen := s.opt.Link.Now()
+	rt, addr, err := gen.Service(d.dest)
+	if err != nil {
+		return err
+	}
+	head, err := s.onward(d, flow)
+	if err != nil {
+		return err
+	}
+	s.proxy(d, rt, func(out *http.Request) {
+		out.URL = &url.URL{Scheme: "https", Host: addr, Path: d.path, RawQuery: d.r.URL.RawQuery}
+		out.Host = d.dest
+		scrub(out.Header)
+		for name, v := range head {
+			out.Header[name] = v
+		}
+		out.Header.Set("Traceparent", "00-"+d.trace+"-"+d.trace[:16]+"-01")
+	})
+	return nil
+}
+
+// onward builds the identity headers of a call on somebody's behalf. Without
+// an Authorization the service acts as itself.
+func (s *Sidecar) onward(d *departure, flow spec.Flow) (http.Header, error) {
+	text, _ := strings.CutPrefix(d.r.Header.Get("Authorization"), "Bearer ")
+	kind, value := wire.TypeJWT, text
+	var held handle
+	switch {
+	case text == "":
+		kind = wire.TypeSVIDOnly
+	case strings.HasPrefix(text, handlePrefix):
+		h, ok := s.handles.get(text)
+		if !ok {
+			return nil, rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the handle in Authorization has expired")
+		}
+		held, kind, value = h, h.kind, h.value
+	}
+	h := http.Header{}
+	switch flow.Authn.Pattern {
+	case "gateway":
+		return principalHeader(h, held.principal)
+	case "per_service":
+		h.Set(wire.HeaderCred, kind+" "+value)
+		return h, nil
+	}
+	tok, err := s.opt.Link.Now().Token(d.r.Context(), kind, value, d.table.sys.ServiceID(flow.To))
+	if err != nil {
+		return nil, &rampart.Error{Kind: rampart.KindOf(err), Control: "token.exchange", Msg: "no token for this service", Err: err}
+	}
+	h.Set("Authorization", "Bearer "+tok)
+	return h, nil
+}
+
+func principalHeader(h http.Header, p rampart.Principal) (http.Header, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	h.Set(wire.HeaderPrinc, base64.RawURLEncoding.EncodeToString(b))
+	return h, nil
+}
+
+// toExternal calls a declared party outside, with its secret put in here: the
+// service never holds it.
+func (s *Sidecar) toExternal(d *departure, e *exit) error {
+	value := ""
+	if in := e.flow.Inject; in != nil {
+		sec, err := s.secrets.Get(d.r.Context(), in.Secret)
+		if err != nil {
+			return &rampart.Error{Kind: rampart.Unavailable, Control: "secret.manager", Msg: "the secret for this call cannot be had", Err: err}
+		}
+		err = sec.Use(func(b []byte) error { value = string(b); return nil })
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.opt.Audit.Record(d.r.Context(), audit.Event{Class: "authz_allow", Action: "egress " + d.r.Method + " " + d.dest, Outcome: audit.Allowed,
+		Flow: e.flow.ID, Subject: d.table.id, Resource: d.dest, Trace: d.trace}); err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the call cannot be recorded, so it is not made", Err: err}
+	}
+	s.proxy(d, e.transport, func(out *http.Request) {
+		out.URL = &url.URL{Scheme: e.base.Scheme, Host: e.base.Host, Path: d.path, RawQuery: d.r.URL.RawQuery}
+		out.Host = e.base.Host
+		scrub(out.Header)
+		out.Header.Del("Traceparent")
+		if value != "" {
+			inject(out.Header, e.flow.Inject.Into, value)
+		}
+	})
+	return nil
+}
+
+// inject sets "header:NAME"; Authorization takes the Bearer scheme.
+func inject(h http.Header, into, value string) {
+	name := strings.TrimPrefix(into, "header:")
+	if strings.EqualFold(name, "Authorization") {
+		value = "Bearer " + value
+	}
+	h.Set(name, value)
+}
+
+func (s *Sidecar) proxy(d *departure, rt http.RoundTripper, rewrite func(*http.Request)) {
+	p := &httputil.ReverseProxy{
+		Transport: rt,
+		Rewrite:   func(pr *httputil.ProxyRequest) { rewrite(pr.Out) },
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			s.opt.Logger.LogAttrs(r.Context(), slog.LevelWarn, "outbound", slog.String("dest", d.dest), slog.String("trace", d.trace), slog.Any("error", err))
+			if re, ok := asError(err); !ok {
+				err = &rampart.Error{Kind: rampart.Unavailable, Control: "egress.allow", Msg: d.dest + " does not answer", Err: err}
+			} else {
+				err = re
+			}
+			s.refuseOut(&departure{w: w, r: d.r, table: d.table, dest: d.dest, trace: d.trace}, err)
+		},
+		ErrorLog: slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+	}
+	d.r.Body = http.MaxBytesReader(d.w, d.r.Body, 8<<20)
+	p.ServeHTTP(d.w, d.r)
+}
+
+// newExit compiles a flow to an external party into the one transport that can
+// reach it.
+func (s *Sidecar) newExit(sys *spec.System, f spec.Flow, ext spec.External) (*exit, error) {
+	base, err := url.Parse(ext.URL)
+	if err != nil {
+		return nil, fmt.Errorf("external.%s.url: %w", f.To, err)
+	}
+	minTLS := uint16(tls.VersionTLS13)
+	if f.TLS.Min == "1.2" {
+		minTLS = tls.VersionTLS12
+	}
+	ca := filepath.Join(s.opt.StandIns, f.To+".pem")
+	t, err := egress.New(egress.Options{
+		Host: base.Host, Methods: f.Egress.Methods, Paths: f.Egress.Paths, StandIn: ext.StandIn,
+		AnyPath: sys.Off("egress.allow"), AnyAddress: sys.Off("egress.private_ip"),
+		TLS: func(name string) (*tls.Config, error) {
+			roots, err := standInRoots(ext.StandIn, ca)
+			if err != nil {
+				return nil, err
+			}
+			return profile.External(name, roots, minTLS), nil
+		},
+	})
+	return &exit{flow: f, base: base, transport: t}, err
+}
+
+// standInRoots reads the CA of a stand-in; nil means the system's roots.
+func standInRoots(standIn, file string) (*x509.CertPool, error) {
+	if standIn == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("the stand-in has not left its CA yet: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", filepath.Base(file))
+	}
+	return roots, nil
+}
+
+// secretsOf asks the control plane, which grants by flow.
+type secretsOf struct {
+	link interface {
+		Call(ctx context.Context, method, path string, in, out any) error
+	}
+}
+
+// Get fetches one secret by its data item, or "store:NAME" for a store's password.
+func (b secretsOf) Get(ctx context.Context, name string) (secrets.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var v agent.SecretValue
+	if err := b.link.Call(ctx, http.MethodGet, wire.PathSecret+url.PathEscape(name), nil, &v); err != nil {
+		return secrets.Secret{}, err
+	}
+	return secrets.New(v.Value, v.Version), nil
+}
+
+func (s *Sidecar) staleSecret(ctx context.Context, name string, age time.Duration, cause error) {
+	s.record(ctx, audit.Event{Class: "secret", Action: "serve stale", Outcome: audit.Allowed, Control: "secret.manager",
+		Resource: name, Detail: map[string]string{"age": age.String(), "error": cause.Error()}})
+}

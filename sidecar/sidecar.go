@@ -1,0 +1,167 @@
+// Package sidecar stands beside one service: inbound it is the policy
+// enforcement point behind mutual TLS, outbound it is the only way out, and on
+// a Unix socket it answers the service's own questions (may this subject touch
+// this very object, which secret, which key).
+//
+// It composes; every judgement is a domain's.
+package sidecar
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/secrets"
+	"github.com/rampart-security/rampart/tls/profile"
+)
+
+// Options configure a Sidecar. All but Now are required.
+type Options struct {
+	Service  string // its name in rampart.yaml
+	Link     *planelink.Link
+	Audit    audit.Recorder
+	Logger   *slog.Logger
+	Inbound  net.Listener // mutual TLS is laid over it
+	Outbound net.Listener // loopback TCP, for services in any language
+	Socket   string       // path of the Unix socket, for the SDK
+	Upstream string       // http://127.0.0.1:PORT of the service
+	StandIns string       // folder where stand-ins of externals leave their CA as NAME.pem
+	DataDir  string       // folder for the service's own embedded stores
+	Now      func() time.Time
+}
+
+// Sidecar serves one service. Safe for concurrent use.
+type Sidecar struct {
+	opt         Options
+	table       atomic.Pointer[table]
+	identityKey []byte
+	secrets     *secrets.Cache
+	handles     handles
+	tokens      verifiers
+	queues      queues
+}
+
+// New returns a sidecar that enforces the link's configuration.
+func New(opt Options) (*Sidecar, error) {
+	if opt.Link == nil || opt.Audit == nil || opt.Logger == nil || opt.Inbound == nil || opt.Outbound == nil {
+		return nil, errors.New("sidecar: link, audit log, logger and listeners are required")
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	s := &Sidecar{opt: opt, identityKey: make([]byte, 32), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now}}
+	rand.Read(s.identityKey)
+	s.secrets = secrets.NewCache(secretsOf{opt.Link}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
+	if err := s.reload(opt.Link.State()); err != nil {
+		return nil, err
+	}
+	opt.Link.OnState(func(st *planelink.State) {
+		if err := s.reload(st); err != nil {
+			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
+		}
+	})
+	return s, nil
+}
+
+func (s *Sidecar) reload(st *planelink.State) error {
+	if old := s.table.Load(); st.System == nil || old != nil && old.sys == st.System {
+		return nil
+	}
+	t, err := s.compile(st.System)
+	if err != nil {
+		return fmt.Errorf("sidecar: %w", err)
+	}
+	s.table.Store(t)
+	return nil
+}
+
+// Run serves until ctx ends, then drains for five seconds.
+func (s *Sidecar) Run(ctx context.Context) error {
+	sock, err := listenUnix(s.opt.Socket)
+	if err != nil {
+		return fmt.Errorf("sidecar: %w", err)
+	}
+	inbound := profile.NewListener(s.opt.Inbound, profile.MTLSServer(s.opt.Link.Source(), s.allowPeer), profile.ListenerOptions{
+		OnRefuse: s.refusedHandshake, MaxConns: 4096, MaxPerIP: 4096,
+	})
+	var g errgroup.Group
+	g.Go(func() error { return s.serve(ctx, inbound, http.HandlerFunc(s.inbound)) })
+	g.Go(func() error { return s.serve(ctx, s.opt.Outbound, s.outboundMux()) })
+	g.Go(func() error { return s.serve(ctx, sock, s.agentMux()) })
+	g.Go(func() error { return s.consume(ctx) })
+	return g.Wait()
+}
+
+// listenUnix makes the socket readable by its owner alone, from the first
+// moment on.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(path, 0o600) // the folder around it is 0700 already
+}
+
+func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler:                      h,
+		ReadHeaderTimeout:            5 * time.Second,
+		IdleTimeout:                  2 * time.Minute,
+		MaxHeaderBytes:               64 << 10,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("sidecar: %w", err)
+	}
+	return nil
+}
+
+// allowPeer lets in only those whom a declared flow leads here.
+func (s *Sidecar) allowPeer(id string) error {
+	t := s.table.Load()
+	if _, ok := t.callers[id]; ok || t.sys.Off("mtls.peer_declared") {
+		return nil
+	}
+	return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "no flow leads from %s to %s", id, s.opt.Service)
+}
+
+func (s *Sidecar) refusedHandshake(peer net.Addr, err error) {
+	control := "mtls.required"
+	if e, ok := errors.AsType[*rampart.Error](err); ok && e.Control != "" {
+		control = e.Control
+	}
+	s.record(context.Background(), audit.Event{Class: "network", Action: "handshake", Outcome: audit.Refused, Control: control,
+		Peer: peer.String(), Detail: map[string]string{"error": err.Error()}})
+}
+
+// record writes an event whose loss must not change an answer that is a
+// refusal anyway.
+func (s *Sidecar) record(ctx context.Context, e audit.Event) {
+	if err := s.opt.Audit.Record(ctx, e); err != nil {
+		s.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
+	}
+}
