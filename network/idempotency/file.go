@@ -1,0 +1,436 @@
+package idempotency
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rampart-security/rampart"
+)
+
+// limits bound a File.
+type limits struct {
+	keys  int   // remembered at once
+	bytes int64 // of the file, above which it is compacted, and refuses if that does not help
+}
+
+// File is a Store in one append-only file of JSON lines, for one process at a
+// time. It survives kill -9 and loss of power: each change is written and synced
+// before it counts, many waiting changes with one sync. Answers stay on disk;
+// memory holds a few words per key.
+//
+// Beside the file's own bounds nothing is evicted: a key that were forgotten
+// early would let its request run twice. A full File refuses new keys.
+type File struct {
+	path   string
+	limits limits
+
+	io sync.Mutex // held while writing; taken before mu
+
+	mu      sync.Mutex
+	file    *os.File
+	records map[ID]*record
+	size    int64  // of the file once next is written
+	next    *batch // lines that wait for a sync
+	lease   uint64
+	swept   time.Time // when expired keys were last dropped
+	shrunk  time.Time // when the file was last compacted
+	broken  error     // the file cannot be trusted any more
+}
+
+// record is what memory holds of a key.
+type record struct {
+	hash   [sha256.Size]byte
+	begun  time.Time
+	keep   time.Duration
+	lease  uint64 // of the holder in flight; 0 when done, or when its process died
+	offset int64  // of the line with the answer
+	length int    // of that line; 0 while in flight
+}
+
+// batch is a group of lines that one sync makes durable.
+type batch struct {
+	offset  int64
+	lines   []byte
+	apply   []func() // with mu held, once the lines are durable
+	written bool
+	err     error
+}
+
+// line is one line of the file.
+type line struct {
+	Op       string        `json:"op"` // begin | done | abandon
+	ID       string        `json:"id"`
+	Hash     string        `json:"hash,omitzero"`
+	Begun    time.Time     `json:"begun,omitzero"`
+	Keep     time.Duration `json:"keep,omitzero"`
+	Response *Response     `json:"response,omitzero"`
+}
+
+// NewFile opens or creates the file, drops what has expired from it, and
+// returns its Store. A line that a crash cut short is dropped; any other damage
+// is an error. The folder must exist. Answers are stored as they are: the file
+// has mode 0600 and belongs on an encrypted disk.
+func NewFile(path string) (*File, error) {
+	return open(path, limits{keys: 200_000, bytes: 1 << 30}, time.Now())
+}
+
+func open(path string, l limits, now time.Time) (*File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("idempotency: %w", err)
+	}
+	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, next: &batch{}, swept: now, shrunk: now}
+	if err := f.load(); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("idempotency: %s: %w", filepath.Base(path), err)
+	}
+	f.sweepLocked(now)
+	if err := f.compactLocked(); err != nil {
+		f.file.Close()
+		return nil, fmt.Errorf("idempotency: %s: %w", filepath.Base(path), err)
+	}
+	return f, nil
+}
+
+// Close closes the file. Every change that was reported is durable already.
+func (f *File) Close() error {
+	f.io.Lock()
+	defer f.io.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = os.ErrClosed
+	return f.file.Close()
+}
+
+// Begin implements Store.
+func (f *File) Begin(_ context.Context, r Request, now time.Time) (Claim, error) {
+	if err := f.makeRoom(now); err != nil {
+		return Claim{}, err
+	}
+	claim, b, err := f.begin(r, now)
+	if err != nil || claim.State != New {
+		return claim, err
+	}
+	return claim, f.commit(b)
+}
+
+func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil {
+		return Claim{}, nil, unavailable(f.broken)
+	}
+	old, taken := f.records[r.ID]
+	if taken && !old.isFree(now) {
+		claim, err := f.foundLocked(r, old)
+		return claim, nil, err
+	}
+	if !taken && len(f.records) >= f.limits.keys || f.size >= f.limits.bytes {
+		return Claim{}, nil, unavailable(errors.New("full"))
+	}
+	f.lease++
+	rec := &record{hash: r.Hash, begun: now, keep: r.Keep, lease: f.lease}
+	b, err := f.appendLocked(line{Op: "begin", ID: hex.EncodeToString(r.ID[:]), Hash: hex.EncodeToString(r.Hash[:]), Begun: now, Keep: r.Keep})
+	if err != nil {
+		return Claim{}, nil, err
+	}
+	f.records[r.ID] = rec
+	return Claim{State: New, ID: r.ID, Lease: rec.lease}, b, nil
+}
+
+// isFree reports whether a key may be used as if it were new.
+func (r *record) isFree(now time.Time) bool {
+	if r.length == 0 {
+		return now.Sub(r.begun) >= Lease
+	}
+	return now.Sub(r.begun) >= r.keep
+}
+
+// foundLocked says what a request finds at a taken key. Another body is told
+// first: whoever sends it is mistaken however the first request ends.
+func (f *File) foundLocked(r Request, rec *record) (Claim, error) {
+	switch {
+	case rec.hash != r.Hash:
+		return Claim{State: Mismatch, ID: r.ID}, nil
+	case rec.length == 0:
+		return Claim{State: InFlight, ID: r.ID}, nil
+	}
+	text := make([]byte, rec.length)
+	if _, err := f.file.ReadAt(text, rec.offset); err != nil {
+		return Claim{}, unavailable(err)
+	}
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil || l.Response == nil {
+		return Claim{}, unavailable(fmt.Errorf("answer is damaged: %v", err))
+	}
+	return Claim{State: Done, ID: r.ID, Response: *l.Response}, nil
+}
+
+// Finish implements Store.
+func (f *File) Finish(_ context.Context, c Claim, r Response) error {
+	b, err := f.finish(c, r)
+	if err != nil || b == nil {
+		return err
+	}
+	return f.commit(b)
+}
+
+func (f *File) finish(c Claim, r Response) (*batch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rec, held := f.heldLocked(c)
+	if !held {
+		return nil, nil
+	}
+	offset := f.size
+	b, err := f.appendLocked(line{Op: "done", ID: hex.EncodeToString(c.ID[:]), Response: &r})
+	if err != nil {
+		return nil, err
+	}
+	length := int(f.size - offset)
+	// Others may see the answer only once it is durable.
+	b.apply = append(b.apply, func() { rec.offset, rec.length, rec.lease = offset, length, 0 })
+	return b, nil
+}
+
+// Abandon implements Store.
+func (f *File) Abandon(_ context.Context, c Claim) error {
+	f.mu.Lock()
+	if _, held := f.heldLocked(c); !held {
+		f.mu.Unlock()
+		return nil
+	}
+	delete(f.records, c.ID)
+	b, err := f.appendLocked(line{Op: "abandon", ID: hex.EncodeToString(c.ID[:])})
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.commit(b)
+}
+
+func (f *File) heldLocked(c Claim) (*record, bool) {
+	rec, ok := f.records[c.ID]
+	return rec, ok && c.Lease != 0 && rec.lease == c.Lease
+}
+
+// appendLocked adds a line to the batch that waits.
+func (f *File) appendLocked(l line) (*batch, error) {
+	if f.broken != nil {
+		return nil, unavailable(f.broken)
+	}
+	text, err := json.Marshal(l)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	text = append(text, '\n')
+	if len(f.next.lines) == 0 {
+		f.next.offset = f.size
+	}
+	f.next.lines = append(f.next.lines, text...)
+	f.size += int64(len(text))
+	return f.next, nil
+}
+
+// commit returns once b is durable. Whoever gets the lock first writes for all
+// who wait for it: a group commit without a goroutine to own.
+func (f *File) commit(b *batch) error {
+	f.io.Lock()
+	defer f.io.Unlock()
+	if b.written {
+		return b.err
+	}
+	f.mu.Lock()
+	f.next = &batch{}
+	file := f.file
+	f.mu.Unlock()
+	b.written = true
+	_, err := file.WriteAt(b.lines, b.offset)
+	if err == nil {
+		err = file.Sync()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		// What reached the disk is unknown, and a second sync may lie about it.
+		f.broken, b.err = err, unavailable(err)
+		return b.err
+	}
+	for _, apply := range b.apply {
+		apply()
+	}
+	return nil
+}
+
+func unavailable(err error) error {
+	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "idempotency keys cannot be recorded, so the request is not carried out", Err: err}
+}
+
+// makeRoom drops expired keys once a minute and when there are too many, and
+// compacts a file that has reached its bound, at most once a minute.
+func (f *File) makeRoom(now time.Time) error {
+	f.mu.Lock()
+	full := f.size >= f.limits.bytes && now.Sub(f.shrunk) >= time.Minute
+	if full || len(f.records) >= f.limits.keys || now.Sub(f.swept) >= time.Minute {
+		f.sweepLocked(now)
+	}
+	f.mu.Unlock()
+	if !full {
+		return nil
+	}
+	f.io.Lock()
+	defer f.io.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.next.lines) > 0 || f.broken != nil {
+		return nil // lines wait for a sync; the next request tries again
+	}
+	f.shrunk = now
+	if err := f.compactLocked(); err != nil {
+		f.broken = err
+		return unavailable(err)
+	}
+	return nil
+}
+
+func (f *File) sweepLocked(now time.Time) {
+	f.swept = now
+	for id, rec := range f.records {
+		if rec.isFree(now) {
+			delete(f.records, id)
+		}
+	}
+}
+
+// load reads the file. Only its last line may be damaged, by a crash.
+func (f *File) load() error {
+	r := bufio.NewReaderSize(f.file, 1<<16)
+	for n := 1; ; n++ {
+		text, err := r.ReadBytes('\n')
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil // text was never reported as written
+			}
+			return err
+		}
+		if err := f.replayLine(text); err != nil {
+			if rest, _ := r.Peek(1); len(rest) == 0 {
+				return nil
+			}
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		f.size += int64(len(text))
+	}
+}
+
+func (f *File) replayLine(text []byte) error {
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil {
+		return errors.New("not a record")
+	}
+	id, ok := digest(l.ID)
+	if !ok {
+		return errors.New("bad id")
+	}
+	switch l.Op {
+	case "begin":
+		hash, ok := digest(l.Hash)
+		if !ok {
+			return errors.New("bad hash")
+		}
+		f.records[id] = &record{hash: hash, begun: l.Begun, keep: l.Keep}
+	case "done":
+		if rec, ok := f.records[id]; ok && l.Response != nil {
+			rec.offset, rec.length = f.size, len(text)
+		}
+	case "abandon":
+		delete(f.records, id)
+	default:
+		return errors.New("unknown operation")
+	}
+	return nil
+}
+
+// digest reads a SHA-256 in hexadecimal.
+func digest(text string) (d [sha256.Size]byte, ok bool) {
+	if len(text) != 2*len(d) {
+		return d, false
+	}
+	_, err := hex.Decode(d[:], []byte(text))
+	return d, err == nil
+}
+
+// compactLocked replaces the file by one that holds what is remembered. Both
+// locks are held, or nobody else has the File yet.
+func (f *File) compactLocked() error {
+	tmp, err := os.OpenFile(f.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	moved, size, err := f.copyTo(tmp)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), f.path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(f.path))
+	}
+	if err != nil {
+		tmp.Close()
+		return err
+	}
+	f.file.Close()
+	f.file, f.size = tmp, size
+	for id, offset := range moved {
+		f.records[id].offset = offset
+	}
+	return nil
+}
+
+// copyTo writes all records and returns where the answers are now.
+func (f *File) copyTo(w io.Writer) (moved map[ID]int64, size int64, err error) {
+	moved = map[ID]int64{}
+	out := bufio.NewWriterSize(w, 1<<16)
+	for id, rec := range f.records {
+		var buf bytes.Buffer
+		begin := line{Op: "begin", ID: hex.EncodeToString(id[:]), Hash: hex.EncodeToString(rec.hash[:]), Begun: rec.begun, Keep: rec.keep}
+		if err := json.NewEncoder(&buf).Encode(begin); err != nil {
+			return nil, 0, err
+		}
+		if rec.length > 0 {
+			moved[id] = size + int64(buf.Len())
+			if _, err := io.Copy(&buf, io.NewSectionReader(f.file, rec.offset, int64(rec.length))); err != nil {
+				return nil, 0, err
+			}
+		}
+		n, err := out.Write(buf.Bytes())
+		if err != nil {
+			return nil, 0, err
+		}
+		size += int64(n)
+	}
+	return moved, size, out.Flush()
+}
+
+// syncDir makes a rename durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,330 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
+)
+
+var start = time.Unix(1_700_000_000, 0)
+
+func newFile(t testing.TB, l limits) *File {
+	t.Helper()
+	f, err := open(filepath.Join(t.TempDir(), "keys.jsonl"), l, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func newGuard(t testing.TB) *Guard {
+	return NewGuard(newFile(t, limits{keys: 100, bytes: 1 << 20}), func() time.Time { return start })
+}
+
+// call does one call and returns what the client sees.
+func call(g *Guard, c Call, run func(http.ResponseWriter) error) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	w.Header().Set("RateLimit", "now") // of an earlier stage
+	if err := g.Do(context.Background(), w, c, run); err != nil {
+		problem.Write(w, err, "")
+	}
+	return w
+}
+
+// pay is an upstream that counts.
+func pay(n *int, status int) func(http.ResponseWriter) error {
+	return func(w http.ResponseWriter) error {
+		*n++
+		w.Header().Set("Location", "/payments/1")
+		w.Header().Set("Set-Cookie", "a=b")
+		w.WriteHeader(status)
+		_, err := io.WriteString(w, "paid")
+		return err
+	}
+}
+
+// TestDo makes two calls, and says how often the upstream was reached.
+func TestDo(t *testing.T) {
+	key := Call{Scope: "user:alice POST /payments", Key: "k-1", Required: true, Body: []byte("{}")}
+	but := func(change func(*Call)) Call { c := key; change(&c); return c }
+	noKey := but(func(c *Call) { c.Key = "" })
+	free := but(func(c *Call) { c.Key, c.Required = "", false })
+	for name, tc := range map[string]struct {
+		first, second Call
+		upstream      int // its status
+		want          [2]int
+		runs          int
+		replayed      bool
+	}{
+		"the same again":             {key, key, 201, [2]int{201, 201}, 1, true},
+		"a refusal is an answer":     {key, key, 404, [2]int{404, 404}, 1, true},
+		"another body":               {key, but(func(c *Call) { c.Body = []byte("[]") }), 201, [2]int{201, 422}, 1, false},
+		"another key":                {key, but(func(c *Call) { c.Key = "k-2" }), 201, [2]int{201, 201}, 2, false},
+		"another principal":          {key, but(func(c *Call) { c.Scope = "user:bob POST /payments" }), 201, [2]int{201, 201}, 2, false},
+		"scope and key do not blend": {key, but(func(c *Call) { c.Scope, c.Key = "user:alice POST /paymentsk", "-1" }), 201, [2]int{201, 201}, 2, false},
+		"a failure may be tried":     {key, key, 503, [2]int{503, 503}, 2, false},
+		"too fast may be tried":      {key, key, 429, [2]int{429, 429}, 2, false},
+		"no key":                     {noKey, noKey, 201, [2]int{400, 400}, 0, false},
+		"no key where none is due":   {free, free, 201, [2]int{201, 201}, 2, false},
+		"a key with a space":         {but(func(c *Call) { c.Key = "a b" }), key, 201, [2]int{400, 201}, 1, false},
+		"a key beyond ASCII":         {but(func(c *Call) { c.Key = "é" }), key, 201, [2]int{400, 201}, 1, false},
+		"a long key":                 {but(func(c *Call) { c.Key = strings.Repeat("k", 256) }), key, 201, [2]int{400, 201}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuard(t)
+			runs := 0
+			first := call(g, tc.first, pay(&runs, tc.upstream))
+			second := call(g, tc.second, pay(&runs, tc.upstream))
+			if got := [2]int{first.Code, second.Code}; got != tc.want || runs != tc.runs {
+				t.Errorf("answers %v after %d runs, want %v after %d", got, runs, tc.want, tc.runs)
+			}
+			if got := second.Header().Get(HeaderReplayed) == "true"; got != tc.replayed {
+				t.Errorf("replayed %v, want %v", got, tc.replayed)
+			}
+			if !tc.replayed {
+				return
+			}
+			if second.Body.String() != first.Body.String() || second.Header().Get("Location") != "/payments/1" {
+				t.Errorf("the answer changed: %q, %v", second.Body, second.Header())
+			}
+			if second.Header().Get("Set-Cookie") != "" || second.Header().Get("RateLimit") != "now" {
+				t.Errorf("headers of another moment are repeated: %v", second.Header())
+			}
+		})
+	}
+}
+
+func TestControlIsNamed(t *testing.T) {
+	g := newGuard(t)
+	c := Call{Scope: "s", Key: "k", Required: true}
+	errs := []error{g.Do(t.Context(), httptest.NewRecorder(), Call{Scope: "s", Required: true}, nil)}
+	err := g.Do(t.Context(), httptest.NewRecorder(), c, func(w http.ResponseWriter) error {
+		errs = append(errs, g.Do(t.Context(), httptest.NewRecorder(), c, nil)) // in flight
+		w.WriteHeader(201)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Body = []byte("other")
+	errs = append(errs, g.Do(t.Context(), httptest.NewRecorder(), c, nil))
+	for i, want := range []int{400, 409, 422} {
+		e, ok := errors.AsType[*rampart.Error](errs[i])
+		if !ok || e.Control != control || problem.Status(errs[i]) != want {
+			t.Errorf("got %v, want status %d by %s", errs[i], want, control)
+		}
+	}
+}
+
+func TestErrorFreesTheKey(t *testing.T) {
+	g := newGuard(t)
+	c := Call{Scope: "s", Key: "k"}
+	if got := call(g, c, func(http.ResponseWriter) error { return rampart.Errorf(rampart.Denied, "token.exchange", "no") }).Code; got != 403 {
+		t.Errorf("status %d, want 403", got)
+	}
+	runs := 0
+	if got := call(g, c, pay(&runs, 201)).Code; got != 201 || runs != 1 {
+		t.Errorf("status %d after %d runs", got, runs)
+	}
+}
+
+// TestPanicKeepsTheKey: nobody knows what the upstream did, so a repetition must
+// wait for the lease.
+func TestPanicKeepsTheKey(t *testing.T) {
+	g := newGuard(t)
+	c := Call{Scope: "s", Key: "k"}
+	func() {
+		defer func() { _ = recover() }()
+		call(g, c, func(http.ResponseWriter) error { panic(http.ErrAbortHandler) })
+	}()
+	runs := 0
+	if got := call(g, c, pay(&runs, 201)).Code; got != 409 || runs != 0 {
+		t.Errorf("status %d after %d runs, want 409 after none", got, runs)
+	}
+}
+
+func TestLargeAnswer(t *testing.T) {
+	g := newGuard(t)
+	c := Call{Scope: "s", Key: "k"}
+	large := strings.Repeat("x", MaxResponse)
+	run := func(w http.ResponseWriter) error {
+		w.WriteHeader(http.StatusEarlyHints) // not a final status
+		for _, part := range []string{large, "y", "z"} {
+			if _, err := io.WriteString(w, part); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if first := call(g, c, run); first.Code != 200 || first.Body.String() != large+"yz" {
+		t.Errorf("first answer %d of %d bytes", first.Code, first.Body.Len())
+	}
+	runs := 0
+	if second := call(g, c, pay(&runs, 201)); second.Code != 409 || runs != 0 {
+		t.Errorf("second answer %d after %d runs, want 409 after none", second.Code, runs)
+	}
+}
+
+func TestClientThatLeavesChangesNothing(t *testing.T) {
+	g := newGuard(t)
+	c := Call{Scope: "s", Key: "k"}
+	ctx, cancel := context.WithCancel(t.Context())
+	runs := 0
+	err := g.Do(ctx, httptest.NewRecorder(), c, func(w http.ResponseWriter) error {
+		cancel()
+		return pay(&runs, 201)(w)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := call(g, c, pay(&runs, 201)); got.Header().Get(HeaderReplayed) != "true" || runs != 1 {
+		t.Errorf("status %d after %d runs", got.Code, runs)
+	}
+}
+
+// broken is a store that cannot write.
+type broken struct{ Store }
+
+func (broken) Finish(context.Context, Claim, Response) error {
+	return unavailable(errors.New("disk full"))
+}
+
+func TestAnswerWaitsForTheDisk(t *testing.T) {
+	g := NewGuard(broken{newFile(t, limits{keys: 10, bytes: 1 << 20})}, func() time.Time { return start })
+	runs := 0
+	w := call(g, Call{Scope: "s", Key: "k"}, pay(&runs, 201))
+	if w.Code != 503 || strings.Contains(w.Body.String(), "paid") || strings.Contains(w.Body.String(), "disk") {
+		t.Errorf("got %d %s, want 503 and no answer", w.Code, w.Body)
+	}
+}
+
+func TestHundredDuplicates(t *testing.T) {
+	g := newGuard(t)
+	var ran atomic.Int64
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			w := call(g, Call{Scope: "s", Key: "k"}, func(w http.ResponseWriter) error {
+				ran.Add(1)
+				w.WriteHeader(201)
+				return nil
+			})
+			if w.Code != 201 && w.Code != 409 {
+				t.Errorf("status %d", w.Code)
+			}
+		})
+	}
+	wg.Wait()
+	if ran.Load() != 1 {
+		t.Errorf("%d upstream calls, want one", ran.Load())
+	}
+}
+
+// TestFullRefuses: a full store refuses new keys and forgets none; when answers
+// expire there is room again.
+func TestFullRefuses(t *testing.T) {
+	for name, l := range map[string]limits{"keys": {keys: 5, bytes: 1 << 20}, "bytes": {keys: 1000, bytes: 4000}} {
+		t.Run(name, func(t *testing.T) {
+			f := newFile(t, l)
+			now := start
+			done := map[ID]bool{}
+			var refused error
+			for i := byte(0); refused == nil && i < 100; i++ {
+				r := Request{ID: ID{i}, Keep: time.Hour}
+				c, err := f.Begin(t.Context(), r, now)
+				if refused = err; err != nil {
+					continue
+				}
+				if err := f.Finish(t.Context(), c, Response{Status: 200, Body: make([]byte, 100)}); err != nil {
+					t.Fatal(err)
+				}
+				done[r.ID] = true
+			}
+			if rampart.KindOf(refused) != rampart.Unavailable {
+				t.Fatalf("got %v after %d keys, want unavailable", refused, len(done))
+			}
+			for id := range done {
+				if c, err := f.Begin(t.Context(), Request{ID: id, Keep: time.Hour}, now); err != nil || c.State != Done {
+					t.Errorf("state %d, %v: a full store forgot a key", c.State, err)
+				}
+			}
+			now = now.Add(2 * time.Hour)
+			if c, err := f.Begin(t.Context(), Request{ID: ID{99}, Keep: time.Hour}, now); err != nil || c.State != New {
+				t.Errorf("state %d, %v: no room although all has expired", c.State, err)
+			}
+			if f.size > l.bytes {
+				t.Errorf("%d bytes, want at most %d", f.size, l.bytes)
+			}
+		})
+	}
+}
+
+// TestCompactionKeepsAnswers lets the file reach its bound again and again while
+// requests run.
+func TestCompactionKeepsAnswers(t *testing.T) {
+	f := newFile(t, limits{keys: 10_000, bytes: 40_000})
+	kept := map[ID]bool{}
+	for round := range byte(50) {
+		now := start.Add(time.Duration(round) * time.Minute)
+		var wg sync.WaitGroup
+		for worker := range byte(4) {
+			wg.Go(func() {
+				for i := range byte(10) {
+					keep := time.Second // gone in the next round, so that there is something to drop
+					if i == 0 && round%5 == 0 {
+						keep = 100 * time.Hour
+					}
+					r := Request{ID: ID{round, worker, i}, Keep: keep}
+					c, err := f.Begin(t.Context(), r, now)
+					if err != nil {
+						continue // full until the next round
+					}
+					if err := f.Finish(t.Context(), c, Response{Status: 200, Body: r.ID[:3]}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			if round%5 == 0 {
+				kept[ID{round, worker, 0}] = true
+			}
+		}
+		wg.Wait()
+		for id := range kept {
+			c, err := f.Begin(t.Context(), Request{ID: id, Keep: time.Hour}, now)
+			if err != nil || c.State != Done {
+				t.Fatalf("round %d: state %d, %v", round, c.State, err)
+			}
+			if diff := cmp.Diff(id[:3], c.Response.Body); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+	}
+	if f.shrunk.Equal(start) {
+		t.Error("the file was never compacted")
+	}
+}
+
+func FuzzReplayLine(f *testing.F) {
+	f.Add([]byte(`{"op":"begin","id":"00","hash":"00"}`))
+	f.Add([]byte(`{"op":"done","id":"` + strings.Repeat("00", 32) + `","response":null}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file := &File{records: map[ID]*record{}}
+		if err := file.replayLine(text); err != nil && len(file.records) > 0 {
+			t.Fatal("a damaged line left something behind")
+		}
+	})
+}
