@@ -39,7 +39,7 @@ const (
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 32 << 10
-	maxBody       = 64 << 10
+	maxBody       = 128 << 10 // a secret of 64 KiB in base64
 	maxConns      = 4096
 	grace         = 3 * time.Second
 	sweepEvery    = time.Minute
@@ -101,6 +101,10 @@ func (i identity) plane() string {
 // New opens the control plane of a state folder. At the first start it creates
 // the CA, the KEK, the signing keys and the secrets that the file asks to
 // generate, and writes the roots to ca.pem. It opens the listeners; Run serves.
+//
+// Of the controls that a throw-away file may disable, these live here and are
+// left out: limit.login, secret.acl, token.exchange (declared flow and
+// presenter rule), authn.csrf and headers.security of the login page.
 func New(opt Options) (*Plane, error) {
 	if opt.System == nil || opt.State == nil || opt.Store == nil || opt.Audit == nil || opt.Logger == nil || opt.Listen == "" {
 		return nil, errors.New("control: system, state folder, store, audit log, logger and address are required")
@@ -279,6 +283,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	admin.ConnContext = withPeer
 	g.Go(func() error { return serve(planes, p.listener) })
 	g.Go(func() error { return serve(admin, p.admin) })
+	g.Go(func() error { p.beat(ctx); return nil })
 	g.Go(func() error { p.housekeep(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
@@ -316,19 +321,33 @@ func stop(ctx context.Context, s *http.Server) error {
 	return nil
 }
 
-// housekeep beats for watchers, keeps the own SVID and the issuing
-// certificate fresh, and forgets what has expired.
+// beat tells watchers once a second that the control plane lives. Nothing that
+// may wait for a disk belongs here: planes close when beats stay away.
+func (p *Plane) beat(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.hub.beat()
+		}
+	}
+}
+
+// housekeep keeps the own SVID and the issuing certificate fresh, remembers
+// the head of the own audit log, and forgets what has expired.
 func (p *Plane) housekeep(ctx context.Context) {
-	beat := time.NewTicker(time.Second)
-	defer beat.Stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	swept := p.opt.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat.C:
+		case <-tick.C:
 		}
-		p.hub.beat()
 		p.rememberOwnHead(ctx)
 		p.refresh(ctx)
 		if now := p.opt.Now(); now.Sub(swept) >= sweepEvery {

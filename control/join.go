@@ -22,7 +22,7 @@ import (
 const (
 	joinPrefix     = "rjt_"
 	joinLife       = 10 * time.Minute
-	joinsPerMinute = 60 // per address: the only call that strangers can make
+	joinsPerMinute = 300 // per address: the only call that strangers can make
 )
 
 // newJoinToken makes a token that lets one plane in, once, as one identity.

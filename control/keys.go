@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/rampart-security/rampart"
@@ -47,6 +49,9 @@ func openKeys(ctx context.Context, opt Options) (*keys, error) {
 	if err := pinDomain(ctx, opt); err != nil {
 		return nil, err
 	}
+	if err := kekThere(ctx, opt); err != nil {
+		return nil, err
+	}
 	kek, err := embedded.OpenKEK(opt.State.Path("kek"))
 	if err != nil {
 		return nil, err
@@ -82,6 +87,23 @@ func pinDomain(ctx context.Context, opt Options) error {
 		return fmt.Errorf("the state folder belongs to trust domain %s, the file to %s: use another folder", pinned, domain)
 	}
 	return err
+}
+
+// kekThere refuses a database whose key file is gone: a new key would open
+// nothing and stand in the way of the old one's return.
+func kekThere(ctx context.Context, opt Options) error {
+	path := opt.State.Path("kek")
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err := opt.Store.Sealed(ctx, sealedCA)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // the first start
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("the key file %s is gone, but the database is sealed under it: put it back", path)
 }
 
 // open returns the value sealed under name, or seals what make returns. Making

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"net"
 	"strconv"
 	"time"
 
@@ -44,7 +45,11 @@ func (p *Plane) login(ctx context.Context, a attempt) (string, error) {
 	if err := p.endOld(ctx, a.cookie); err != nil {
 		return "", err
 	}
-	id, s, err := p.sessions.Create(ctx, u.Facts.Subject, ipKey(a.client), a.agent)
+	host, _, err := net.SplitHostPort(a.client)
+	if err != nil {
+		return "", err
+	}
+	id, s, err := p.sessions.Create(ctx, u.Facts.Subject, host, a.agent)
 	if err != nil {
 		return "", err
 	}

@@ -85,7 +85,7 @@ func (p *Plane) serveLoginPage(w http.ResponseWriter, r *http.Request) error {
 	case rampart.Unavailable:
 		return err
 	}
-	return redirect(w, next)
+	return p.redirect(w, next)
 }
 
 // show writes the login page. It runs no script and can be framed by nobody.
@@ -93,14 +93,17 @@ func (p *Plane) show(w http.ResponseWriter, status int, v page) error {
 	v.System = p.opt.System.Info.Name
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-	harden(h)
+	p.harden(h)
 	w.WriteHeader(status)
 	return gone(p.page.Execute(w, v))
 }
 
-func harden(h http.Header) {
+func (p *Plane) harden(h http.Header) {
 	h.Set("Cache-Control", "no-store")
+	if p.opt.System.Off("headers.security") {
+		return
+	}
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
@@ -136,7 +139,7 @@ func safeNext(next string) string {
 
 // serveLogin takes the form.
 func (p *Plane) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if err := sameSite(r); err != nil {
+	if err := p.sameSite(r); err != nil {
 		return p.refuse(r.Context(), audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Peer: client(r)}, err)
 	}
 	if err := parseForm(r); err != nil {
@@ -167,12 +170,15 @@ func (p *Plane) serveLogin(w http.ResponseWriter, r *http.Request) error {
 		// address is not in: leave the form before going there.
 		return p.show(w, http.StatusOK, page{Continue: next})
 	}
-	return redirect(w, next)
+	return p.redirect(w, next)
 }
 
 // sameSite refuses a form that another site sent, as the gateway has done
 // before: a login that the browser's owner did not mean is an attack too.
-func sameSite(r *http.Request) error {
+func (p *Plane) sameSite(r *http.Request) error {
+	if p.opt.System.Off("authn.csrf") {
+		return nil
+	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
 		return nil
@@ -182,8 +188,8 @@ func sameSite(r *http.Request) error {
 
 // redirect sends the browser on with GET (RFC 9110 section 15.4.4; never 307,
 // which would repeat the password).
-func redirect(w http.ResponseWriter, to string) error {
-	harden(w.Header())
+func (p *Plane) redirect(w http.ResponseWriter, to string) error {
+	p.harden(w.Header())
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
@@ -198,7 +204,7 @@ func (p *Plane) serveLogout(w http.ResponseWriter, r *http.Request) error {
 	if err := p.logout(w, r); err != nil {
 		return err
 	}
-	return redirect(w, "/login")
+	return p.redirect(w, "/login")
 }
 
 func (p *Plane) serveEndSession(w http.ResponseWriter, r *http.Request) error {
@@ -212,7 +218,7 @@ func (p *Plane) serveEndSession(w http.ResponseWriter, r *http.Request) error {
 // logout ends the session and everything that hangs on it. Without a session
 // there is nothing to do.
 func (p *Plane) logout(w http.ResponseWriter, r *http.Request) error {
-	if err := sameSite(r); err != nil {
+	if err := p.sameSite(r); err != nil {
 		return p.refuse(r.Context(), audit.Event{Class: audit.ClassAuthentication, Action: "session.logout", Peer: client(r)}, err)
 	}
 	who, err := p.who(r)
@@ -259,7 +265,7 @@ func (p *Plane) serveAuthorize(w http.ResponseWriter, r *http.Request) error {
 	}
 	who, err := p.who(r)
 	if err != nil && rampart.KindOf(err) == rampart.Unauthenticated {
-		return redirect(w, "/login?"+url.Values{"next": {r.URL.RequestURI()}}.Encode())
+		return p.redirect(w, "/login?"+url.Values{"next": {r.URL.RequestURI()}}.Encode())
 	}
 	if err != nil {
 		return err
@@ -268,7 +274,7 @@ func (p *Plane) serveAuthorize(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return redirect(w, to)
+	return p.redirect(w, to)
 }
 
 // serveGrant is the token endpoint as clients see it.

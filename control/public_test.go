@@ -168,7 +168,7 @@ func TestLoginRefuses(t *testing.T) {
 		"a sibling host":    {good, []string{"Sec-Fetch-Site", "same-site"}, 403},
 		"not a form":        {good, []string{"Content-Type", "text/plain"}, 415},
 		"no client address": {good, []string{wire.HeaderClientIP, "nonsense"}, 400},
-		"too long a body":   {url.Values{"username": {strings.Repeat("a", 70_000)}}, nil, 400},
+		"too long a body":   {url.Values{"username": {strings.Repeat("a", 140_000)}}, nil, 400},
 	} {
 		b := h.browser()
 		if res := b.do(http.MethodPost, "/login", tc.form, tc.header...); res.StatusCode != tc.status || b.cookie != "" {
@@ -237,6 +237,15 @@ func TestLimitOff(t *testing.T) {
 		if got := h.browser().login("ann", wrong); got != http.StatusUnauthorized {
 			t.Fatalf("got %d, want 401: the limit is off", got)
 		}
+	}
+}
+
+func TestCSRFOff(t *testing.T) {
+	h := open(t, "unsafe: { disable: [authn.csrf] }\n")
+	h.addUser("ann", "customer")
+	form := url.Values{"username": {"ann"}, "password": {password}}
+	if res := h.browser().do(http.MethodPost, "/login", form, "Sec-Fetch-Site", "cross-site"); res.StatusCode != http.StatusSeeOther {
+		t.Errorf("got %d, want 303: the control is off", res.StatusCode)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store/sqlite"
 )
 
 func TestUnsafeNeedsAThrowawayFolder(t *testing.T) {
@@ -42,6 +43,26 @@ func TestForeignStateFolderIsRefused(t *testing.T) {
 		t.Errorf("got %v, want a refusal that names the folder's domain", err)
 	}
 }
+
+func TestLostKeyFileIsNotReplaced(t *testing.T) {
+	h := open(t, "")
+	h.stop()
+	kek := h.state.Path("kek")
+	must(t, os.Rename(kek, kek+".away"))
+	db, err := sqlite.Open(t.Context(), h.state.Path("control.db"))
+	must(t, err)
+	_, err = control.New(control.Options{System: h.sys, State: h.state, Store: db, Audit: nowhere{}, Logger: slog.New(slog.DiscardHandler), Listen: "127.0.0.1:0"})
+	if err == nil || !strings.Contains(err.Error(), "put it back") {
+		t.Errorf("got %v, want a refusal that asks for the file", err)
+	}
+	must(t, db.Close())
+	must(t, os.Rename(kek+".away", kek))
+	h.start()
+}
+
+type nowhere struct{}
+
+func (nowhere) Record(context.Context, audit.Event) error { return nil }
 
 // TestNothingReadableAtRest: the database and the audit log hold no key,
 // password or credential in the clear.
