@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,23 +83,43 @@ func auditVerifyCmd() *cobra.Command {
 				return err
 			}
 			report, err := audit.VerifyDir(state.Path("audit"), heads)
-			if asJSON {
-				json.NewEncoder(cmd.OutOrStdout()).Encode(report)
-			} else {
-				for _, p := range report.Planes {
-					fmt.Fprintf(cmd.OutOrStdout(), "%-24s %6d records in %d files, head %d %.12s, compared with the reported head: %v\n", p.Plane, p.Records, p.Files, p.Seq, p.Hash, p.Anchor)
-				}
-			}
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "ok: every record is as it was written")
-			return nil
+			return printReport(cmd.OutOrStdout(), report, asJSON)
 		},
 	}
 	stateFlag(cmd, &stateDir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
+}
+
+// printReport prints one line per log, then one per problem.
+func printReport(w io.Writer, report audit.Report, asJSON bool) error {
+	if asJSON {
+		if err := json.NewEncoder(w).Encode(report); err != nil {
+			return err
+		}
+	}
+	for _, p := range report.Planes {
+		if asJSON {
+			break
+		}
+		anchor := "end not vouched for"
+		if p.Anchor {
+			anchor = "end as reported"
+		}
+		fmt.Fprintf(w, "%-24s %7d records, %d files, %s, head %.16s\n", p.Plane, p.Records, p.Files, anchor, p.Hash)
+	}
+	if report.OK() {
+		fmt.Fprintln(os.Stderr, "ok: every record is as it was written")
+		return nil
+	}
+	var lines []error
+	for _, p := range report.Problems {
+		lines = append(lines, fmt.Errorf("%s: %s, line %d, byte %d, record %d: %s: %s", p.Plane, p.File, p.Line, p.Offset, p.Seq, p.Rule, p.Text))
+	}
+	return &exitError{exitFailed, errors.Join(lines...)}
 }
 
 // reportedHeads reads what the planes told the control plane of their logs, so
