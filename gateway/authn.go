@@ -161,7 +161,7 @@ func (s authenticate) bearer(c *call, value string) error {
 		return err
 	}
 	p := claims.Principal()
-	if s.g.opt.Link.State().PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) {
+	if st := s.g.opt.Link.State(); st.PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) || st.Revoked("jti", claims.ID, time.Unix(claims.IssuedAt, 0)) {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
 	}
 	if c.entry.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {

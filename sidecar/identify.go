@@ -101,7 +101,7 @@ func (s *Sidecar) edgeToken(text string) (rampart.Principal, error) {
 		return rampart.Principal{}, err
 	}
 	p := claims.Principal()
-	if s.opt.Link.State().PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) {
+	if st := s.opt.Link.State(); st.PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) || st.Revoked("jti", claims.ID, time.Unix(claims.IssuedAt, 0)) {
 		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
 	}
 	return p, nil
