@@ -45,6 +45,7 @@ type Options struct {
 	Logger *slog.Logger
 	Listen string // host:port on loopback
 	Dir    string // folder of the messages
+	Key    string // encrypts them there (AES-256-GCM by the server)
 }
 
 // Queue is one running server.
@@ -55,8 +56,8 @@ type Queue struct {
 
 // New starts the server. Close or Run's end stops it.
 func New(opt Options) (*Queue, error) {
-	if opt.Link == nil || opt.Audit == nil || opt.Logger == nil {
-		return nil, errors.New("queue: link, audit log and logger are required")
+	if opt.Link == nil || opt.Audit == nil || opt.Logger == nil || opt.Key == "" {
+		return nil, errors.New("queue: link, audit log, logger and key are required")
 	}
 	host, port, err := splitPort(opt.Listen)
 	if err != nil {
@@ -64,7 +65,7 @@ func New(opt Options) (*Queue, error) {
 	}
 	q := &Queue{opt: opt}
 	srv, err := server.NewServer(&server.Options{
-		ServerName: opt.Store, Host: host, Port: port, JetStream: true, StoreDir: opt.Dir,
+		ServerName: opt.Store, Host: host, Port: port, JetStream: true, StoreDir: opt.Dir, JetStreamKey: opt.Key, JetStreamCipher: server.AES,
 		MaxPayload: maxPayload, MaxConn: 1024, NoSigs: true, NoLog: true, SyncAlways: true,
 		TLSConfig: profile.MTLSServer(opt.Link.Source(), q.allowPeer), TLSVerify: true, TLSHandshakeFirst: true, TLSTimeout: 5,
 		CustomClientAuthentication: authenticator{q},

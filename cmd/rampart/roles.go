@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,8 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rampart-security/rampart/gateway"
+	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/queue"
+	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/sidecar"
 )
 
@@ -110,7 +115,11 @@ func queueCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			published := func() string { return listen }
 			return f.runPlane(cmd.Context(), "queue", published, func(_ context.Context, p *plane) (func(context.Context) error, error) {
-				q, err := queue.New(queue.Options{Store: f.name, Link: p.link, Audit: p.audit, Logger: p.log, Listen: listen, Dir: p.state.Path("queue", f.name)})
+				key, err := queueKey(p.state, f.name)
+				if err != nil {
+					return nil, fmt.Errorf("key of the queue: %w", err)
+				}
+				q, err := queue.New(queue.Options{Store: f.name, Link: p.link, Audit: p.audit, Logger: p.log, Listen: listen, Dir: p.state.Path("queue", f.name), Key: key})
 				if err != nil {
 					return nil, err
 				}
@@ -122,4 +131,28 @@ func queueCmd() *cobra.Command {
 	cmd.Flags().StringVar(&listen, "listen", "", "loopback host:port")
 	cmd.MarkFlagRequired("listen")
 	return cmd
+}
+
+// queueKey returns the key under which a queue encrypts its files. It is made
+// once and lies beside them wrapped by the key-encryption key.
+func queueKey(state *statedir.Dir, name string) (string, error) {
+	kek, err := embedded.OpenKEK(state.Path("kek"))
+	if err != nil {
+		return "", err
+	}
+	file := "queue/" + name + ".key"
+	aad := []byte("rampart queue " + name)
+	sealed, err := os.ReadFile(state.Path(file))
+	if errors.Is(err, fs.ErrNotExist) {
+		key := []byte(rand.Text())
+		if sealed, err = kek.Wrap(context.Background(), key, aad); err != nil {
+			return "", err
+		}
+		return string(key), state.WriteFile(file, sealed, 0o600)
+	}
+	if err != nil {
+		return "", err
+	}
+	key, err := kek.Unwrap(context.Background(), sealed, aad)
+	return string(key), err
 }

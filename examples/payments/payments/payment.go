@@ -15,7 +15,8 @@ import (
 
 const (
 	currency   = "EUR"
-	item       = "payment" // key of data in rampart.yaml
+	item       = "payment" // key of data in rampart.yaml: amounts and card references
+	contact    = "contact" // key of data in rampart.yaml: how to reach people; a key of its own
 	table      = "payments"
 	maxAmount  = 99_999_999 // of one charge, in minor units
 	dailyLimit = 10_000_000 // of one person in 24 hours, in minor units
@@ -55,7 +56,11 @@ func (p payment) integrity() []string {
 // cell is the place of one encrypted field: a ciphertext that is moved to
 // another row or column does not open there.
 func (p payment) cell(column string) pii.Cell {
-	return pii.Cell{Item: item, Tenant: p.Tenant, Table: table, Column: column, Row: p.ID}
+	key := item
+	if column == "email" {
+		key = contact
+	}
+	return pii.Cell{Item: key, Tenant: p.Tenant, Table: table, Column: column, Row: p.ID}
 }
 
 // resource is what policy/payments.cedar sees of a payment.
