@@ -197,7 +197,7 @@ func TestControls(t *testing.T) {
 		{"db.row_mac@flow-4", ", row_mac: true"},
 		{"db.row_mac@data-payment", ", row_mac: true"},
 		{"db.audit_log@flow-4", ", audit_table: payment_audit"},
-		{"data.envelope@store-payments_db", ", encrypt: envelope, row_mac: true"},
+		{"data.envelope@data-payment", ", encrypt: envelope, row_mac: true"},
 		{"message.schema@flow-5", "message: { sign: svid, schema: schemas/paid.json }"},
 		{"message.recipient_guard@flow-6", "guard: { recipient: \"message.recipient == subject\" }"},
 	} {
