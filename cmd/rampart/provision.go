@@ -126,6 +126,9 @@ func (u *up) curlConfig(d demo, users []string) (string, error) {
 func (u *up) firstPath() string {
 	for _, f := range u.sys.FlowsFrom(u.sys.Gateway()) {
 		svc := u.sys.Services[f.To]
+		if f.Idempotency != nil {
+			continue // money moves there: not what a first look should be at
+		}
 		if svc.OpenAPI == "" {
 			return svc.Mount
 		}
