@@ -355,6 +355,24 @@ func TestEdge(t *testing.T) {
 	}
 }
 
+func TestEdgeCarriesThePrincipal(t *testing.T) {
+	k := newIssuer(t)
+	want := rampart.Principal{
+		Kind: rampart.KindHuman, Subject: "user:alice", Tenant: "acme", Organizations: []string{"acme"},
+		Roles: []string{"member"}, Team: "red", ManagedTeams: []string{"red"}, Client: "app", Session: "s1",
+		AuthTime: noon.Add(-time.Minute),
+	}
+	c := jwt.EdgeFor(want)
+	c.Issuer, c.Audience, c.ID, c.IssuedAt, c.Expires = issuer, issuer, "e1", noon.Unix(), noon.Unix()+900
+	token, err := k.edge.SignEdge(c)
+	ok(t, err)
+	got, err := k.edgeVerifier().Verify(token)
+	ok(t, err)
+	if diff := cmp.Diff(want, got.Principal()); diff != "" {
+		t.Errorf("principal (-want +got):\n%s", diff)
+	}
+}
+
 func TestSignerRefusesWhatNoVerifierTakes(t *testing.T) {
 	k := newIssuer(t)
 	for rule, spoil := range map[string]func(*jwt.InternalClaims){

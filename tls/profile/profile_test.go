@@ -165,8 +165,20 @@ func TestServerRefusals(t *testing.T) {
 			if err == nil {
 				t.Fatalf("was served %q", body)
 			}
-			refusedBy(t, <-refusals, strings.TrimPrefix(tc.control, "-"))
+			refusedBy(t, next(t, refusals), strings.TrimPrefix(tc.control, "-"))
 		})
+	}
+}
+
+// next waits for a refusal, and fails the test rather than hang without one.
+func next(t *testing.T, refusals <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-refusals:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("no refusal was reported")
+		return nil
 	}
 }
 
@@ -186,7 +198,7 @@ func TestPlainTCPIsRefused(t *testing.T) {
 	defer conn.Close()
 	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	ok(t, err)
-	refusedBy(t, <-refusals, "tls.min13")
+	refusedBy(t, next(t, refusals), "tls.min13")
 	answer, _ := io.ReadAll(conn)
 	if strings.Contains(string(answer), "HTTP/1.1 200") {
 		t.Errorf("plain HTTP got %q", answer)
@@ -246,7 +258,7 @@ func TestControlServerTakesNoneButNoBadCertificate(t *testing.T) {
 		if body, err := get(addr, raw(cert)); err == nil {
 			t.Errorf("was served %q", body)
 		}
-		refusedBy(t, <-refusals, control)
+		refusedBy(t, next(t, refusals), control)
 	}
 }
 
@@ -257,7 +269,7 @@ func TestNoIdentityNoHandshake(t *testing.T) {
 	if _, err := get(addr, profile.MTLSClient(source(t, a, edge), orders)); err == nil {
 		t.Error("a server without an identity answered")
 	}
-	if err := <-refusals; rampart.KindOf(err) != rampart.Unavailable {
+	if err := next(t, refusals); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("refusal %v", err)
 	}
 	addr, _ = serve(t, profile.MTLSServer(source(t, a, orders), onlyEdge))
@@ -281,7 +293,9 @@ func TestResumptionIsNoWayBackIn(t *testing.T) {
 		}
 		src := source(t, a, orders)
 		cfg := profile.MTLSServer(src, allow)
-		cfg.SessionTicketsDisabled = !tickets
+		if tickets {
+			cfg.SessionTicketsDisabled = false
+		}
 		addr, refusals := serve(t, cfg)
 		client := raw(issue(t, a, edge).Certificate)
 		client.ClientSessionCache = tls.NewLRUClientSessionCache(8)
@@ -312,7 +326,7 @@ func TestResumptionIsNoWayBackIn(t *testing.T) {
 		if _, err := dial(); err == nil {
 			t.Errorf("tickets %v: served after the flow was removed", tickets)
 		}
-		refusedBy(t, <-refusals, "mtls.peer_declared")
+		refusedBy(t, next(t, refusals), "mtls.peer_declared")
 
 		banned.Store(false)
 		replaced := issue(t, a, orders)
@@ -321,7 +335,7 @@ func TestResumptionIsNoWayBackIn(t *testing.T) {
 		if _, err := dial(); err == nil {
 			t.Errorf("tickets %v: served after its root was withdrawn", tickets)
 		}
-		refusedBy(t, <-refusals, "mtls.required")
+		refusedBy(t, next(t, refusals), "mtls.required")
 	}
 }
 
@@ -386,14 +400,14 @@ func TestEdge(t *testing.T) {
 		if _, err := get(addr, cfg); err == nil {
 			t.Errorf("%s: believed the edge", name)
 		}
-		<-refusals
+		next(t, refusals)
 	}
 	old := raw()
 	old.MaxVersion = tls.VersionTLS12
 	if _, err := get(addr, old); err == nil {
 		t.Error("TLS 1.2 was served at the edge")
 	}
-	refusedBy(t, <-refusals, "tls.min13")
+	refusedBy(t, next(t, refusals), "tls.min13")
 }
 
 // TestHybridKeyExchange: two of ours agree on the post-quantum group.
@@ -454,9 +468,9 @@ func TestListenerBounds(t *testing.T) {
 	defer other.Close()
 	third := dial()
 	defer third.Close()
-	refusedBy(t, <-refusals, "limit.ip")
+	refusedBy(t, next(t, refusals), "limit.ip")
 	silent.Close()
-	if err := <-refusals; rampart.KindOf(err) != rampart.Unauthenticated {
+	if err := next(t, refusals); rampart.KindOf(err) != rampart.Unauthenticated {
 		t.Errorf("a client that went away: %v", err)
 	}
 	got := make(chan error, 1)
