@@ -14,7 +14,6 @@ import (
 
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/wire"
-	"github.com/rampart-security/rampart/spec"
 )
 
 func statusCmd() *cobra.Command {
@@ -157,36 +156,4 @@ func readSecret(cmd *cobra.Command) ([]byte, error) {
 		err = usageError("the value is empty; pipe it in: rampart secret set PATH < FILE")
 	}
 	return b, err
-}
-
-func userCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "user", Short: "Create local accounts"}
-	var stateDir, team string
-	var roles, orgs, manages []string
-	add := &cobra.Command{
-		Use:     "add NAME",
-		Short:   "Create an account; the password is read from standard input",
-		Example: "  rampart user add frank --role customer --org acme < password.txt",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			password, err := readSecret(cmd)
-			if err != nil {
-				return err
-			}
-			admin, _, err := openAdmin(stateDir)
-			if err != nil {
-				return err
-			}
-			return admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, wire.User{Name: args[0], Password: string(password),
-				Facts: spec.DemoUser{Roles: roles, Organizations: orgs, Team: team, ManagedTeams: manages}}, nil)
-		},
-	}
-	stateFlag(add, &stateDir)
-	fl := add.Flags()
-	fl.StringArrayVar(&roles, "role", nil, "role, may be repeated")
-	fl.StringArrayVar(&orgs, "org", nil, "organization, may be repeated; the first is the home tenant")
-	fl.StringVar(&team, "team", "", "team")
-	fl.StringArrayVar(&manages, "manages", nil, "team that the user manages, may be repeated")
-	cmd.AddCommand(add)
-	return cmd
 }

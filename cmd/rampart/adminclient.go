@@ -98,6 +98,9 @@ func (a *adminClient) joinToken(ctx context.Context, identity string) (string, e
 	}
 }
 
+// pollEvery is the pause between two looks at a system that is coming up.
+const pollEvery = 100 * time.Millisecond
+
 // wait polls until the control plane answers.
 func (a *adminClient) wait(ctx context.Context, log string) error {
 	deadline := time.Now().Add(60 * time.Second)
@@ -112,7 +115,7 @@ func (a *adminClient) wait(ctx context.Context, log string) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the control plane did not come up: %w; the end of %s:\n%s", err, log, lastLines(log, 12))
 		}
-		time.Sleep(30 * time.Millisecond)
+		time.Sleep(pollEvery)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -12,8 +13,8 @@ import (
 )
 
 // execCmd runs a service's own command in a process group that dies with the
-// runner, however the runner dies: a service left behind would keep its port
-// and its database.
+// runner, however the runner dies, and with this process, however that dies: a
+// service left behind would keep its port and its database.
 func execCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:    "exec -- COMMAND [ARG...]",
@@ -26,10 +27,15 @@ func execCmd() *cobra.Command {
 	}
 }
 
+// runGroup runs the command in this process's own group. Whatever the command
+// leaves there when it ends is for the runner to clear; when this process is
+// told to stop, it is the last of the group to go.
 func runGroup(ctx context.Context, args []string) error {
+	if err := syscall.Setpgid(0, 0); err != nil {
+		return fmt.Errorf("own process group: %w", err)
+	}
 	c := exec.Command(args[0], args[1:]...)
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.Start(); err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -37,17 +43,15 @@ func runGroup(ctx context.Context, args []string) error {
 	go func() { done <- c.Wait() }()
 	select {
 	case err := <-done:
-		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what it left behind
 		return exitOf(err)
 	case <-ctx.Done():
 	}
-	syscall.Kill(-c.Process.Pid, syscall.SIGTERM)
+	syscall.Kill(0, syscall.SIGTERM) // main listens for it, so this process lives on
 	select {
 	case <-done:
 	case <-time.After(5 * time.Second):
 	}
-	syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
-	return nil
+	return syscall.Kill(0, syscall.SIGKILL)
 }
 
 // exitOf passes a command's exit code on.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -58,7 +59,7 @@ func (r *runner) keep(ctx context.Context, c child) {
 			if time.Since(started) > healthyAfter {
 				backoff = firstBackoff
 			}
-			r.say("%s ended (%v); starting it again in %v; its log: %s", c.name, err, backoff, c.log)
+			r.say("%s ended (%v)%s; starting it again in %v; its log: %s", c.name, err, lastWords(c.log), backoff, c.log)
 			select {
 			case <-time.After(backoff):
 			case <-ctx.Done():
@@ -96,6 +97,7 @@ func (r *runner) once(ctx context.Context, c child) error {
 	}
 	r.setPID(c.name, cmd.Process.Pid)
 	defer r.setPID(c.name, 0)
+	defer syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it left behind would keep its port
 	io.WriteString(in, line+"\n")
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -146,6 +148,19 @@ func (r *runner) snapshot() map[string]int {
 		out[k] = v
 	}
 	return out
+}
+
+// maxWords bounds how much of a log line the terminal shows.
+const maxWords = 240
+
+// lastWords quotes the last line of a log that holds one, to say why a process
+// ended without making anyone open the file.
+func lastWords(file string) string {
+	line := lastLines(file, 1)
+	if line == "" {
+		return ""
+	}
+	return ": " + strings.ToValidUTF8(line[:min(len(line), maxWords)], "")
 }
 
 // lastLines returns the end of a log, for an explanation.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +32,11 @@ func upCmd() *cobra.Command {
 		Long: `up starts the control plane, the gateway, one sidecar per service and the services'
 own run commands as separate processes, and restarts what dies. The first start
 makes the state folder with a local CA, a sealed key, the database, the audit
-log and demo identities; later starts reuse it. Ctrl-C stops everything.`,
+log and demo identities; later starts reuse it. Ctrl-C stops everything.
+
+A service is told its port in $PORT. With --free-ports that is another port than
+the file's, unless the run command names the file's port itself: such a service
+cannot be moved and stays where it is.`,
 		Example: `  rampart up -f examples/payments/rampart.yaml
   rampart up --state /var/lib/shop`,
 		Args: cobra.NoArgs,
@@ -125,93 +127,6 @@ func (u *up) prepare() error {
 		}
 	}
 	return nil
-}
-
-// choosePorts settles every address before anything starts, so that a port in
-// use is explained and not stumbled over.
-func (u *up) choosePorts() error {
-	u.running = wire.Running{PID: os.Getpid(), Sidecars: map[string]string{}, Out: map[string]string{}, Sockets: map[string]string{}, Queues: map[string]string{}, Upstream: map[string]string{}, StandIns: map[string]string{}}
-	gw := u.sys.Services[u.sys.Gateway()]
-	edge := gw.Listen
-	if u.freePorts {
-		edge = "127.0.0.1:" + freePort()
-	}
-	if err := portFree(edge, "the edge listens on"); err != nil {
-		return err
-	}
-	u.running.Edge = edge
-	u.running.Control = "127.0.0.1:" + freePort()
-	for name, svc := range u.sys.Services {
-		if svc.Role == "gateway" {
-			continue
-		}
-		up, err := u.upstream(name, svc)
-		if err != nil {
-			return err
-		}
-		u.running.Upstream[name] = up
-		u.running.Sidecars[name] = "127.0.0.1:" + freePort()
-		u.running.Out[name] = "127.0.0.1:" + freePort()
-		if u.running.Sockets[name], err = u.state.Socket(name); err != nil {
-			return err
-		}
-	}
-	for name, st := range u.sys.Stores {
-		if st.Kind == "nats" {
-			u.running.Queues[name] = "127.0.0.1:" + freePort()
-		}
-	}
-	for name, ext := range u.sys.External {
-		if ext.StandIn == "" {
-			continue
-		}
-		if len(ext.Run) > 0 {
-			if err := portFree(ext.StandIn, "the stand-in for "+name+" listens on"); err != nil {
-				return err
-			}
-		}
-		u.running.StandIns[name] = ext.StandIn
-	}
-	return nil
-}
-
-// upstream is the loopback URL at which a service answers.
-func (u *up) upstream(name string, svc spec.Service) (string, error) {
-	if len(svc.Run) == 0 {
-		return svc.Upstream, nil // it runs already, or will
-	}
-	if u.freePorts {
-		return "http://127.0.0.1:" + freePort(), nil
-	}
-	parsed, err := url.Parse(svc.Upstream)
-	if err != nil {
-		return "", err
-	}
-	return svc.Upstream, portFree(parsed.Host, "service "+name+" listens on")
-}
-
-func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "0"
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
-func portFree(addr, what string) error {
-	l, err := net.Listen("tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return usageError("%s %s, which another program uses; stop that program (find it with: ss -ltnp) or change the address in the file", what, addr)
-	}
-	if errors.Is(err, syscall.EACCES) {
-		return usageError("%s %s, for which this user has no permission; choose a port above 1023", what, addr)
-	}
-	if err != nil {
-		return usageError("%s %s: %v", what, addr, err)
-	}
-	return l.Close()
 }
 
 // start brings the system up in order: control plane, identities, queues,
@@ -340,14 +255,22 @@ func (u *up) publish() error {
 	return u.state.WriteFile("run/system.json", b, 0o600)
 }
 
+// readiness reports whether one part of the system is up. The status is the
+// control plane's, asked for once a round; every call of it is on record.
+type readiness func(context.Context, wire.Status) bool
+
 // waitReady polls until the gateway answers, every sidecar has reported and
 // every service that the runner started listens.
 func (u *up) waitReady(ctx context.Context, step func(string)) error {
 	deadline := time.Now().Add(3 * time.Minute)
 	waiting := u.checks()
 	for len(waiting) > 0 {
+		status, err := u.admin.status(ctx)
+		if err != nil {
+			status = wire.Status{} // the control plane may be coming back
+		}
 		for _, name := range slices.Sorted(maps.Keys(waiting)) {
-			if waiting[name](ctx) {
+			if waiting[name](ctx, status) {
 				step(name)
 				delete(waiting, name)
 			}
@@ -358,22 +281,22 @@ func (u *up) waitReady(ctx context.Context, step func(string)) error {
 		if time.Now().After(deadline) {
 			return u.notReady(slices.Sorted(maps.Keys(waiting)))
 		}
-		time.Sleep(30 * time.Millisecond)
+		time.Sleep(pollEvery)
 	}
 	return nil
 }
 
 func (u *up) notReady(names []string) error {
-	first := strings.ReplaceAll(names[0], "/", "-")
-	return fmt.Errorf("%s did not come up in three minutes; the end of %s:\n%s", strings.Join(names, ", "),
-		u.state.Path("logs", first+".log"), lastLines(u.state.Path("logs", first+".log"), 12))
+	first := u.state.Path("logs", strings.ReplaceAll(names[0], "/", "-")+".log")
+	return fmt.Errorf("%s did not come up in three minutes; the end of %s:\n%s", strings.Join(names, ", "), first, lastLines(first, 12))
 }
 
-func (u *up) checks() map[string]func(context.Context) bool {
-	out := map[string]func(context.Context) bool{"gateway": u.gatewayReady}
-	for name, ready := range map[string]map[string]string{"queue": u.running.Queues, "sidecar": u.running.Sidecars} {
-		for which := range ready {
-			out[name+"/"+which] = func(ctx context.Context) bool { return u.reported(ctx, name+"/"+which) }
+func (u *up) checks() map[string]readiness {
+	out := map[string]readiness{"gateway/" + u.sys.Gateway(): func(ctx context.Context, _ wire.Status) bool { return u.gatewayReady(ctx) }}
+	for role, addrs := range map[string]map[string]string{"queue": u.running.Queues, "sidecar": u.running.Sidecars} {
+		for which := range addrs {
+			plane := role + "/" + which
+			out[plane] = func(_ context.Context, st wire.Status) bool { return u.reported(st, plane) }
 		}
 	}
 	for name, up := range u.running.Upstream {
@@ -381,11 +304,11 @@ func (u *up) checks() map[string]func(context.Context) bool {
 			continue
 		}
 		parsed, _ := url.Parse(up)
-		out[name] = func(context.Context) bool { return dials(parsed.Host) }
+		out[name] = func(context.Context, wire.Status) bool { return dials(parsed.Host) }
 	}
 	for name, addr := range u.running.StandIns {
 		if len(u.sys.External[name].Run) > 0 {
-			out[name] = func(context.Context) bool { return dials(addr) }
+			out[name] = func(context.Context, wire.Status) bool { return dials(addr) }
 		}
 	}
 	return out
@@ -400,12 +323,8 @@ func dials(addr string) bool {
 	return true
 }
 
-// reported asks the control plane for a heartbeat with today's configuration.
-func (u *up) reported(ctx context.Context, plane string) bool {
-	st, err := u.admin.status(ctx)
-	if err != nil {
-		return false
-	}
+// reported looks for a heartbeat with today's configuration.
+func (u *up) reported(st wire.Status, plane string) bool {
 	return slices.ContainsFunc(st.Planes, func(p wire.PlaneStatus) bool {
 		return p.Plane == plane && p.Digest == u.sys.Bundle().Digest && p.SeenSeconds < 5
 	})
