@@ -192,7 +192,20 @@ func (v *Internal) Verify(token string, peer [32]byte) (InternalClaims, error) {
 
 // open does what holds for the life of the token.
 func (v *Internal) open(token string) (InternalClaims, *Key, error) {
-	return openInternal(v.door, token, v.opt.Issuer, v.opt.Audience)
+	var c InternalClaims
+	key, err := v.door.open(token, &c)
+	if err != nil {
+		return InternalClaims{}, nil, err
+	}
+	switch err := c.wellFormed(); {
+	case err != nil:
+		return InternalClaims{}, nil, err
+	case c.Issuer != v.opt.Issuer:
+		return InternalClaims{}, nil, refuse("iss", "issuer is not accepted")
+	case c.Audience != v.opt.Audience:
+		return InternalClaims{}, nil, refuse("aud", "token is for another audience")
+	}
+	return c, key, nil
 }
 
 // admit does what must be asked at every use: time, binding, revocation.
@@ -204,23 +217,6 @@ func (v *Internal) admit(c InternalClaims, peer [32]byte) error {
 		return refuse("cnf", "token is bound to another peer's certificate")
 	}
 	return unlessRevoked(v.opt.Revoked, c)
-}
-
-func openInternal(d door, token, issuer, audience string) (InternalClaims, *Key, error) {
-	var c InternalClaims
-	key, err := d.open(token, &c)
-	if err != nil {
-		return InternalClaims{}, nil, err
-	}
-	switch err := c.wellFormed(); {
-	case err != nil:
-		return InternalClaims{}, nil, err
-	case c.Issuer != issuer:
-		return InternalClaims{}, nil, refuse("iss", "issuer is not accepted")
-	case c.Audience != audience:
-		return InternalClaims{}, nil, refuse("aud", "token is for another audience")
-	}
-	return c, key, nil
 }
 
 func unlessRevoked[C any](revoked func(C) bool, c C) error {

@@ -403,28 +403,33 @@ func TestZeroVerifiersRefuse(t *testing.T) {
 	refused(t, err, "unconfigured")
 	_, err = new(jwt.Edge).Verify(token)
 	refused(t, err, "unconfigured")
-	_, err = new(jwt.Exchange).Verify(token, orders)
+	_, err = new(jwt.Internal).VerifySubject(token)
 	refused(t, err, "unconfigured")
 	none := jwt.NewInternal(jwt.InternalOptions{Keys: func() *jwt.KeySet { return nil }, Issuer: issuer, Audience: orders, Now: clock})
 	_, err = none.Verify(token, peer)
 	refused(t, err, "kid")
 }
 
-func TestExchangeGoesByAudienceNotBinding(t *testing.T) {
+// TestSubjectTokenGoesByAudienceNotBinding: at an exchange the audience shows
+// that the presenter did not merely overhear the token.
+func TestSubjectTokenGoesByAudienceNotBinding(t *testing.T) {
 	k := newIssuer(t)
 	token, err := k.internal.SignInternal(validClaims())
 	ok(t, err)
-	revoked := false
-	v := jwt.NewExchange(jwt.ExchangeOptions{Keys: k.keys, Issuer: issuer, Now: clock, Revoked: func(jwt.InternalClaims) bool { return revoked }})
-	_, err = v.Verify(token, orders)
-	refused(t, err, "")
-	_, err = v.Verify(token, edge) // overheard: it was not meant for this caller
-	refused(t, err, "aud")
-	_, err = v.Verify(token, "")
-	refused(t, err, "aud")
+	now, revoked := noon, false
+	presentedBy := func(caller string) error {
+		_, err := jwt.NewInternal(jwt.InternalOptions{
+			Keys: k.keys, Issuer: issuer, Audience: caller,
+			Now: func() time.Time { return now }, Revoked: func(jwt.InternalClaims) bool { return revoked },
+		}).VerifySubject(token)
+		return err
+	}
+	refused(t, presentedBy(orders), "")
+	refused(t, presentedBy(edge), "aud")
 	revoked = true
-	_, err = v.Verify(token, orders)
-	refused(t, err, "revoked")
+	refused(t, presentedBy(orders), "revoked")
+	revoked, now = false, noon.Add(126*time.Second)
+	refused(t, presentedBy(orders), "exp")
 }
 
 // TestCacheAsksAgain holds that a remembered token is not a remembered answer.

@@ -12,8 +12,8 @@ func (v *Internal) VerifySubject(token string) (InternalClaims, error) {
 	if err := c.period().covers(v.opt.Now()); err != nil {
 		return InternalClaims{}, err
 	}
-	if v.opt.Revoked != nil && v.opt.Revoked(c) {
-		return InternalClaims{}, refuse("revoked", "token has been revoked")
+	if err := unlessRevoked(v.opt.Revoked, c); err != nil {
+		return InternalClaims{}, err
 	}
 	return c, nil
 }
