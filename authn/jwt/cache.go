@@ -75,7 +75,7 @@ type lru[C any] struct {
 
 type entry[C any] struct {
 	hash   [32]byte
-	key    *Key
+	key    *publicKey
 	claims C
 }
 
@@ -87,7 +87,7 @@ func newLRU[C any](size int) *lru[C] {
 }
 
 // open returns the remembered claims of token, or those that verify finds.
-func (l *lru[C]) open(token string, d door, verify func(string) (C, *Key, error)) (C, error) {
+func (l *lru[C]) open(token string, d door, verify func(string) (C, *publicKey, error)) (C, error) {
 	if len(token) > maxToken {
 		claims, _, err := verify(token) // refuses, without hashing a megabyte
 		return claims, err

@@ -108,7 +108,7 @@ func (v *Edge) Verify(token string) (EdgeClaims, error) {
 	return claims, nil
 }
 
-func (v *Edge) open(token string) (EdgeClaims, *Key, error) {
+func (v *Edge) open(token string) (EdgeClaims, *publicKey, error) {
 	var c EdgeClaims
 	key, err := v.door.open(token, &c)
 	if err != nil {

@@ -191,7 +191,7 @@ func (v *Internal) Verify(token string, peer [32]byte) (InternalClaims, error) {
 }
 
 // open does what holds for the life of the token.
-func (v *Internal) open(token string) (InternalClaims, *Key, error) {
+func (v *Internal) open(token string) (InternalClaims, *publicKey, error) {
 	var c InternalClaims
 	key, err := v.door.open(token, &c)
 	if err != nil {

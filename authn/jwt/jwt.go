@@ -91,7 +91,7 @@ type door struct {
 
 // open verifies form, header and signature, decodes the claims into the struct
 // that claims points to, and returns the key that signed.
-func (d door) open(token string, claims any) (key *Key, err error) {
+func (d door) open(token string, claims any) (key *publicKey, err error) {
 	if d.keys == nil {
 		return nil, refuse("unconfigured", "verifier is not configured")
 	}
@@ -118,7 +118,7 @@ func (d door) open(token string, claims any) (key *Key, err error) {
 }
 
 // key reads the header and finds the key it names.
-func (d door) key(raw []byte) (*Key, error) {
+func (d door) key(raw []byte) (*publicKey, error) {
 	var h header
 	if err := jws.Decode(raw, &h, maxDepth, true); err != nil {
 		return nil, malformed("header", err)

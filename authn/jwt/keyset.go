@@ -20,8 +20,8 @@ const (
 	maxKeys   = 50
 )
 
-// Key is one public key, pinned to one algorithm.
-type Key struct {
+// publicKey is one public key, pinned to one algorithm.
+type publicKey struct {
 	id     string
 	alg    jose.SignatureAlgorithm
 	public crypto.PublicKey
@@ -30,7 +30,7 @@ type Key struct {
 // KeySet is a read-only set of an issuer's public keys by kid. A nil KeySet
 // has no keys.
 type KeySet struct {
-	keys map[string]*Key
+	keys map[string]*publicKey
 }
 
 // ParseKeySet reads a JWK set (RFC 7517 section 5) of at most 256 KiB and 50
@@ -50,7 +50,7 @@ func ParseKeySet(data []byte) (*KeySet, error) {
 	if len(doc.Keys) > maxKeys {
 		return nil, fmt.Errorf("jwt: key set has more than %d keys", maxKeys)
 	}
-	set := &KeySet{keys: make(map[string]*Key, len(doc.Keys))}
+	set := &KeySet{keys: make(map[string]*publicKey, len(doc.Keys))}
 	for i, raw := range doc.Keys {
 		key, err := parseKey(raw)
 		if err != nil {
@@ -64,7 +64,7 @@ func ParseKeySet(data []byte) (*KeySet, error) {
 	return set, nil
 }
 
-func parseKey(raw []byte) (*Key, error) {
+func parseKey(raw []byte) (*publicKey, error) {
 	var use struct {
 		Kid string   `json:"kid"`
 		Use string   `json:"use"`
@@ -93,7 +93,7 @@ func parseKey(raw []byte) (*Key, error) {
 	if use.Alg != "" && use.Alg != string(alg) {
 		return nil, fmt.Errorf("alg must be %s", alg)
 	}
-	return &Key{id: use.Kid, alg: alg, public: key.Key}, nil
+	return &publicKey{id: use.Kid, alg: alg, public: key.Key}, nil
 }
 
 // algorithmOf pins a public key to the one algorithm it may be used with.
@@ -109,7 +109,7 @@ func algorithmOf(public crypto.PublicKey) (jose.SignatureAlgorithm, error) {
 	return "", errors.New("must be a public Ed25519 or P-256 key")
 }
 
-func (s *KeySet) find(kid string) *Key {
+func (s *KeySet) find(kid string) *publicKey {
 	if s == nil {
 		return nil
 	}
@@ -117,7 +117,7 @@ func (s *KeySet) find(kid string) *Key {
 }
 
 // holds reports whether the set still has this key.
-func (s *KeySet) holds(key *Key) bool {
+func (s *KeySet) holds(key *publicKey) bool {
 	now := s.find(key.id)
 	if now == nil {
 		return false
