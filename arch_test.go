@@ -55,8 +55,8 @@ var contracts = []string{"authz", "ratelimit", "validate", "secrets"}
 
 // owned names the folders that may import a dependency; "" is nobody.
 var owned = map[string]string{
-	"database/sql":                          "store sdk/db examples",
-	"modernc.org/sqlite":                    "store/sqlite sdk/db",
+	"database/sql":                          "store sdk/db examples verify",
+	"modernc.org/sqlite":                    "store/sqlite sdk/db verify",
 	"github.com/jackc/pgx":                  "sdk/db",
 	"github.com/open-policy-agent/opa":      "authz/rego",
 	"github.com/cedar-policy/cedar-go":      "authz/cedar",

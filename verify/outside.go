@@ -1,0 +1,284 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
+)
+
+func outsideProbes() []Probe {
+	return []Probe{
+		{ID: "P-060", Title: "a service reaches no undeclared host, method or path", SeedRow: "checklist: egress filtering", Controls: []string{"egress.allow"},
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: intrusive, Run: undeclaredHosts},
+		{ID: "P-061", Title: "no outbound call reaches metadata, loopback or private addresses", SeedRow: "owasp: A10", Controls: []string{"egress.allow"},
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: safe, Run: privateHosts,
+			Blind: "addresses are no destinations at all, whatever is allowed of the declared ones"},
+		{ID: "P-131", Title: "no secret is in an environment, an argument, a log or a file", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.not_in_env", "secret.manager"},
+			Proves: []string{"PAY-4", "owasp2021:A02"}, Vantage: host, Safety: safe, Needs: needSecret, Run: leakedSecret,
+			Blind: "there is no way to put a secret into an environment"},
+		{ID: "P-133", Title: "a service does not get another service's secret", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.acl"},
+			Proves: []string{"PAY-4", "owasp2021:A01"}, Vantage: service, Safety: safe, Needs: needForeignSecret, Run: foreignSecret},
+	}
+}
+
+// out is a call through a service's outbound side.
+func (e *Env) out(ctx context.Context, service, method, path string) (response, error) {
+	return e.plainly(ctx, call{addr: e.running.Out[service], method: method, path: agent.PathOut + path})
+}
+
+func undeclaredHosts(ctx context.Context, e *Env) (Result, error) {
+	if err := e.declaredExit(ctx); err != nil {
+		return Result{}, err
+	}
+	var tried int
+	for _, service := range e.services() {
+		for _, a := range e.exits(service) {
+			verdict, err := e.egress(ctx, service, a[0], a[1])
+			if err != nil || verdict.Verdict != Pass {
+				return verdict, err
+			}
+			tried++
+		}
+	}
+	return passed("%d calls out of %d services refused by egress.allow", tried, len(e.services())), nil
+}
+
+// exits are calls that no flow of a service declares, as method and path: to
+// strangers, and to declared parties by another method or path.
+func (e *Env) exits(service string) [][2]string {
+	out := [][2]string{{http.MethodGet, "evil.example/"}, {http.MethodPost, "evil.example/collect"}}
+	for _, f := range e.sys.FlowsFrom(service) {
+		if _, ok := e.sys.External[f.To]; !ok || f.Egress == nil {
+			continue
+		}
+		out = append(out, [2]string{f.Egress.Methods[0], f.To + "/verify/undeclared"})
+		if !slices.Contains(f.Egress.Methods, http.MethodDelete) && len(f.Egress.Paths) > 0 {
+			out = append(out, [2]string{http.MethodDelete, f.To + strings.TrimSuffix(f.Egress.Paths[0], "*")})
+		}
+	}
+	return out
+}
+
+// declaredExit is the positive control: the honest booking goes out to the
+// declared party. A system that calls nobody has none.
+func (e *Env) declaredExit(ctx context.Context) error {
+	leaves := slices.ContainsFunc(e.sys.Flows, func(f spec.Flow) bool { _, ok := e.sys.External[f.To]; return ok })
+	if ok, _ := needScenario(e.sys); !ok || !leaves {
+		e.note("no declared call out can be made")
+		return nil
+	}
+	st, err := e.beginUsual(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := e.book(ctx, st); err != nil {
+		return err
+	}
+	_, seen, err := e.trail.wait(ctx, patience, func(v event) bool { return strings.HasPrefix(v.Action, "egress ") && v.Outcome == "allowed" })
+	if err == nil && seen {
+		e.note("the declared call out passed")
+	}
+	return err
+}
+
+func (e *Env) egress(ctx context.Context, service, method, path string) (Result, error) {
+	name := fmt.Sprintf("%s: %s %s", service, method, path)
+	res, err := e.out(ctx, service, method, path)
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", name, err)
+	}
+	who, ok, err := e.refuser(ctx, res.trace, []string{"egress.allow", "egress.private_ip"})
+	if err != nil {
+		return Result{}, err
+	}
+	e.note("%s: %d by %s", name, res.status, orNobody(who.Control))
+	if !ok || who.Outcome != "refused" {
+		return failed("%s: went out and was answered %d", name, res.status), nil
+	}
+	return verdictOn(attack{name, request{}, []string{"egress.allow"}}, res.status, who, ok), nil
+}
+
+func privateHosts(ctx context.Context, e *Env) (Result, error) {
+	if err := e.declaredExit(ctx); err != nil {
+		return Result{}, err
+	}
+	places := []string{"169.254.169.254/latest/meta-data/", "127.0.0.1/", "localhost/", "10.0.0.1/", "%5B::1%5D/", "metadata.google.internal/computeMetadata/v1/", "0x7f000001/", "control/v1/secrets/x"}
+	for _, service := range e.services() {
+		for _, p := range places {
+			verdict, err := e.egress(ctx, service, http.MethodGet, p)
+			if err != nil || verdict.Verdict != Pass {
+				return verdict, err
+			}
+		}
+	}
+	return passed("%d addresses refused for each of %d services", len(places), len(e.services())), nil
+}
+
+// grantedSecret finds a credential and the service whose flow needs it.
+func grantedSecret(sys *spec.System) (item, service string, ok bool) {
+	for _, f := range sys.Flows {
+		if _, inside := sys.Services[f.From]; f.Inject != nil && inside {
+			return f.Inject.Secret, f.From, true
+		}
+	}
+	return "", "", false
+}
+
+func needSecret(sys *spec.System) (bool, string) {
+	_, _, ok := grantedSecret(sys)
+	return ok, "no flow injects a secret"
+}
+
+func needForeignSecret(sys *spec.System) (bool, string) {
+	if ok, why := needSecret(sys); !ok {
+		return false, why
+	}
+	return strangerTo(sys) != "", "every service is granted the secret"
+}
+
+// strangerTo names a service that no flow grants the secret.
+func strangerTo(sys *spec.System) string {
+	item, _, _ := grantedSecret(sys)
+	for _, name := range (&target{sys: sys}).services() {
+		granted := slices.ContainsFunc(sys.FlowsFrom(name), func(f spec.Flow) bool { return f.Inject != nil && f.Inject.Secret == item })
+		if !granted {
+			return name
+		}
+	}
+	return ""
+}
+
+// secretAs asks the control plane for a secret, as a service's sidecar would.
+func (e *Env) secretAs(ctx context.Context, service, item string) ([]byte, response, error) {
+	w, err := e.join(ctx, "service/"+service)
+	if err != nil {
+		return nil, response{}, err
+	}
+	res, err := e.inside(ctx, call{as: w, addr: e.running.Control, want: e.sys.ControlID(), method: http.MethodGet, path: wire.PathSecret + item})
+	if err != nil || res.status != http.StatusOK {
+		return nil, res, err
+	}
+	var v agent.SecretValue
+	err = json.Unmarshal(res.body, &v)
+	return v.Value, res, err
+}
+
+func foreignSecret(ctx context.Context, e *Env) (Result, error) {
+	item, owner, _ := grantedSecret(e.sys)
+	value, res, err := e.secretAs(ctx, owner, item)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(value) == 0 {
+		return unsure("the sidecar of %s is refused its own secret: %d", owner, res.status), nil
+	}
+	e.note("%s, whose flow injects it: got it", owner)
+	stranger := strangerTo(e.sys)
+	value, res, err = e.secretAs(ctx, stranger, item)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(value) > 0 {
+		return failed("%s got the secret of %s", stranger, owner), nil
+	}
+	e.note("%s: %d", stranger, res.status)
+	return e.refusedPeer(ctx, stranger+" asks for the secret of "+owner, res.peer, "secret.acl")
+}
+
+// leakedSecret takes the real value, as the one sidecar may that injects it,
+// and searches for it wherever it must not be.
+func leakedSecret(ctx context.Context, e *Env) (Result, error) {
+	item, owner, _ := grantedSecret(e.sys)
+	value, res, err := e.secretAs(ctx, owner, item)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(value) < 8 {
+		return unsure("the secret cannot be had to search for it: %d", res.status), nil
+	}
+	if err := e.declaredExit(ctx); err != nil { // so that it has been used
+		return Result{}, err
+	}
+	places, err := e.hidingPlaces()
+	if err != nil {
+		return Result{}, err
+	}
+	visible := 0
+	for _, name := range slices.Sorted(maps.Keys(places)) {
+		if bytes.Contains(places[name], value) {
+			return failed("the secret stands in %s", name), nil
+		}
+		if bytes.Contains(places[name], []byte(agent.EnvService)) {
+			visible++
+		}
+	}
+	e.note("searched %d places; what a service's environment does hold was found in %d", len(places), visible)
+	if visible == 0 {
+		return unsure("the search cannot see the environment of services"), nil
+	}
+	return passed("the secret is in none of %d environments, arguments, logs and files", len(places)), nil
+}
+
+// maxPlace bounds what is searched of one file.
+const maxPlace = 64 << 20
+
+// hidingPlaces reads environment and arguments of every process, and every
+// file of the state folder.
+func (e *Env) hidingPlaces() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, name := range slices.Sorted(maps.Keys(e.running.PIDs)) {
+		for _, pid := range append(descendants(e.running.PIDs[name]), e.running.PIDs[name]) {
+			for _, file := range []string{"environ", "cmdline"} {
+				if b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), file)); err == nil {
+					out[fmt.Sprintf("%s of %s (%d)", file, name, pid)] = b
+				}
+			}
+		}
+	}
+	err := filepath.WalkDir(e.dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // a file that went away holds nothing
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return nil
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, maxPlace))
+		rel, _ := filepath.Rel(e.dir, name)
+		out[rel] = b
+		return err
+	})
+	return out, err
+}
+
+// descendants lists the processes that a process started, and theirs. Only
+// Linux tells.
+func descendants(pid int) []int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, f := range strings.Fields(string(b)) {
+		child, err := strconv.Atoi(f)
+		if err == nil {
+			out = append(append(out, child), descendants(child)...)
+		}
+	}
+	return out
+}
