@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -74,11 +75,17 @@ func (e *Env) exits(service string) [][2]string {
 }
 
 // declaredExit is the positive control: the honest booking goes out to the
-// declared party. A system that calls nobody has none.
+// declared party, once in a run. A system that calls nobody has none.
 func (e *Env) declaredExit(ctx context.Context) error {
+	e.exit.Lock()
+	defer e.exit.Unlock()
 	leaves := slices.ContainsFunc(e.sys.Flows, func(f spec.Flow) bool { _, ok := e.sys.External[f.To]; return ok })
 	if ok, _ := needScenario(e.sys); !ok || !leaves {
 		e.note("no declared call out can be made")
+		return nil
+	}
+	if e.left {
+		e.note("the declared call out passed")
 		return nil
 	}
 	st, err := e.beginUsual(ctx)
@@ -89,10 +96,15 @@ func (e *Env) declaredExit(ctx context.Context) error {
 		return err
 	}
 	_, seen, err := e.trail.wait(ctx, patience, func(v event) bool { return strings.HasPrefix(v.Action, "egress ") && v.Outcome == "allowed" })
-	if err == nil && seen {
-		e.note("the declared call out passed")
+	if err == nil && !seen {
+		err = errors.New("the honest request made no call out on record")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	e.left = true
+	e.note("the declared call out passed")
+	return nil
 }
 
 func (e *Env) egress(ctx context.Context, service, method, path string) (Result, error) {

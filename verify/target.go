@@ -35,14 +35,19 @@ type target struct {
 	mu         sync.Mutex // guards below
 	sources    int
 	identities int
-	clients    map[string]string // principal -> registered client id
+	clients    map[string]string        // principal -> registered client id
+	crowd      map[string]*sharedCaller // by facts and slot
+	stories    int
 	revoke     []wire.Revocation // at the end of the run
+
+	exit sync.Mutex // guards left
+	left bool       // the declared call out was made
 }
 
 // openTarget finds the running system of a state folder and makes sure that it
 // runs this very file.
 func openTarget(ctx context.Context, opt Options) (*target, error) {
-	t := &target{sys: opt.System, dir: opt.StateDir, run: randomID(4), now: opt.Now, clients: map[string]string{}}
+	t := &target{sys: opt.System, dir: opt.StateDir, run: randomID(4), now: opt.Now, clients: map[string]string{}, crowd: map[string]*sharedCaller{}}
 	b, err := os.ReadFile(filepath.Join(t.dir, "run", "system.json"))
 	if err != nil {
 		return nil, fmt.Errorf("verify: no system runs on %s; start it with: rampart up --state %s", t.dir, t.dir)
