@@ -95,7 +95,7 @@ func threatDiffCmd() *cobra.Command {
 			if err := d.Print(cmd.OutOrStdout()); err != nil {
 				return err
 			}
-			if len(d.Worse) > 0 {
+			if len(d.Opened) > 0 {
 				return &exitError{exitFailed, nil}
 			}
 			return nil
