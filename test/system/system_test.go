@@ -19,7 +19,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -61,72 +64,151 @@ type running struct {
 	dir   string // state folder
 	roots *x509.CertPool
 	cmd   *exec.Cmd
-	out   *bytes.Buffer
+	out   *output
+	done  chan error // holds the end of cmd, once
+}
+
+// output collects what a process prints while a test reads along.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
 }
 
 // start runs `rampart up` on free ports and waits until it is up. It is stopped
 // with Ctrl-C at the end of the test, and must leave no process behind.
 func start(t *testing.T, file string, args ...string) *running {
 	t.Helper()
-	r := &running{t: t, dir: filepath.Join(t.TempDir(), "state"), out: &bytes.Buffer{}}
-	r.boot(file, args...)
+	r := prepare(t)
+	r.boot(file, append([]string{"--free-ports"}, args...)...)
 	return r
 }
 
+// prepare names a new state folder for systems that start and stop in it.
+func prepare(t *testing.T) *running {
+	return &running{t: t, dir: filepath.Join(t.TempDir(), "state")}
+}
+
+// boot runs `rampart up` and waits until it is up.
 func (r *running) boot(file string, args ...string) {
 	r.t.Helper()
-	r.cmd = exec.Command(binary, append([]string{"up", "-f", file, "--state", r.dir, "--free-ports"}, args...)...)
+	began := time.Now()
+	r.launch(file, args...)
+	r.await("up", 4*time.Minute, func() bool { return r.load() && strings.Contains(r.out.String(), "up and defended") })
+	r.t.Logf("up after %v", time.Since(began).Round(10*time.Millisecond))
+}
+
+// launch runs `rampart up` without waiting for anything.
+func (r *running) launch(file string, args ...string) {
+	r.t.Helper()
+	r.out, r.done = &output{}, make(chan error, 1)
+	r.cmd = exec.Command(binary, append([]string{"up", "-f", file, "--state", r.dir}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- r.cmd.Wait() }()
-	r.t.Cleanup(func() { r.stop(done) })
-	deadline := time.Now().Add(4 * time.Minute)
-	for !r.load() {
+	cmd, done := r.cmd, r.done
+	go func() { done <- cmd.Wait() }()
+	r.t.Cleanup(func() { r.stop() })
+}
+
+// await polls until ok, and fails when `rampart up` ends or the time is over.
+func (r *running) await(what string, limit time.Duration, ok func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
 		select {
-		case err := <-done:
-			done <- err
-			r.t.Fatalf("rampart up ended: %v\n%s", err, r.out)
+		case err := <-r.done:
+			r.done <- err
+			r.t.Fatalf("waiting for %s: rampart up ended: %v\n%s", what, err, r.out)
 		default:
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("rampart up is not up after four minutes\n%s", r.out)
+			r.logs()
+			r.t.Fatalf("%s is not there after %v", what, limit)
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }
 
 // load reads run/system.json once this very process has written it.
 func (r *running) load() bool {
 	b, err := os.ReadFile(filepath.Join(r.dir, "run", "system.json"))
-	if err != nil || json.Unmarshal(b, &r.Running) != nil || r.PID != r.cmd.Process.Pid {
+	var now wire.Running
+	if err != nil || json.Unmarshal(b, &now) != nil || now.PID != r.cmd.Process.Pid {
 		return false
 	}
+	r.Running = now
 	pem, err := os.ReadFile(filepath.Join(r.dir, "ca.pem"))
 	r.roots = x509.NewCertPool()
 	return err == nil && r.roots.AppendCertsFromPEM(pem)
 }
 
-func (r *running) stop(done chan error) {
-	r.load()
-	r.cmd.Process.Signal(syscall.SIGINT)
+// stop presses Ctrl-C and demands that nothing is left. It returns the exit
+// code; a system that was stopped already is left alone.
+func (r *running) stop() int {
+	r.t.Helper()
+	if r.cmd == nil {
+		return 0
+	}
+	cmd := r.cmd
+	r.cmd = nil
+	cmd.Process.Signal(syscall.SIGINT)
 	select {
-	case <-done:
+	case <-r.done:
 	case <-time.After(20 * time.Second):
-		r.t.Errorf("rampart up did not stop within 20 seconds of Ctrl-C\n%s", r.out)
-		r.cmd.Process.Kill()
-		<-done
+		r.t.Errorf("rampart up did not stop within 20 seconds of Ctrl-C")
+		cmd.Process.Kill()
+		<-r.done
 	}
-	for name, pid := range r.PIDs {
-		if syscall.Kill(pid, 0) == nil {
-			r.t.Errorf("%s (pid %d) was left behind", name, pid)
-		}
-	}
+	r.nothingLeft()
 	if r.t.Failed() {
 		r.logs()
 	}
+	return cmd.ProcessState.ExitCode()
+}
+
+// nothingLeft demands that no process of the system lives on; a killed one may
+// take a moment to go.
+func (r *running) nothingLeft() {
+	r.t.Helper()
+	left := processes(r.dir)
+	for deadline := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = processes(r.dir) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if len(left) > 0 {
+		r.t.Errorf("left behind: %v", left)
+	}
+}
+
+// processes finds what runs on a state folder: planes name it in their
+// arguments, services in their environment.
+func processes(dir string) []string {
+	var out []string
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil // not Linux
+	}
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil || e.Name() == strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		args, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		env, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		if bytes.Contains(args, []byte(dir)) || bytes.Contains(env, []byte(dir)) {
+			out = append(out, e.Name()+" "+strings.ReplaceAll(string(args), "\x00", " "))
+		}
+	}
+	return out
 }
 
 // logs shows the end of every log of a failed test.
@@ -233,14 +315,30 @@ func (r *running) try(c *http.Client, method, path string, body any, header ...s
 	return res.StatusCode, string(b), err
 }
 
-// rampart runs the command line against this system.
-func (r *running) rampart(ctx context.Context, args ...string) (string, int) {
-	cmd := exec.CommandContext(ctx, binary, args...)
+// command runs a program to its end and returns what it printed and its exit
+// code. What it needs to know in secret comes on standard input.
+func command(t *testing.T, stdin, name string, args ...string) (string, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// must is command for a program that has to succeed.
+func must(t *testing.T, stdin, name string, args ...string) string {
+	t.Helper()
+	out, code := command(t, stdin, name, args...)
+	if code != 0 {
+		t.Fatalf("%s %s: exit code %d\n%s", filepath.Base(name), strings.Join(args, " "), code, out)
+	}
+	return out
 }
 
 // need skips on a developer's machine and fails where every peer is required.
@@ -284,13 +382,22 @@ func variant(t *testing.T, pairs ...string) string {
 	return f.Name()
 }
 
+// nextPort counts through ports below those that the kernel takes for outgoing
+// connections and those that `up --free-ports` takes.
+var nextPort atomic.Int32
+
+// freePort returns a loopback port that nothing listens on and no other test
+// was given.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, last = 4000, 9000
+	for range last - first {
+		port := strconv.Itoa(first + (os.Getpid()*16+int(nextPort.Add(1)))%(last-first))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no free port")
+	return ""
 }
