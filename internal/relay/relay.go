@@ -1,0 +1,140 @@
+// Package relay passes one checked request on and its answer back. The request
+// is our own, built from what was checked, never the caller's bytes; of the
+// answer only its final form leaves: no interim answers, no trailers, no change
+// of protocol, and never more than MaxAnswer bytes.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// MaxAnswer bounds the body of an answer.
+const MaxAnswer = 64 << 20
+
+// Request returns a request to the address to, with the method, context and
+// body of in, and those of its end-to-end headers that keep admits. The host is
+// that of to.
+func Request(in *http.Request, to *url.URL, keep func(name string) bool) *http.Request {
+	out := &http.Request{
+		Method: in.Method, URL: to, Host: to.Host, Body: in.Body, ContentLength: in.ContentLength,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header, len(in.Header)+4),
+	}
+	for name, values := range in.Header {
+		if keep(name) && !isHopByHop(name) && !isListed(in.Header, name) {
+			out.Header[name] = values
+		}
+	}
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = []string{""} // else the transport would name itself
+	}
+	if in.ContentLength == 0 {
+		out.Body = http.NoBody
+	}
+	return out.WithContext(in.Context())
+}
+
+// isHopByHop reports headers that end here (RFC 9110, section 7.6.1), and
+// Expect, which was met when the body was read.
+func isHopByHop(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect":
+		return true
+	}
+	return false
+}
+
+// isListed reports whether Connection declares the header as one that ends here.
+func isListed(h http.Header, name string) bool {
+	for _, line := range h["Connection"] {
+		for token := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Send sends out over rt and copies the answer to w. edit, if not nil, sees the
+// answer's headers before they leave. An error means that nothing was written
+// to w. An answer that breaks off, or turns out too long, breaks off for the
+// client too: Send panics with http.ErrAbortHandler, since a body cut short
+// must not look whole.
+func Send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header)) error {
+	// The transport may still read the body when it has answered.
+	defer out.Body.Close()
+	res, err := rt.RoundTrip(out)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode < http.StatusOK {
+		return fmt.Errorf("relay: the answer has status %d, which is not a final one", res.StatusCode)
+	}
+	if res.ContentLength > MaxAnswer {
+		return errors.New("relay: the answer is too long")
+	}
+	from := res.Header
+	for _, line := range from["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			from.Del(strings.TrimSpace(name))
+		}
+	}
+	for name := range from {
+		if isHopByHop(name) {
+			delete(from, name)
+		}
+	}
+	if edit != nil {
+		edit(from)
+	}
+	to := w.Header()
+	for name, values := range from {
+		to[name] = values
+	}
+	w.WriteHeader(res.StatusCode)
+	copyBody(w, res)
+	return nil
+}
+
+// buffers spares an allocation of its 32 KiB per answer.
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// copyBody copies the answer, at once piece by piece when its length is open:
+// whoever sends that way means it to be seen as it comes.
+func copyBody(w http.ResponseWriter, res *http.Response) {
+	buf, ok := buffers.Get().(*[32 << 10]byte)
+	if !ok {
+		buf = new([32 << 10]byte)
+	}
+	defer buffers.Put(buf)
+	flush := func() error { return nil }
+	if res.ContentLength < 0 {
+		flush = http.NewResponseController(w).Flush
+	}
+	for left := MaxAnswer; ; {
+		n, err := res.Body.Read(buf[:])
+		if left -= n; left < 0 {
+			panic(http.ErrAbortHandler)
+		}
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				return // the client has gone
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil:
+			panic(http.ErrAbortHandler)
+		}
+		_ = flush() // a writer that cannot flush holds back on purpose
+	}
+}
