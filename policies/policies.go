@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -26,6 +27,18 @@ type Control struct {
 	Seed   []string `yaml:"seed" json:"seed"`     // rows of the mission that ask for it, "checklist: ...", "owasp: A01", "payment: 4 ..."
 	Folder string   `yaml:"folder" json:"folder"` // of the tree, where it is enforced
 	Probes []string `yaml:"probes" json:"probes"` // ids of the probes that attack it
+
+	// Unprobed says why no probe attacks it and what shows it instead; "" if
+	// probes do.
+	Unprobed string `yaml:"unprobed" json:"unprobed,omitempty"`
+}
+
+// AttackedBy names the probes that attack the control, or says why none does.
+func (c Control) AttackedBy() string {
+	if len(c.Probes) == 0 {
+		return "no probe: " + c.Unprobed
+	}
+	return strings.Join(c.Probes, ", ")
 }
 
 var (
@@ -67,13 +80,13 @@ func parseControls(text []byte) ([]Control, error) {
 }
 
 // validate refuses a row with a hole: a control nobody asked for, nobody
-// enforces or nobody attacks is a claim and no control.
+// enforces or nobody attacks, without saying why, is a claim and no control.
 func (c Control) validate() error {
 	if !controlID.MatchString(c.ID) {
 		return fmt.Errorf("control id %q is not of the form area.name", c.ID)
 	}
-	if c.Title == "" || c.Folder == "" || len(c.Seed) == 0 || len(c.Probes) == 0 {
-		return fmt.Errorf("control %s needs title, seed, folder and probes", c.ID)
+	if c.Title == "" || c.Folder == "" || len(c.Seed) == 0 || (len(c.Probes) == 0) == (c.Unprobed == "") {
+		return fmt.Errorf("control %s needs title, seed, folder and probes (or unprobed, saying why)", c.ID)
 	}
 	for _, p := range c.Probes {
 		if !probeID.MatchString(p) {

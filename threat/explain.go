@@ -66,7 +66,7 @@ func (m Model) explainControls(b *bytes.Buffer, r Row, need string) {
 		if !c.Missing() {
 			fmt.Fprintf(b, "      at %s, enforced by %s/%s\n", strings.Join(c.At, ", "), p.Folder, defaulted(c))
 		}
-		fmt.Fprintf(b, "      attacked by %s\n", strings.Join(c.Probes, ", "))
+		fmt.Fprintf(b, "      attacked by %s\n", p.AttackedBy())
 	}
 }
 
@@ -82,7 +82,7 @@ func (m Model) WhyControl(w io.Writer, control string) error {
 		return errUnknown("control", control, ids)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s  %s\n  enforced by %s/, attacked by %s\n  asked for by %s\n", c.ID, c.Title, c.Folder, strings.Join(c.Probes, ", "), strings.Join(c.Seed, "; "))
+	fmt.Fprintf(&b, "%s  %s\n  enforced by %s/, attacked by %s\n  asked for by %s\n", c.ID, c.Title, c.Folder, c.AttackedBy(), strings.Join(c.Seed, "; "))
 	d := m.Without(control)
 	if len(d.Opened)+len(d.Worse) == 0 {
 		b.WriteString("  removing it opens nothing: no threat of this system leans on it\n")

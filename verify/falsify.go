@@ -24,6 +24,7 @@ type FalsifyOptions struct {
 	File     string   // rampart.yaml; required. Copies of it stand beside it while the run lasts
 	Controls []string // to remove; nil: every control with a probe that must turn red
 	Parallel int      // systems at once; 0 is 1
+	Binary   string   // names the program under test in the matrix: another build is another system
 	// Up returns the command that starts a throw-away system; required.
 	Up       func(ctx context.Context, file, state string) []string
 	Progress func(Removal) // called after each control; nil tells nobody
@@ -51,6 +52,8 @@ const (
 // Matrix is a whole falsification.
 type Matrix struct {
 	System   string    `json:"system"`
+	Digest   string    `json:"digest"` // of the complete configuration
+	Binary   string    `json:"binary"`
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
 	Removals []Removal `json:"removals"`
@@ -67,9 +70,20 @@ func (m Matrix) Killed() map[string]bool {
 	return out
 }
 
-// With returns the matrix with newer results for some controls.
+// Of returns the matrix if it is about this configuration and program, else
+// the empty one: what another system missed says nothing of this one.
+func (m Matrix) Of(digest, binary string) Matrix {
+	if m.Digest != digest || m.Binary != binary {
+		return Matrix{}
+	}
+	return m
+}
+
+// With returns the newer results, and of the same system the older ones for
+// controls that were not removed again.
 func (m Matrix) With(newer Matrix) Matrix {
 	out := newer
+	m = m.Of(newer.Digest, newer.Binary)
 	for _, r := range m.Removals {
 		if !slices.ContainsFunc(newer.Removals, func(n Removal) bool { return n.Control == r.Control }) {
 			out.Removals = append(slices.Clip(out.Removals), r)
@@ -168,7 +182,7 @@ func Falsify(ctx context.Context, opt FalsifyOptions) (Matrix, error) {
 	if err != nil {
 		return Matrix{}, err
 	}
-	m := Matrix{System: sys.Info.Name, Started: time.Now().UTC()}
+	m := Matrix{System: sys.Info.Name, Digest: sys.Bundle().Digest, Binary: opt.Binary, Started: time.Now().UTC()}
 	base, err := opt.system(ctx, "")
 	if err != nil {
 		return m, fmt.Errorf("verify: the complete copy: %w", err)

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,14 +24,18 @@ import (
 
 func outsideProbes() []Probe {
 	return []Probe{
-		{ID: "P-060", Title: "a service reaches no undeclared host, method or path", SeedRow: "checklist: egress filtering", Controls: []string{"egress.allow"},
-			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: intrusive, Run: undeclaredHosts},
+		{ID: "P-060", Title: "a service reaches no host that its flows do not declare", SeedRow: "checklist: egress filtering", Controls: []string{"egress.allow"},
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: intrusive, Run: undeclaredHosts,
+			Blind: "a host that is not in the file has no way out, whatever is allowed of the declared ones"},
 		{ID: "P-061", Title: "no outbound call reaches metadata, loopback or private addresses", SeedRow: "owasp: A10", Controls: []string{"egress.allow"},
 			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: safe, Run: privateHosts,
 			Blind: "addresses are no destinations at all, whatever is allowed of the declared ones"},
+		{ID: "P-062", Title: "a declared party is reached by its declared methods and paths alone", SeedRow: "tls: service to external API", Controls: []string{"egress.allow"},
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: intrusive, Needs: needExternal, Run: undeclaredPaths},
 		{ID: "P-131", Title: "no secret is in an environment, an argument, a log or a file", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.not_in_env", "secret.manager"},
 			Proves: []string{"PAY-4", "owasp2021:A02"}, Vantage: host, Safety: safe, Needs: needSecret, Run: leakedSecret,
-			Blind: "there is no way to put a secret into an environment"},
+			Blind:    "there is no way to put a secret into an environment",
+			SelfTest: "plants a value of its own in an environment and in a file, and finds both"},
 		{ID: "P-133", Title: "a service does not get another service's secret", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.acl"},
 			Proves: []string{"PAY-4", "owasp2021:A01"}, Vantage: service, Safety: safe, Needs: needForeignSecret, Run: foreignSecret},
 	}
@@ -41,13 +46,30 @@ func (e *Env) out(ctx context.Context, service, method, path string) (response, 
 	return e.plainly(ctx, call{addr: e.running.Out[service], method: method, path: agent.PathOut + path})
 }
 
+func needExternal(sys *spec.System) (bool, string) {
+	leaves := slices.ContainsFunc(sys.Flows, func(f spec.Flow) bool { _, ok := sys.External[f.To]; return ok && f.Egress != nil })
+	return leaves, "no flow leads out of the system"
+}
+
 func undeclaredHosts(ctx context.Context, e *Env) (Result, error) {
+	return e.refusedExits(ctx, func(string) [][2]string {
+		return [][2]string{{http.MethodGet, "evil.example/"}, {http.MethodPost, "evil.example/collect"}}
+	})
+}
+
+func undeclaredPaths(ctx context.Context, e *Env) (Result, error) {
+	return e.refusedExits(ctx, e.bentExits)
+}
+
+// refusedExits makes calls out of every service, given as method and
+// "DESTINATION/PATH". All must be refused.
+func (e *Env) refusedExits(ctx context.Context, exits func(service string) [][2]string) (Result, error) {
 	if err := e.declaredExit(ctx); err != nil {
 		return Result{}, err
 	}
-	var tried int
+	tried := 0
 	for _, service := range e.services() {
-		for _, a := range e.exits(service) {
+		for _, a := range exits(service) {
 			verdict, err := e.egress(ctx, service, a[0], a[1])
 			if err != nil || verdict.Verdict != Pass {
 				return verdict, err
@@ -58,10 +80,10 @@ func undeclaredHosts(ctx context.Context, e *Env) (Result, error) {
 	return passed("%d calls out of %d services refused by egress.allow", tried, len(e.services())), nil
 }
 
-// exits are calls that no flow of a service declares, as method and path: to
-// strangers, and to declared parties by another method or path.
-func (e *Env) exits(service string) [][2]string {
-	out := [][2]string{{http.MethodGet, "evil.example/"}, {http.MethodPost, "evil.example/collect"}}
+// bentExits are calls to a service's declared parties by a method or a path
+// that its flows do not declare.
+func (e *Env) bentExits(service string) [][2]string {
+	var out [][2]string
 	for _, f := range e.sys.FlowsFrom(service) {
 		if _, ok := e.sys.External[f.To]; !ok || f.Egress == nil {
 			continue
@@ -125,19 +147,14 @@ func (e *Env) egress(ctx context.Context, service, method, path string) (Result,
 }
 
 func privateHosts(ctx context.Context, e *Env) (Result, error) {
-	if err := e.declaredExit(ctx); err != nil {
-		return Result{}, err
-	}
 	places := []string{"169.254.169.254/latest/meta-data/", "127.0.0.1/", "localhost/", "10.0.0.1/", "%5B::1%5D/", "metadata.google.internal/computeMetadata/v1/", "0x7f000001/", "control/v1/secrets/x"}
-	for _, service := range e.services() {
-		for _, p := range places {
-			verdict, err := e.egress(ctx, service, http.MethodGet, p)
-			if err != nil || verdict.Verdict != Pass {
-				return verdict, err
-			}
+	return e.refusedExits(ctx, func(string) [][2]string {
+		out := make([][2]string, len(places))
+		for i, p := range places {
+			out[i] = [2]string{http.MethodGet, p}
 		}
-	}
-	return passed("%d addresses refused for each of %d services", len(places), len(e.services())), nil
+		return out
+	})
 }
 
 // grantedSecret finds a credential and the service whose flow needs it.
@@ -225,35 +242,60 @@ func leakedSecret(ctx context.Context, e *Env) (Result, error) {
 	if err := e.declaredExit(ctx); err != nil { // so that it has been used
 		return Result{}, err
 	}
-	places, err := e.hidingPlaces()
+	canary := "canary-" + randomID(16)
+	pid, err := e.plant(canary)
 	if err != nil {
 		return Result{}, err
 	}
-	visible := 0
+	places, err := e.hidingPlaces(pid)
+	if err != nil {
+		return Result{}, err
+	}
+	planted := 0
 	for _, name := range slices.Sorted(maps.Keys(places)) {
 		if bytes.Contains(places[name], value) {
 			return failed("the secret stands in %s", name), nil
 		}
-		if bytes.Contains(places[name], []byte(agent.EnvService)) {
-			visible++
+		if bytes.Contains(places[name], []byte(canary)) {
+			planted++
 		}
 	}
-	e.note("searched %d places; what a service's environment does hold was found in %d", len(places), visible)
-	if visible == 0 {
-		return unsure("the search cannot see the environment of services"), nil
+	e.note("searched %d places; the value that we planted was found in %d", len(places), planted)
+	if planted != 2 {
+		return unsure("the search found a planted value in %d of 2 places", planted), nil
 	}
 	return passed("the secret is in none of %d environments, arguments, logs and files", len(places)), nil
+}
+
+// plant puts a worthless value where a secret must not be: into the
+// environment of a process and into a file of the state folder. A search that
+// does not find it proves nothing.
+func (e *Env) plant(canary string) (pid int, err error) {
+	name := filepath.Join(e.dir, "run", canary[:16])
+	if err := os.WriteFile(name, []byte(canary), 0o600); err != nil {
+		return 0, err
+	}
+	e.atClose(func() { os.Remove(name) })
+	cmd := exec.Command("sleep", "60")
+	cmd.Env = []string{"RAMPART_VERIFY=" + canary}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	e.atClose(func() { cmd.Process.Kill(); cmd.Wait() })
+	return cmd.Process.Pid, nil
 }
 
 // maxPlace bounds what is searched of one file.
 const maxPlace = 64 << 20
 
-// hidingPlaces reads environment and arguments of every process, and every
-// file of the state folder.
-func (e *Env) hidingPlaces() (map[string][]byte, error) {
+// hidingPlaces reads environment and arguments of every process of the system
+// and of the one given, and every file of the state folder.
+func (e *Env) hidingPlaces(planted int) (map[string][]byte, error) {
 	out := map[string][]byte{}
-	for _, name := range slices.Sorted(maps.Keys(e.running.PIDs)) {
-		for _, pid := range append(descendants(e.running.PIDs[name]), e.running.PIDs[name]) {
+	pids := map[string]int{"verify's own child": planted}
+	maps.Copy(pids, e.running.PIDs)
+	for name, root := range pids {
+		for _, pid := range append(descendants(root), root) {
 			for _, file := range []string{"environ", "cmdline"} {
 				if b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), file)); err == nil {
 					out[fmt.Sprintf("%s of %s (%d)", file, name, pid)] = b

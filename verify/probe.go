@@ -38,6 +38,9 @@ type Probe struct {
 	// Blind says why removing the first control cannot turn this probe red;
 	// "" if it must.
 	Blind string
+	// SelfTest says how the probe shows in each run that it can fail, where
+	// removing a control cannot; "" if it does not.
+	SelfTest string
 	// Alone keeps other probes away while it runs.
 	Alone bool
 	// Needs says whether a system has what is attacked; nil: every system.

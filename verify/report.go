@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -123,33 +124,32 @@ func sectionOf(row string) string {
 	return name
 }
 
-// Proofs says for each control whether it was proven: every probe that is
-// about it first passed, and none failed. falsified names the controls whose
-// probes were seen to fail without them. A control whose probes could not judge
-// has no proof.
+// Proofs says for each control whether it was proven: the probes that are about
+// it passed, and none failed. falsified names the controls whose probes were
+// seen to fail without them; a probe with a test of its own shows it itself. A
+// control of which a probe could not judge has no proof.
 func (r Report) Proofs(falsified map[string]bool) map[string]threat.Proof {
-	passes, fails, unsure := map[string]int{}, map[string]int{}, map[string]int{}
-	for _, o := range r.Probes {
-		switch o.Verdict {
-		case Pass:
-			passes[o.Control]++
-			for _, c := range o.Controls[min(1, len(o.Controls)):] {
-				passes[c]++
-			}
-		case Fail:
-			fails[o.Control]++
-		case Inconclusive:
-			unsure[o.Control]++
-		}
-	}
 	out := map[string]threat.Proof{}
-	for c := range passes {
-		if fails[c] == 0 && unsure[c] == 0 {
-			out[c] = threat.Proof{Passed: true, Falsified: falsified[c], Time: r.Finished, Digest: r.Digest}
+	unsure := map[string]bool{}
+	for _, o := range r.Probes {
+		for i, c := range o.Controls {
+			p, seen := out[c]
+			p.Time, p.Digest = r.Finished, r.Digest
+			switch {
+			case o.Verdict == Pass:
+				p.Passed = p.Passed || !seen
+				p.Falsified = p.Falsified || falsified[c] || o.SelfTest != ""
+			case o.Verdict == Fail && i == 0:
+				p.Passed = false
+			case o.Verdict == Inconclusive && i == 0:
+				unsure[c] = true
+				continue
+			default:
+				continue
+			}
+			out[c] = p
 		}
 	}
-	for c := range fails {
-		out[c] = threat.Proof{Falsified: falsified[c], Time: r.Finished, Digest: r.Digest}
-	}
+	maps.DeleteFunc(out, func(c string, p threat.Proof) bool { return unsure[c] && p.Passed })
 	return out
 }

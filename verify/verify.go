@@ -68,6 +68,7 @@ type Outcome struct {
 	Evidence   string   `json:"evidence"`
 	Vantage    string   `json:"vantage"`
 	Safety     string   `json:"safety"`
+	SelfTest   string   `json:"self_test,omitempty"` // how the probe showed that it can fail
 	DurationMS int64    `json:"duration_ms"`
 }
 
@@ -185,7 +186,7 @@ func (t *target) attack(ctx context.Context, probes []Probe, progress func(int, 
 // error has judged nothing.
 func (t *target) judge(ctx context.Context, p Probe) Outcome {
 	started := t.now()
-	o := Outcome{ID: p.ID, Title: p.Title, SeedRow: p.SeedRow, Control: p.Controls[0], Controls: p.Controls, Proves: p.Proves, Vantage: p.Vantage, Safety: p.Safety}
+	o := Outcome{ID: p.ID, Title: p.Title, SeedRow: p.SeedRow, Control: p.Controls[0], Controls: p.Controls, Proves: p.Proves, Vantage: p.Vantage, Safety: p.Safety, SelfTest: p.SelfTest}
 	if ok, reason := p.applies(t.sys); !ok {
 		o.Verdict, o.Signal = NotApplicable, reason
 		return o

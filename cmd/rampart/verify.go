@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -141,7 +143,12 @@ func saveReport(state *statedir.Dir, rep verify.Report, whole bool) error {
 	if err != nil {
 		return err
 	}
-	for name, v := range map[string]any{reportFile: rep, proofsFile: rep.Proofs(falsified.Killed())} {
+	binary, err := ownDigest()
+	if err != nil {
+		return err
+	}
+	killed := falsified.Of(rep.Digest, binary).Killed()
+	for name, v := range map[string]any{reportFile: rep, proofsFile: rep.Proofs(killed)} {
 		b, err := json.MarshalIndent(v, "", "  ")
 		if err != nil {
 			return err
@@ -151,6 +158,24 @@ func saveReport(state *statedir.Dir, rep verify.Report, whole bool) error {
 		}
 	}
 	return nil
+}
+
+// ownDigest names this program by its bytes.
+func ownDigest() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(self)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // readFalsified returns the last matrix of this state folder; none is empty.
@@ -179,8 +204,12 @@ func (f *verifyFlags) runFalsify(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	binary, err := ownDigest()
+	if err != nil {
+		return err
+	}
 	m, err := verify.Falsify(cmd.Context(), verify.FalsifyOptions{
-		File: f.file, Controls: f.controls, Parallel: 2, Progress: controlProgress(cmd.ErrOrStderr()),
+		File: f.file, Controls: f.controls, Parallel: 2, Binary: binary, Progress: controlProgress(cmd.ErrOrStderr()),
 		Up: func(_ context.Context, file, state string) []string {
 			return []string{self, "up", "--throwaway", "--free-ports", "-f", file, "--state", state}
 		},
@@ -213,7 +242,27 @@ func (f *verifyFlags) keepMatrix(m verify.Matrix) error {
 	if err != nil {
 		return err
 	}
-	return state.WriteFile(falsifiedFile, append(b, '\n'), 0o600)
+	if err := state.WriteFile(falsifiedFile, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return renewProofs(state)
+}
+
+// renewProofs joins the last report with a new matrix. Without a report there
+// is nothing to prove yet.
+func renewProofs(state *statedir.Dir) error {
+	b, err := os.ReadFile(state.Path(reportFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var rep verify.Report
+	if err == nil {
+		err = json.Unmarshal(b, &rep)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", state.Path(reportFile), err)
+	}
+	return saveReport(state, rep, true)
 }
 
 // controlProgress says one line per control: a run takes minutes.
