@@ -54,10 +54,11 @@ func runGroup(ctx context.Context, args []string) error {
 	return syscall.Kill(0, syscall.SIGKILL)
 }
 
-// exitOf passes a command's exit code on.
+// exitOf passes a command's exit code on, without a word: the command has said
+// what there is to say.
 func exitOf(err error) error {
 	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		return &exitError{max(e.ExitCode(), 1), err}
+		return &exitError{max(e.ExitCode(), 1), nil}
 	}
 	return err
 }

@@ -154,9 +154,14 @@ func (r *runner) snapshot() map[string]int {
 const maxWords = 240
 
 // lastWords quotes the last line of a log that holds one, to say why a process
-// ended without making anyone open the file.
+// ended without making anyone open the file. The line that `go run` adds says
+// nothing.
 func lastWords(file string) string {
-	line := lastLines(file, 1)
+	lines := strings.Split(lastLines(file, 2), "\n")
+	if last := len(lines) - 1; last > 0 && strings.HasPrefix(lines[last], "exit status ") {
+		lines = lines[:last]
+	}
+	line := lines[len(lines)-1]
 	if line == "" {
 		return ""
 	}

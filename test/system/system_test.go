@@ -134,7 +134,6 @@ func (r *running) await(what string, limit time.Duration, ok func() bool) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			r.logs()
 			r.t.Fatalf("%s is not there after %v", what, limit)
 		}
 	}
