@@ -70,7 +70,7 @@ var owned = map[string]string{
 	"code.dny.dev/ssrf":                     "network/egress",
 	"github.com/stripe":                     "examples",
 	"golang.org/x/crypto/argon2":            "authn/password",
-	"os/exec":                               "cmd verify",
+	"os/exec":                               "cmd verify test",
 	"math/rand":                             "",
 	"unsafe":                                "",
 	"github.com/stretchr/testify":           "",
