@@ -57,6 +57,33 @@ func (u *up) provision(ctx context.Context) error {
 	return u.state.WriteFile(demoFile, append(b, '\n'), 0o600)
 }
 
+// ownStore names a secret of the control plane's own store.
+const ownStore = "secret://embedded/"
+
+// tellMissing names the secrets that the file refers to and nobody has stored:
+// the services that need one keep ending until it is there.
+func (u *up) tellMissing(ctx context.Context) error {
+	var stored []wire.SecretMeta
+	if err := u.admin.call(ctx, http.MethodGet, wire.AdminSecrets, nil, &stored); err != nil {
+		return err
+	}
+	refs := map[string]string{}
+	for name, d := range u.sys.Data {
+		refs["data."+name] = d.Source
+	}
+	for name, st := range u.sys.Stores {
+		refs["stores."+name] = st.Password
+	}
+	for _, who := range slices.Sorted(maps.Keys(refs)) {
+		path, ok := strings.CutPrefix(refs[who], ownStore)
+		if !ok || slices.ContainsFunc(stored, func(m wire.SecretMeta) bool { return m.Path == path }) {
+			continue
+		}
+		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it starts once you run: rampart secret set %s --state %s < FILE", who, path, path, u.stateDir)
+	}
+	return nil
+}
+
 func (u *up) demoUsers() map[string]spec.DemoUser {
 	if len(u.sys.Demo.Users) > 0 {
 		return u.sys.Demo.Users

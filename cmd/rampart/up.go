@@ -148,6 +148,9 @@ func (u *up) start(ctx context.Context) error {
 		return err
 	}
 	step("identities")
+	if err := u.tellMissing(ctx); err != nil {
+		return err
+	}
 	for _, c := range u.externals() {
 		u.kids.keep(ctx, c)
 	}
