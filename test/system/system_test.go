@@ -340,18 +340,24 @@ func must(t *testing.T, stdin, name string, args ...string) string {
 	return out
 }
 
-// need skips on a developer's machine and fails where every peer is required.
+// need demands that programs are installed.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
-		if _, err := exec.LookPath(p); err == nil {
-			continue
+		if _, err := exec.LookPath(p); err != nil {
+			missing(t, p+" is not installed; run make tools")
 		}
-		if os.Getenv("RAMPART_PEERS") == "required" {
-			t.Fatalf("%s is not installed; run make tools", p)
-		}
-		t.Skipf("%s is not installed; run make tools", p)
 	}
+}
+
+// missing skips on a developer's machine and fails where every peer is
+// required.
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("RAMPART_PEERS") == "required" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // variant writes a changed copy of the example beside it, where its relative
