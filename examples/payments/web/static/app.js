@@ -84,10 +84,13 @@ async function showOrders(subject) {
   $("empty").hidden = orders.length > 0;
 }
 
+// article is how the form below the list calls what the API calls by its SKU.
+const article = (sku) => [...$("sku").options].find((o) => o.value === sku)?.text ?? sku;
+
 function orderRow(order, paymentID, mine) {
   const row = element("li");
   row.dataset.id = order.id;
-  const what = order.items.map((i) => `${i.quantity} × ${i.sku.toLowerCase()}`).join(", ");
+  const what = order.items.map((i) => `${i.quantity} × ${article(i.sku)}`).join(", ");
   const whose = mine ? order.org : `${order.org} · ${order.owner.replace(/^user:/, "")}`;
   const left = element("div");
   left.append(element("div", "what", what), element("div", "when", `${date(order.created)} · ${whose}`));
