@@ -22,32 +22,32 @@ var anyAuthn = []string{"authn.session", "authn.jwt", "authn.api_key"}
 func authnProbes() []Probe {
 	return []Probe{
 		{ID: "P-010", Title: "every operation refuses a caller without credentials", SeedRow: "checklist: AuthN at the edge", Controls: []string{"authn.session"},
-			Proves: []string{"owasp2021:A07", "owasp2021:A01", "api2023:API2"}, Vantage: outside, Safety: safe, Run: anonymous,
+			Proves: []string{"owasp2021:A07", "owasp2021:A01", "api2023:API2"}, Vantage: fromOutside, Safety: safe, Run: anonymous,
 			Blind: "no plane can serve without knowing who asks"},
 		{ID: "P-011", Title: "forged access tokens: none, HS256 with the public key, foreign key, altered, wrong audience", SeedRow: "stride: spoofing", Controls: []string{"authn.jwt"},
-			Proves: []string{"owasp2021:A07", "owasp2021:A02", "api2023:API2"}, Vantage: outside, Safety: safe, Needs: needJWT, Run: forgedTokens,
+			Proves: []string{"owasp2021:A07", "owasp2021:A02", "api2023:API2"}, Vantage: fromOutside, Safety: safe, Needs: needJWT, Run: forgedTokens,
 			Blind: "no plane accepts tokens without verifying them"},
 		{ID: "P-012", Title: "a wrong password tells nothing: same answer and cost for an unknown name", SeedRow: "owasp: A07", Controls: []string{"authn.password"},
-			Proves: []string{"owasp2021:A07"}, Vantage: outside, Safety: safe, Run: wrongPassword,
+			Proves: []string{"owasp2021:A07"}, Vantage: fromOutside, Safety: safe, Run: wrongPassword,
 			Blind: "login cannot do without the compare"},
 		{ID: "P-013", Title: "guessing a password is cut short, and its owner is not locked out", SeedRow: "checklist: alert on authentication failures", Controls: []string{"limit.login"},
-			Proves: []string{"owasp2021:A07", "api2023:API4"}, Vantage: outside, Safety: intrusive, Run: bruteForce},
+			Proves: []string{"owasp2021:A07", "api2023:API4"}, Vantage: fromOutside, Safety: intrusive, Run: bruteForce},
 		{ID: "P-014", Title: "a session is dead within a second of logout, in every plane", SeedRow: "authn: sessions", Controls: []string{"authn.session"},
-			Proves: []string{"owasp2021:A07"}, Vantage: user, Safety: safe, Needs: needMethod("session"), Run: logout,
+			Proves: []string{"owasp2021:A07"}, Vantage: asUser, Safety: safe, Needs: needMethod("session"), Run: logout,
 			Blind: "no plane can serve without knowing who asks"},
 		{ID: "P-015", Title: "a planted session id is not adopted, and the cookie is bound to this host", SeedRow: "authn: sessions", Controls: []string{"authn.session"},
-			Proves: []string{"owasp2021:A07"}, Vantage: outside, Safety: safe, Needs: needMethod("session"), Run: fixation,
+			Proves: []string{"owasp2021:A07"}, Vantage: fromOutside, Safety: safe, Needs: needMethod("session"), Run: fixation,
 			Blind: "login always makes a new session"},
 		{ID: "P-016", Title: "a cross-site request that rides on a browser's cookie is refused", SeedRow: "owasp: A01", Controls: []string{"authn.csrf"},
-			Proves: []string{"owasp2021:A01"}, Vantage: outside, Safety: safe, Needs: needMethod("session"), Run: crossSite},
+			Proves: []string{"owasp2021:A01"}, Vantage: fromOutside, Safety: safe, Needs: needMethod("session"), Run: crossSite},
 		{ID: "P-017", Title: "a refresh token used twice ends everything issued with it", SeedRow: "checklist: token refresh", Controls: []string{"authn.jwt"},
-			Proves: []string{"owasp2021:A07"}, Vantage: outside, Safety: safe, Needs: needJWT, Run: refreshReuse,
+			Proves: []string{"owasp2021:A07"}, Vantage: fromOutside, Safety: safe, Needs: needJWT, Run: refreshReuse,
 			Blind: "rotation is how refresh works; it cannot be switched off"},
 		{ID: "P-018", Title: "an access token lives 15 to 60 minutes", SeedRow: "checklist: short-lived tokens", Controls: []string{"authn.jwt"},
-			Proves: []string{"owasp2021:A07"}, Vantage: user, Safety: safe, Needs: needJWT, Run: tokenLife,
+			Proves: []string{"owasp2021:A07"}, Vantage: asUser, Safety: safe, Needs: needJWT, Run: tokenLife,
 			Blind: "the life of tokens is no switch"},
 		{ID: "P-019", Title: "a made-up API key is refused, and a real one of another kind too", SeedRow: "checklist: AuthN at the edge", Controls: []string{"authn.api_key"},
-			Proves: []string{"owasp2021:A07"}, Vantage: outside, Safety: safe, Needs: needMethod("api_key", "jwt"), Run: madeUpKeys,
+			Proves: []string{"owasp2021:A07"}, Vantage: fromOutside, Safety: safe, Needs: needMethod("api_key", "jwt"), Run: madeUpKeys,
 			Blind: "without the key another flow's credentials are asked for"},
 	}
 }
@@ -127,30 +127,30 @@ func (e *Env) forgeries(ctx context.Context, who caller, service string) ([]forg
 	if err != nil {
 		return nil, err
 	}
-	var out []forgery
-	add := func(name string, token string, err2 error) {
-		out, err = append(out, forgery{name, token}), errors.Join(err, err2)
-	}
 	longer := genuine.claim("exp", genuine.number("exp")+86400)
-	token, err1 := genuine.unsigned()
-	add("alg none", token, err1)
-	token, err1 = genuine.hs256(point)
-	add("HS256 with the public key", token, err1)
-	token, err1 = genuine.hs256(keys.body)
-	add("HS256 with the key set", token, err1)
-	token, err1 = genuine.es256(foreignKey)
-	add("a foreign key", token, err1)
-	token, err1 = genuine.claim("aud", "https://elsewhere.example/").es256(foreignKey)
-	add("a foreign key and audience", token, err1)
-	token, err1 = genuine.claim("exp", genuine.number("iat")-3600).es256(foreignKey)
-	add("an expired one", token, err1)
-	token, err1 = withPayload(who.tokens.Access, longer)
-	add("a longer life under the old signature", token, err1)
-	token, err1 = withPayload(who.tokens.Access, genuine.claim("sub", "user:admin"))
-	add("another subject under the old signature", token, err1)
-	add("a genuine token for another audience", inside, nil)
-	add("no token at all", "x", nil)
-	return out, err
+	var out []forgery
+	for _, f := range []struct {
+		name  string
+		forge func() (string, error)
+	}{
+		{"alg none", genuine.unsigned},
+		{"HS256 with the public key", func() (string, error) { return genuine.hs256(point) }},
+		{"HS256 with the key set", func() (string, error) { return genuine.hs256(keys.body) }},
+		{"a foreign key", func() (string, error) { return genuine.es256(foreignKey) }},
+		{"a foreign key and audience", func() (string, error) { return genuine.claim("aud", "https://elsewhere.example/").es256(foreignKey) }},
+		{"an expired one", func() (string, error) { return genuine.claim("exp", genuine.number("iat")-3600).es256(foreignKey) }},
+		{"a longer life under the old signature", func() (string, error) { return withPayload(who.tokens.Access, longer) }},
+		{"another subject under the old signature", func() (string, error) { return withPayload(who.tokens.Access, genuine.claim("sub", "user:admin")) }},
+		{"a genuine token for another audience", func() (string, error) { return inside, nil }},
+		{"no token at all", func() (string, error) { return "x", nil }},
+	} {
+		token, err := f.forge()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+		out = append(out, forgery{f.name, token})
+	}
+	return out, nil
 }
 
 // tokenOf plays the gateway: it has somebody's session exchanged for a token
@@ -183,13 +183,19 @@ func wrongPassword(ctx context.Context, e *Env) (Result, error) {
 		return Result{}, err
 	}
 	e.note("the right password: logged in")
-	known, fast, err := e.tryLogin(ctx, a.name)
-	if err != nil {
-		return Result{}, err
-	}
-	nobody, slow, err := e.tryLogin(ctx, strings.Replace(a.name, "verify", "nobody", 1))
-	if err != nil {
-		return Result{}, err
+	stranger := strings.Replace(a.name, "verify", "nobody", 1)
+	var known, nobody response
+	fast, slow := time.Hour, time.Hour
+	for range 2 { // the second round is for a machine that was busy in the first
+		if known, err = e.tryLogin(ctx, a.name, &fast); err != nil {
+			return Result{}, err
+		}
+		if nobody, err = e.tryLogin(ctx, stranger, &slow); err != nil {
+			return Result{}, err
+		}
+		if max(fast, slow) < 4*min(fast, slow) {
+			break
+		}
 	}
 	e.note("a known name: %d in %s; an unknown one: %d in %s", known.status, fast.Round(time.Millisecond), nobody.status, slow.Round(time.Millisecond))
 	shape := func(r response, name string) string {
@@ -198,7 +204,7 @@ func wrongPassword(ctx context.Context, e *Env) (Result, error) {
 	switch {
 	case known.status != http.StatusUnauthorized:
 		return failed("a wrong password was answered %d", known.status), nil
-	case shape(known, a.name) != shape(nobody, strings.Replace(a.name, "verify", "nobody", 1)):
+	case shape(known, a.name) != shape(nobody, stranger):
 		return failed("the answer tells whether the name exists"), nil
 	case max(fast, slow) > 6*min(fast, slow):
 		return failed("the time tells whether the name exists: %s and %s", fast.Round(time.Millisecond), slow.Round(time.Millisecond)), nil
@@ -210,20 +216,19 @@ func wrongPassword(ctx context.Context, e *Env) (Result, error) {
 	return verdictOn(attack{name: "a wrong password", want: []string{"authn.password"}}, known.status, v, true), nil
 }
 
-// tryLogin tries a wrong password three times and returns the shortest time:
-// what a patient attacker would measure.
-func (e *Env) tryLogin(ctx context.Context, name string) (response, time.Duration, error) {
+// tryLogin tries a wrong password three times and lowers best to the shortest
+// time: what a patient attacker would measure.
+func (e *Env) tryLogin(ctx context.Context, name string, best *time.Duration) (response, error) {
 	var last response
-	best := time.Hour
 	for range 3 {
 		started := time.Now()
 		res, err := e.do(ctx, loginForm(name, "wrong-"+randomID(8)))
 		if err != nil {
-			return res, 0, err
+			return res, err
 		}
-		last, best = res, min(best, time.Since(started))
+		last, *best = res, min(*best, time.Since(started))
 	}
-	return last, best, nil
+	return last, nil
 }
 
 // guesses is more than any account should bear from one address.

@@ -13,13 +13,13 @@ import (
 func authzProbes() []Probe {
 	return []Probe{
 		{ID: "P-020", Title: "layer 1: a user without the permission cannot use the route", SeedRow: "authz: layer 1", Controls: []string{"authz.gateway"},
-			Proves: []string{"owasp2021:A01", "api2023:API5"}, Vantage: user, Safety: safe, Run: layerOne},
+			Proves: []string{"owasp2021:A01", "api2023:API5"}, Vantage: asUser, Safety: safe, Run: layerOne},
 		{ID: "P-021", Title: "layer 2: a user cannot act for another organization", SeedRow: "authz: layer 2", Controls: []string{"authz.service"},
-			Proves: []string{"owasp2021:A01", "api2023:API1"}, Vantage: otherTenant, Safety: safe, Needs: needTenant, Run: layerTwo},
+			Proves: []string{"owasp2021:A01", "api2023:API1"}, Vantage: asOtherTenant, Safety: safe, Needs: needTenant, Run: layerTwo},
 		{ID: "P-022", Title: "layer 3: a user cannot read another user's object, in the same organization or another", SeedRow: "authz: layer 3", Controls: []string{"authz.domain"},
-			Proves: []string{"owasp2021:A01", "api2023:API1"}, Vantage: otherTenant, Safety: intrusive, Needs: needObject, Run: layerThree},
+			Proves: []string{"owasp2021:A01", "api2023:API1"}, Vantage: asOtherTenant, Safety: intrusive, Needs: needObject, Run: layerThree},
 		{ID: "P-023", Title: "a denial tells nothing of policies, roles or the inside", SeedRow: "authz: layer 1", Controls: []string{"authz.gateway"},
-			Proves: []string{"owasp2021:A01", "owasp2021:A05"}, Vantage: user, Safety: safe, Run: silentDenial,
+			Proves: []string{"owasp2021:A01", "owasp2021:A05"}, Vantage: asUser, Safety: safe, Run: silentDenial,
 			Blind: "what a denial says is judged, not that it is one"},
 	}
 }

@@ -17,30 +17,35 @@ import (
 func dataProbes() []Probe {
 	return []Probe{
 		{ID: "P-070", Title: "personal fields cannot be read in the database file", SeedRow: "checklist: PII under envelope encryption", Controls: []string{"data.envelope"},
-			Proves: []string{"owasp2021:A02"}, Vantage: dbReader, Safety: intrusive, Needs: all(needLedger, needEmbedded, needSealedField), Run: readPII},
+			Proves: []string{"owasp2021:A02"}, Vantage: asDBReader, Safety: intrusive, Needs: all(needLedger, needEmbedded, needSealedField), Run: readPII},
 		{ID: "P-071", Title: "the audit log verifies, and one flipped byte is found", SeedRow: "checklist: audit logging for auth events", Controls: []string{"audit.log"},
-			Proves: []string{"owasp2021:A09"}, Vantage: host, Safety: safe, Run: auditChain,
+			Proves: []string{"owasp2021:A09"}, Vantage: onHost, Safety: safe, Run: auditChain,
 			Blind:    "no plane serves without its log",
 			SelfTest: "flips a byte and drops a record in copies, and finds both"},
 		{ID: "P-072", Title: "a login, a denial and an act of the administrator are on record", SeedRow: "checklist: centralized security logging", Controls: []string{"audit.log"},
-			Proves: []string{"owasp2021:A09"}, Vantage: outside, Safety: safe, Run: onRecord,
+			Proves: []string{"owasp2021:A09"}, Vantage: fromOutside, Safety: safe, Run: onRecord,
 			Blind: "no plane serves without its log"},
 		{ID: "P-141", Title: "an amount changed in the database is not served", SeedRow: "payment: 4 tampered record", Controls: []string{"db.row_mac"},
-			Proves: []string{"PAY-5", "owasp2021:A08"}, Vantage: dbReader, Safety: intrusive, Needs: all(needLedger, needEmbedded, needRowMAC), Run: tamperedRow},
+			Proves: []string{"PAY-5", "owasp2021:A08"}, Vantage: asDBReader, Safety: intrusive, Needs: all(needLedger, needEmbedded, needRowMAC), Run: tamperedRow},
 		{ID: "P-142", Title: "the database's own audit table cannot be changed or emptied", SeedRow: "payment: 4 tampered record", Controls: []string{"db.audit_log"},
-			Proves: []string{"PAY-5", "owasp2021:A09"}, Vantage: dbReader, Safety: intrusive, Needs: all(needLedger, needAuditTable), Run: auditTable},
+			Proves: []string{"PAY-5", "owasp2021:A09"}, Vantage: asDBReader, Safety: intrusive, Needs: all(needLedger, needAuditTable), Run: auditTable},
 		{ID: "P-143", Title: "the database refuses a row that breaks its constraints", SeedRow: "validation: database", Controls: []string{"db.check"},
-			Proves: []string{"owasp2021:A03"}, Vantage: dbReader, Safety: safe, Needs: all(needLedger, needEmbedded), Run: brokenRow},
+			Proves: []string{"owasp2021:A03"}, Vantage: asDBReader, Safety: safe, Needs: all(needLedger, needEmbedded), Run: brokenRow},
 	}
 }
 
+// needEmbedded asks that what is booked goes into a file that probes can open.
 func needEmbedded(sys *spec.System) (bool, string) {
-	for _, s := range sys.Stores {
-		if s.Kind == "sqlite" {
-			return true, ""
+	embedded := false
+	for _, f := range sys.FlowsFrom(callFlow(sys).To) {
+		switch sys.Stores[f.To].Kind {
+		case "sqlite":
+			embedded = true
+		case "postgres":
+			return false, "probes do not hold the password of " + f.To
 		}
 	}
-	return false, "no store is embedded, and probes do not hold a database's password"
+	return embedded, "what is booked goes into no embedded store"
 }
 
 func needRowMAC(sys *spec.System) (bool, string) {

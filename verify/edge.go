@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,22 +18,22 @@ import (
 func edgeProbes() []Probe {
 	return []Probe{
 		{ID: "P-001", Title: "plain HTTP is refused at the edge", SeedRow: "tls: client to edge", Controls: []string{"tls.min13"},
-			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: outside, Safety: safe, Run: plainEdge,
+			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: fromOutside, Safety: safe, Run: plainEdge,
 			Blind: "without TLS 1.3 there is still no plain HTTP"},
 		{ID: "P-002", Title: "TLS 1.2 is refused at the edge", SeedRow: "checklist: TLS 1.3 for external traffic", Controls: []string{"tls.min13"},
-			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: outside, Safety: safe, Run: oldTLS},
+			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: fromOutside, Safety: safe, Run: oldTLS},
 		{ID: "P-003", Title: "a route that no document declares does not exist", SeedRow: "owasp: A05", Controls: []string{"edge.route"},
-			Proves: []string{"owasp2021:A05", "api2023:API9"}, Vantage: outside, Safety: safe, Run: unknownRoutes,
+			Proves: []string{"owasp2021:A05", "api2023:API9"}, Vantage: fromOutside, Safety: safe, Run: unknownRoutes,
 			Blind: "a request without a route has nowhere to go"},
 		{ID: "P-004", Title: "a path has one reading: dot segments, encoded slashes, NUL", SeedRow: "owasp: A01", Controls: []string{"edge.route"},
-			Proves: []string{"owasp2021:A01", "owasp2021:A03"}, Vantage: outside, Safety: safe, Run: crookedPaths,
+			Proves: []string{"owasp2021:A01", "owasp2021:A03"}, Vantage: fromOutside, Safety: safe, Run: crookedPaths,
 			Blind: "a request without a route has nowhere to go"},
 		{ID: "P-005", Title: "a body over the declared size is not read", SeedRow: "validation: gateway", Controls: []string{"validate.max_body"},
-			Proves: []string{"owasp2021:A05", "api2023:API4"}, Vantage: outside, Safety: safe, Needs: needBody, Run: oversize},
+			Proves: []string{"owasp2021:A05", "api2023:API4"}, Vantage: fromOutside, Safety: safe, Needs: needBody, Run: oversize},
 		{ID: "P-006", Title: "every answer carries the security headers", SeedRow: "owasp: A05", Controls: []string{"headers.security"},
-			Proves: []string{"owasp2021:A05", "api2023:API8"}, Vantage: outside, Safety: safe, Run: securityHeaders},
+			Proves: []string{"owasp2021:A05", "api2023:API8"}, Vantage: fromOutside, Safety: safe, Run: securityHeaders},
 		{ID: "P-007", Title: "identity headers from outside count for nothing", SeedRow: "checklist: AuthN at the edge", Controls: []string{"authn.session"},
-			Proves: []string{"owasp2021:A07", "owasp2021:A01"}, Vantage: outside, Safety: safe, Run: forgedHeaders,
+			Proves: []string{"owasp2021:A07", "owasp2021:A01"}, Vantage: fromOutside, Safety: safe, Run: forgedHeaders,
 			Blind: "no plane can serve without knowing who asks"},
 	}
 }
@@ -231,7 +230,7 @@ func forgedHeaders(ctx context.Context, e *Env) (Result, error) {
 	}
 	seen, ok, err := e.trail.wait(ctx, patience, byTrace(res.trace))
 	if err != nil || !ok {
-		return unsure("the refusal is not in the audit log"), errors.Join(err)
+		return unsure("the refusal is not in the audit log"), err
 	}
 	if !strings.HasPrefix(seen.Peer, e.http.source.String()+":") {
 		return failed("X-Forwarded-For changed the client's address on record to %s", seen.Peer), nil

@@ -205,7 +205,7 @@ func Falsify(ctx context.Context, opt FalsifyOptions) (Matrix, error) {
 			m.Removals[i] = opt.remove(ctx, base, c)
 			mu.Lock()
 			defer mu.Unlock()
-			if opt.Progress != nil {
+			if opt.Progress != nil && ctx.Err() == nil {
 				opt.Progress(m.Removals[i])
 			}
 		})
@@ -243,6 +243,9 @@ func withVerdict(r Report, v Verdict) []string {
 // remove runs the system without one control and compares it with the
 // complete one.
 func (o FalsifyOptions) remove(ctx context.Context, base Report, control string) Removal {
+	if err := ctx.Err(); err != nil {
+		return Removal{Control: control, State: Errored, Signal: err.Error()}
+	}
 	rep, err := o.system(ctx, control)
 	if err != nil {
 		return Removal{Control: control, State: Errored, Signal: err.Error()}

@@ -14,14 +14,14 @@ import (
 func inputProbes() []Probe {
 	return []Probe{
 		{ID: "P-030", Title: "a field that the schema does not name is refused, on every operation with a body", SeedRow: "validation: gateway", Controls: []string{"validate.openapi"},
-			Proves: []string{"owasp2021:A03", "owasp2021:A04", "api2023:API3"}, Vantage: user, Safety: safe, Needs: needBody, Run: extraFields},
+			Proves: []string{"owasp2021:A03", "owasp2021:A04", "api2023:API3"}, Vantage: asUser, Safety: safe, Needs: needBody, Run: extraFields},
 		{ID: "P-031", Title: "wrong types, missing and overlong fields are refused", SeedRow: "validation: gateway", Controls: []string{"validate.openapi"},
-			Proves: []string{"owasp2021:A03", "owasp2021:A04"}, Vantage: user, Safety: safe, Needs: needBody, Run: wrongFields},
+			Proves: []string{"owasp2021:A03", "owasp2021:A04"}, Vantage: asUser, Safety: safe, Needs: needBody, Run: wrongFields},
 		{ID: "P-032", Title: "JSON with two readings is refused: duplicate keys, trailing data, great depth", SeedRow: "validation: gateway", Controls: []string{"validate.json"},
-			Proves: []string{"owasp2021:A03", "owasp2021:A08"}, Vantage: user, Safety: safe, Needs: needBody, Run: crookedJSON,
+			Proves: []string{"owasp2021:A03", "owasp2021:A08"}, Vantage: asUser, Safety: safe, Needs: needBody, Run: crookedJSON,
 			Blind: "a body is always read strictly, for there is no second reader"},
 		{ID: "P-033", Title: "SQL and HTML in free text are stored inert", SeedRow: "owasp: A03", Controls: []string{"validate.openapi"},
-			Proves: []string{"owasp2021:A03"}, Vantage: user, Safety: intrusive, Needs: all(needLedger, needFreeText), Run: inertText,
+			Proves: []string{"owasp2021:A03"}, Vantage: asUser, Safety: intrusive, Needs: all(needLedger, needFreeText), Run: inertText,
 			Blind: "the text is legal; the service sanitises it and binds it"},
 	}
 }

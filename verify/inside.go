@@ -15,21 +15,21 @@ import (
 func insideProbes() []Probe {
 	return []Probe{
 		{ID: "P-050", Title: "a sidecar refuses plain HTTP, TLS 1.2, no certificate and one of another CA", SeedRow: "tls: service to service", Controls: []string{"mtls.required", "tls.min13"},
-			Proves: []string{"owasp2021:A02", "owasp2021:A07"}, Vantage: service, Safety: safe, Run: badHandshakes,
+			Proves: []string{"owasp2021:A02", "owasp2021:A07"}, Vantage: asService, Safety: safe, Run: badHandshakes,
 			Blind: "no plane can serve without mutual TLS"},
 		{ID: "P-051", Title: "a service that no flow leads from is refused at each sidecar", SeedRow: "checklist: network segmentation", Controls: []string{"mtls.peer_declared"},
-			Proves: []string{"owasp2021:A01"}, Vantage: service, Safety: safe, Needs: needUndeclared, Run: undeclaredPeer},
+			Proves: []string{"owasp2021:A01"}, Vantage: asService, Safety: safe, Needs: needUndeclared, Run: undeclaredPeer},
 		{ID: "P-052", Title: "an internal token for one service is refused by another", SeedRow: "authn: token exchange", Controls: []string{"token.audience"},
-			Proves: []string{"owasp2021:A01"}, Vantage: service, Safety: safe, Needs: all(needExchange, needTwoServices), Run: wrongAudience,
+			Proves: []string{"owasp2021:A01"}, Vantage: asService, Safety: safe, Needs: all(needExchange, needTwoServices), Run: wrongAudience,
 			Blind: "a verifier always compares the audience"},
 		{ID: "P-053", Title: "an internal token is refused from another certificate than it was issued to", SeedRow: "authn: token exchange", Controls: []string{"token.binding"},
-			Proves: []string{"owasp2021:A07"}, Vantage: service, Safety: safe, Needs: needExchange, Run: stolenToken,
+			Proves: []string{"owasp2021:A07"}, Vantage: asService, Safety: safe, Needs: needExchange, Run: stolenToken,
 			Blind: "a verifier always compares the certificate"},
 		{ID: "P-054", Title: "a service's own port refuses who did not come through the sidecar", SeedRow: "checklist: mTLS for internal traffic", Controls: []string{"mtls.required"},
-			Proves: []string{"owasp2021:A01"}, Vantage: host, Safety: safe, Run: aroundSidecar,
+			Proves: []string{"owasp2021:A01"}, Vantage: onHost, Safety: safe, Run: aroundSidecar,
 			Blind: "the guard in the service is its own code's"},
 		{ID: "P-055", Title: "the token service gives nothing for an undeclared audience, and nothing for an outside credential to a service", SeedRow: "authn: token exchange", Controls: []string{"token.exchange"},
-			Proves: []string{"owasp2021:A01", "owasp2021:A07"}, Vantage: service, Safety: safe, Needs: needUndeclared, Run: greedyExchange},
+			Proves: []string{"owasp2021:A01", "owasp2021:A07"}, Vantage: asService, Safety: safe, Needs: needUndeclared, Run: greedyExchange},
 	}
 }
 

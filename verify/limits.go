@@ -19,11 +19,11 @@ const maxBurst = 600
 func limitProbes() []Probe {
 	return []Probe{
 		{ID: "P-040", Title: "one address cannot exceed its limit", SeedRow: "limits: IP address", Controls: []string{"limit.ip"},
-			Proves: []string{"owasp2021:A04", "api2023:API4"}, Vantage: outside, Safety: intrusive, Needs: needRate(ipRate), Run: ipBurst},
+			Proves: []string{"owasp2021:A04", "api2023:API4"}, Vantage: fromOutside, Safety: intrusive, Needs: needRate(ipRate), Run: ipBurst},
 		{ID: "P-042", Title: "one user cannot exceed the limit, spread over addresses", SeedRow: "limits: user", Controls: []string{"limit.user"},
-			Proves: []string{"owasp2021:A04", "api2023:API4"}, Vantage: user, Safety: intrusive, Needs: needRate(userRate), Run: userBurst},
+			Proves: []string{"owasp2021:A04", "api2023:API4"}, Vantage: asUser, Safety: intrusive, Needs: needRate(userRate), Run: userBurst},
 		{ID: "P-102", Title: "a stolen key is worth its plan at most: the call over the limit is refused", SeedRow: "payment: 1 stolen API key", Controls: []string{"limit.api_key"},
-			Proves: []string{"PAY-1", "owasp2021:A07"}, Vantage: outside, Safety: intrusive, Needs: all(needMethod("api_key", "jwt"), needRate(planRate)), Run: keyBurst},
+			Proves: []string{"PAY-1", "owasp2021:A07"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needMethod("api_key", "jwt"), needRate(planRate)), Run: keyBurst},
 	}
 }
 

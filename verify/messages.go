@@ -18,13 +18,13 @@ import (
 func messageProbes() []Probe {
 	return []Probe{
 		{ID: "P-151", Title: "an unsigned, altered or wrongly sent message goes to the dead letter", SeedRow: "payment: 5 queue poisoning", Controls: []string{"message.signature"},
-			Proves: []string{"PAY-6", "owasp2021:A08"}, Vantage: queue, Safety: intrusive, Needs: needMail, Run: forgedMessages},
+			Proves: []string{"PAY-6", "owasp2021:A08"}, Vantage: asQueue, Safety: intrusive, Needs: needMail, Run: forgedMessages},
 		{ID: "P-152", Title: "a well-signed message that breaks its schema goes to the dead letter", SeedRow: "payment: 5 queue poisoning", Controls: []string{"message.schema"},
-			Proves: []string{"PAY-6", "owasp2021:A08"}, Vantage: service, Safety: intrusive, Needs: all(needMail, needSchema), Run: malformedMessages},
+			Proves: []string{"PAY-6", "owasp2021:A08"}, Vantage: asService, Safety: intrusive, Needs: all(needMail, needSchema), Run: malformedMessages},
 		{ID: "P-161", Title: "a message for one subject is not delivered to another", SeedRow: "payment: 6 wrong recipient", Controls: []string{"message.recipient_guard"},
-			Proves: []string{"PAY-7", "owasp2021:A01"}, Vantage: service, Safety: intrusive, Needs: all(needMail, needGuard), Run: misdelivered},
+			Proves: []string{"PAY-7", "owasp2021:A01"}, Vantage: asService, Safety: intrusive, Needs: all(needMail, needGuard), Run: misdelivered},
 		{ID: "P-162", Title: "a message is delivered once, and not at all when it is old", SeedRow: "payment: 5 queue poisoning", Controls: []string{"message.replay", "message.signature"},
-			Proves: []string{"PAY-6", "owasp2021:A08"}, Vantage: queue, Safety: intrusive, Needs: needMail, Run: replayedMessage,
+			Proves: []string{"PAY-6", "owasp2021:A08"}, Vantage: asQueue, Safety: intrusive, Needs: needMail, Run: replayedMessage,
 			Blind: "what was seen is remembered by who signed it, within the check of the signature"},
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/wire"
@@ -25,19 +26,19 @@ import (
 func outsideProbes() []Probe {
 	return []Probe{
 		{ID: "P-060", Title: "a service reaches no host that its flows do not declare", SeedRow: "checklist: egress filtering", Controls: []string{"egress.allow"},
-			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: intrusive, Run: undeclaredHosts,
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: asService, Safety: intrusive, Run: undeclaredHosts,
 			Blind: "a host that is not in the file has no way out, whatever is allowed of the declared ones"},
 		{ID: "P-061", Title: "no outbound call reaches metadata, loopback or private addresses", SeedRow: "owasp: A10", Controls: []string{"egress.allow"},
-			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: safe, Run: privateHosts,
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: asService, Safety: safe, Run: privateHosts,
 			Blind: "addresses are no destinations at all, whatever is allowed of the declared ones"},
 		{ID: "P-062", Title: "a declared party is reached by its declared methods and paths alone", SeedRow: "tls: service to external API", Controls: []string{"egress.allow"},
-			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: service, Safety: intrusive, Needs: needExternal, Run: undeclaredPaths},
+			Proves: []string{"owasp2021:A10", "api2023:API7"}, Vantage: asService, Safety: intrusive, Needs: needExternal, Run: undeclaredPaths},
 		{ID: "P-131", Title: "no secret is in an environment, an argument, a log or a file", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.not_in_env", "secret.manager"},
-			Proves: []string{"PAY-4", "owasp2021:A02"}, Vantage: host, Safety: safe, Needs: needSecret, Run: leakedSecret,
+			Proves: []string{"PAY-4", "owasp2021:A02"}, Vantage: onHost, Safety: safe, Needs: all(needSecret, needProc), Run: leakedSecret,
 			Blind:    "there is no way to put a secret into an environment",
 			SelfTest: "plants a value of its own in an environment and in a file, and finds both"},
 		{ID: "P-133", Title: "a service does not get another service's secret", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.acl"},
-			Proves: []string{"PAY-4", "owasp2021:A01"}, Vantage: service, Safety: safe, Needs: needForeignSecret, Run: foreignSecret},
+			Proves: []string{"PAY-4", "owasp2021:A01"}, Vantage: asService, Safety: safe, Needs: needForeignSecret, Run: foreignSecret},
 	}
 }
 
@@ -172,6 +173,12 @@ func needSecret(sys *spec.System) (bool, string) {
 	return ok, "no flow injects a secret"
 }
 
+// needProc asks for a host that shows what its processes were started with.
+func needProc(*spec.System) (bool, string) {
+	_, err := os.Stat("/proc/self/environ")
+	return err == nil, "this host does not show the environment of processes (no /proc)"
+}
+
 func needForeignSecret(sys *spec.System) (bool, string) {
 	if ok, why := needSecret(sys); !ok {
 		return false, why
@@ -282,7 +289,23 @@ func (e *Env) plant(canary string) (pid int, err error) {
 		return 0, err
 	}
 	e.atClose(func() { cmd.Process.Kill(); cmd.Wait() })
-	return cmd.Process.Pid, nil
+	return cmd.Process.Pid, hasEnviron(cmd.Process.Pid)
+}
+
+// hasEnviron waits until a process that was started has its environment: for
+// a moment after exec the kernel shows none.
+func hasEnviron(pid int) error {
+	deadline := time.Now().Add(patience)
+	for {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil || len(b) > 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errors.New("a process shows no environment")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // maxPlace bounds what is searched of one file.

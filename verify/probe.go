@@ -10,13 +10,13 @@ import (
 
 // Vantage points: where the attacker stands.
 const (
-	outside     = "outside"
-	user        = "user"
-	otherTenant = "other_tenant"
-	service     = "compromised_service"
-	queue       = "compromised_queue"
-	dbReader    = "database_reader"
-	host        = "host"
+	fromOutside   = "outside"
+	asUser        = "user"
+	asOtherTenant = "other_tenant"
+	asService     = "compromised_service"
+	asQueue       = "compromised_queue"
+	asDBReader    = "database_reader"
+	onHost        = "host"
 )
 
 // How much a probe disturbs.

@@ -13,15 +13,15 @@ import (
 func replayProbes() []Probe {
 	return []Probe{
 		{ID: "P-101", Title: "a stolen API key alone, or with another client's token, makes no charge", SeedRow: "payment: 1 stolen API key", Controls: []string{"authn.api_key_bound_to_jwt"},
-			Proves: []string{"PAY-1", "owasp2021:A07"}, Vantage: outside, Safety: intrusive, Needs: all(needMethod("api_key", "jwt"), needLedger), Run: stolenKey},
+			Proves: []string{"PAY-1", "owasp2021:A07"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needMethod("api_key", "jwt"), needLedger), Run: stolenKey},
 		{ID: "P-111", Title: "nobody between client and edge can downgrade: no plain HTTP, no TLS 1.2 on the consequential call", SeedRow: "payment: 1 tampered amount", Controls: []string{"tls.min13"},
-			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: outside, Safety: safe, Needs: needScenario, Run: downgrade},
+			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: fromOutside, Safety: safe, Needs: needScenario, Run: downgrade},
 		{ID: "P-112", Title: "a changed amount is refused, and nothing is booked", SeedRow: "payment: 1 tampered amount", Controls: []string{"field.server_owned"},
-			Proves: []string{"PAY-2", "owasp2021:A04", "api2023:API3"}, Vantage: outside, Safety: intrusive, Needs: all(needLedger, needCompare), Run: changedAmount},
+			Proves: []string{"PAY-2", "owasp2021:A04", "api2023:API3"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needLedger, needCompare), Run: changedAmount},
 		{ID: "P-121", Title: "a repeated request is answered with the first answer and booked once", SeedRow: "payment: 2 replayed request", Controls: []string{"idempotency.key"},
-			Proves: []string{"PAY-3", "owasp2021:A04", "api2023:API6"}, Vantage: user, Safety: intrusive, Needs: all(needLedger, needIdempotency), Run: repeated},
+			Proves: []string{"PAY-3", "owasp2021:A04", "api2023:API6"}, Vantage: asUser, Safety: intrusive, Needs: all(needLedger, needIdempotency), Run: repeated},
 		{ID: "P-122", Title: "a captured request is worthless, also under a new key", SeedRow: "payment: 2 replayed request", Controls: []string{"nonce.window"},
-			Proves: []string{"PAY-3", "owasp2021:A08"}, Vantage: outside, Safety: intrusive, Needs: all(needLedger, needNonce), Run: captured},
+			Proves: []string{"PAY-3", "owasp2021:A08"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needLedger, needNonce), Run: captured},
 	}
 }
 

@@ -44,13 +44,17 @@ type target struct {
 	left bool       // the declared call out was made
 }
 
+// ErrNotRunning is in the chain of the error of Run when there is no running
+// system to judge.
+var ErrNotRunning = errors.New("the system does not run")
+
 // openTarget finds the running system of a state folder and makes sure that it
 // runs this very file.
 func openTarget(ctx context.Context, opt Options) (*target, error) {
 	t := &target{sys: opt.System, dir: opt.StateDir, run: randomID(4), now: opt.Now, clients: map[string]string{}, crowd: map[string]*sharedCaller{}}
 	b, err := os.ReadFile(filepath.Join(t.dir, "run", "system.json"))
 	if err != nil {
-		return nil, fmt.Errorf("verify: no system runs on %s; start it with: rampart up --state %s", t.dir, t.dir)
+		return nil, fmt.Errorf("verify: %w on %s; start it with: rampart up --state %s", ErrNotRunning, t.dir, t.dir)
 	}
 	if err := json.Unmarshal(b, &t.running); err != nil {
 		return nil, fmt.Errorf("verify: run/system.json: %w", err)
@@ -58,7 +62,7 @@ func openTarget(ctx context.Context, opt Options) (*target, error) {
 	t.admin = newAdmin(t.running.Admin)
 	st, err := t.admin.status(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("verify: the control plane of %s does not answer: %w", t.dir, err)
+		return nil, fmt.Errorf("verify: %w: the control plane of %s does not answer: %v", ErrNotRunning, t.dir, err)
 	}
 	if want := t.sys.Bundle().Digest; st.Digest != want {
 		return nil, fmt.Errorf("verify: the running system has configuration %.12s, the file is %.12s; restart it", st.Digest, want)

@@ -85,6 +85,9 @@ func (f *verifyFlags) run(cmd *cobra.Command) error {
 		return &exitError{exitUsage, err}
 	}
 	rep, err := verify.Run(cmd.Context(), verify.Options{System: sys, StateDir: state.Path(), Only: f.only, Progress: probeProgress(cmd.ErrOrStderr())})
+	if errors.Is(err, verify.ErrNotRunning) || errors.Is(err, context.Canceled) {
+		return &exitError{exitInconclusive, err}
+	}
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
@@ -214,6 +217,9 @@ func (f *verifyFlags) runFalsify(cmd *cobra.Command) error {
 			return []string{self, "up", "--throwaway", "--free-ports", "-f", file, "--state", state}
 		},
 	})
+	if errors.Is(err, context.Canceled) {
+		return &exitError{exitInconclusive, err}
+	}
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
