@@ -69,7 +69,7 @@ func New(opt Options) *Guard {
 // Check uses up value for scope, the subject that sends it, so that nobody can
 // use up another's. The value is the time in Unix seconds, a dot, and 16 random
 // bytes in unpadded base64url. Errors are of kind Invalid (malformed, stale or
-// from the future), Conflict (used before) or Unavailable (no room to remember:
+// from the future), Conflict (used before, or perhaps) or Unavailable (no room to remember:
 // then nothing may pass).
 func (g *Guard) Check(scope, value string) error {
 	stamp, random, err := parse(value)
@@ -85,7 +85,7 @@ func (g *Guard) Check(scope, value string) error {
 	case stamp > now+ahead:
 		return refuse(rampart.Invalid, "stamped in the future")
 	case stamp < g.start:
-		return refuse(rampart.Invalid, "stamped before this gateway started, take a new one")
+		return refuse(rampart.Conflict, "stamped before this gateway started and perhaps used then, take a new one")
 	case stamp < g.oldest:
 		return refuse(rampart.Invalid, "too old, take a new one")
 	}
@@ -138,7 +138,7 @@ func parse(value string) (stamp int64, random [randomBytes]byte, err error) {
 		return 0, random, malformed
 	}
 	stamp, err = strconv.ParseInt(seconds, 10, 64)
-	if err != nil || strconv.FormatInt(stamp, 10) != seconds {
+	if err != nil || stamp < 0 || strconv.FormatInt(stamp, 10) != seconds {
 		return 0, random, malformed
 	}
 	n, err := base64.RawURLEncoding.Strict().Decode(random[:], []byte(text))

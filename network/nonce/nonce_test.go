@@ -29,8 +29,8 @@ func TestCheck(t *testing.T) {
 		value string
 		want  rampart.Kind
 	}{
-		{0, at(0, 1), rampart.Invalid}, // the second of birth: may have been used before a crash
-		{0, at(-1, 2), rampart.Invalid},
+		{0, at(0, 1), rampart.Conflict}, // the second of birth: may have been used before a crash
+		{0, at(-1, 2), rampart.Conflict},
 		{1, at(1, 3), fine},
 		{1, at(1, 3), rampart.Conflict},
 		{2, at(1, 3), rampart.Conflict},
