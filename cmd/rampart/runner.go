@@ -59,7 +59,7 @@ func (r *runner) keep(ctx context.Context, c child) {
 			if time.Since(started) > healthyAfter {
 				backoff = firstBackoff
 			}
-			r.say("%s ended (%v)%s; starting it again in %v; its log: %s", c.name, err, lastWords(c.log), backoff, c.log)
+			r.say("%s ended (%v)%s; starting it again in %v; its log: %s", c.name, err, lastWords(err, c.log), backoff, c.log)
 			select {
 			case <-time.After(backoff):
 			case <-ctx.Done():
@@ -153,10 +153,13 @@ func (r *runner) snapshot() map[string]int {
 // maxWords bounds how much of a log line the terminal shows.
 const maxWords = 240
 
-// lastWords quotes the last line of a log that holds one, to say why a process
-// ended without making anyone open the file. The line that `go run` adds says
-// nothing.
-func lastWords(file string) string {
+// lastWords quotes the last line of a log, to say why a process ended itself
+// without making anyone open the file. One that was killed had nothing to say,
+// and neither has the line that `go run` adds.
+func lastWords(err error, file string) string {
+	if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() < 0 {
+		return ""
+	}
 	lines := strings.Split(lastLines(file, 2), "\n")
 	if last := len(lines) - 1; last > 0 && strings.HasPrefix(lines[last], "exit status ") {
 		lines = lines[:last]
