@@ -51,6 +51,7 @@ func (r *running) pay(c *http.Client, o order, key string) (int, string, error) 
 func TestPatterns(t *testing.T) {
 	for _, pattern := range []string{"exchange", "per_service", "gateway"} {
 		t.Run(pattern, func(t *testing.T) {
+			t.Parallel()
 			r := start(t, variant(t, "authn: exchange }", "authn: "+pattern+" }", "authn: exchange #", "authn: "+pattern+" #"))
 			alice := r.login("alice")
 			o := r.order(alice, "acme")
