@@ -79,8 +79,8 @@ type line struct {
 
 // NewFile opens or creates the file, drops what has expired from it, and
 // returns its Store. A line that a crash cut short is dropped; any other damage
-// is an error. The folder must exist. Answers are stored as they are: the file
-// has mode 0600 and belongs on an encrypted disk.
+// is an error. The folder must exist. Answers come sealed
+// from the Guard; the file has mode 0600 all the same.
 func NewFile(path string) (*File, error) {
 	return open(path, limits{keys: 200_000, bytes: 1 << 30}, time.Now())
 }

@@ -2,10 +2,12 @@ package idempotency
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -327,4 +329,33 @@ func FuzzReplayLine(f *testing.F) {
 			t.Fatal("a damaged line left something behind")
 		}
 	})
+}
+
+// What waits on disk to be repeated may hold personal data: it opens for the
+// request that it answers, and for nobody who reads the file.
+func TestAnswersRestSealed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	store, err := NewFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	g := NewGuard(store, nil)
+	c := Call{Scope: "s", Key: "k", Body: []byte("b")}
+	answer := func(w http.ResponseWriter) error {
+		w.WriteHeader(http.StatusCreated)
+		_, err := io.WriteString(w, "alice@example.com")
+		return err
+	}
+	call(g, c, answer)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "alice") || strings.Contains(string(b), base64.StdEncoding.EncodeToString([]byte("alice@example.com"))) {
+		t.Errorf("the answer stands in the file:\n%s", b)
+	}
+	if got := call(g, c, answer); got.Header().Get(HeaderReplayed) != "true" || got.Body.String() != "alice@example.com" {
+		t.Errorf("repeated: %q %q", got.Header(), got.Body)
+	}
 }

@@ -134,9 +134,9 @@ func (g *Guard) Do(ctx context.Context, w http.ResponseWriter, call Call, run fu
 	switch claim.State {
 	case New:
 		// The outcome must be recorded even if the client has gone.
-		return g.run(context.WithoutCancel(ctx), w, claim, run)
+		return g.run(context.WithoutCancel(ctx), w, call, claim, run)
 	case Done:
-		return replay(w, claim.Response)
+		return replay(w, call, claim)
 	case Mismatch:
 		return problem.With(rampart.Errorf(rampart.Invalid, control, "idempotency key was used for another request"),
 			problem.Details{Status: http.StatusUnprocessableEntity})
@@ -145,13 +145,17 @@ func (g *Guard) Do(ctx context.Context, w http.ResponseWriter, call Call, run fu
 		problem.Details{RetryAfter: time.Second})
 }
 
-func (g *Guard) run(ctx context.Context, w http.ResponseWriter, claim Claim, run func(http.ResponseWriter) error) error {
+func (g *Guard) run(ctx context.Context, w http.ResponseWriter, call Call, claim Claim, run func(http.ResponseWriter) error) error {
 	rec := &recorder{to: w, header: http.Header{}}
 	rec.settle = func(r Response) error {
 		if r.Status >= 500 || r.Status == http.StatusTooManyRequests {
 			return g.store.Abandon(ctx, claim)
 		}
-		return g.store.Finish(ctx, claim, r)
+		sealed, err := seal(call, claim.ID, r)
+		if err != nil {
+			return err
+		}
+		return g.store.Finish(ctx, claim, sealed)
 	}
 	if err := run(rec); err != nil {
 		if abandonErr := g.store.Abandon(ctx, claim); abandonErr != nil {
@@ -162,9 +166,14 @@ func (g *Guard) run(ctx context.Context, w http.ResponseWriter, claim Claim, run
 	return rec.finish()
 }
 
-func replay(w http.ResponseWriter, r Response) error {
+func replay(w http.ResponseWriter, call Call, claim Claim) error {
+	r := claim.Response
 	if r.TooLarge {
 		return rampart.Errorf(rampart.Conflict, control, "the request was carried out before; its answer was too large to repeat")
+	}
+	r, err := unseal(call, claim.ID, r)
+	if err != nil {
+		return err
 	}
 	copyHeader(w.Header(), r.Header)
 	w.Header().Set(HeaderReplayed, "true")
