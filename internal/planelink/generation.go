@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
@@ -141,8 +143,8 @@ func (g *Generation) request(ctx context.Context, method, path string, in any) (
 }
 
 func (g *Generation) send(req *http.Request) (*http.Response, error) {
-	if trace := rampart.TraceFrom(req.Context()); trace != "" {
-		req.Header.Set("Traceparent", "00-"+trace+"-"+trace[:16]+"-01")
+	if parent := trace.Parent(rampart.TraceFrom(req.Context())); parent != "" {
+		req.Header.Set(trace.Header, parent)
 	}
 	res, err := g.control.Do(req)
 	if err != nil {
@@ -246,9 +248,14 @@ func (l *Link) renewLoop(ctx context.Context) error {
 		if l.opt.Now().Before(due) {
 			continue
 		}
-		if err := l.renew(ctx); err != nil && l.opt.Now().After(time.Unix(0, l.notAfter.Load())) {
+		err := l.renew(ctx)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if l.opt.Now().After(time.Unix(0, l.notAfter.Load())) {
 			return errExpired
 		}
+		l.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "SVID not renewed; will try again", slog.Any("error", err))
 	}
 	return nil
 }

@@ -82,6 +82,9 @@ func (l *Link) apply(u wire.Update) error {
 		if err != nil {
 			return err
 		}
+		if cur := next.System; cur != nil && cur.Bundle().Digest == sys.Bundle().Digest {
+			return nil // a stream that begins anew repeats it; limits and nonces must not begin anew too
+		}
 		next.System = sys
 	case "keys":
 		if u.Keys == nil {
@@ -101,7 +104,8 @@ func (l *Link) apply(u wire.Update) error {
 		now := l.opt.Now()
 		maps.DeleteFunc(next.revoked, func(_ revokedID, r wire.Revocation) bool { return now.After(r.Expires) })
 		for _, r := range u.Revoked {
-			next.revoked[revokedID{r.Kind, r.ID}] = r
+			id := revokedID{r.Kind, r.ID}
+			next.revoked[id] = later(next.revoked[id], r)
 		}
 		next.Epoch++
 	default:
@@ -109,6 +113,18 @@ func (l *Link) apply(u wire.Update) error {
 	}
 	l.setState(&next)
 	return nil
+}
+
+// later joins two revocations of one id: a stream that begins anew may bring an
+// older one after a newer one, which must not bring anything back to life.
+func later(a, b wire.Revocation) wire.Revocation {
+	if a.NotBefore.After(b.NotBefore) {
+		b.NotBefore = a.NotBefore
+	}
+	if a.Expires.After(b.Expires) {
+		b.Expires = a.Expires
+	}
+	return b
 }
 
 // admit parses a configuration and refuses one that switches controls off

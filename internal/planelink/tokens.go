@@ -43,12 +43,14 @@ type cachedToken struct {
 // the SPIFFE ID aud (RFC 8693). One exchange runs per (credential, audience);
 // a revocation voids everything cached.
 func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string) (string, error) {
-	key := tokenKey(sha256.Sum256([]byte(subjectType + "\x00" + subject + "\x00" + aud)))
 	epoch := g.link.State().Epoch
+	key := keyOf(subjectType, subject, aud)
 	if t, ok := g.cached(key, epoch); ok {
 		return t, nil
 	}
-	v, err, _ := g.flight.Do(string(key[:]), func() (any, error) {
+	// The epoch is part of the flight's name: an exchange that began before a
+	// revocation must not answer, or be kept for, who asks after it.
+	v, err, _ := g.flight.Do(string(binary.BigEndian.AppendUint64(key[:], epoch)), func() (any, error) {
 		return g.exchange(ctx, subjectType, subject, aud)
 	})
 	if err != nil {
@@ -57,6 +59,13 @@ func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string
 	t := v.(cachedToken)
 	g.keep(key, epoch, t)
 	return t.text, nil
+}
+
+func keyOf(subjectType, subject, aud string) tokenKey {
+	b := make([]byte, 0, 1024) // stays on the stack for the tokens that are usual
+	b = append(append(b, subjectType...), 0)
+	b = append(append(b, subject...), 0)
+	return sha256.Sum256(append(b, aud...))
 }
 
 func (g *Generation) cached(key tokenKey, epoch uint64) (string, bool) {
