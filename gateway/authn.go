@@ -26,26 +26,47 @@ const (
 	maxShown    = 8 << 10 // bytes of one credential
 )
 
+// method is one way to show who one is; a set of them is their sum.
+type method uint8
+
+const (
+	byAPIKey method = 1 << iota
+	byJWT
+	bySession
+)
+
+// methods in the order of verification: an API key names the client before the
+// token must name the same one.
+var methods = [...]struct {
+	method method
+	name   string // as in rampart.yaml, and after "authn." the control
+}{{byAPIKey, "api_key"}, {byJWT, "jwt"}, {bySession, "session"}}
+
+// maxStale bounds for how long a gateway that no longer hears the control plane
+// lets people in: a revocation may be waiting there. No internal token lives
+// longer either.
+const maxStale = 2 * time.Minute
+
 // authenticate answers "who is this request from?" by the one entry flow whose
 // set of credentials equals the set that was shown.
 type authenticate struct{ g *Gateway }
 
 func (s authenticate) check(c *call) error {
+	if s.g.opt.Link.Age() > maxStale {
+		return rampart.Errorf(rampart.Unavailable, "authn.session", "authentication is not possible right now")
+	}
 	shown, err := credentials(c.r)
 	if err != nil {
 		return err
 	}
-	flow, err := entryFor(c.table, shown)
-	if err != nil {
+	if c.entry, err = entryFor(c.table, shown.set); err != nil {
 		return err
 	}
-	c.entry = flow
-	for _, method := range []string{"api_key", "jwt", "session"} {
-		value, ok := shown[method]
-		if !ok {
+	for i, m := range methods {
+		if shown.set&m.method == 0 {
 			continue
 		}
-		if err := s.verify(c, method, value); err != nil {
+		if err := s.verify(c, m.method, shown.value[i]); err != nil {
 			return err
 		}
 	}
@@ -55,71 +76,98 @@ func (s authenticate) check(c *call) error {
 	return nil
 }
 
-// credentials collects what the caller shows, by method.
-func credentials(r *http.Request) (map[string]string, error) {
-	shown := map[string]string{}
+// proof is what a caller shows, by method.
+type proof struct {
+	set   method
+	value [len(methods)]string
+}
+
+// credentials collects what the caller shows.
+func credentials(r *http.Request) (proof, error) {
+	var p proof
 	if v := r.Header.Get("X-Api-Key"); v != "" {
-		shown["api_key"] = v
+		p.set, p.value[0] = byAPIKey, v
 	}
 	if v := r.Header.Get("Authorization"); v != "" {
 		scheme, token, _ := strings.Cut(v, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
-			return nil, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the Authorization scheme must be Bearer")
+			return p, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the Authorization scheme must be Bearer")
 		}
-		shown["jwt"] = strings.TrimSpace(token)
+		p.set |= byJWT
+		p.value[1] = strings.TrimSpace(token)
 	}
 	cookies := r.CookiesNamed(sessionCookie)
 	if len(cookies) > 1 {
-		return nil, rampart.Errorf(rampart.Unauthenticated, "authn.session", "two session cookies were sent")
+		return p, rampart.Errorf(rampart.Unauthenticated, "authn.session", "two session cookies were sent")
 	}
 	if len(cookies) == 1 {
-		shown["session"] = cookies[0].Value
+		p.set |= bySession
+		p.value[2] = cookies[0].Value
 	}
-	for method, v := range shown {
+	for i, v := range p.value {
 		if len(v) > maxShown {
-			return nil, rampart.Errorf(rampart.Unauthenticated, "authn."+method, "the credential is too long")
+			return p, rampart.Errorf(rampart.Unauthenticated, "authn."+methods[i].name, "the credential is too long")
 		}
 	}
-	return shown, nil
+	return p, nil
 }
 
 // entryFor picks the flow by which such a caller may come in.
-func entryFor(t *table, shown map[string]string) (spec.Flow, error) {
+func entryFor(t *table, shown method) (*entry, error) {
 	missing := ""
-	for _, f := range t.entries {
-		need := required(t, f)
-		lacks := slices.DeleteFunc(slices.Clone(need), func(m string) bool { _, ok := shown[m]; return ok })
-		if len(lacks) == 0 && len(need) == len(shown) && len(need) > 0 {
-			return f, nil
+	for i := range t.entries {
+		e := &t.entries[i]
+		if e.need == shown && shown != 0 {
+			return e, nil
 		}
-		if len(lacks) == 1 && len(need) > 1 && len(shown) > 0 {
-			missing = lacks[0]
+		if lacks := lackingOne(e.need, shown); lacks != "" {
+			missing = lacks
 		}
 	}
-	if missing != "" {
-		return spec.Flow{}, rampart.Errorf(rampart.Unauthenticated, "authn."+missing, "this credential alone is not enough")
+	switch {
+	case missing != "":
+		return nil, rampart.Errorf(rampart.Unauthenticated, "authn."+missing, "this credential alone is not enough")
+	case shown&(shown-1) != 0:
+		return nil, rampart.Errorf(rampart.Unauthenticated, "authn.session", "this mix of credentials is not accepted")
 	}
-	if len(shown) > 1 {
-		return spec.Flow{}, rampart.Errorf(rampart.Unauthenticated, "authn.session", "this mix of credentials is not accepted")
+	return nil, rampart.Errorf(rampart.Unauthenticated, "authn.session", "authentication is required")
+}
+
+// lackingOne names the one method that the shown ones lack, "" if they lack more
+// or none, hold one too many, or are none.
+func lackingOne(need, shown method) string {
+	for _, m := range methods {
+		if need&^shown == m.method && shown&^need == 0 && shown != 0 {
+			return m.name
+		}
 	}
-	return spec.Flow{}, rampart.Errorf(rampart.Unauthenticated, "authn.session", "authentication is required")
+	return ""
 }
 
 // required is the flow's set of methods. A throw-away system may drop one of
 // several, never the last.
-func required(t *table, f spec.Flow) []string {
-	need := slices.DeleteFunc(slices.Clone(f.Authn.All), func(m string) bool { return t.sys.Off("authn." + m) })
-	if len(need) == 0 {
-		return f.Authn.All
+func required(sys *spec.System, f spec.Flow) method {
+	var all, kept method
+	for _, m := range methods {
+		if !slices.Contains(f.Authn.All, m.name) {
+			continue
+		}
+		all |= m.method
+		if !sys.Off("authn." + m.name) {
+			kept |= m.method
+		}
 	}
-	return need
+	if kept == 0 {
+		return all
+	}
+	return kept
 }
 
-func (s authenticate) verify(c *call, method, value string) error {
-	switch method {
-	case "api_key":
+func (s authenticate) verify(c *call, m method, value string) error {
+	switch m {
+	case byAPIKey:
 		return s.apiKey(c, value)
-	case "jwt":
+	case byJWT:
 		return s.bearer(c, value)
 	default:
 		return s.session(c, value)
@@ -141,7 +189,7 @@ func (s authenticate) apiKey(c *call, value string) error {
 	if err != nil {
 		return withControl(err, "authn.api_key", "the API key is not valid")
 	}
-	if r.Declared != c.entry.From {
+	if r.Declared != c.entry.flow.From {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "the API key is not valid here")
 	}
 	c.principal, c.plan, c.keyID, c.cred = r.Principal, r.Plan, r.KeyID, credential{wire.TypeAPIKey, value}
@@ -164,7 +212,7 @@ func (s authenticate) bearer(c *call, value string) error {
 	if st := s.g.opt.Link.State(); st.PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) || st.Revoked("jti", claims.ID, time.Unix(claims.IssuedAt, 0)) {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
 	}
-	if c.entry.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {
+	if c.entry.flow.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.api_key_bound_to_jwt", "the token was not issued to this API key's client")
 	}
 	c.principal, c.cred = p, credential{wire.TypeAccess, value}
@@ -179,11 +227,12 @@ func withControl(err error, control, msg string) error {
 	return &rampart.Error{Kind: rampart.Unauthenticated, Control: control, Msg: msg, Err: err}
 }
 
-// loginRedirect sends a person's browser that lacks a session to the login
+// loginRedirect sends a person's browser that lacks a valid session to the login
 // page instead of showing it a problem document.
 func loginRedirect(c *call, err error) (string, bool) {
-	navigates := c.r.Method == http.MethodGet && strings.Contains(c.r.Header.Get("Accept"), "text/html") && c.r.Header.Get("Authorization") == ""
-	hasSessions := slices.ContainsFunc(c.table.entries, func(f spec.Flow) bool { return slices.Contains(f.Authn.All, "session") })
+	h := c.r.Header
+	navigates := c.r.Method == http.MethodGet && strings.Contains(h.Get("Accept"), "text/html") && h.Get("Authorization") == "" && h.Get("X-Api-Key") == ""
+	hasSessions := slices.ContainsFunc(c.table.entries, func(e entry) bool { return e.need&bySession != 0 })
 	if rampart.KindOf(err) != rampart.Unauthenticated || !navigates || !hasSessions {
 		return "", false
 	}

@@ -1,19 +1,19 @@
 package gateway
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
-	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
 
@@ -30,14 +30,15 @@ type call struct {
 	target    *target // where it goes; nil for the public surface
 	op        *openapi.Operation
 	params    openapi.Params
-	entry     spec.Flow // flow by which the caller came in
+	entry     *entry // flow by which the caller came in; nil until that is known
 	principal rampart.Principal
 	cred      credential
 	plan      string
 	keyID     string
 	body      []byte // as it will be forwarded
 	hasBody   bool
-	after     []func() // run when the request ends, however it ends
+	read      bool   // nothing is left of the caller's body
+	after     func() // if not nil, runs when the request ends, however it ends
 }
 
 // credential is what the caller showed, on its way to the exchange.
@@ -54,13 +55,12 @@ type stage interface {
 
 // handle runs the stages in order and answers.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
-	c := &call{w: w, r: r, table: g.table.Load(), trace: traceOf(r), ip: peerIP(r)}
+	c := &call{w: w, r: r, table: g.table.Load(), trace: trace.Of(r.Header), ip: peerIP(r), read: r.ContentLength == 0}
 	c.r = r.WithContext(rampart.WithTrace(r.Context(), c.trace))
-	defer func() {
-		for _, f := range c.after {
-			f()
-		}
-	}()
+	defer g.end(c)
+	if !c.read {
+		setBodyDeadline(c, time.Now().Add(bodyTimeout)) // from here on: who is refused may not dribble either
+	}
 	stages := c.table.stages
 	if isPublic(r.URL.Path) {
 		stages = c.table.public
@@ -73,20 +73,42 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// end gives back what the request held. A panic is on record before it breaks
+// the connection off; http.ErrAbortHandler is how an answer breaks off on
+// purpose.
+func (g *Gateway) end(c *call) {
+	if c.after != nil {
+		c.after()
+	}
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "panic", slog.String("trace", c.trace), slog.Any("value", v), slog.String("stack", string(debug.Stack())))
+		g.record(c, c.event(fmt.Errorf("panic: %v", v)))
+	}
+	panic(http.ErrAbortHandler)
+}
+
 // refuse records the denial, then answers. A denial that cannot be recorded is
-// still a denial.
+// still a denial. That a browser comes without anything to show is no event:
+// every visit begins so.
 func (g *Gateway) refuse(c *call, err error) {
-	if redirect, ok := loginRedirect(c, err); ok {
+	redirect, toLogin := loginRedirect(c, err)
+	if !toLogin || len(c.r.CookiesNamed(sessionCookie)) > 0 {
+		g.record(c, c.event(err))
+	}
+	harden(c.w.Header(), c.table)
+	if toLogin {
 		http.Redirect(c.w, c.r, redirect, http.StatusSeeOther)
 		return
 	}
-	g.record(c, c.event(err))
 	if rampart.KindOf(err) == rampart.Internal {
 		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "request failed", slog.String("trace", c.trace), slog.Any("error", err))
 	}
-	harden(c.w.Header(), c.table)
-	if c.r.ContentLength != 0 {
-		c.w.Header().Set("Connection", "close") // an unread body must not become the next request
+	if !c.read && c.r.ProtoMajor == 1 {
+		c.w.Header().Set("Connection", "close") // an unread body must not become the next request; HTTP/2 has frames
 	}
 	problem.Write(c.w, err, c.trace)
 }
@@ -101,10 +123,13 @@ func (g *Gateway) record(c *call, e audit.Event) {
 // event describes the request for the audit log.
 func (c *call) event(err error) audit.Event {
 	e := audit.Event{
-		Action:  c.r.Method + " " + c.loggedPath(),
+		Action:  c.r.Method[:min(len(c.r.Method), 16)] + " " + c.loggedPath(),
 		Outcome: audit.Allowed, Class: "authz_allow",
-		Flow: c.entry.ID, Subject: c.principal.Subject, Actor: c.principal.Client,
+		Subject: c.principal.Subject, Actor: c.principal.Client,
 		Peer: c.r.RemoteAddr, Trace: c.trace, Layer: string(rampart.LayerGateway),
+	}
+	if c.entry != nil {
+		e.Flow = c.entry.flow.ID
 	}
 	if c.target != nil {
 		e.Resource = c.target.name
@@ -151,23 +176,6 @@ func classOf(control string) string {
 	return "network"
 }
 
-// traceOf takes a well-formed W3C trace id from the caller, else makes one.
-func traceOf(r *http.Request) string {
-	p := r.Header.Get("Traceparent")
-	if len(p) == 55 && p[2] == '-' && p[35] == '-' && p[52] == '-' {
-		if id := p[3:35]; isHex(id) && strings.Trim(id, "0") != "" {
-			return id
-		}
-	}
-	var b [16]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
-func isHex(s string) bool {
-	return strings.IndexFunc(s, func(c rune) bool { return !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') }) < 0
-}
-
 // peerIP is the address of the TCP peer. No proxy in front is trusted yet, so
 // no header may claim another.
 func peerIP(r *http.Request) netip.Addr {
@@ -182,8 +190,10 @@ func peerIP(r *http.Request) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-func setBodyDeadline(c *call) {
-	http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyTimeout))
+// setBodyDeadline bounds the time for the caller's body; the zero time lifts
+// the bound. Every connection of ours has deadlines, those of tests need none.
+func setBodyDeadline(c *call, at time.Time) {
+	_ = http.NewResponseController(c.w).SetReadDeadline(at)
 }
 
 // decided carries a decision inside an error, for the log alone.

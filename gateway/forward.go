@@ -6,21 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/planelink"
-	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/network/idempotency"
 )
-
-// maxResponse bounds an answer on its way out.
-const maxResponse = 64 << 20
 
 // forward ends the pipeline: idempotency, token exchange, mutual TLS to the
 // sidecar, and the audit event of what was allowed.
@@ -29,52 +26,41 @@ type forward struct{ g *Gateway }
 func (s forward) check(c *call) error {
 	idem := c.target.flow.Idempotency
 	if idem == nil || !unsafeMethod(c.r.Method) || c.table.sys.Off("idempotency.key") {
-		return s.proxy(c, c.w, "")
+		return s.send(c, c.w, "")
 	}
 	return s.once(c, idem)
 }
 
-// proxy forwards with an internal credential only and records what was let in.
-func (s forward) proxy(c *call, w http.ResponseWriter, idemKey string) error {
+// send forwards with an internal credential only and records what was let in.
+func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	gen := s.g.opt.Link.Now()
 	rt, addr, err := gen.Service(c.target.name)
 	if err != nil {
 		return err
 	}
-	head, err := s.identify(c, gen)
-	if err != nil {
+	out := request(c, addr)
+	if err := s.identify(c, gen, out.Header); err != nil {
 		return err
 	}
 	if idemKey != "" {
-		head.Set(agent.HeaderIdem, idemKey)
+		out.Header.Set(agent.HeaderIdem, idemKey)
 	}
 	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
 	}
-	p := &httputil.ReverseProxy{
-		Transport:      rt,
-		BufferPool:     copyBuffers,
-		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr, c, addr, head) },
-		ModifyResponse: func(res *http.Response) error { return s.seal(c, res) },
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			s.g.opt.Logger.LogAttrs(r.Context(), slog.LevelWarn, "upstream", slog.String("service", c.target.name), slog.String("trace", c.trace), slog.Any("error", err))
-			harden(w.Header(), c.table)
-			problem.Write(w, rampart.Errorf(rampart.Unavailable, "", "%s does not answer; try again", c.target.name), c.trace)
-		},
-		ErrorLog: slog.NewLogLogger(s.g.opt.Logger.Handler(), slog.LevelDebug),
+	if err := relay.Send(w, out, rt, func(h http.Header) { seal(h, c.table) }); err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Msg: c.target.name + " does not answer; try again", Err: err}
 	}
-	p.ServeHTTP(w, c.r)
 	return nil
 }
 
-// identify builds the headers that say inside who asks, by the flow's pattern.
-func (s forward) identify(c *call, gen *planelink.Generation) (http.Header, error) {
-	h := http.Header{}
+// identify sets the header that says inside who asks, by the flow's pattern.
+func (s forward) identify(c *call, gen *planelink.Generation, h http.Header) error {
 	switch c.target.flow.Authn.Pattern {
 	case "gateway":
 		b, err := json.Marshal(c.principal)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		h.Set(wire.HeaderPrinc, base64.RawURLEncoding.EncodeToString(b))
 	case "per_service":
@@ -82,11 +68,11 @@ func (s forward) identify(c *call, gen *planelink.Generation) (http.Header, erro
 	default:
 		tok, err := gen.Token(c.r.Context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name))
 		if err != nil {
-			return nil, exchangeError(err)
+			return exchangeError(err)
 		}
 		h.Set("Authorization", "Bearer "+tok)
 	}
-	return h, nil
+	return nil
 }
 
 func exchangeError(err error) error {
@@ -103,70 +89,89 @@ func exchangeError(err error) error {
 	return &rampart.Error{Kind: kind, Control: "token.exchange", Msg: msg, Err: err}
 }
 
-// rewrite sends our own request: our framing, the canonical path, the checked
-// body, and of the caller's headers only what is not ours to decide.
-func rewrite(pr *httputil.ProxyRequest, c *call, addr string, head http.Header) {
+// request is our own: our framing, the canonical path, the checked body, and of
+// the caller's headers only what is not ours to decide.
+func request(c *call, addr string) *http.Request {
 	rest, _ := c.target.strip(c.path)
-	out := pr.Out
-	out.URL = &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}
+	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, func(name string) bool { return !owned(name) })
 	out.Host = c.target.name
-	for name := range out.Header {
-		if owned(name) {
-			out.Header.Del(name)
-		}
-	}
-	for name, v := range head {
-		out.Header[name] = v
-	}
-	out.Header.Set("Traceparent", "00-"+c.trace+"-"+c.trace[:16]+"-01")
+	out.Header[trace.Header] = []string{trace.Parent(c.trace)}
+	out.Body, out.ContentLength = http.NoBody, 0
 	if c.hasBody {
-		out.Body = io.NopCloser(bytes.NewReader(c.body))
-		out.ContentLength = int64(len(c.body))
-	} else {
-		out.Body, out.ContentLength = http.NoBody, 0
+		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
 	}
+	return out
 }
 
 // owned reports headers that carry credentials or identity: the caller's
 // copies stop here.
 func owned(name string) bool {
 	switch name {
-	case "Authorization", "Cookie", "X-Api-Key", "Dpop", "Proxy-Authorization", "Forwarded", "Traceparent", "Tracestate", "Te", "Trailer", "Idempotency-Key":
+	case "Authorization", "Cookie", "X-Api-Key", "Dpop", "Forwarded", trace.Header, "Tracestate", "Idempotency-Key":
 		return true
 	}
 	return strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-")
 }
 
-// seal hardens an answer from inside and bounds it.
-func (s forward) seal(c *call, res *http.Response) error {
-	res.Header.Del("Set-Cookie") // sessions are the control plane's alone
-	harden(res.Header, c.table)
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(res.Body, maxResponse), res.Body}
-	return nil
+// seal hardens an answer from inside: what only planes may say, and what only
+// the edge may decide (sessions, limits, which other sites may read along), is
+// not a service's to send.
+func seal(h http.Header, t *table) {
+	for name := range h {
+		if isOurs(name) {
+			delete(h, name)
+		}
+	}
+	harden(h, t)
+}
+
+func isOurs(name string) bool {
+	switch name {
+	case "Set-Cookie", "Ratelimit", "Ratelimit-Policy", "Alt-Svc", idempotency.HeaderReplayed:
+		return true
+	}
+	return strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "Access-Control-")
+}
+
+// security are the headers that every answer carries. The values are shared
+// between answers, which is safe as long as headers are set and never changed
+// in place.
+var security = [...]struct {
+	name  string
+	value []string
+}{
+	{"Strict-Transport-Security", []string{"max-age=31536000; includeSubDomains"}},
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"same-origin"}},
+	{"Cross-Origin-Opener-Policy", []string{"same-origin"}},
+	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
+}
+
+// unless are those that an answer may choose for itself.
+var unless = [...]struct {
+	name  string
+	value []string
+}{
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"}},
+	{"Cache-Control", []string{"no-store"}},
 }
 
 // harden sets the security headers and removes what tells of the inside.
 func harden(h http.Header, t *table) {
-	for _, name := range []string{"Server", "X-Powered-By", "Via"} {
-		h.Del(name)
-	}
+	delete(h, "Server")
+	delete(h, "X-Powered-By")
+	delete(h, "Via")
 	if t.sys.Off("headers.security") {
 		return
 	}
-	h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	if h.Get("Content-Security-Policy") == "" {
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'")
+	for i := range security {
+		h[security[i].name] = security[i].value
 	}
-	if h.Get("Cache-Control") == "" {
-		h.Set("Cache-Control", "no-store")
+	for i := range unless {
+		if h.Get(unless[i].name) == "" {
+			h[unless[i].name] = unless[i].value
+		}
 	}
 }
 

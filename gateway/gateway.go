@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,7 @@ const (
 	bodyTimeout   = 15 * time.Second
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 60 * time.Second
+	drainTime     = 5 * time.Second
 	maxHeader     = 32 << 10
 	maxConns      = 10_000
 	maxConnsPerIP = 256
@@ -47,6 +49,7 @@ type Options struct {
 // Gateway serves the edge. Safe for concurrent use.
 type Gateway struct {
 	opt      Options
+	loading  sync.Mutex // held while a configuration is compiled
 	table    atomic.Pointer[table]
 	sessions resolveCache
 	edge     edgeCert
@@ -64,20 +67,26 @@ func New(opt Options) (*Gateway, error) {
 	}
 	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now)}
 	g.sessions.now = opt.Now
-	if err := g.reload(opt.Link.State()); err != nil {
-		return nil, err
-	}
-	opt.Link.OnState(func(s *planelink.State) {
-		if err := g.reload(s); err != nil {
+	opt.Link.OnState(func(*planelink.State) {
+		if err := g.reload(); err != nil {
 			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
 		}
 	})
+	if err := g.reload(); err != nil {
+		return nil, err
+	}
+	if g.table.Load() == nil {
+		return nil, errors.New("gateway: the link has no configuration yet")
+	}
 	return g, nil
 }
 
 // reload compiles a changed configuration aside and swaps it in; requests in
 // flight finish on the old one.
-func (g *Gateway) reload(s *planelink.State) error {
+func (g *Gateway) reload() error {
+	g.loading.Lock()
+	defer g.loading.Unlock()
+	s := g.opt.Link.State()
 	if old := g.table.Load(); s.System == nil || old != nil && old.sys == s.System {
 		return nil
 	}
@@ -134,17 +143,20 @@ func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 			MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20,
 		},
 	}
+	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer close(drained)
+		grace, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
 			srv.Close()
 		}
 	})
-	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("gateway: %w", err)
 	}
+	<-drained // Serve returns as the drain begins
 	return nil
 }
 

@@ -1,12 +1,17 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 	"time"
 
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/spec"
 )
+
+// answerWithin bounds a call that holds an idempotency key. It is shorter than
+// the key's lease: a second holder must not start while the first still waits.
+const answerWithin = idempotency.Lease - 5*time.Second
 
 // once carries a request out at most once per key. The key belongs to the
 // subject and the operation, so that nobody can read another's answer by
@@ -17,7 +22,12 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 		Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
 		Required: rule.Required, Body: c.body, Keep: time.Duration(rule.Keep),
 	}
-	err := s.g.once.Do(c.r.Context(), c.w, call, func(w http.ResponseWriter) error { return s.proxy(c, w, key) })
+	whole := c.r
+	ctx, cancel := context.WithTimeout(whole.Context(), answerWithin)
+	defer cancel()
+	c.r = whole.WithContext(ctx)
+	err := s.g.once.Do(ctx, c.w, call, func(w http.ResponseWriter) error { return s.send(c, w, key) })
+	c.r = whole // what is recorded from here on waits for the disk, not for the call
 	if err != nil || c.w.Header().Get(idempotency.HeaderReplayed) == "" {
 		return err
 	}

@@ -1,13 +1,14 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/jwt"
 	"github.com/rampart-security/rampart/internal/planelink"
-	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/network/shed"
 	"github.com/rampart-security/rampart/spec"
@@ -45,6 +47,8 @@ func (g *Gateway) publicStages(t *table) []stage {
 	}{
 		{"edge.route", canonicalize{}},
 		{"limit.ip", ipLimit{t.ip}},
+		{"", publicCaps{}},
+		{"", body{}}, // before a slot is taken: a slow stranger must not hold one
 		{"", shedder{shed.New(maxConcurrent / 4), shed.Important}},
 		{"authn.csrf", publicCSRF{csrf{http.NewCrossOriginProtection()}}},
 		{"", toControl{g}},
@@ -64,6 +68,11 @@ type publicCSRF struct{ csrf }
 
 func (s publicCSRF) check(c *call) error { return s.refuse(c) }
 
+// publicCaps bounds a login or token request.
+type publicCaps struct{}
+
+func (publicCaps) check(c *call) error { return limitBody(c, publicBody) }
+
 // toControl hands the request to the control plane with the client's address.
 type toControl struct{ g *Gateway }
 
@@ -74,43 +83,32 @@ func (s toControl) check(c *call) error {
 	if strings.HasPrefix(c.path, "/_rampart/") {
 		return rampart.Errorf(rampart.NotFound, "edge.route", "no such resource")
 	}
-	if c.r.ContentLength > publicBody {
-		return tooLarge(publicBody)
-	}
 	if c.path == "/logout" || c.r.Method == http.MethodDelete {
 		for _, ck := range c.r.CookiesNamed(sessionCookie) {
 			defer s.g.sessions.forget(wire.ResolveRequest{Type: wire.TypeSession, Value: ck.Value})
 		}
 	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, publicBody)
-	s.proxy(c).ServeHTTP(c.w, c.r)
+	rt, addr := s.g.opt.Link.Now().Control()
+	if err := relay.Send(c.w, controlRequest(c, addr), rt, func(h http.Header) { harden(h, c.table) }); err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Msg: "login is not possible right now; try again", Err: err}
+	}
 	return nil
 }
 
-func (s toControl) proxy(c *call) *httputil.ReverseProxy {
-	rt, addr := s.g.opt.Link.Now().Control()
-	return &httputil.ReverseProxy{
-		Transport:  rt,
-		BufferPool: copyBuffers,
-		Rewrite: func(pr *httputil.ProxyRequest) {
-			pr.Out.URL = &url.URL{Scheme: "https", Host: addr, Path: c.path, RawQuery: c.r.URL.RawQuery}
-			pr.Out.Host = c.r.Host
-			for name := range pr.Out.Header {
-				if strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-") || name == "Forwarded" {
-					pr.Out.Header.Del(name)
-				}
-			}
-			pr.Out.Header.Set(wire.HeaderClientIP, c.r.RemoteAddr)
-			pr.Out.Header.Set("Traceparent", "00-"+c.trace+"-"+c.trace[:16]+"-01")
-		},
-		ModifyResponse: func(res *http.Response) error { harden(res.Header, c.table); return nil },
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			s.g.opt.Logger.LogAttrs(r.Context(), slog.LevelWarn, "control plane", slog.String("trace", c.trace), slog.Any("error", err))
-			harden(w.Header(), c.table)
-			problem.Write(w, rampart.Errorf(rampart.Unavailable, "", "login is not possible right now; try again"), c.trace)
-		},
-		ErrorLog: slog.NewLogLogger(s.g.opt.Logger.Handler(), slog.LevelDebug),
+// controlRequest keeps the caller's credentials, which are the control plane's
+// to judge, and tells the client's address.
+func controlRequest(c *call, addr string) *http.Request {
+	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: c.path, RawQuery: c.r.URL.RawQuery}, func(name string) bool {
+		return !strings.HasPrefix(name, "Rampart-") && !strings.HasPrefix(name, "X-Forwarded-") && name != "Forwarded"
+	})
+	out.Host = c.r.Host
+	out.Header.Set(wire.HeaderClientIP, c.r.RemoteAddr)
+	out.Header.Set(trace.Header, trace.Parent(c.trace))
+	out.Body, out.ContentLength = http.NoBody, 0
+	if c.hasBody {
+		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
 	}
+	return out
 }
 
 // health says whether this plane enforces a configuration that the control
@@ -202,17 +200,3 @@ func (g *Gateway) tlsConfig(sys *spec.System) *tls.Config {
 	}
 	return cfg
 }
-
-// copyBuffers spares ReverseProxy a 32 KiB allocation per request.
-var copyBuffers httputil.BufferPool = &bufferPool{}
-
-type bufferPool struct{ pool sync.Pool }
-
-func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[]byte); ok {
-		return *b
-	}
-	return make([]byte, 32<<10)
-}
-
-func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }

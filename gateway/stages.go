@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
@@ -93,7 +94,7 @@ func (s shedder) check(c *call) error {
 	if err := s.gate.Enter(s.priority); err != nil {
 		return err
 	}
-	c.after = append(c.after, s.gate.Leave)
+	c.after = s.gate.Leave
 	return nil
 }
 
@@ -123,8 +124,8 @@ func (caps) check(c *call) error {
 	if c.table.sys.Off("validate.max_body") {
 		limit = 64 << 20
 	}
-	if c.r.ContentLength > limit {
-		return tooLarge(limit)
+	if err := limitBody(c, limit); err != nil {
+		return err
 	}
 	if c.r.Header.Get("Content-Encoding") != "" {
 		return unsupported("the body must come without content encoding")
@@ -133,7 +134,18 @@ func (caps) check(c *call) error {
 	if c.r.ContentLength != 0 && c.target.api != nil && !strings.EqualFold(strings.TrimSpace(ct), "application/json") {
 		return unsupported("the body must be application/json")
 	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
+	return nil
+}
+
+// limitBody refuses a body that is announced too long, and ends one that turns
+// out so.
+func limitBody(c *call, limit int64) error {
+	if c.r.ContentLength > limit {
+		return tooLarge(limit)
+	}
+	if !c.read {
+		c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
+	}
 	return nil
 }
 
@@ -182,18 +194,14 @@ func (planLimit) check(c *call) error {
 type userLimit struct{}
 
 func (userLimit) check(c *call) error {
-	l, ok := c.table.users[c.entry.ID]
-	if !ok {
-		return rampart.Errorf(rampart.Denied, "limit.user", "the flow has no user limit")
-	}
-	return limited(c, l.Allow(c.principal.Subject, 1), "user", "limit.user")
+	return limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user")
 }
 
 // authorize is layer 1: may this subject use this API at all?
 type authorize struct{}
 
 func (authorize) check(c *call) error {
-	f := c.target.flow
+	f := &c.target.flow
 	d := c.table.pdp.DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: c.target.permission(c.op, c.r.Method), Allow: f.Allow, Require: f.Authz.Require})
 	if d.Allowed() {
 		return nil
@@ -206,16 +214,29 @@ func (authorize) check(c *call) error {
 type body struct{}
 
 func (body) check(c *call) error {
-	if c.r.ContentLength == 0 || c.r.Body == http.NoBody {
+	if c.read {
 		return nil
 	}
-	setBodyDeadline(c)
-	raw, err := io.ReadAll(c.r.Body)
+	raw, err := readAll(c.r)
 	if err != nil {
 		return bodyError(err)
 	}
-	c.body, c.hasBody = raw, true
+	// Else the deadline would fire while the service thinks, and net/http, which
+	// watches the connection, would take that for a client that has gone.
+	setBodyDeadline(c, time.Time{})
+	c.body, c.hasBody, c.read = raw, len(raw) > 0, true
 	return nil
+}
+
+// readAll reads the body, in one piece when its length is announced. The limit
+// is that of the caps.
+func readAll(r *http.Request) ([]byte, error) {
+	if r.ContentLength < 0 {
+		return io.ReadAll(r.Body)
+	}
+	b := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, b)
+	return b, err
 }
 
 // schema is structural validation: the OpenAPI document is the whole of what
@@ -244,7 +265,8 @@ func decode(c *call) (any, error) {
 		var v any
 		d := json.NewDecoder(bytes.NewReader(c.body))
 		d.UseNumber()
-		return v, d.Decode(&v)
+		err := d.Decode(&v)
+		return v, err
 	}
 	v, err := strictjson.Decode(c.body)
 	if err != nil {
@@ -259,7 +281,7 @@ func decode(c *call) (any, error) {
 type nonceCheck struct{}
 
 func (nonceCheck) check(c *call) error {
-	f := c.target.flow
+	f := &c.target.flow
 	if f.Nonce == nil || !unsafeMethod(c.r.Method) {
 		return nil
 	}

@@ -21,15 +21,21 @@ import (
 // counters of its limiters.
 type table struct {
 	sys     *spec.System
-	targets []*target   // longest mount first
-	entries []spec.Flow // flows from outside into this gateway
+	targets []*target // longest mount first
+	entries []entry   // flows from outside into this gateway
 	plans   map[string]ratelimit.Limiter
-	users   map[string]ratelimit.Limiter // by entry flow
 	ip      ratelimit.Limiter
 	nonces  map[string]*nonce.Guard // by flow
 	pdp     *pdp.PDP
 
 	stages, public []stage
+}
+
+// entry is one flow by which callers come in.
+type entry struct {
+	flow  spec.Flow
+	need  method // the set of credentials that it takes, exactly
+	users ratelimit.Limiter
 }
 
 // target is one service that the gateway may reach.
@@ -42,7 +48,7 @@ type target struct {
 }
 
 func compile(sys *spec.System, self string, now func() time.Time) (*table, error) {
-	t := &table{sys: sys, entries: sys.FlowsTo(self), plans: map[string]ratelimit.Limiter{}, users: map[string]ratelimit.Limiter{}, nonces: map[string]*nonce.Guard{}}
+	t := &table{sys: sys, plans: map[string]ratelimit.Limiter{}, nonces: map[string]*nonce.Guard{}}
 	for _, f := range sys.FlowsFrom(self) {
 		tg, err := newTarget(sys, f)
 		if err != nil {
@@ -57,7 +63,7 @@ func compile(sys *spec.System, self string, now func() time.Time) (*table, error
 		return nil, err
 	}
 	sort.SliceStable(t.targets, func(i, j int) bool { return len(t.targets[i].mount) > len(t.targets[j].mount) })
-	t.limits(now)
+	t.limits(sys.FlowsTo(self), now)
 	p, err := pdp.New(pdp.Options{Roles: sys.Authz.Roles, Now: now})
 	t.pdp = p
 	return t, err
@@ -101,18 +107,25 @@ func disjoint(targets []*target) error {
 }
 
 // limits builds one ring per layer: by address, by plan, by user and flow.
-func (t *table) limits(now func() time.Time) {
+func (t *table) limits(flows []spec.Flow, now func() time.Time) {
 	ip := spec.Rate{N: 300, Per: time.Minute}
-	for i, f := range t.entries {
-		if i == 0 || f.Limit.IP.N > ip.N {
+	for i, f := range flows {
+		if i == 0 || perSecond(f.Limit.IP) > perSecond(ip) {
 			ip = f.Limit.IP // the address is counted before the flow is known: the widest declared rate
 		}
-		t.users[f.ID] = newRing(f.Limit.User, now)
+		t.entries = append(t.entries, entry{flow: f, need: required(t.sys, f), users: newRing(f.Limit.User, now)})
 	}
 	t.ip = newRing(ip, now)
 	for name, p := range t.sys.Plans {
 		t.plans[name] = newRing(p.APIKey, now)
 	}
+}
+
+func perSecond(r spec.Rate) float64 {
+	if r.Per <= 0 {
+		return 0
+	}
+	return float64(r.N) / r.Per.Seconds()
 }
 
 func newRing(r spec.Rate, now func() time.Time) ratelimit.Limiter {
@@ -168,9 +181,13 @@ func (t *target) permission(op *openapi.Operation, method string) string {
 	if op != nil {
 		return op.Permission
 	}
-	verb := map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "update", http.MethodDelete: "delete"}[method]
-	if verb == "" {
-		verb = "read"
+	switch method {
+	case http.MethodPost:
+		return t.name + ":create"
+	case http.MethodPut, http.MethodPatch:
+		return t.name + ":update"
+	case http.MethodDelete:
+		return t.name + ":delete"
 	}
-	return t.name + ":" + verb
+	return t.name + ":read"
 }
