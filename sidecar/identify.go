@@ -138,7 +138,7 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 	if a.table.api == nil {
 		return s.opt.Service + ":" + verbOf(a.r.Method), "", nil
 	}
-	op, params, err := a.table.api.Route(a.r.Method, a.r.URL.Path)
+	op, params, err := a.table.api.Route(a.r.Method, a.path)
 	if err != nil {
 		return "", "", err
 	}
@@ -195,21 +195,14 @@ func (a *arrival) setBody(out *http.Request) {
 	}
 }
 
-func traceOf(r *http.Request) string {
-	if p := r.Header.Get("Traceparent"); len(p) == 55 {
-		return p[3:35]
-	}
-	var b [16]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
 // handles stand in for credentials that a service must not see. One lives as
-// long as an identity.
+// long as an identity. Two generations are kept and the older is dropped whole,
+// so that forgetting costs no search and no credential stays behind.
 type handles struct {
-	now  func() time.Time
-	mu   sync.Mutex // guards byID
-	byID map[string]handle
+	now        func() time.Time
+	mu         sync.Mutex // guards below
+	young, old map[string]handle
+	began      time.Time // of young
 }
 
 type handle struct {
@@ -218,8 +211,8 @@ type handle struct {
 	expires     time.Time
 }
 
-// maxHandles bounds the table; beyond it the oldest requests lose their
-// onward calls, never their identity.
+// maxHandles bounds a generation; beyond it new requests lose their onward
+// calls, never their identity.
 const maxHandles = 20_000
 
 const handlePrefix = "rh_"
@@ -228,34 +221,40 @@ func (h *handles) put(v handle) string {
 	b := make([]byte, 16)
 	rand.Read(b)
 	id := handlePrefix + hex.EncodeToString(b)
-	v.expires = h.now().Add(identityLife)
+	now := h.now()
+	v.expires = now.Add(identityLife)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.byID == nil {
-		h.byID = map[string]handle{}
-	}
-	if len(h.byID) >= maxHandles {
-		h.dropExpiredLocked()
-	}
-	if len(h.byID) < maxHandles {
-		h.byID[id] = v
+	h.turnLocked(now)
+	if len(h.young) < maxHandles {
+		h.young[id] = v
 	}
 	return id
 }
 
-func (h *handles) dropExpiredLocked() {
-	for id, v := range h.byID {
-		if h.now().After(v.expires) {
-			delete(h.byID, id)
-		}
+// turnLocked begins a new generation when the young one is old enough that all
+// of the old one has expired.
+func (h *handles) turnLocked(now time.Time) {
+	if h.young != nil && now.Sub(h.began) <= identityLife {
+		return
 	}
+	h.old = h.young
+	if now.Sub(h.began) > 2*identityLife {
+		h.old = nil
+	}
+	h.young, h.began = map[string]handle{}, now
 }
 
 func (h *handles) get(id string) (handle, bool) {
+	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, ok := h.byID[id]
-	if !ok || h.now().After(v.expires) {
+	h.turnLocked(now)
+	v, ok := h.young[id]
+	if !ok {
+		v, ok = h.old[id]
+	}
+	if !ok || now.After(v.expires) {
 		return handle{}, false
 	}
 	return v, true

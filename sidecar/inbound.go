@@ -6,10 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -17,7 +17,10 @@ import (
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/canonical"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/tls/svid"
 )
@@ -32,6 +35,7 @@ type arrival struct {
 	flow      spec.Flow
 	caller    string // SPIFFE ID of the direct caller
 	trace     string
+	path      string // canonical
 	principal rampart.Principal
 	forward   string // Authorization for the service: an internal token, or a handle
 	body      []byte
@@ -39,15 +43,32 @@ type arrival struct {
 
 // inbound is the path of a request into the service, in order.
 func (s *Sidecar) inbound(w http.ResponseWriter, r *http.Request) {
-	a := &arrival{table: s.table.Load(), trace: traceOf(r)}
+	a := &arrival{table: s.table.Load(), trace: trace.Of(r.Header)}
 	a.r = r.WithContext(rampart.WithTrace(r.Context(), a.trace))
-	for _, step := range []func(*arrival) error{s.peer, s.identify, s.route} {
+	defer s.end(a)
+	for _, step := range []func(*arrival) error{s.peer, s.canonicalize, s.identify, s.route} {
 		if err := step(a); err != nil {
 			s.refuse(w, a, err)
 			return
 		}
 	}
 	s.toService(w, a)
+}
+
+// end records a panic before it breaks the connection off; http.ErrAbortHandler
+// is how an answer breaks off on purpose.
+func (s *Sidecar) end(a *arrival) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		s.opt.Logger.LogAttrs(a.r.Context(), slog.LevelError, "panic", slog.String("trace", a.trace), slog.Any("value", v), slog.String("stack", string(debug.Stack())))
+		e := a.event()
+		e.Outcome, e.Detail = audit.Failed, map[string]string{"error": fmt.Sprintf("panic: %v", v)}
+		s.record(a.r.Context(), e)
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // refuse records the denial, then answers without saying what was judged.
@@ -99,6 +120,10 @@ func (s *Sidecar) peer(a *arrival) error {
 		return &rampart.Error{Kind: rampart.Unauthenticated, Control: "mtls.required", Msg: "the client certificate names nobody", Err: err}
 	}
 	a.caller = id
+	if leaf := a.r.TLS.PeerCertificates[0]; s.opt.Now().After(leaf.NotAfter) {
+		// A connection outlives the handshake that judged it.
+		return rampart.Errorf(rampart.Unauthenticated, "mtls.required", "the certificate of this connection has expired")
+	}
 	flow, ok := a.table.callers[id]
 	if !ok && a.table.sys.Off("mtls.peer_declared") {
 		for _, flow = range a.table.callers {
@@ -111,6 +136,17 @@ func (s *Sidecar) peer(a *arrival) error {
 	}
 	a.flow = flow
 	return nil
+}
+
+// canonicalize reads the request as the gateway does: one that speaks mutual TLS
+// may still be in the wrong hands.
+func (s *Sidecar) canonicalize(a *arrival) error {
+	if err := canonical.Headers(a.r); err != nil {
+		return err
+	}
+	p, err := canonical.Path(a.r.URL.EscapedPath(), a.r.URL.RawQuery)
+	a.path = p
+	return err
 }
 
 // route settles the operation and asks layer 2: may the subject act for this
@@ -136,44 +172,49 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err})
 		return
 	}
-	up, err := url.Parse(s.opt.Upstream)
-	if err != nil {
-		s.refuse(w, a, err)
-		return
+	out := s.request(a)
+	if err := relay.Send(w, out, loopback, dropOurs); err != nil {
+		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Msg: s.opt.Service + " does not answer; try again", Err: err})
 	}
-	identity := s.sign(agent.Identified{Principal: a.principal, Caller: a.caller, Flow: a.flow.ID, Trace: a.trace, Expires: s.opt.Now().Add(identityLife)})
-	p := &httputil.ReverseProxy{
-		Transport: loopback,
-		Rewrite: func(pr *httputil.ProxyRequest) {
-			pr.Out.URL.Scheme, pr.Out.URL.Host = up.Scheme, up.Host
-			pr.Out.Host = up.Host
-			scrub(pr.Out.Header)
-			pr.Out.Header.Set(agent.HeaderIdentity, identity)
-			if key := a.r.Header.Get(agent.HeaderIdem); key != "" {
-				pr.Out.Header.Set(agent.HeaderIdem, key)
-			}
-			if a.forward != "" {
-				pr.Out.Header.Set("Authorization", "Bearer "+a.forward)
-			}
-			a.setBody(pr.Out)
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			s.opt.Logger.LogAttrs(r.Context(), slog.LevelWarn, "service", slog.String("trace", a.trace), slog.Any("error", err))
-			problem.Write(w, rampart.Errorf(rampart.Unavailable, "", "%s does not answer; try again", s.opt.Service), a.trace)
-		},
-		ErrorLog: slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+}
+
+// request is what the service gets: the path and body that were checked, with a
+// signed identity.
+func (s *Sidecar) request(a *arrival) *http.Request {
+	to := *s.upstream
+	to.Path, to.RawQuery = a.path, a.r.URL.RawQuery
+	out := relay.Request(a.r, &to, func(name string) bool { return !isOurs(name) })
+	identity := agent.Identified{Principal: a.principal, Caller: a.caller, Flow: a.flow.ID, Trace: a.trace, Expires: s.opt.Now().Add(identityLife)}
+	out.Header.Set(agent.HeaderIdentity, s.sign(identity))
+	out.Header.Set(trace.Header, trace.Parent(a.trace))
+	if key := a.r.Header.Get(agent.HeaderIdem); key != "" {
+		out.Header.Set(agent.HeaderIdem, key)
 	}
-	p.ServeHTTP(w, a.r)
+	if a.forward != "" {
+		out.Header.Set("Authorization", "Bearer "+a.forward)
+	}
+	a.setBody(out)
+	return out
 }
 
 // loopback reaches the service itself: never a proxy, never a redirect.
 var loopback = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 30 * time.Second, DisableCompression: true}
 
-// scrub removes what only planes may say.
-func scrub(h http.Header) {
+// isOurs reports headers that only planes may set.
+func isOurs(name string) bool {
+	switch name {
+	case "Authorization", "Cookie", "Forwarded", trace.Header, "Tracestate":
+		return true
+	}
+	return strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-")
+}
+
+// dropOurs keeps a service from answering with what only planes may say, its
+// caller's identity above all.
+func dropOurs(h http.Header) {
 	for name := range h {
-		if strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-") || name == "Authorization" || name == "Cookie" {
-			h.Del(name)
+		if strings.HasPrefix(name, "Rampart-") {
+			delete(h, name)
 		}
 	}
 }

@@ -3,7 +3,9 @@ package sidecar
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +22,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/message"
 	"github.com/rampart-security/rampart/spec"
@@ -218,16 +221,24 @@ func (s *Sidecar) publish(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// signedOrSign takes a message that was signed before as it is. Whether its
+// signature counts is judged where it counts, by the consumer: a foreign one is
+// no accepted producer's there, and a copy of an accepted producer's is a
+// replay. The broker lets this plane publish to the flow's topic alone.
 func (s *Sidecar) signedOrSign(r *http.Request) ([]byte, error) {
 	if r.Header.Get("Content-Type") != joseType {
 		return s.signed(r)
 	}
-	return io.ReadAll(http.MaxBytesReader(nil, r.Body, maxMessage))
+	raw, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxMessage))
+	if err != nil {
+		return nil, &rampart.Error{Kind: rampart.Invalid, Control: "message.signature", Msg: "the message is too long", Err: err}
+	}
+	return raw, nil
 }
 
 func (s *Sidecar) refuseMessage(w http.ResponseWriter, r *http.Request, err error) {
 	e := audit.Event{Class: "message", Action: "publish " + r.PathValue("topic"), Outcome: audit.Refused, Subject: s.table.Load().id,
-		Resource: r.PathValue("store"), Trace: traceOf(r), Detail: map[string]string{"error": err.Error()}}
+		Resource: r.PathValue("store"), Trace: trace.Of(r.Header), Detail: map[string]string{"error": err.Error()}}
 	if re, ok := asError(err); ok {
 		e.Control = re.Control
 	}
@@ -275,28 +286,40 @@ func (s *Sidecar) store(ctx context.Context, store, topic string, raw []byte) er
 	if err != nil {
 		return err
 	}
-	if _, err := js.Publish(ctx, topic, raw); err != nil {
+	// The id lets the broker drop the copy of an outbox that missed the answer.
+	sum := sha256.Sum256(raw)
+	if _, err := js.Publish(ctx, topic, raw, jetstream.WithMsgID(hex.EncodeToString(sum[:16]))); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue did not take the message", Err: err}
 	}
 	return nil
 }
 
-// consume follows every subscription until ctx ends.
+// consume follows every subscription until ctx ends, and those of a new
+// configuration when one arrives.
 func (s *Sidecar) consume(ctx context.Context) error {
-	var wg sync.WaitGroup
-	for i := range s.table.Load().consumes {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				err := s.follow(ctx, i)
-				if err != nil && ctx.Err() == nil {
-					s.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "queue", slog.Any("error", err))
-				}
-				wait(ctx, 300*time.Millisecond)
-			}
-		})
+	for ctx.Err() == nil {
+		round, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		for _, sub := range s.table.Load().consumes {
+			wg.Go(func() { s.keepFollowing(round, sub) })
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.reloaded:
+		}
+		cancel()
+		wg.Wait()
 	}
-	wg.Wait()
 	return nil
+}
+
+func (s *Sidecar) keepFollowing(ctx context.Context, sub *subscription) {
+	for ctx.Err() == nil {
+		if err := s.follow(ctx, sub); err != nil && ctx.Err() == nil {
+			s.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "queue", slog.Any("error", err))
+		}
+		wait(ctx, 300*time.Millisecond)
+	}
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -308,9 +331,10 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// follow pulls from one durable consumer until the connection breaks.
-func (s *Sidecar) follow(ctx context.Context, i int) error {
-	sub := s.table.Load().consumes[i]
+// follow pulls from one durable consumer until the connection breaks. It takes
+// one message at a time: the time to acknowledge runs from the fetch on, so one
+// that waited here behind a slow one would be delivered twice.
+func (s *Sidecar) follow(ctx context.Context, sub *subscription) error {
 	js, err := s.queue(sub.store)
 	if err != nil {
 		return err
@@ -322,12 +346,12 @@ func (s *Sidecar) follow(ctx context.Context, i int) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		batch, err := cons.Fetch(16, jetstream.FetchMaxWait(2*time.Second))
+		batch, err := cons.Fetch(1, jetstream.FetchMaxWait(2*time.Second))
 		if err != nil {
 			return err
 		}
 		for m := range batch.Messages() {
-			s.deliver(ctx, js, m)
+			s.deliver(ctx, js, sub, m)
 		}
 		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
 			return err
@@ -337,18 +361,17 @@ func (s *Sidecar) follow(ctx context.Context, i int) error {
 }
 
 // deliver judges one message: the service gets it, or the dead letter does.
-func (s *Sidecar) deliver(ctx context.Context, js jetstream.JetStream, m jetstream.Msg) {
+func (s *Sidecar) deliver(ctx context.Context, js jetstream.JetStream, sub *subscription, m jetstream.Msg) {
 	meta, err := m.Metadata()
 	if err != nil {
 		m.Nak()
 		return
 	}
-	sub := s.subscriptionFor(m.Subject())
-	if sub == nil {
-		m.Nak()
+	msg, err := sub.judge(m.Data(), meta.Timestamp)
+	if err != nil && rampart.KindOf(err) == rampart.Unavailable {
+		m.NakWithDelay(time.Second) // it could not be judged; nothing is wrong with it
 		return
 	}
-	msg, err := sub.judge(m.Data(), meta.Timestamp)
 	if err != nil {
 		s.deadLetter(ctx, js, m, sub, msg, err)
 		return
@@ -363,24 +386,12 @@ func (s *Sidecar) deliver(ctx context.Context, js jetstream.JetStream, m jetstre
 	}
 }
 
-func (s *Sidecar) subscriptionFor(topic string) *subscription {
-	for _, sub := range s.table.Load().consumes {
-		if sub.flow.Topic == topic {
-			return sub
-		}
-	}
-	return nil
-}
-
 // deadLetter sets a refused message aside with the reason, on record.
 func (s *Sidecar) deadLetter(ctx context.Context, js jetstream.JetStream, m jetstream.Msg, sub *subscription, msg message.Message, why error) {
 	e := audit.Event{Class: "message", Action: "consume " + sub.flow.Topic, Outcome: audit.Refused, Flow: sub.flow.ID, Subject: msg.Subject, Actor: msg.Producer,
 		Resource: msg.ID, Detail: map[string]string{"error": why.Error(), "dead_letter": sub.dead}}
 	if re, ok := asError(why); ok {
 		e.Control = re.Control
-	}
-	if t := m.Headers().Get("Rampart-Trace"); len(t) == 32 {
-		e.Trace = t
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -404,10 +415,11 @@ func (s *Sidecar) hand(ctx context.Context, sub *subscription, m message.Message
 	if err != nil {
 		return err
 	}
-	trace := traceOf(req)
+	id := trace.Of(req.Header)
+	req.Header.Set(trace.Header, trace.Parent(id))
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(agent.HeaderIdentity, s.sign(agent.Identified{
-		Principal: rampart.Principal{Kind: rampart.KindService, Subject: m.Producer}, Caller: m.Producer, Flow: sub.flow.ID, Trace: trace, Expires: s.opt.Now().Add(identityLife),
+		Principal: rampart.Principal{Kind: rampart.KindService, Subject: m.Producer}, Caller: m.Producer, Flow: sub.flow.ID, Trace: id, Expires: s.opt.Now().Add(identityLife),
 	}))
 	res, err := loopback.RoundTrip(req)
 	if err != nil {
@@ -418,6 +430,6 @@ func (s *Sidecar) hand(ctx context.Context, sub *subscription, m message.Message
 	if res.StatusCode/100 != 2 {
 		return fmt.Errorf("the service answered %s", res.Status)
 	}
-	s.record(ctx, audit.Event{Class: "authz_allow", Action: "consume " + sub.flow.Topic, Outcome: audit.Allowed, Flow: sub.flow.ID, Subject: m.Subject, Actor: m.Producer, Resource: m.ID, Trace: trace})
+	s.record(ctx, audit.Event{Class: "authz_allow", Action: "consume " + sub.flow.Topic, Outcome: audit.Allowed, Flow: sub.flow.ID, Subject: m.Subject, Actor: m.Producer, Resource: m.ID, Trace: id})
 	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"log/slog"
+	"net"
 	"net/http"
-	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,7 +18,10 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/canonical"
@@ -27,6 +30,9 @@ import (
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/tls/profile"
 )
+
+// maxOutBody bounds what a service sends out in one request.
+const maxOutBody = 8 << 20
 
 // exit is a declared way out of the system.
 type exit struct {
@@ -54,16 +60,36 @@ func (s *Sidecar) outboundMux() http.Handler {
 	return mux
 }
 
+// notBrowsers keeps web pages from using the way out: whatever page a browser on
+// this machine shows may send requests to loopback. Services are no browsers,
+// and do not call it by a name that someone else's DNS answers for.
+func notBrowsers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		addr, perr := netip.ParseAddr(host)
+		local := err == nil && (host == "localhost" || perr == nil && addr.IsLoopback())
+		if !local || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+			problem.Write(w, rampart.Errorf(rampart.Denied, "egress.allow", "the way out is for the service, not for browsers"), trace.Of(r.Header))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // out sends a request to a declared service or external party.
 func (s *Sidecar) out(w http.ResponseWriter, r *http.Request) {
-	d := &departure{w: w, table: s.table.Load(), dest: r.PathValue("dest"), trace: traceOf(r)}
+	d := &departure{w: w, table: s.table.Load(), dest: r.PathValue("dest"), trace: trace.Of(r.Header)}
 	d.r = r.WithContext(rampart.WithTrace(r.Context(), d.trace))
+	d.r.Body = http.MaxBytesReader(w, d.r.Body, maxOutBody)
 	if err := s.depart(d); err != nil {
 		s.refuseOut(d, err)
 	}
 }
 
 func (s *Sidecar) depart(d *departure) error {
+	if err := canonical.Headers(d.r); err != nil {
+		return err
+	}
 	raw := strings.TrimPrefix(d.r.URL.EscapedPath(), agent.PathOut+d.dest)
 	path, err := canonical.Path(raw, d.r.URL.RawQuery)
 	if err != nil {
@@ -100,25 +126,33 @@ func (s *Sidecar) toPeer(d *departure, flow spec.Flow) error {
 	if err != nil {
 		return err
 	}
-	head, err := s.onward(d, flow)
-	if err != nil {
+	out := d.request(&url.URL{Scheme: "https", Host: addr, Path: d.path, RawQuery: d.r.URL.RawQuery})
+	if err := s.onward(d, flow, gen, out.Header); err != nil {
 		return err
 	}
-	s.proxy(d, rt, func(out *http.Request) {
-		out.URL = &url.URL{Scheme: "https", Host: addr, Path: d.path, RawQuery: d.r.URL.RawQuery}
-		out.Host = d.dest
-		scrub(out.Header)
-		for name, v := range head {
-			out.Header[name] = v
-		}
-		out.Header.Set("Traceparent", "00-"+d.trace+"-"+d.trace[:16]+"-01")
-	})
-	return nil
+	out.Host = d.dest
+	out.Header.Set(trace.Header, trace.Parent(d.trace))
+	return d.send(out, rt)
 }
 
-// onward builds the identity headers of a call on somebody's behalf. Without
-// an Authorization the service acts as itself.
-func (s *Sidecar) onward(d *departure, flow spec.Flow) (http.Header, error) {
+// request is our own, with none of the headers that are the planes' to set.
+func (d *departure) request(to *url.URL) *http.Request {
+	return relay.Request(d.r, to, func(name string) bool { return !isOurs(name) })
+}
+
+// send passes the answer back. What the way out itself refused keeps its reason.
+func (d *departure) send(out *http.Request, rt http.RoundTripper) error {
+	err := relay.Send(d.w, out, rt, nil)
+	if _, ok := asError(err); err == nil || ok {
+		return err
+	}
+	return &rampart.Error{Kind: rampart.Unavailable, Control: "egress.allow", Msg: d.dest + " does not answer", Err: err}
+}
+
+// onward sets the identity header of a call on somebody's behalf. Without an
+// Authorization the service acts as itself. The token is asked for by the very
+// generation that carries the call: it is bound to that certificate.
+func (s *Sidecar) onward(d *departure, flow spec.Flow, gen *planelink.Generation, h http.Header) error {
 	text, _ := strings.CutPrefix(d.r.Header.Get("Authorization"), "Bearer ")
 	kind, value := wire.TypeJWT, text
 	var held handle
@@ -128,33 +162,32 @@ func (s *Sidecar) onward(d *departure, flow spec.Flow) (http.Header, error) {
 	case strings.HasPrefix(text, handlePrefix):
 		h, ok := s.handles.get(text)
 		if !ok {
-			return nil, rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the handle in Authorization has expired")
+			return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the handle in Authorization has expired")
 		}
 		held, kind, value = h, h.kind, h.value
 	}
-	h := http.Header{}
 	switch flow.Authn.Pattern {
 	case "gateway":
-		return principalHeader(h, held.principal)
+		return setPrincipal(h, held.principal)
 	case "per_service":
 		h.Set(wire.HeaderCred, kind+" "+value)
-		return h, nil
+		return nil
 	}
-	tok, err := s.opt.Link.Now().Token(d.r.Context(), kind, value, d.table.sys.ServiceID(flow.To))
+	tok, err := gen.Token(d.r.Context(), kind, value, d.table.sys.ServiceID(flow.To))
 	if err != nil {
-		return nil, &rampart.Error{Kind: rampart.KindOf(err), Control: "token.exchange", Msg: "no token for this service", Err: err}
+		return &rampart.Error{Kind: rampart.KindOf(err), Control: "token.exchange", Msg: "no token for this service", Err: err}
 	}
 	h.Set("Authorization", "Bearer "+tok)
-	return h, nil
+	return nil
 }
 
-func principalHeader(h http.Header, p rampart.Principal) (http.Header, error) {
+func setPrincipal(h http.Header, p rampart.Principal) error {
 	b, err := json.Marshal(p)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.Set(wire.HeaderPrinc, base64.RawURLEncoding.EncodeToString(b))
-	return h, nil
+	return nil
 }
 
 // toExternal calls a declared party outside, with its secret put in here: the
@@ -175,16 +208,11 @@ func (s *Sidecar) toExternal(d *departure, e *exit) error {
 		Flow: e.flow.ID, Subject: d.table.id, Resource: d.dest, Trace: d.trace}); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the call cannot be recorded, so it is not made", Err: err}
 	}
-	s.proxy(d, e.transport, func(out *http.Request) {
-		out.URL = &url.URL{Scheme: e.base.Scheme, Host: e.base.Host, Path: d.path, RawQuery: d.r.URL.RawQuery}
-		out.Host = e.base.Host
-		scrub(out.Header)
-		out.Header.Del("Traceparent")
-		if value != "" {
-			inject(out.Header, e.flow.Inject.Into, value)
-		}
-	})
-	return nil
+	out := d.request(&url.URL{Scheme: e.base.Scheme, Host: e.base.Host, Path: d.path, RawQuery: d.r.URL.RawQuery})
+	if value != "" {
+		inject(out.Header, e.flow.Inject.Into, value)
+	}
+	return d.send(out, e.transport)
 }
 
 // inject sets "header:NAME"; Authorization takes the Bearer scheme.
@@ -194,25 +222,6 @@ func inject(h http.Header, into, value string) {
 		value = "Bearer " + value
 	}
 	h.Set(name, value)
-}
-
-func (s *Sidecar) proxy(d *departure, rt http.RoundTripper, rewrite func(*http.Request)) {
-	p := &httputil.ReverseProxy{
-		Transport: rt,
-		Rewrite:   func(pr *httputil.ProxyRequest) { rewrite(pr.Out) },
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			s.opt.Logger.LogAttrs(r.Context(), slog.LevelWarn, "outbound", slog.String("dest", d.dest), slog.String("trace", d.trace), slog.Any("error", err))
-			if re, ok := asError(err); !ok {
-				err = &rampart.Error{Kind: rampart.Unavailable, Control: "egress.allow", Msg: d.dest + " does not answer", Err: err}
-			} else {
-				err = re
-			}
-			s.refuseOut(&departure{w: w, r: d.r, table: d.table, dest: d.dest, trace: d.trace}, err)
-		},
-		ErrorLog: slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
-	}
-	d.r.Body = http.MaxBytesReader(d.w, d.r.Body, 8<<20)
-	p.ServeHTTP(d.w, d.r)
 }
 
 // newExit compiles a flow to an external party into the one transport that can

@@ -14,7 +14,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,8 +47,11 @@ type Options struct {
 // Sidecar serves one service. Safe for concurrent use.
 type Sidecar struct {
 	opt         Options
+	loading     sync.Mutex // held while a configuration is compiled
 	table       atomic.Pointer[table]
+	reloaded    chan struct{} // holds one when a new table waits for consume
 	identityKey []byte
+	upstream    *url.URL
 	secrets     *secrets.Cache
 	handles     handles
 	tokens      verifiers
@@ -61,21 +66,31 @@ func New(opt Options) (*Sidecar, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Sidecar{opt: opt, identityKey: make([]byte, 32), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now}}
+	s := &Sidecar{opt: opt, identityKey: make([]byte, 32), reloaded: make(chan struct{}, 1), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now}}
 	rand.Read(s.identityKey)
-	s.secrets = secrets.NewCache(secretsOf{opt.Link}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
-	if err := s.reload(opt.Link.State()); err != nil {
-		return nil, err
+	var err error
+	if s.upstream, err = url.Parse(opt.Upstream); err != nil || s.upstream.Host == "" {
+		return nil, fmt.Errorf("sidecar: upstream %q is no address", opt.Upstream)
 	}
-	opt.Link.OnState(func(st *planelink.State) {
-		if err := s.reload(st); err != nil {
+	s.secrets = secrets.NewCache(secretsOf{opt.Link}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
+	opt.Link.OnState(func(*planelink.State) {
+		if err := s.reload(); err != nil {
 			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
 		}
 	})
+	if err := s.reload(); err != nil {
+		return nil, err
+	}
+	if s.table.Load() == nil {
+		return nil, errors.New("sidecar: the link has no configuration yet")
+	}
 	return s, nil
 }
 
-func (s *Sidecar) reload(st *planelink.State) error {
+func (s *Sidecar) reload() error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	st := s.opt.Link.State()
 	if old := s.table.Load(); st.System == nil || old != nil && old.sys == st.System {
 		return nil
 	}
@@ -84,10 +99,15 @@ func (s *Sidecar) reload(st *planelink.State) error {
 		return fmt.Errorf("sidecar: %w", err)
 	}
 	s.table.Store(t)
+	select {
+	case s.reloaded <- struct{}{}:
+	default: // one waits already
+	}
 	return nil
 }
 
-// Run serves until ctx ends, then drains for five seconds.
+// Run serves until ctx ends, then drains for five seconds. When one of its
+// listeners fails, all end: half a sidecar is none.
 func (s *Sidecar) Run(ctx context.Context) error {
 	sock, err := listenUnix(s.opt.Socket)
 	if err != nil {
@@ -96,9 +116,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	inbound := profile.NewListener(s.opt.Inbound, profile.MTLSServer(s.opt.Link.Source(), s.allowPeer), profile.ListenerOptions{
 		OnRefuse: s.refusedHandshake, MaxConns: 4096, MaxPerIP: 4096,
 	})
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serve(ctx, inbound, http.HandlerFunc(s.inbound)) })
-	g.Go(func() error { return s.serve(ctx, s.opt.Outbound, s.outboundMux()) })
+	g.Go(func() error { return s.serve(ctx, s.opt.Outbound, notBrowsers(s.outboundMux())) })
 	g.Go(func() error { return s.serve(ctx, sock, s.agentMux()) })
 	g.Go(func() error { return s.consume(ctx) })
 	return g.Wait()
@@ -126,17 +146,20 @@ func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) err
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
 	}
+	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
 		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
 			srv.Close()
 		}
 	})
-	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return fmt.Errorf("sidecar: %w", err)
 	}
+	<-drained // Serve returns as the drain begins
 	return nil
 }
 

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"

@@ -1,0 +1,256 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rampart-security/rampart/control/controltest"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/queue"
+	"github.com/rampart-security/rampart/spec"
+)
+
+// house is a control plane with the shop's sidecars and queue, and callers
+// that speak for other planes.
+type house struct {
+	*controltest.House
+	t  testing.TB
+	up *httptest.Server // behind every sidecar
+	of map[string]*beside
+
+	mu      sync.Mutex
+	ahead   time.Duration // of the sidecars' clocks
+	service http.HandlerFunc
+	got     []request
+}
+
+// beside is one running sidecar.
+type beside struct {
+	*Sidecar
+	out  string // address of the way out
+	sock *http.Client
+}
+
+// request is what a service got.
+type request struct {
+	path   string
+	header http.Header
+	body   string
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, services []string, change ...string) *house {
+	t.Helper()
+	h := &house{House: controltest.Start(t, controltest.File(t, change...)), t: t, of: map[string]*beside{}}
+	h.up = httptest.NewServer(h)
+	t.Cleanup(h.up.Close)
+	for _, name := range services {
+		h.start(name)
+	}
+	h.Admin(wire.AdminUsers, wire.User{Name: "ann", Password: password, Facts: spec.DemoUser{Roles: []string{"customer"}, Organizations: []string{"acme"}, Team: "red"}}, nil)
+	return h
+}
+
+const password = "correct horse battery"
+
+func (h *house) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Add(h.ahead)
+}
+
+func (h *house) pass(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ahead += d
+}
+
+func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b, _ := io.ReadAll(r.Body)
+	h.mu.Lock()
+	h.got = append(h.got, request{r.URL.String(), r.Header, string(b)})
+	f := h.service
+	h.mu.Unlock()
+	if f != nil {
+		f(w, r)
+	}
+}
+
+func (h *house) serve(f http.HandlerFunc) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.service = f
+}
+
+// requests returns what the services got so far.
+func (h *house) requests() []request {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.got[:len(h.got):len(h.got)]
+}
+
+func (h *house) start(name string) {
+	h.t.Helper()
+	in, err := net.Listen("tcp", "127.0.0.1:0")
+	must(h.t, err)
+	out, err := net.Listen("tcp", "127.0.0.1:0")
+	must(h.t, err)
+	opt := h.Options("service/"+name, "sidecar/"+name)
+	opt.ListenAddr = func() string { return in.Addr().String() }
+	socket := h.State.Path(name + ".sock")
+	s, err := New(Options{
+		Service: name, Link: h.Link(opt), Audit: h.Log("sidecar/" + name), Logger: h.Logger, Inbound: in, Outbound: out,
+		Socket: socket, Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), Now: h.now,
+	})
+	must(h.t, err)
+	run(h.t, s.Run)
+	h.of[name] = &beside{Sidecar: s, out: out.Addr().String(), sock: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}}
+}
+
+func run(t testing.TB, f func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// queue starts the broker on a folder and returns how to stop it.
+func (h *house) queue(dir, listen string) (addr string, stop func()) {
+	h.t.Helper()
+	opt := h.Options("store/events", "queue/events")
+	var mu sync.Mutex
+	opt.ListenAddr = func() string { mu.Lock(); defer mu.Unlock(); return addr }
+	q, err := queue.New(queue.Options{Store: "events", Link: h.Link(opt), Audit: h.Log("queue/events"), Logger: h.Logger, Listen: listen, Dir: dir, Key: strings.Repeat("k", 32)})
+	must(h.t, err)
+	mu.Lock()
+	addr = q.Addr()
+	mu.Unlock()
+	return addr, run(h.t, q.Run)
+}
+
+// as joins as another plane, to call like it.
+func (h *house) as(identity string) *planelink.Link {
+	h.t.Helper()
+	return h.Link(h.Options(identity, strings.Replace(identity, "service/", "sidecar/", 1)))
+}
+
+// session logs ann in and returns her session cookie's value.
+func (h *house) session(edge *planelink.Link) string {
+	h.t.Helper()
+	rt, addr := edge.Now().Control()
+	form := strings.NewReader(url.Values{"username": {"ann"}, "password": {password}}.Encode())
+	req, err := http.NewRequest(http.MethodPost, "https://"+addr+"/login", form)
+	must(h.t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set(wire.HeaderClientIP, "192.0.2.1:4711")
+	res, err := rt.RoundTrip(req)
+	must(h.t, err)
+	defer res.Body.Close()
+	if len(res.Cookies()) == 0 {
+		h.t.Fatalf("login: %s", res.Status)
+	}
+	return res.Cookies()[0].Value
+}
+
+// reply is what came back.
+type reply struct {
+	*http.Response
+	body string
+}
+
+// call sends a request to a service's sidecar over mutual TLS as link's plane.
+func (h *house) call(link *planelink.Link, service, method, path, body string, header ...string) reply {
+	h.t.Helper()
+	h.Until("the sidecar is known", func() bool { _, _, err := link.Now().Service(service); return err == nil })
+	rt, addr, err := link.Now().Service(service)
+	must(h.t, err)
+	return h.do(rt, method, "https://"+addr+path, body, header...)
+}
+
+func (h *house) do(rt http.RoundTripper, method, at, body string, header ...string) reply {
+	h.t.Helper()
+	req, err := http.NewRequest(method, at, strings.NewReader(body))
+	must(h.t, err)
+	if body == "" {
+		req.Body, req.ContentLength = nil, 0
+	} else {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := rt.RoundTrip(req)
+	must(h.t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(h.t, err)
+	return reply{res, string(b)}
+}
+
+// newest returns a sidecar's newest record.
+func (h *house) newest(service string) audit.Event {
+	h.t.Helper()
+	list := h.Events("sidecar_" + service)
+	if len(list) == 0 {
+		return audit.Event{}
+	}
+	return list[len(list)-1]
+}
+
+// identity returns the header that the shop got for a request of ann's.
+func (h *house) identity(edge *planelink.Link, session string) string {
+	h.t.Helper()
+	tok, err := edge.Now().Token(h.t.Context(), wire.TypeSession, session, h.System.ServiceID("shop"))
+	must(h.t, err)
+	if res := h.call(edge, "shop", "GET", "/orders/o1", "", "Authorization", "Bearer "+tok); res.StatusCode != 200 {
+		h.t.Fatalf("reading an order: %d %s", res.StatusCode, res.body)
+	}
+	list := h.requests()
+	return list[len(list)-1].header.Get(agent.HeaderIdentity)
+}
+
+func (h *house) check(service string, q agent.CheckRequest) (allowed bool, status int) {
+	h.t.Helper()
+	b, err := json.Marshal(q)
+	must(h.t, err)
+	res, err := h.of[service].sock.Post("http://sidecar"+agent.PathCheck, "application/json", bytes.NewReader(b))
+	must(h.t, err)
+	defer res.Body.Close()
+	var d struct{ Effect string }
+	json.NewDecoder(res.Body).Decode(&d)
+	return d.Effect == "allow", res.StatusCode
+}
+
+func encoded(v any) string {
+	b, _ := json.Marshal(v)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
