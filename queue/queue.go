@@ -178,6 +178,11 @@ func deadLetters(sys *spec.System, store string) []string {
 // allowPeer lets in the services that a flow connects with this queue.
 func (q *Queue) allowPeer(id string) error {
 	if permissionsFor(q.opt.Link.State().System, q.opt.Store, id) == nil {
+		ctx := context.Background()
+		e := audit.Event{Class: audit.ClassNetwork, Action: "handshake", Outcome: audit.Refused, Control: "mtls.peer_declared", Subject: id, Resource: q.opt.Store}
+		if err := q.opt.Audit.Record(ctx, e); err != nil {
+			q.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
+		}
 		return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "no flow connects %s with queue %s", id, q.opt.Store)
 	}
 	return nil
