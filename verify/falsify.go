@@ -215,18 +215,18 @@ func Falsify(ctx context.Context, opt FalsifyOptions) (Matrix, error) {
 	return m, ctx.Err()
 }
 
-// choose keeps the controls that this system has: those whose probes passed on
-// the complete copy.
+// choose keeps the controls that this system has: those with a probe that
+// applies to it.
 func (o FalsifyOptions) choose(base Report) ([]string, error) {
 	for _, c := range o.Controls {
 		if !slices.Contains(Removable(), c) {
 			return nil, fmt.Errorf("verify: %s is not among the controls that can be removed: %s", c, strings.Join(Removable(), ", "))
 		}
 	}
-	passes := withVerdict(base, Pass)
+	absent := withVerdict(base, NotApplicable)
 	return slices.DeleteFunc(Removable(), func(c string) bool {
 		wanted := len(o.Controls) == 0 || slices.Contains(o.Controls, c)
-		return !wanted || !slices.ContainsFunc(mustTurnRed(c), func(id string) bool { return slices.Contains(passes, id) })
+		return !wanted || !slices.ContainsFunc(mustTurnRed(c), func(id string) bool { return !slices.Contains(absent, id) })
 	}), nil
 }
 
@@ -246,11 +246,25 @@ func (o FalsifyOptions) remove(ctx context.Context, base Report, control string)
 	if err := ctx.Err(); err != nil {
 		return Removal{Control: control, State: Errored, Signal: err.Error()}
 	}
+	if why := blindOn(base, control); why != "" {
+		return Removal{Control: control, State: Errored, Signal: why}
+	}
 	rep, err := o.system(ctx, control)
 	if err != nil {
 		return Removal{Control: control, State: Errored, Signal: err.Error()}
 	}
 	return compare(base, rep, control)
+}
+
+// blindOn says why a control's probes cannot show anything: they did not pass
+// on the complete system either.
+func blindOn(base Report, control string) string {
+	for _, p := range base.Probes {
+		if p.Verdict == Inconclusive && slices.Contains(mustTurnRed(control), p.ID) {
+			return "on the complete system " + p.ID + " could not judge: " + p.Signal
+		}
+	}
+	return ""
 }
 
 // compare says what the removal of a control changed.

@@ -40,6 +40,7 @@ type target struct {
 	stories    int
 	revoke     []wire.Revocation // at the end of the run
 
+	mail sync.Mutex // held while a hostile message is under way
 	exit sync.Mutex // guards left
 	left bool       // the declared call out was made
 }

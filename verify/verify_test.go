@@ -231,6 +231,37 @@ func TestCompareRemovals(t *testing.T) {
 	}
 }
 
+// A control whose probes could not judge the complete system is told, and not
+// left out.
+func TestNothingIsLeftOutInSilence(t *testing.T) {
+	base := Report{}
+	for _, p := range Probes() {
+		base.Probes = append(base.Probes, Outcome{ID: p.ID, Verdict: Pass, Controls: p.Controls})
+	}
+	set := func(control string, v Verdict) {
+		for i := range base.Probes {
+			if slices.Contains(mustTurnRed(control), base.Probes[i].ID) {
+				base.Probes[i].Verdict = v
+			}
+		}
+	}
+	set("limit.ip", Inconclusive)
+	set("secret.acl", NotApplicable)
+	got, err := FalsifyOptions{}.choose(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(got, "limit.ip") || slices.Contains(got, "secret.acl") || len(got) != len(Removable())-1 {
+		t.Errorf("chosen: %v", got)
+	}
+	if r := (FalsifyOptions{}).remove(t.Context(), base, "limit.ip"); r.State != Errored || r.Signal == "" {
+		t.Errorf("limit.ip: %+v", r)
+	}
+	if _, err := (FalsifyOptions{Controls: []string{"audit.log"}}).choose(base); err == nil {
+		t.Error("a control that nothing can remove was chosen")
+	}
+}
+
 func TestMatrix(t *testing.T) {
 	old := Matrix{Digest: "d", Binary: "b", Removals: []Removal{{Control: "a", State: Killed}, {Control: "b", State: Killed}}}
 	newer := Matrix{Digest: "d", Binary: "b", Removals: []Removal{{Control: "b", State: Survived}}}
