@@ -4,7 +4,6 @@
 package ratelimit
 
 import (
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -34,11 +33,20 @@ type Verdict struct {
 // (draft-ietf-httpapi-ratelimit-headers-10), so that several limits may apply,
 // and sets Retry-After when v refuses.
 func Headers(h http.Header, v Verdict, name string) {
-	h.Add("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", name, v.Limit, seconds(v.Window)))
-	h.Add("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", name, v.Remaining, seconds(v.Reset)))
+	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], item(name, ";q=", int64(v.Limit), ";w=", seconds(v.Window)))
+	h["Ratelimit"] = append(h["Ratelimit"], item(name, ";r=", int64(v.Remaining), ";t=", seconds(v.Reset)))
 	if !v.OK {
 		h.Set("Retry-After", strconv.FormatInt(max(1, seconds(v.RetryAfter)), 10))
 	}
+}
+
+// item writes a quoted name with two integer parameters (RFC 9651, section 3.3).
+func item(name, first string, a int64, second string, b int64) string {
+	text := make([]byte, 0, 64)
+	text = append(append(append(text, '"'), name...), '"')
+	text = strconv.AppendInt(append(text, first...), a, 10)
+	text = strconv.AppendInt(append(text, second...), b, 10)
+	return string(text)
 }
 
 // seconds rounds up: a client that waits this long must not be refused again.
