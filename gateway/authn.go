@@ -175,7 +175,7 @@ func (s authenticate) verify(c *call, m method, value string) error {
 }
 
 func (s authenticate) session(c *call, value string) error {
-	r, err := s.g.sessions.resolve(c.r.Context(), s.g.opt.Link, wire.ResolveRequest{Type: wire.TypeSession, Value: value, IP: c.ip.String()})
+	r, err := s.g.sessions.resolve(c, s.g.opt.Link, credential{wire.TypeSession, value})
 	if err != nil {
 		return withControl(err, "authn.session", "the session is not valid; log in again")
 	}
@@ -185,7 +185,7 @@ func (s authenticate) session(c *call, value string) error {
 
 // apiKey names the client and its plan. Used alone it is the subject too.
 func (s authenticate) apiKey(c *call, value string) error {
-	r, err := s.g.sessions.resolve(c.r.Context(), s.g.opt.Link, wire.ResolveRequest{Type: wire.TypeAPIKey, Value: value, IP: c.ip.String()})
+	r, err := s.g.sessions.resolve(c, s.g.opt.Link, credential{wire.TypeAPIKey, value})
 	if err != nil {
 		return withControl(err, "authn.api_key", "the API key is not valid")
 	}
@@ -258,19 +258,21 @@ type resolved struct {
 	until time.Time
 }
 
-func cacheKey(q wire.ResolveRequest) [sha256.Size]byte {
-	return sha256.Sum256([]byte(q.Type + "\x00" + q.Value))
+func cacheKey(q credential) [sha256.Size]byte {
+	b := make([]byte, 0, 256) // stays on the stack for credentials that are usual
+	return sha256.Sum256(append(append(append(b, q.kind...), 0), q.value...))
 }
 
-func (rc *resolveCache) resolve(ctx context.Context, link *planelink.Link, q wire.ResolveRequest) (wire.Resolved, error) {
+func (rc *resolveCache) resolve(c *call, link *planelink.Link, q credential) (wire.Resolved, error) {
 	key, epoch := cacheKey(q), link.State().Epoch
 	if r, ok := rc.get(key, epoch); ok {
 		return r, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(c.r.Context(), 3*time.Second)
 	defer cancel()
 	var r wire.Resolved
-	if err := link.Call(ctx, http.MethodPost, wire.PathResolve, q, &r); err != nil {
+	ask := wire.ResolveRequest{Type: q.kind, Value: q.value, IP: c.ip.String()}
+	if err := link.Call(ctx, http.MethodPost, wire.PathResolve, ask, &r); err != nil {
 		return wire.Resolved{}, err
 	}
 	if r.Principal.IsZero() {
@@ -310,7 +312,7 @@ func (rc *resolveCache) put(key [sha256.Size]byte, epoch uint64, r wire.Resolved
 }
 
 // forget drops one credential, for the logout that passes through here.
-func (rc *resolveCache) forget(q wire.ResolveRequest) {
+func (rc *resolveCache) forget(q credential) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	delete(rc.byKey, cacheKey(q))

@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
 
@@ -338,5 +341,40 @@ func TestPanic(t *testing.T) {
 	}
 	if res := h.do("GET", "/login", ""); res.StatusCode != 200 {
 		t.Errorf("afterwards: %d", res.StatusCode)
+	}
+}
+
+// TestBodyDeadline: the time for a body ends with the body; a service that
+// thinks for longer is not mistaken for a client that has gone.
+func TestBodyDeadline(t *testing.T) {
+	const bound = 100 * time.Millisecond
+	type outcome struct {
+		err, gone error
+	}
+	got := make(chan outcome, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &call{w: w, r: r}
+		setBodyDeadline(c, time.Now().Add(bound))
+		err := body{}.check(c)
+		time.Sleep(2 * bound)
+		got <- outcome{err, r.Context().Err()}
+	}))
+	defer srv.Close()
+	res, err := http.Post(srv.URL, "application/json", strings.NewReader(good))
+	must(t, err)
+	res.Body.Close()
+	if o := <-got; o.err != nil || o.gone != nil {
+		t.Errorf("a body in time: %v, then %v", o.err, o.gone)
+	}
+	slow, end := io.Pipe()
+	go func() { end.Write([]byte(`{"org"`)) }()
+	defer end.Close()
+	go func() {
+		if res, err := http.Post(srv.URL, "application/json", slow); err == nil {
+			res.Body.Close()
+		}
+	}()
+	if o := <-got; rampart.KindOf(o.err) != rampart.Invalid {
+		t.Errorf("a body that does not come: %v", o.err)
 	}
 }

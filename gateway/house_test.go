@@ -96,6 +96,15 @@ func open(t testing.TB, change ...string) *house {
 	for _, name := range []string{"shop", "stock"} {
 		h.sidecar(name, up.URL)
 	}
+	h.edge("shop", "stock")
+	return h
+}
+
+// edge starts the gateway, waits for the services behind it and makes people
+// and clients.
+func (h *house) edge(behind ...string) {
+	t := h.t
+	t.Helper()
 	opt := h.Options("gateway/edge", "gateway/edge")
 	opt.Now = h.now
 	h.link = h.Link(opt)
@@ -105,7 +114,7 @@ func open(t testing.TB, change ...string) *house {
 	h.gw, err = New(Options{Name: "edge", Link: h.link, Audit: h.Log("gateway/edge"), Idem: store, Logger: h.Logger, Now: h.now})
 	must(t, err)
 	h.stop = run(t, h.gw.Run)
-	h.Until("the edge is up", func() bool { return h.gw.Addr() != "" && len(h.link.State().Endpoints.Sidecars) == 2 })
+	h.Until("the edge is up", func() bool { return h.gw.Addr() != "" && len(h.link.State().Endpoints.Sidecars) == len(behind) })
 	h.client = h.newClient()
 	for name, roles := range map[string][]string{"ann": {"customer"}, "vic": {"viewer"}, "busy": {"customer"}, "gone": {"customer"}} {
 		h.Admin(wire.AdminUsers, wire.User{Name: name, Password: password, Facts: spec.DemoUser{Roles: roles, Organizations: []string{"acme"}, Team: "red"}}, nil)
@@ -113,7 +122,6 @@ func open(t testing.TB, change ...string) *house {
 	for _, c := range []string{"app", "other"} {
 		h.Admin(wire.AdminClients, wire.Client{ID: c, Principal: "merchant", Redirects: []string{"http://127.0.0.1/cb"}}, nil)
 	}
-	return h
 }
 
 const password = "correct horse battery"

@@ -85,7 +85,7 @@ func (s toControl) check(c *call) error {
 	}
 	if c.path == "/logout" || c.r.Method == http.MethodDelete {
 		for _, ck := range c.r.CookiesNamed(sessionCookie) {
-			defer s.g.sessions.forget(wire.ResolveRequest{Type: wire.TypeSession, Value: ck.Value})
+			defer s.g.sessions.forget(credential{wire.TypeSession, ck.Value})
 		}
 	}
 	rt, addr := s.g.opt.Link.Now().Control()
