@@ -37,7 +37,7 @@ func TestKill(t *testing.T) {
 		l.wg.Go(func() { l.pay(c, user, org) })
 	}
 	for round := range rounds {
-		for _, name := range []string{"gateway/gateway", "sidecar/payments", "control", "payments", "queue/events", "sidecar/orders", "orders"} {
+		for _, name := range []string{"gateway/gateway", "sidecar/payments", "control", "payments", "queue/events", "sidecar/notifications", "notifications", "sidecar/orders", "orders"} {
 			l.mustProgress(name)
 			t.Logf("round %d: %-17s is back %v after kill -9", round+1, name, r.kill(name).Round(10*time.Millisecond))
 		}
@@ -62,15 +62,14 @@ func TestKill(t *testing.T) {
 // so and another one runs in its place.
 func (r *running) kill(name string) time.Duration {
 	r.t.Helper()
-	r.load()
-	pid, said := r.PIDs[name], strings.Count(r.out.String(), "rampart: "+name+" ended (signal: killed)")
+	pid, said := r.pid(name), strings.Count(r.out.String(), "rampart: "+name+" ended (signal: killed)")
 	began := time.Now()
 	if pid == 0 || syscall.Kill(pid, syscall.SIGKILL) != nil {
-		r.t.Fatalf("%s does not run: %v", name, r.PIDs)
+		r.t.Fatalf("%s does not run", name)
 	}
 	r.await(name+" started again", time.Minute, func() bool {
-		again := r.load() && r.PIDs[name] != 0 && r.PIDs[name] != pid
-		return again && strings.Count(r.out.String(), "rampart: "+name+" ended (signal: killed)") > said
+		again := r.pid(name)
+		return again != 0 && again != pid && strings.Count(r.out.String(), "rampart: "+name+" ended (signal: killed)") > said
 	})
 	return time.Since(began)
 }

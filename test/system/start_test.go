@@ -141,11 +141,11 @@ func TestCrashedWrapper(t *testing.T) {
 	r := start(t, variant(t))
 	alice := r.login("alice")
 	o := r.order(alice, "acme")
-	old := r.PIDs["orders"]
+	old := r.pid("orders")
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	r.await("orders started again", time.Minute, func() bool { return r.load() && r.PIDs["orders"] != 0 && r.PIDs["orders"] != old })
+	r.await("orders started again", time.Minute, func() bool { pid := r.pid("orders"); return pid != 0 && pid != old })
 	r.await("the order", time.Minute, func() bool {
 		status, _ := r.call(alice, http.MethodGet, "/orders/"+o.ID, nil)
 		return status == http.StatusOK

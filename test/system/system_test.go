@@ -139,17 +139,30 @@ func (r *running) await(what string, limit time.Duration, ok func() bool) {
 	}
 }
 
-// load reads run/system.json once this very process has written it.
+// load takes over what run/system.json says.
 func (r *running) load() bool {
-	b, err := os.ReadFile(filepath.Join(r.dir, "run", "system.json"))
-	var now wire.Running
-	if err != nil || json.Unmarshal(b, &now) != nil || now.PID != r.cmd.Process.Pid {
+	now, ok := r.published()
+	if !ok {
 		return false
 	}
 	r.Running = now
 	pem, err := os.ReadFile(filepath.Join(r.dir, "ca.pem"))
 	r.roots = x509.NewCertPool()
 	return err == nil && r.roots.AppendCertsFromPEM(pem)
+}
+
+// published reads run/system.json once this very process has written it.
+func (r *running) published() (wire.Running, bool) {
+	var now wire.Running
+	b, err := os.ReadFile(filepath.Join(r.dir, "run", "system.json"))
+	ok := err == nil && json.Unmarshal(b, &now) == nil && now.PID == r.cmd.Process.Pid
+	return now, ok
+}
+
+// pid of a child of the runner; 0 while it does not run.
+func (r *running) pid(child string) int {
+	now, _ := r.published()
+	return now.PIDs[child]
 }
 
 // stop presses Ctrl-C and demands that nothing is left. It returns the exit

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"net"
+	"strings"
+	"testing"
+)
+
+// A service whose command names the file's port cannot be moved; one that reads
+// $PORT can.
+func TestNamesPort(t *testing.T) {
+	for run, want := range map[string]bool{
+		"python3 -m http.server 9000 --bind 127.0.0.1": true,
+		"node server.js --listen=127.0.0.1:9000":       true,
+		"caddy run --adapter=caddyfile 19000":          false,
+		"app --workers 90 --port 90000":                false,
+		"go run ./orders":                              false,
+	} {
+		if got := namesPort(strings.Fields(run), "9000"); got != want {
+			t.Errorf("%s: %v, want %v", run, got, want)
+		}
+	}
+}
+
+// No port is handed out twice, and none on which somebody listens; runners with
+// neighbouring process ids begin far apart.
+func TestPorts(t *testing.T) {
+	p := newPorts(4711)
+	taken, err := net.Listen("tcp", p.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	seen := map[string]bool{taken.Addr().String(): true}
+	for _, p := range []*ports{newPorts(4711), newPorts(4712), newPorts(4713)} {
+		for range 20 {
+			addr := p.addr()
+			if p.err != nil || seen[addr] {
+				t.Fatalf("%s is handed out twice: %v", addr, p.err)
+			}
+			seen[addr] = true
+		}
+	}
+}
