@@ -17,7 +17,7 @@ test: tools check ## everything that must be green, with what it needs installed
 
 check: ## gofmt, vet, architecture
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
-	$(GO) vet ./...
+	$(GO) vet ./... && $(GO) vet -tags system ./test/system
 	$(GO) test .
 
 tools: ## install what the tests need; does nothing the second time
