@@ -190,8 +190,9 @@ func peerIP(r *http.Request) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// setBodyDeadline bounds the time for the caller's body; the zero time lifts
-// the bound. Every connection of ours has deadlines, those of tests need none.
+// setBodyDeadline bounds the time for the caller's body. net/http lifts it when
+// the body has ended. Every connection of ours has deadlines; a writer of a test
+// needs none.
 func setBodyDeadline(c *call, at time.Time) {
 	_ = http.NewResponseController(c.w).SetReadDeadline(at)
 }

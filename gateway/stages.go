@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
@@ -221,9 +220,6 @@ func (body) check(c *call) error {
 	if err != nil {
 		return bodyError(err)
 	}
-	// Else the deadline would fire while the service thinks, and net/http, which
-	// watches the connection, would take that for a client that has gone.
-	setBodyDeadline(c, time.Time{})
 	c.body, c.hasBody, c.read = raw, len(raw) > 0, true
 	return nil
 }
