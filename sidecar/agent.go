@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -15,6 +17,8 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/secrets"
+	"github.com/rampart-security/rampart/spec"
 )
 
 // maxAgentBody bounds what a service may ask in one call.
@@ -143,10 +147,30 @@ func (s *Sidecar) decideObject(ctx context.Context, t *table, id agent.Identifie
 		Context: map[string]any{"caller": id.Caller, "flow": id.Flow}})
 }
 
+// secret hands out what the service itself must hold: the password of a store
+// that it opens. What this process injects into calls it keeps.
 func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
-	sec, err := s.secrets.Get(r.Context(), r.PathValue("name"))
+	name, t := r.PathValue("name"), s.table.Load()
+	e := audit.Event{Class: audit.ClassSecret, Action: "hand secret to service", Outcome: audit.Allowed, Control: "secret.acl",
+		Subject: t.id, Resource: "secret:" + name[:min(len(name), 100)]}
+	var sec secrets.Secret
+	var err error
+	if t.handsOut(name) {
+		sec, err = s.secrets.Get(r.Context(), name)
+	} else {
+		err = rampart.Errorf(rampart.Denied, "secret.acl", "a service is given the passwords of its own stores and no other secret")
+	}
 	if err != nil {
+		e.Outcome, e.Detail = audit.Refused, map[string]string{"error": err.Error()}
+		if rampart.KindOf(err) == rampart.Unavailable {
+			e.Outcome = audit.Failed
+		}
+		s.record(r.Context(), e)
 		problem.Write(w, err, "")
+		return
+	}
+	if err := s.opt.Audit.Record(r.Context(), e); err != nil {
+		problem.Write(w, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the hand-out cannot be recorded", Err: err}, "")
 		return
 	}
 	err = sec.Use(func(b []byte) error {
@@ -156,6 +180,18 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		problem.Write(w, err, "")
 	}
+}
+
+// handsOut reports whether the service itself needs this secret. A credential
+// that a flow injects is for this process alone; the control plane, which grants
+// it to the flow, cannot tell the two apart.
+func (t *table) handsOut(name string) bool {
+	if t.sys.Off("secret.acl") {
+		return true
+	}
+	store, ok := strings.CutPrefix(name, "store:")
+	return ok && t.sys.Stores[store].Password != "" &&
+		slices.ContainsFunc(t.sys.FlowsFrom(t.name), func(f spec.Flow) bool { return f.To == store })
 }
 
 func (s *Sidecar) dek(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -280,6 +281,52 @@ func TestOutbound(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSecrets: the socket gives a service what it must hold itself. What the
+// sidecar injects for it stays in the sidecar, though the flow grants it.
+func TestSecrets(t *testing.T) {
+	h := open(t, []string{"shop", "stock"},
+		"stores:\n", "stores:\n  ledger: { kind: postgres, url: \"postgres://shop@db.example:5432/shop\", password: \"secret://embedded/prod/ledger\", ca: ledger-ca.pem, holds: [order] }\n",
+		"flows:\n", "flows:\n  - { id: 11, from: shop, to: ledger, carries: [order], db: { role: shop_rw, pool: 5 } }\n")
+	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
+	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/ledger", Value: []byte("pg_test_123")}, nil)
+	_, err := h.of["shop"].secrets.Get(t.Context(), "processor_key") // as a call to the processor does: it is in the cache
+	must(t, err)
+	for _, tc := range []struct {
+		name, service, secret string
+		status                int
+		value                 string
+	}{
+		{"the password of a store of its own", "shop", "store:ledger", 200, "pg_test_123"},
+		{"once more, from the cache", "shop", "store:ledger", 200, "pg_test_123"},
+		{"the key that is injected for it", "shop", "processor_key", 403, ""},
+		{"another's injected key", "stock", "processor_key", 403, ""},
+		{"the password of another's store", "stock", "store:ledger", 403, ""},
+		{"a store without one", "shop", "store:events", 403, ""},
+		{"the injected key in disguise", "shop", "store:processor_key", 403, ""},
+		{"nothing known", "shop", "x", 403, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := len(h.Events("sidecar_" + tc.service))
+			res, err := h.of[tc.service].sock.Get("http://sidecar" + agent.PathSecret + tc.secret)
+			must(t, err)
+			defer res.Body.Close()
+			var v agent.SecretValue
+			json.NewDecoder(res.Body).Decode(&v)
+			if res.StatusCode != tc.status || string(v.Value) != tc.value {
+				t.Errorf("%d %q, want %d %q", res.StatusCode, v.Value, tc.status, tc.value)
+			}
+			want := audit.Refused
+			if tc.status == 200 {
+				want = audit.Allowed
+			}
+			if e := h.newest(tc.service); len(h.Events("sidecar_"+tc.service)) == before || e.Class != audit.ClassSecret || e.Outcome != want ||
+				e.Control != "secret.acl" || e.Resource != "secret:"+tc.secret {
+				t.Errorf("on record: %+v", e)
+			}
+		})
+	}
 }
 
 // inside answers every name with an address of this machine.

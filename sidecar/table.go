@@ -11,6 +11,7 @@ import (
 // table is rampart.yaml compiled for one service. It is immutable.
 type table struct {
 	sys       *spec.System
+	name      string // of the service
 	svc       spec.Service
 	id        string               // SPIFFE ID of the service
 	callers   map[string]spec.Flow // peer's SPIFFE ID -> the flow that leads here
@@ -29,7 +30,7 @@ func (s *Sidecar) compile(sys *spec.System) (*table, error) {
 		return nil, fmt.Errorf("service %s is not in the file", name)
 	}
 	t := &table{
-		sys: sys, svc: svc, id: sys.ServiceID(name), callers: map[string]spec.Flow{},
+		sys: sys, name: name, svc: svc, id: sys.ServiceID(name), callers: map[string]spec.Flow{},
 		internal: map[string]spec.Flow{}, external: map[string]*exit{}, publishes: map[string]spec.Flow{},
 	}
 	if err := s.compileIn(t, name); err != nil {

@@ -13,7 +13,7 @@ import (
 const (
 	PathService = "/v1/service"     // GET -> ServiceInfo
 	PathCheck   = "/v1/authz/check" // POST CheckRequest -> rampart.Decision (domain layer)
-	PathSecret  = "/v1/secrets/"    // GET /v1/secrets/{data item} -> SecretValue
+	PathSecret  = "/v1/secrets/"    // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record
 	PathDEK     = "/v1/dek"         // POST DEKRequest -> DEK
 	PathAudit   = "/v1/audit"       // POST AuditRequest -> 204 once durable
 	PathOut     = "/out/"           // any method, /out/{service or external}/PATH: the outbound side
@@ -70,7 +70,7 @@ const HeaderIdem = "Rampart-Idempotency-Key"
 // 2xx acknowledges; anything else is tried again.
 const MessagePath = "/_rampart/messages/"
 
-// SecretValue is a secret on its way to a service that was granted it.
+// SecretValue is a secret on its way to a service that must hold it itself.
 type SecretValue struct {
 	Value   []byte `json:"value"`
 	Version int    `json:"version"`
