@@ -79,7 +79,7 @@ func TestEdge(t *testing.T) {
 		{"calls of planes do not exist outside", "POST", "/v1/resolve", `{}`, nil, 404, "edge.route"},
 
 		{"no nonce", "POST", "/orders", good, bearer(annApp), 400, "nonce.window"},
-		{"an old nonce", "POST", "/orders", good, with(bearer(annApp), "Rampart-Nonce", "1000000000.AAAAAAAAAAAAAAAAAAAAAA"), 400, "nonce.window"},
+		{"an old nonce", "POST", "/orders", good, with(bearer(annApp), "Rampart-Nonce", "1000000000.AAAAAAAAAAAAAAAAAAAAAA"), 409, "nonce.window"},
 		{"another organization is refused behind", "POST", "/orders", `{"org":"globex","item":"mug","count":2}`, post, 403, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
