@@ -15,6 +15,7 @@ package sdk
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,8 +101,8 @@ func (s *Service) fetch(ctx context.Context) error {
 	if err := s.Call(ctx, http.MethodGet, agent.PathService, nil, &info); err != nil {
 		return err
 	}
-	if len(info.IdentityKey) < 32 {
-		return errors.New("the sidecar gave an identity key shorter than 32 bytes")
+	if len(info.IdentityKey) != ed25519.PublicKeySize {
+		return fmt.Errorf("the sidecar gave an identity key of %d bytes, want an Ed25519 public key", len(info.IdentityKey))
 	}
 	s.info.Store(&info)
 	return nil

@@ -58,7 +58,7 @@ func ask(r *http.Request, into any) error {
 func (s *Sidecar) serviceInfo(w http.ResponseWriter, r *http.Request) {
 	t := s.table.Load()
 	info := agent.ServiceInfo{
-		Name: s.opt.Service, IdentityKey: s.identityKey, Off: t.sys.Unsafe.Disable,
+		Name: s.opt.Service, IdentityKey: s.identityPublic, Off: t.sys.Unsafe.Disable,
 		Stores: map[string]agent.StoreInfo{}, ServerOwned: map[string]agent.ServerOwned{}, Encrypt: map[string][]string{},
 	}
 	for _, f := range t.sys.FlowsTo(s.opt.Service) {

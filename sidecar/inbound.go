@@ -1,8 +1,7 @@
 package sidecar
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -219,20 +218,16 @@ func dropOurs(h http.Header) {
 	}
 }
 
-// sign renders the identity header of package agent.
+// sign renders the identity header of package agent. The private key is born with
+// this process and never leaves it: the service, which knows the public one, can
+// check an identity and cannot make one.
 func (s *Sidecar) sign(id agent.Identified) string {
 	b, err := json.Marshal(id)
 	if err != nil {
 		return "" // refused by the service: an identity that cannot be written is nobody
 	}
 	text := "v1." + base64.RawURLEncoding.EncodeToString(b)
-	return text + "." + base64.RawURLEncoding.EncodeToString(s.mac(text))
-}
-
-func (s *Sidecar) mac(text string) []byte {
-	m := hmac.New(sha256.New, s.identityKey)
-	m.Write([]byte(text))
-	return m.Sum(nil)
+	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(s.identityKey, []byte(text)))
 }
 
 // identified reads back an identity header that this process signed.
@@ -242,8 +237,8 @@ func (s *Sidecar) identified(header string) (agent.Identified, error) {
 	if i < 3 || !strings.HasPrefix(header, "v1.") {
 		return agent.Identified{}, refused
 	}
-	tag, err := base64.RawURLEncoding.Strict().DecodeString(header[i+1:])
-	if err != nil || !hmac.Equal(tag, s.mac(header[:i])) {
+	signature, err := base64.RawURLEncoding.Strict().DecodeString(header[i+1:])
+	if err != nil || !ed25519.Verify(s.identityPublic, []byte(header[:i]), signature) {
 		return agent.Identified{}, refused
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(header[3:i])

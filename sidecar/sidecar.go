@@ -8,6 +8,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -46,16 +47,17 @@ type Options struct {
 
 // Sidecar serves one service. Safe for concurrent use.
 type Sidecar struct {
-	opt         Options
-	loading     sync.Mutex // held while a configuration is compiled
-	table       atomic.Pointer[table]
-	reloaded    chan struct{} // holds one when a new table waits for consume
-	identityKey []byte
-	upstream    *url.URL
-	secrets     *secrets.Cache
-	handles     handles
-	tokens      verifiers
-	queues      queues
+	opt            Options
+	loading        sync.Mutex // held while a configuration is compiled
+	table          atomic.Pointer[table]
+	reloaded       chan struct{} // holds one when a new table waits for consume
+	identityKey    ed25519.PrivateKey
+	identityPublic ed25519.PublicKey // of identityKey, for the service
+	upstream       *url.URL
+	secrets        *secrets.Cache
+	handles        handles
+	tokens         verifiers
+	queues         queues
 }
 
 // New returns a sidecar that enforces the link's configuration.
@@ -66,9 +68,11 @@ func New(opt Options) (*Sidecar, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Sidecar{opt: opt, identityKey: make([]byte, 32), reloaded: make(chan struct{}, 1), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now}}
-	rand.Read(s.identityKey)
+	s := &Sidecar{opt: opt, reloaded: make(chan struct{}, 1), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now}}
 	var err error
+	if s.identityPublic, s.identityKey, err = ed25519.GenerateKey(rand.Reader); err != nil {
+		return nil, fmt.Errorf("sidecar: %w", err)
+	}
 	if s.upstream, err = url.Parse(opt.Upstream); err != nil || s.upstream.Host == "" {
 		return nil, fmt.Errorf("sidecar: upstream %q is no address", opt.Upstream)
 	}

@@ -3,11 +3,15 @@ package sidecar
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
@@ -192,6 +196,45 @@ func TestCheck(t *testing.T) {
 	h.pass(identityLife + time.Second)
 	if allowed, status := h.check("shop", agent.CheckRequest{Identity: ann, Action: "shop:read", Resource: order("user:ann", "acme")}); allowed || status != 401 {
 		t.Errorf("an old identity: allowed %v with %d", allowed, status)
+	}
+}
+
+// TestForgedIdentity: a service in the wrong hands knows all that its sidecar
+// tells it. It can check who asks with that, and cannot say who asks.
+func TestForgedIdentity(t *testing.T) {
+	h := open(t, []string{"shop"})
+	edge := h.as("gateway/edge")
+	ann := h.identity(edge, h.session(edge))
+	res, err := h.of["shop"].sock.Get("http://sidecar" + agent.PathService)
+	must(t, err)
+	defer res.Body.Close()
+	var info agent.ServiceInfo
+	must(t, json.NewDecoder(res.Body).Decode(&info))
+
+	text, signature := ann[:strings.LastIndexByte(ann, '.')], ann[strings.LastIndexByte(ann, '.')+1:]
+	raw, err := base64.RawURLEncoding.DecodeString(signature)
+	must(t, err)
+	if !ed25519.Verify(info.IdentityKey, []byte(text), raw) {
+		t.Error("the service cannot check a genuine identity")
+	}
+	bob := "v1." + encoded(agent.Identified{Principal: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:bob", Organizations: []string{"acme"}}, Flow: "4", Expires: time.Now().Add(time.Minute)})
+	mac := hmac.New(sha256.New, info.IdentityKey)
+	mac.Write([]byte(bob))
+	own := ed25519.NewKeyFromSeed(info.IdentityKey)
+	for name, forged := range map[string]string{
+		"the key taken for one that signs": bob + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil)),
+		"the key taken for a seed":         bob + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(own, []byte(bob))),
+		"another's signature":              bob + "." + signature,
+	} {
+		t.Run(name, func(t *testing.T) {
+			order := rampart.Resource{Type: "order", ID: "o1", Tenant: "acme", Attrs: map[string]any{"owner": "user:bob"}}
+			if allowed, status := h.check("shop", agent.CheckRequest{Identity: forged, Action: "shop:read", Resource: order}); allowed || status != 401 {
+				t.Errorf("layer 3: allowed %v with %d, want 401", allowed, status)
+			}
+			if res := h.do(http.DefaultTransport, "POST", "http://"+h.of["shop"].out+"/sign/events/orders.sold", `{"buyer":"user:bob","count":2}`, agent.HeaderIdentity, forged); res.StatusCode != 401 {
+				t.Errorf("a message for bob: %d, want 401", res.StatusCode)
+			}
+		})
 	}
 }
 

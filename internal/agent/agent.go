@@ -34,7 +34,7 @@ const (
 // ServiceInfo is what a service may know of its own configuration.
 type ServiceInfo struct {
 	Name        string                 `json:"name"`
-	IdentityKey []byte                 `json:"identity_key"` // HMAC-SHA256 key of the Rampart-Identity header, new at each start of the sidecar
+	IdentityKey []byte                 `json:"identity_key"` // Ed25519 public key that verifies Rampart-Identity headers, new at each start of the sidecar; the private one stays there
 	Stores      map[string]StoreInfo   `json:"stores"`
 	ServerOwned map[string]ServerOwned `json:"server_owned"` // flow id -> rule, for flows that reach this service
 	Encrypt     map[string][]string    `json:"encrypt"`      // data item -> pii fields that must be enveloped
@@ -91,8 +91,8 @@ type DEK struct {
 }
 
 // Identified is the content of HeaderIdentity. The sidecar sets the header to
-// "v1." + base64url(JSON of Identified) + "." + base64url(HMAC-SHA256 over the
-// text before the last dot), unpadded, with ServiceInfo.IdentityKey.
+// "v1." + base64url(JSON of Identified) + "." + base64url(Ed25519 signature of
+// the text before the last dot), unpadded. ServiceInfo.IdentityKey verifies it.
 type Identified struct {
 	Principal rampart.Principal `json:"principal"`
 	Caller    string            `json:"caller"` // SPIFFE ID of the direct caller

@@ -3,12 +3,12 @@
 //
 // The sidecar signs who the caller is into the Rampart-Identity header. The
 // guard refuses everything else, so that a process which finds the service's
-// loopback port gains nothing.
+// loopback port gains nothing. The service has the public key alone: what it can
+// check it cannot forge.
 package httpguard
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -88,9 +88,9 @@ func (g *Guard) verify(header string) (agent.Identified, error) {
 }
 
 // parse verifies the signature before it reads anything else.
-func parse(header string, key []byte, now time.Time) (agent.Identified, error) {
-	signed, content, mac, ok := split(header)
-	if !ok || !hmac.Equal(mac, sign(signed, key)) {
+func parse(header string, key ed25519.PublicKey, now time.Time) (agent.Identified, error) {
+	signed, content, signature, ok := split(header)
+	if !ok || !ed25519.Verify(key, []byte(signed), signature) {
 		return agent.Identified{}, refuse("the caller's identity is not signed by the sidecar")
 	}
 	var id agent.Identified
@@ -110,9 +110,9 @@ func parse(header string, key []byte, now time.Time) (agent.Identified, error) {
 	return id, nil
 }
 
-// split takes "v1.CONTENT.MAC" apart. Decoding is strict, so that no two texts
+// split takes "v1.CONTENT.SIGNATURE" apart. Decoding is strict, so that no two texts
 // mean the same.
-func split(header string) (signed string, content, mac []byte, ok bool) {
+func split(header string) (signed string, content, signature []byte, ok bool) {
 	if len(header) > maxHeader || !strings.HasPrefix(header, version) {
 		return "", nil, nil, false
 	}
@@ -125,14 +125,8 @@ func split(header string) (signed string, content, mac []byte, ok bool) {
 	if err != nil {
 		return "", nil, nil, false
 	}
-	mac, err = b64.DecodeString(header[dot+1:])
-	return header[:dot], content, mac, err == nil
-}
-
-func sign(text string, key []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(text))
-	return h.Sum(nil)
+	signature, err = b64.DecodeString(header[dot+1:])
+	return header[:dot], content, signature, err == nil
 }
 
 func refuse(msg string) error {

@@ -1,6 +1,8 @@
 package httpguard
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
@@ -40,29 +42,30 @@ func TestGuard(t *testing.T) {
 		return []string{a.Sign(id)}
 	}
 	good := a.Sign(valid)
-	content, mac, _ := strings.Cut(strings.TrimPrefix(good, "v1."), ".")
+	content, signature, _ := strings.Cut(strings.TrimPrefix(good, "v1."), ".")
 	for name, tc := range map[string]struct {
 		headers []string
 		status  int
 	}{
-		"from the sidecar":     {[]string{good}, 200},
-		"straight to the port": {nil, 401},
-		"empty":                {[]string{""}, 401},
-		"twice":                {[]string{good, good}, 401},
-		"unsigned":             {[]string{"v1." + content + "."}, 401},
-		"no signature part":    {[]string{"v1." + content}, 401},
-		"another sidecar's":    {[]string{foreign.Sign(valid)}, 401},
-		"another version":      {[]string{"v2." + content + "." + mac}, 401},
-		"another content":      {[]string{"v1." + base64.RawURLEncoding.EncodeToString([]byte(`{"principal":{"sub":"user:root"},"flow":"10"}`)) + "." + mac}, 401},
-		"padded":               {[]string{good + "="}, 401},
-		"a loose last bit":     {[]string{loosen(good)}, 401},
-		"too long":             {[]string{good + strings.Repeat("A", maxHeader)}, 401},
-		"expired":              {with(func(id *agent.Identified) { id.Expires = time.Now().Add(-time.Second) }), 401},
-		"without expiry":       {with(func(id *agent.Identified) { id.Expires = time.Time{} }), 401},
-		"valid for a day":      {with(func(id *agent.Identified) { id.Expires = time.Now().Add(24 * time.Hour) }), 401},
-		"over no flow":         {with(func(id *agent.Identified) { id.Flow = "" }), 401},
-		"for nobody":           {with(func(id *agent.Identified) { id.Principal = rampart.Principal{} }), 401},
-		"over another flow":    {with(func(id *agent.Identified) { id.Flow = "7" }), 200},
+		"from the sidecar":                   {[]string{good}, 200},
+		"straight to the port":               {nil, 401},
+		"empty":                              {[]string{""}, 401},
+		"twice":                              {[]string{good, good}, 401},
+		"unsigned":                           {[]string{"v1." + content + "."}, 401},
+		"no signature part":                  {[]string{"v1." + content}, 401},
+		"another sidecar's":                  {[]string{foreign.Sign(valid)}, 401},
+		"forged with what the service knows": {[]string{forged("v1."+content, svc.Info().IdentityKey)}, 401},
+		"another version":                    {[]string{"v2." + content + "." + signature}, 401},
+		"another content":                    {[]string{"v1." + base64.RawURLEncoding.EncodeToString([]byte(`{"principal":{"sub":"user:root"},"flow":"10"}`)) + "." + signature}, 401},
+		"padded":                             {[]string{good + "="}, 401},
+		"a loose last bit":                   {[]string{loosen(good)}, 401},
+		"too long":                           {[]string{good + strings.Repeat("A", maxHeader)}, 401},
+		"expired":                            {with(func(id *agent.Identified) { id.Expires = time.Now().Add(-time.Second) }), 401},
+		"without expiry":                     {with(func(id *agent.Identified) { id.Expires = time.Time{} }), 401},
+		"valid for a day":                    {with(func(id *agent.Identified) { id.Expires = time.Now().Add(24 * time.Hour) }), 401},
+		"over no flow":                       {with(func(id *agent.Identified) { id.Flow = "" }), 401},
+		"for nobody":                         {with(func(id *agent.Identified) { id.Principal = rampart.Principal{} }), 401},
+		"over another flow":                  {with(func(id *agent.Identified) { id.Flow = "7" }), 200},
 		"from a service acting as itself": {with(func(id *agent.Identified) {
 			id.Principal = rampart.Principal{Kind: rampart.KindService, Subject: "spiffe://x/service/payments"}
 		}), 200},
@@ -84,7 +87,15 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// loosen flips a bit that lax base64 ignores: 32 bytes leave two of them.
+// forged is what a service could make of the key that it is given, were that key
+// one to sign with.
+func forged(text string, key []byte) string {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return text + "." + base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// loosen flips a bit that lax base64 ignores: 64 bytes leave four of them.
 func loosen(header string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	last := strings.IndexByte(alphabet, header[len(header)-1])

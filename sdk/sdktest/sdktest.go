@@ -4,6 +4,7 @@
 package sdktest
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -56,7 +57,8 @@ type Agent struct {
 
 	root []byte // of data encryption keys
 
-	mu       sync.Mutex
+	mu       sync.Mutex         // guards below, and Info.IdentityKey
+	key      ed25519.PrivateKey // signs identities
 	events   []Event
 	messages []Message
 }
@@ -74,7 +76,8 @@ func Start(t testing.TB, a *Agent) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.root = random()
+	a.root = make([]byte, 32)
+	rand.Read(a.root)
 	a.Rekey()
 	srv := &http.Server{Handler: a.handler()}
 	go srv.Serve(ln)
@@ -90,7 +93,7 @@ func Start(t testing.TB, a *Agent) {
 func (a *Agent) Rekey() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.Info.IdentityKey = random()
+	a.Info.IdentityKey, a.key, _ = ed25519.GenerateKey(rand.Reader) // crypto/rand does not fail
 }
 
 // Sign returns the Rampart-Identity header for id.
@@ -100,26 +103,27 @@ func (a *Agent) Sign(id Identified) string {
 		panic(err) // the type has no value that JSON cannot hold
 	}
 	text := "v1." + base64.RawURLEncoding.EncodeToString(b)
-	return text + "." + a.mac(text)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(a.key, []byte(text)))
 }
 
 // Identified returns what a header says that this agent signed.
 func (a *Agent) Identified(header string) (id Identified, ok bool) {
 	dot := max(0, strings.LastIndexByte(header, '.'))
-	text, mac := header[:dot], strings.TrimPrefix(header[dot:], ".")
-	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, "v1."))
-	if err != nil || !hmac.Equal([]byte(mac), []byte(a.mac(text))) {
+	text := header[:dot]
+	signature, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(header[dot:], "."))
+	if err != nil || !ed25519.Verify(a.public(), []byte(text), signature) {
 		return Identified{}, false
 	}
-	return id, json.Unmarshal(b, &id) == nil && time.Now().Before(id.Expires)
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, "v1."))
+	return id, err == nil && json.Unmarshal(b, &id) == nil && time.Now().Before(id.Expires)
 }
 
-func (a *Agent) mac(text string) string {
+func (a *Agent) public() ed25519.PublicKey {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := hmac.New(sha256.New, a.Info.IdentityKey)
-	h.Write([]byte(text))
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+	return a.Info.IdentityKey
 }
 
 // Identity returns the header for p on a flow, valid for a minute.
@@ -251,10 +255,4 @@ func read(w http.ResponseWriter, r *http.Request, v any) bool {
 		w.WriteHeader(http.StatusBadRequest)
 	}
 	return err == nil
-}
-
-func random() []byte {
-	b := make([]byte, 32)
-	rand.Read(b)
-	return b
 }
