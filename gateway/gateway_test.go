@@ -213,6 +213,25 @@ func TestLimits(t *testing.T) {
 	refused("limit.user", "Cookie", busy)
 }
 
+// One person has one limit, however many ways in there are: the widest of them
+// bounds all together.
+func TestOneUserManyWaysIn(t *testing.T) {
+	h := open(t, "user: 1000/m", "user: 4/h", "user: 60/h", "user: 6/h", "user: 100000/m", "user: 6/h")
+	ann, session := h.token("ann", "app"), h.login("ann")
+	for i := range 6 {
+		header := []string{"Cookie", session}
+		if i%2 == 0 {
+			header = []string{"Authorization", ann}
+		}
+		if res := h.do("GET", "/orders/o1", "", header...); res.StatusCode != 200 {
+			t.Fatalf("request %d: %d", i+1, res.StatusCode)
+		}
+	}
+	if res := h.do("GET", "/orders/o1", "", "Cookie", session); res.StatusCode != 429 || h.newest().Control != "limit.user" {
+		t.Errorf("seventh request of one hour: %d by %q; want 429 by limit.user", res.StatusCode, h.newest().Control)
+	}
+}
+
 func TestLimitIP(t *testing.T) {
 	h := open(t, "ip: 100000/m", "ip: 200/h", "ip: 100000/m", "ip: 3/h", "ip: 100000/m", "ip: 180/m")
 	if got := perSecond(h.gw.table.Load().entries[2].flow.Limit.IP); got != 3 {

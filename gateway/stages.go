@@ -188,11 +188,15 @@ func (planLimit) check(c *call) error {
 	return limited(c, l.Allow(c.keyID, 1), "plan", "limit.api_key")
 }
 
-// userLimit is the third layer: by the subject itself, whatever addresses and
-// keys it uses.
+// userLimit is the third layer: by the subject itself, whatever addresses, keys
+// and ways in it uses. What the widest way in allows bounds all of them
+// together; each is bounded by its own rate besides.
 type userLimit struct{}
 
 func (userLimit) check(c *call) error {
+	if v := c.table.user.Allow(c.principal.Subject, 1); !v.OK {
+		return limited(c, v, "user", "limit.user")
+	}
 	return limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user")
 }
 

@@ -25,6 +25,7 @@ type table struct {
 	entries []entry   // flows from outside into this gateway
 	plans   map[string]ratelimit.Limiter
 	ip      ratelimit.Limiter
+	user    ratelimit.Limiter       // all ways in together
 	nonces  map[string]*nonce.Guard // by flow
 	pdp     *pdp.PDP
 
@@ -106,19 +107,27 @@ func disjoint(targets []*target) error {
 	return nil
 }
 
-// limits builds one ring per layer: by address, by plan, by user and flow.
+// limits builds one ring per layer: by address, by plan, by user, and by user
+// and flow.
 func (t *table) limits(flows []spec.Flow, now func() time.Time) {
-	ip := spec.Rate{N: 300, Per: time.Minute}
-	for i, f := range flows {
-		if i == 0 || perSecond(f.Limit.IP) > perSecond(ip) {
-			ip = f.Limit.IP // the address is counted before the flow is known: the widest declared rate
-		}
+	var ip, user spec.Rate
+	for _, f := range flows {
+		ip = wider(ip, f.Limit.IP) // the address is counted before the flow is known: the widest declared rate
+		user = wider(user, f.Limit.User)
 		t.entries = append(t.entries, entry{flow: f, need: required(t.sys, f), users: newRing(f.Limit.User, now)})
 	}
-	t.ip = newRing(ip, now)
+	t.ip, t.user = newRing(ip, now), newRing(user, now)
 	for name, p := range t.sys.Plans {
 		t.plans[name] = newRing(p.APIKey, now)
 	}
+}
+
+// wider returns the rate that lets more through; a zero Rate lets nothing.
+func wider(a, b spec.Rate) spec.Rate {
+	if perSecond(b) > perSecond(a) {
+		return b
+	}
+	return a
 }
 
 func perSecond(r spec.Rate) float64 {
