@@ -19,8 +19,11 @@ import (
 type child struct {
 	name string
 	args []string
-	env  []string // beside the runner's own
+	env  []string // beside what the runner passes on
 	dir  string
+	// service marks the user's own command, which may have to find and build a
+	// program. The zero value is a plane, which gets less.
+	service bool
 	// stdin makes the line that the process gets on standard input, anew for
 	// each start: a join token is good once.
 	stdin func(ctx context.Context) (string, error)
@@ -86,7 +89,7 @@ func (r *runner) once(ctx context.Context, c child) error {
 	defer out.Close()
 	cmd := exec.Command(c.args[0], c.args[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.dir, out, out
-	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Env = append(passedOn(os.Environ(), c.service), c.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the terminal's Ctrl-C reaches the runner alone, which stops children in order
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -223,7 +223,7 @@ func (u *up) services() []child {
 		parsed, _ := url.Parse(u.running.Upstream[name])
 		data := u.state.Path("data", name)
 		os.MkdirAll(data, 0o700)
-		out = append(out, child{name: name, dir: u.dir, log: u.logFile(name), args: append([]string{u.self, "exec", "--"}, svc.Run...), env: []string{
+		out = append(out, child{name: name, service: true, dir: u.dir, log: u.logFile(name), args: append([]string{u.self, "exec", "--"}, svc.Run...), env: []string{
 			agent.EnvService + "=" + name, agent.EnvSocket + "=" + u.running.Sockets[name], agent.EnvOut + "=http://" + u.running.Out[name],
 			agent.EnvPort + "=" + parsed.Port(), agent.EnvData + "=" + data,
 		}})
@@ -239,7 +239,7 @@ func (u *up) externals() []child {
 			continue
 		}
 		_, port, _ := net.SplitHostPort(u.running.StandIns[name])
-		out = append(out, child{name: name, dir: u.dir, log: u.logFile(name), args: append([]string{u.self, "exec", "--"}, ext.Run...), env: []string{
+		out = append(out, child{name: name, service: true, dir: u.dir, log: u.logFile(name), args: append([]string{u.self, "exec", "--"}, ext.Run...), env: []string{
 			agent.EnvPort + "=" + port, agent.EnvStandIn + "=" + u.state.Path("run", "standin", name+".pem"),
 		}})
 	}
