@@ -373,7 +373,7 @@ func (p *Plane) refresh(ctx context.Context) {
 }
 
 func (p *Plane) sweep(ctx context.Context) {
-	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx))
+	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.opt.Store.SweepLogins(ctx, p.opt.Now().Add(-knownFor)))
 	p.guesses.sweep()
 	if err != nil && ctx.Err() == nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))

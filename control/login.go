@@ -27,14 +27,11 @@ type attempt struct {
 // counted before the compare, and recorded before anybody holds the result.
 func (p *Plane) login(ctx context.Context, a attempt) (string, error) {
 	e := audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Control: "authn.password", Peer: a.client}
-	giveBack := func() {}
-	if !p.opt.System.Off("limit.login") {
-		back, err := p.guesses.take(a.name, ipKey(a.client))
-		if err != nil {
-			e.Class = audit.ClassLimit
-			return "", p.refuse(ctx, e, err)
-		}
-		giveBack = back
+	a.name = a.name[:min(len(a.name), maxName+1)] // no account's either, and small enough to be counted by
+	giveBack, err := p.countGuess(ctx, a)
+	if err != nil {
+		e.Class = audit.ClassLimit
+		return "", p.refuse(ctx, e, err)
 	}
 	u, err := p.checkPassword(ctx, a)
 	e.Subject = u.Facts.Subject // known accounts only: an unknown name may be a password in the wrong field
@@ -42,6 +39,9 @@ func (p *Plane) login(ctx context.Context, a attempt) (string, error) {
 		return "", p.refuse(ctx, e, err)
 	}
 	giveBack()
+	if err := p.opt.Store.PutLogin(ctx, u.Name, ipKey(a.client), p.opt.Now()); err != nil {
+		return "", unavailable(err)
+	}
 	if err := p.endOld(ctx, a.cookie); err != nil {
 		return "", err
 	}
@@ -61,11 +61,25 @@ func (p *Plane) login(ctx context.Context, a attempt) (string, error) {
 	return id, nil
 }
 
+// countGuess counts the attempt before its password is looked at. giveBack
+// takes that back.
+func (p *Plane) countGuess(ctx context.Context, a attempt) (giveBack func(), err error) {
+	if p.opt.System.Off("limit.login") {
+		return func() {}, nil
+	}
+	address := ipKey(a.client)
+	known, err := p.opt.Store.LoggedIn(ctx, a.name, address, p.opt.Now().Add(-knownFor))
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return p.guesses.take(a.name, address, known)
+}
+
 // checkPassword returns the account if the password is its own. An unknown
 // name costs the same work and gets the same answer.
 func (p *Plane) checkPassword(ctx context.Context, a attempt) (store.User, error) {
 	wrong := rampart.Errorf(rampart.Unauthenticated, "authn.password", "user name or password is wrong")
-	u, err := p.opt.Store.User(ctx, a.name[:min(len(a.name), maxName+1)])
+	u, err := p.opt.Store.User(ctx, a.name)
 	if errors.Is(err, store.ErrNotFound) {
 		if err := p.hasher.VerifyNone(ctx, a.password); err != nil {
 			return store.User{}, err

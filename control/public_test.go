@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart/authn/jwt"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -217,6 +220,58 @@ func TestGuessing(t *testing.T) {
 	h.pass(5 * time.Minute)
 	if got := h.browser().login("ann", password); got != http.StatusSeeOther {
 		t.Errorf("after five minutes: %d, want 303", got)
+	}
+}
+
+// TestAttackFromEverywhere: whoever guesses from many addresses locks strangers
+// out of the account, not its owner at home, who still has no more than ten
+// guesses either.
+func TestAttackFromEverywhere(t *testing.T) {
+	h := open(t, "")
+	h.addUser("ann", "customer")
+	home := func() *browser { return &browser{h: h, ip: "198.51.100.7"} }
+	if got := home().login("ann", password); got != http.StatusSeeOther {
+		t.Fatalf("first login: %d", got)
+	}
+	attack := func() {
+		t.Helper()
+		for i := range 60 {
+			b := &browser{h: h, ip: fmt.Sprintf("203.0.113.%d", i)}
+			if got, want := b.login("ann", wrong), http.StatusUnauthorized; i < 50 && got != want || i >= 50 && got != http.StatusTooManyRequests {
+				t.Fatalf("guess %d: %d", i+1, got)
+			}
+		}
+	}
+	attack()
+	if got := home().login("ann", password); got != http.StatusSeeOther {
+		t.Errorf("the owner at home: %d, want 303", got)
+	}
+	if got := h.browser().login("ann", password); got != http.StatusTooManyRequests {
+		t.Errorf("from a new address: %d, want 429", got)
+	}
+	for i := range 11 {
+		if got := home().login("ann", wrong); (got == http.StatusTooManyRequests) != (i == 10) {
+			t.Errorf("guess %d at home: %d", i+1, got)
+		}
+	}
+
+	h.stop() // what is known stays known, for thirty days
+	h.start()
+	attack()
+	for ip, tc := range map[string]struct {
+		last time.Duration
+		want int
+	}{
+		"192.0.2.10": {30*24*time.Hour - time.Minute, http.StatusSeeOther},
+		"192.0.2.11": {30*24*time.Hour + time.Minute, http.StatusTooManyRequests},
+	} {
+		must(t, h.db.PutLogin(t.Context(), "ann", ratelimit.IPKey(netip.MustParseAddr(ip)), h.now().Add(-tc.last)))
+		if got := (&browser{h: h, ip: ip}).login("ann", password); got != tc.want {
+			t.Errorf("last login %v ago: %d, want %d", tc.last, got, tc.want)
+		}
+	}
+	if got := home().login("ann", password); got != http.StatusSeeOther {
+		t.Errorf("the owner at home after a restart: %d, want 303", got)
 	}
 }
 

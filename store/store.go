@@ -32,6 +32,7 @@ type Store interface {
 	token.Store
 	embedded.Rows
 	Accounts
+	Logins
 	JoinTokens
 	Seals
 	DEKs
@@ -59,6 +60,20 @@ type Accounts interface {
 	Users(ctx context.Context) ([]User, error)
 	// PutClient inserts c, or replaces the one with its id.
 	PutClient(ctx context.Context, c token.Client) error
+}
+
+// MaxLogins is how many addresses are remembered of one account.
+const MaxLogins = 16
+
+// Logins remembers from where accounts have logged in.
+type Logins interface {
+	// PutLogin notes a login of the account from an address, in whatever form
+	// the caller counts addresses by. Of one account the MaxLogins newest stay.
+	PutLogin(ctx context.Context, name, address string, at time.Time) error
+	// LoggedIn reports whether a login from there is noted at or after since.
+	LoggedIn(ctx context.Context, name, address string, since time.Time) (bool, error)
+	// SweepLogins forgets those before the bound.
+	SweepLogins(ctx context.Context, before time.Time) error
 }
 
 // JoinTokens keeps one-time tokens by their SHA-256.

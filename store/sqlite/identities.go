@@ -120,6 +120,33 @@ func scanUser(sc scanner) (store.User, error) {
 	return u, nil
 }
 
+// PutLogin implements store.Logins.
+func (s *Store) PutLogin(ctx context.Context, name, address string, at time.Time) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO logins (name, address, seen) VALUES (?,?,?)
+			ON CONFLICT (name, address) DO UPDATE SET seen = max(seen, excluded.seen)`, name, address, nanos(at))
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM logins WHERE name = ?1 AND address NOT IN
+			(SELECT address FROM logins WHERE name = ?1 ORDER BY seen DESC, address LIMIT ?2)`, name, store.MaxLogins)
+		return err
+	})
+}
+
+// LoggedIn implements store.Logins.
+func (s *Store) LoggedIn(ctx context.Context, name, address string, since time.Time) (bool, error) {
+	var found bool
+	err := s.r.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM logins WHERE name = ? AND address = ? AND seen >= ?)`, name, address, nanos(since)).Scan(&found)
+	return found, err
+}
+
+// SweepLogins implements store.Logins.
+func (s *Store) SweepLogins(ctx context.Context, before time.Time) error {
+	_, err := s.exec(ctx, `DELETE FROM logins WHERE seen < ?`, nanos(before))
+	return err
+}
+
 // PutClient implements store.Accounts.
 func (s *Store) PutClient(ctx context.Context, c token.Client) error {
 	redirects, err := json.Marshal(append([]string{}, c.Redirects...)) // null is no array

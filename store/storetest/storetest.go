@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,6 +48,7 @@ func Test(t *testing.T, open func(t *testing.T) store.Store) {
 	})
 	t.Run("secrets", func(t *testing.T) { testSecrets(t, open) })
 	t.Run("accounts", func(t *testing.T) { testAccounts(t, open) })
+	t.Run("logins", func(t *testing.T) { testLogins(t, open) })
 	t.Run("join tokens", func(t *testing.T) { testJoinTokens(t, open) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, open) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
@@ -105,6 +107,39 @@ func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 	if len(all) != 2 || all[0].Name != "ann" || all[1].Name != "bob" {
 		t.Errorf("users are %+v, want ann and bob", all)
 	}
+}
+
+func testLogins(t *testing.T, open func(*testing.T) store.Store) {
+	st, ctx := open(t), t.Context()
+	for _, name := range []string{"ann", "bob"} {
+		must(t, st.PutUser(ctx, store.User{Name: name, Hash: "$argon2id$x", Changed: when()}))
+	}
+	want := func(name, address string, since time.Time, want bool) {
+		t.Helper()
+		got, err := st.LoggedIn(ctx, name, address, since)
+		must(t, err)
+		if got != want {
+			t.Errorf("%s at %s since %s: %t", name, address, since, got)
+		}
+	}
+	must(t, st.PutLogin(ctx, "ann", "home", when()))
+	must(t, st.PutLogin(ctx, "ann", "home", when().Add(-time.Hour))) // a clock that stepped back
+	want("ann", "home", when(), true)
+	want("ann", "home", when().Add(1), false)
+	want("ann", "office", when(), false)
+	want("bob", "home", when(), false)
+
+	must(t, st.PutLogin(ctx, "bob", "home", when().Add(-time.Hour)))
+	for i := range store.MaxLogins {
+		must(t, st.PutLogin(ctx, "ann", fmt.Sprint("hotel ", i), when().Add(time.Duration(i+1)*time.Minute)))
+	}
+	want("ann", "home", time.Unix(1, 0), false)
+	want("ann", "hotel 0", when(), true)
+	want("bob", "home", time.Unix(1, 0), true) // another's travels push nobody out
+
+	must(t, st.SweepLogins(ctx, when()))
+	want("bob", "home", time.Unix(1, 0), false)
+	want("ann", "hotel 0", when(), true)
 }
 
 func testJoinTokens(t *testing.T, open func(*testing.T) store.Store) {
