@@ -10,6 +10,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/network/nonce"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/ratelimit/ring"
@@ -141,12 +142,13 @@ func newRing(r spec.Rate, now func() time.Time) ratelimit.Limiter {
 	return ring.New(r.N, r.Per, ring.Options{Now: now})
 }
 
-// find routes a canonical path. An unknown one is not found, whoever asks.
+// find routes a canonical path. An unknown one is not found, whoever asks, and so
+// is one that belongs to a service's sidecar.
 func (t *table) find(method, path string) (*target, *openapi.Operation, openapi.Params, error) {
 	var methodErr error
 	for _, tg := range t.targets {
 		rest, ok := tg.strip(path)
-		if !ok {
+		if !ok || agent.IsReserved(rest) {
 			continue
 		}
 		if tg.api == nil {

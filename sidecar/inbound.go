@@ -138,14 +138,21 @@ func (s *Sidecar) peer(a *arrival) error {
 }
 
 // canonicalize reads the request as the gateway does: one that speaks mutual TLS
-// may still be in the wrong hands.
+// may still be in the wrong hands. Where messages are delivered no request goes:
+// it would pass by the signature, the schema and the guard.
 func (s *Sidecar) canonicalize(a *arrival) error {
 	if err := canonical.Headers(a.r); err != nil {
 		return err
 	}
 	p, err := canonical.Path(a.r.URL.EscapedPath(), a.r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	if agent.IsReserved(p) {
+		return rampart.Errorf(rampart.NotFound, "edge.route", "no such resource")
+	}
 	a.path = p
-	return err
+	return nil
 }
 
 // route settles the operation and asks layer 2: may the subject act for this

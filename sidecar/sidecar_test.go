@@ -69,6 +69,9 @@ func TestInbound(t *testing.T) {
 		{"outside the document", "shop", "GET", "/admin", "", []string{"Authorization", ann}, 404, "edge.route"},
 		{"two readings of a path", "shop", "GET", "/orders/..%2fadmin", "", []string{"Authorization", ann}, 400, "edge.route"},
 		{"two readings of a path, no document", "stock", "GET", "/mugs/%2e%2e/admin", "", []string{wire.HeaderPrinc, principal}, 400, "edge.route"},
+		{"in the place of a message", "stock", "POST", agent.MessagePath + "orders.sold", good, []string{wire.HeaderPrinc, principal}, 404, "edge.route"},
+		{"in the place of a message, encoded", "stock", "POST", "/%5FRampart/messages/orders.sold", good, []string{wire.HeaderPrinc, principal}, 404, "edge.route"},
+		{"the sidecar's own root", "stock", "GET", "/_rampart", "", []string{wire.HeaderPrinc, principal}, 404, "edge.route"},
 		{"a field too many", "shop", "POST", "/orders", strings.Replace(good, "}", `,"price":1}`, 1), []string{"Authorization", ann}, 400, "validate.openapi"},
 		{"two readings of a body", "shop", "POST", "/orders", strings.Replace(good, "}", `,"count":1}`, 1), []string{"Authorization", ann}, 400, "validate.json"},
 		{"too large", "shop", "POST", "/orders", `"` + strings.Repeat("x", 2000) + `"`, []string{"Authorization", ann}, 413, "validate.max_body"},
@@ -438,7 +441,7 @@ func TestMessages(t *testing.T) {
 	publish(mine, agent.HeaderIdentity, ann)
 	h.Until("it is delivered again after a failure", func() bool { return delivered() == 3 })
 	last := h.requests()[len(h.requests())-1]
-	if id, err := h.of["mailer"].identified(last.header.Get(agent.HeaderIdentity)); err != nil || id.Caller != h.System.ServiceID("shop") || last.body != mine {
+	if id, err := h.of["mailer"].identified(last.header.Get(agent.HeaderIdentity)); err != nil || id.Caller != h.System.ServiceID("shop") || id.Topic != "orders.sold" || last.body != mine {
 		t.Errorf("the consumer got %q of %+v, %v", last.body, id, err)
 	}
 

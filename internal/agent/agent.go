@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -70,6 +71,14 @@ const HeaderIdem = "Rampart-Idempotency-Key"
 // 2xx acknowledges; anything else is tried again.
 const MessagePath = "/_rampart/messages/"
 
+// IsReserved reports whether a service's path is at or below /_rampart/, in any
+// case: some routers fold it. Such paths belong to the sidecar, which posts
+// messages there after it judged them; no caller reaches them.
+func IsReserved(path string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return strings.EqualFold(first, "_rampart")
+}
+
 // SecretValue is a secret on its way to a service that must hold it itself.
 type SecretValue struct {
 	Value   []byte `json:"value"`
@@ -97,6 +106,7 @@ type Identified struct {
 	Principal rampart.Principal `json:"principal"`
 	Caller    string            `json:"caller"` // SPIFFE ID of the direct caller
 	Flow      string            `json:"flow"`
+	Topic     string            `json:"topic,omitempty"` // of the message that is delivered; "" for a request
 	Trace     string            `json:"trace"`
 	Expires   time.Time         `json:"exp"`
 }

@@ -46,7 +46,7 @@ func New(svc *sdk.Service) *Guard {
 
 // Wrap returns a handler that calls next for requests from the sidecar, with
 // the caller's Principal and the trace id in the context, and answers 401
-// (RFC 9457) to all others.
+// (RFC 9457) to all others, 403 to a request in the place of a message.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header, err := one(r.Header[agent.HeaderIdentity])
@@ -57,6 +57,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		id, err := g.verify(header)
 		if rampart.KindOf(err) == rampart.Unauthenticated && g.svc.Refetch(r.Context()) {
 			id, err = g.verify(header)
+		}
+		if err == nil {
+			err = delivered(id, r.URL.Path)
 		}
 		if err != nil {
 			problem.Write(w, err, "")
@@ -72,6 +75,16 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 		})
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// delivered keeps messages and requests apart: what arrives where messages do is
+// a delivery of that very topic, which the sidecar judged, and a delivery's
+// identity opens nothing else.
+func delivered(id agent.Identified, path string) error {
+	if id.Topic == "" && !agent.IsReserved(path) || id.Topic != "" && path == agent.MessagePath+id.Topic {
+		return nil
+	}
+	return rampart.Errorf(rampart.Denied, "message.signature", "the path is for messages that the sidecar delivers, and messages have no other")
 }
 
 // one refuses a missing header and a second one, which some proxies would

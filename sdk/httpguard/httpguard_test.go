@@ -129,6 +129,36 @@ func TestGuardTellsTheHandler(t *testing.T) {
 	}
 }
 
+// A message comes from the sidecar's own hand, with its topic in the identity: no
+// caller's identity opens the paths of messages, and no delivery's another path.
+func TestGuardKeepsMessagesApart(t *testing.T) {
+	a, svc := connect(t)
+	producer := agent.Identified{Principal: rampart.Principal{Kind: rampart.KindService, Subject: "spiffe://x/service/payments"}, Flow: "6", Expires: time.Now().Add(time.Minute)}
+	sold := producer
+	sold.Topic = "sold"
+	for name, tc := range map[string]struct {
+		id     agent.Identified
+		path   string
+		status int
+	}{
+		"a delivery":                          {sold, agent.MessagePath + "sold", 200},
+		"of another topic":                    {sold, agent.MessagePath + "returned", 403},
+		"elsewhere":                           {sold, "/orders", 403},
+		"a request in the place of a message": {producer, agent.MessagePath + "sold", 403},
+		"in another case":                     {producer, "/_Rampart/messages/sold", 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest("POST", tc.path, nil)
+			r.Header.Set(agent.HeaderIdentity, a.Sign(tc.id))
+			w := httptest.NewRecorder()
+			New(svc).Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+			if w.Code != tc.status {
+				t.Errorf("status %d, want %d", w.Code, tc.status)
+			}
+		})
+	}
+}
+
 // A sidecar that restarts signs with a new key. The guard learns it at the
 // first request; forged requests cannot make it ask again and again.
 func TestGuardFollowsARestart(t *testing.T) {
