@@ -276,6 +276,33 @@ func TestFloodOfEqualDenialsIsCounted(t *testing.T) {
 	})
 }
 
+// TestFloodNamesWhatWasTried: an attacker who walks the house in one second is
+// counted, and the doors that he tried are named.
+func TestFloodNamesWhatWasTried(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	try := func(resource string) {
+		must(t, l.Record(t.Context(), Event{Class: ClassAuthzDeny, Action: "orders:read", Outcome: Refused, Control: "authz.domain", Subject: "user:eve", Resource: resource}))
+	}
+	for range floodFree {
+		try("order:known")
+	}
+	for i := range floodNamed + 5 {
+		try(fmt.Sprintf("order:%02d", i))
+		try(fmt.Sprintf("order:%02d", i))
+	}
+	try(strings.Repeat("x", 1000))
+	must(t, l.Close())
+	got := events(t, dir)
+	want := map[string]string{"count": fmt.Sprint(2*(floodNamed+5) + 1), "refused.more": "and 11 more"}
+	for i := range floodNamed {
+		want[fmt.Sprintf("refused.%02d", i+1)] = fmt.Sprintf("orders:read order:%02d", i)
+	}
+	if d := cmp.Diff(want, got[len(got)-1].Detail); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestFloodIsFlushedByClose(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{})
