@@ -195,9 +195,17 @@ func (p *Plane) redirect(w http.ResponseWriter, to string) error {
 	return nil
 }
 
-// who returns the signed-in person of a request.
+// who returns the signed-in person of a request. A session that is none is on
+// record, wherever it was tried: every page that tells signed in from not is a
+// place to guess at. A browser without the cookie guesses nothing.
 func (p *Plane) who(r *http.Request) (token.Subject, error) {
-	return directory{p}.Session(r.Context(), session.FromRequest(r))
+	s, err := directory{p}.Session(r.Context(), session.FromRequest(r))
+	if err == nil || len(r.CookiesNamed(session.CookieName)) == 0 {
+		return s, err
+	}
+	return s, p.refuse(r.Context(), audit.Event{
+		Class: audit.ClassAuthentication, Action: "session.resolve", Control: "authn.session", Resource: r.Method + " " + r.URL.Path, Peer: client(r),
+	}, err)
 }
 
 func (p *Plane) serveLogout(w http.ResponseWriter, r *http.Request) error {
@@ -255,11 +263,7 @@ func (p *Plane) serveSession(w http.ResponseWriter, r *http.Request) error {
 // serveAuthorize lets a registered client in on behalf of the signed-in
 // person, after a login if need be.
 func (p *Plane) serveAuthorize(w http.ResponseWriter, r *http.Request) error {
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return rampart.Errorf(rampart.Invalid, "", "the query does not parse")
-	}
-	a, err := p.tokens.ParseAuthorization(r.Context(), q)
+	a, err := p.authorization(r)
 	if err != nil {
 		return err
 	}
@@ -275,6 +279,28 @@ func (p *Plane) serveAuthorize(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return p.redirect(w, to)
+}
+
+// authorization reads the client's request. One that names no client of ours,
+// or an address that is not the client's, is a phisher's first step.
+func (p *Plane) authorization(r *http.Request) (token.Authorization, error) {
+	e := audit.Event{Class: audit.ClassAuthentication, Action: "token.authorize", Control: "authn.jwt", Peer: client(r)}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return token.Authorization{}, p.refuse(r.Context(), e, rampart.Errorf(rampart.Invalid, "", "the query does not parse"))
+	}
+	a, err := p.tokens.ParseAuthorization(r.Context(), q)
+	if err != nil {
+		e.Code, e.Resource = token.CodeOf(err), clientOf(q)
+		return a, p.refuse(r.Context(), e, err)
+	}
+	return a, nil
+}
+
+// clientOf is the client that a stranger's form or query names, for the log.
+func clientOf(form url.Values) string {
+	id := form.Get("client_id")
+	return "client:" + id[:min(len(id), maxName)]
 }
 
 // serveGrant is the token endpoint as clients see it.
@@ -295,8 +321,10 @@ func (p *Plane) serveRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err := parseForm(r); err != nil {
 		return err
 	}
-	if err := p.tokens.RevokeToken(r.Context(), r.PostForm); err != nil {
-		return oauthError(w, err)
+	if err := p.tokens.RevokeToken(r.Context(), r.PostForm, client(r)); err != nil {
+		return oauthError(w, p.refuse(r.Context(), audit.Event{
+			Class: audit.ClassAuthentication, Action: "token.revoke", Control: "authn.jwt", Code: token.CodeOf(err), Resource: clientOf(r.PostForm), Peer: client(r),
+		}, err))
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil

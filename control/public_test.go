@@ -304,6 +304,50 @@ func TestCSRFOff(t *testing.T) {
 	}
 }
 
+// TestGuessesAreOnRecord: wherever a stranger can try a session, a client or a
+// token, the try is an event.
+func TestGuessesAreOnRecord(t *testing.T) {
+	h := open(t, "")
+	h.mustAdmin(wire.AdminClients, wire.Client{ID: "shop", Principal: "merchant", Redirects: []string{"https://shop.example/cb"}}, nil)
+	authorize := func(client, redirect string) string {
+		return "/oauth2/authorize?" + url.Values{"client_id": {client}, "redirect_uri": {redirect}}.Encode()
+	}
+	guess := base64.RawURLEncoding.EncodeToString(make([]byte, 32))
+	for _, tc := range []struct {
+		method, path, cookie string
+		form                 url.Values
+		status               int
+		action, resource     string
+	}{
+		{"GET", "/session", guess, nil, 401, "session.resolve", "GET /session"},
+		{"GET", "/login", "x", nil, 200, "session.resolve", "GET /login"},
+		{"GET", authorize("nobody", "https://shop.example/cb"), "", nil, 401, "token.authorize", "client:nobody"},
+		{"GET", authorize("shop", "https://evil.example/cb"), "", nil, 400, "token.authorize", "client:shop"},
+		{"GET", "/oauth2/authorize?%zz", "", nil, 400, "token.authorize", ""},
+		{"POST", "/oauth2/revoke", "", url.Values{"client_id": {"nobody"}, "token": {"x"}}, 401, "token.revoke", "client:nobody"},
+		{"POST", "/oauth2/revoke", "", url.Values{"client_id": {"shop"}, "token": {"x"}}, 200, "token.revoke", "client:shop"},
+	} {
+		b := h.browser()
+		b.cookie = tc.cookie
+		if got := b.do(tc.method, tc.path, tc.form).StatusCode; got != tc.status {
+			t.Errorf("%s %s: %d, want %d", tc.method, tc.path, got, tc.status)
+		}
+		list := h.events(tc.action)
+		if len(list) == 0 {
+			t.Errorf("%s %s left no event", tc.method, tc.path)
+			continue
+		}
+		if e := list[len(list)-1]; e.Class != audit.ClassAuthentication || e.Outcome != audit.Refused || e.Resource != tc.resource || e.Peer != "192.0.2.1:4711" {
+			t.Errorf("%s %s was recorded as %+v", tc.method, tc.path, e)
+		}
+	}
+	before := len(h.events("session.resolve"))
+	h.browser().do("GET", "/session", nil)
+	if got := len(h.events("session.resolve")); got != before {
+		t.Error("a browser without a cookie was taken for a guess")
+	}
+}
+
 // TestNoRecordNoSession: what cannot be recorded does not happen.
 func TestNoRecordNoSession(t *testing.T) {
 	h := open(t, "")

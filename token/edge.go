@@ -342,8 +342,9 @@ func (s *Service) record(ctx context.Context, action, subject, client string) er
 }
 
 // RevokeToken serves RFC 7009 for a client's own token. What is no token of
-// the client's is no error: the caller wants it dead, and it is.
-func (s *Service) RevokeToken(ctx context.Context, form url.Values) error {
+// the client's is no error, and the caller at peer ("ip:port") is not told; but
+// it may be a guess, and is on record.
+func (s *Service) RevokeToken(ctx context.Context, form url.Values, peer string) error {
 	client, err := s.client(ctx, form.Get("client_id"))
 	if err != nil {
 		return err
@@ -352,7 +353,7 @@ func (s *Service) RevokeToken(ctx context.Context, form url.Values) error {
 	if id, _, ok := s.parseRefresh(text); ok {
 		f, err := s.opt.Store.Family(ctx, id)
 		if errors.Is(err, ErrNotFound) || err == nil && f.Client != client.ID {
-			return nil
+			return s.notTheirs(ctx, client.ID, peer)
 		}
 		if err != nil {
 			return unavailable(err)
@@ -361,10 +362,17 @@ func (s *Service) RevokeToken(ctx context.Context, form url.Values) error {
 	}
 	claims, err := s.edge.Verify(text)
 	if err != nil || claims.Client != client.ID {
-		return nil
+		return s.notTheirs(ctx, client.ID, peer)
 	}
 	_, err = s.revoke(ctx, "jti", claims.ID)
 	return s.ended(ctx, claims.Subject, client.ID, err)
+}
+
+func (s *Service) notTheirs(ctx context.Context, client, peer string) error {
+	return s.opt.Audit.Record(ctx, audit.Event{
+		Class: audit.ClassAuthentication, Action: "token.revoke", Outcome: audit.Refused, Control: "authn.jwt",
+		Code: "unknown_token", Resource: "client:" + client, Peer: peer, Detail: map[string]string{"error": "no token of this client"},
+	})
 }
 
 func (s *Service) ended(ctx context.Context, subject, client string, err error) error {

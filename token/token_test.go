@@ -629,13 +629,16 @@ func TestRevokeToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t, "")
 			g := h.login("shop")
-			if err := h.RevokeToken(t.Context(), url.Values{"client_id": {"other"}, "token": {pick(g)}}); err != nil {
+			if err := h.RevokeToken(t.Context(), url.Values{"client_id": {"other"}, "token": {pick(g)}}, "192.0.2.1:7"); err != nil {
 				t.Fatal(err)
+			}
+			if e := h.last(); e.Action != "token.revoke" || e.Outcome != audit.Refused || e.Resource != "client:other" || e.Peer != "192.0.2.1:7" {
+				t.Errorf("a stranger's try was recorded as %+v", e)
 			}
 			if _, err := h.AccessToken(t.Context(), g.AccessToken); err != nil {
 				t.Fatal("another client revoked it")
 			}
-			if err := h.RevokeToken(t.Context(), url.Values{"client_id": {"shop"}, "token": {pick(g)}}); err != nil {
+			if err := h.RevokeToken(t.Context(), url.Values{"client_id": {"shop"}, "token": {pick(g)}}, "192.0.2.1:7"); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := h.AccessToken(t.Context(), g.AccessToken); err == nil {
