@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/rampart-security/rampart"
@@ -57,8 +58,9 @@ func grantsOf(sys *spec.System) grants {
 }
 
 // flow adds what one flow implies: the secret it injects, the password of the
-// store it reaches, the keys of the data it carries or finds there. The
-// gateway passes data on and reads none: it gets no keys.
+// store it reaches, and, if that is a database, the keys of the data that rests
+// there. Data on its way needs none: requests and messages carry it in the
+// clear inside TLS, and whoever gets them must not be able to open the rows.
 func (g *grants) flow(sys *spec.System, f spec.Flow) {
 	if path, ok := g.known["store:"+f.To]; ok {
 		g.secrets[grant{f.From, "store:" + f.To}] = path
@@ -66,13 +68,13 @@ func (g *grants) flow(sys *spec.System, f spec.Flow) {
 	if f.Inject != nil && g.known[f.Inject.Secret] != "" {
 		g.secrets[grant{f.From, f.Inject.Secret}] = g.known[f.Inject.Secret]
 	}
-	items := f.Carries
-	items = append(items[:len(items):len(items)], sys.Stores[f.To].Holds...)
-	for _, item := range items {
-		for _, end := range []string{f.From, f.To} {
-			if svc, ok := sys.Services[end]; ok && svc.Role != "gateway" && g.items[item] {
-				g.deks[grant{end, item}] = true
-			}
+	st := sys.Stores[f.To]
+	if st.Kind != "sqlite" && st.Kind != "postgres" {
+		return
+	}
+	for _, item := range slices.Concat(f.Carries, st.Holds) {
+		if g.items[item] {
+			g.deks[grant{f.From, item}] = true
 		}
 	}
 }
@@ -116,8 +118,8 @@ func (p *Plane) serveSecret(w http.ResponseWriter, r *http.Request, id identity)
 	return s.Use(func(b []byte) error { return writeJSON(w, agent.SecretValue{Value: b, Version: s.Version()}) })
 }
 
-// serveDEK hands a data key to a sidecar whose flows carry the item or reach a
-// store that holds it.
+// serveDEK hands a data key to a sidecar whose flows reach a database with the
+// item.
 func (p *Plane) serveDEK(w http.ResponseWriter, r *http.Request, id identity) error {
 	var q agent.DEKRequest
 	if err := readJSON(r, &q); err != nil {

@@ -46,9 +46,10 @@ services:
   edge: { role: gateway }
   orders: { upstream: "http://127.0.0.1:9001" }
   payments: { upstream: "http://127.0.0.1:9002" }
+  mail: { upstream: "http://127.0.0.1:9003" }
 stores:
   db: { kind: sqlite, holds: [payment] }
-  events: { kind: nats, holds: [order] }
+  events: { kind: nats, holds: [order, payment] }
 external:
   processor: { url: "https://api.stripe.example" }
 flows:
@@ -57,8 +58,10 @@ flows:
   - { from: merchant, to: edge, authn: { all: [api_key, jwt], bind: "jwt.azp == api_key.client" } }
   - { from: edge, to: orders, carries: [order] }
   - { from: edge, to: payments, carries: [payment] }
-  - { from: payments, to: orders, carries: [order] }
+  - { from: payments, to: orders, carries: [order, payment] }
   - { from: payments, to: db, carries: [payment] }
+  - { from: payments, to: events, topic: paid, carries: [payment], message: { sign: svid } }
+  - { from: events, to: mail, topic: paid, carries: [payment], message: { accept_from: [payments] } }
   - { from: payments, to: processor, carries: [key], egress: { methods: [POST], paths: ["/v1/charges"] }, inject: { secret: key, into: "header:Authorization" } }
 `
 

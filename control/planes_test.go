@@ -331,8 +331,9 @@ func TestSecretsAndKeysFollowTheFlows(t *testing.T) {
 		version  uint32
 		status   int
 	}{
-		{"service/orders", "payment", 0, 403},
-		{"gateway/edge", "payment", 0, 403}, // it carries the item, and must not read it
+		{"service/orders", "payment", 0, 403}, // it gets the item in requests
+		{"service/mail", "payment", 0, 403},   // and this in messages
+		{"gateway/edge", "payment", 0, 403},   // it carries the item, and must not read it
 		{"service/payments", "order", 0, 403},
 		{"service/payments", "payment", 2, 404},
 	} {
