@@ -75,6 +75,7 @@ type Plane struct {
 	guesses  *guesses
 	planes   planes
 	joins    ratelimit.Limiter
+	beats    ratelimit.Limiter
 	page     *template.Template
 	public   http.Handler
 
@@ -184,6 +185,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.grants = grantsOf(sys)
 	p.guesses = newGuesses(now)
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
+	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{
 		System: sys, Issuer: p.opt.Issuer, Internal: k.internal, Edge: k.edge, Key: k.token, Store: p.opt.Store,
 		Directory: directory{p}, Audit: p.opt.Audit, OnRevoke: p.hub.revoked, Now: now,
@@ -202,11 +204,15 @@ func (p *Plane) assemble(ctx context.Context) error {
 }
 
 // recall puts the endpoints of the last run back, so that a restart of the
-// control plane takes no route away from planes that kept serving.
+// control plane takes no route away from planes that kept serving, and the
+// heads of their logs, so that it forgives no cut.
 func (p *Plane) recall(ctx context.Context) error {
 	heads, err := p.opt.Store.Heads(ctx)
 	if err != nil {
 		return err
+	}
+	for _, h := range heads {
+		p.planes.recall(h)
 	}
 	for _, id := range p.ids {
 		for _, h := range heads {

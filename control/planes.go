@@ -168,18 +168,23 @@ func writeJSON(w http.ResponseWriter, v any) error {
 func gone(error) error { return nil }
 
 // serveHeartbeat notes that a plane lives, where it listens and how far its
-// audit log is durable.
+// audit log is durable. More heartbeats than a plane sends are not looked at.
 func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identity) error {
+	if !p.beats.Allow(id.id, 1).OK {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	var hb wire.Heartbeat
 	if err := readJSON(r, &hb); err != nil {
 		return err
 	}
+	e := audit.Event{Class: audit.ClassNetwork, Action: "heartbeat", Subject: id.id, Peer: r.RemoteAddr}
 	if hb.Plane != id.plane() {
-		return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this certificate is of %s", id.plane())
+		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this certificate is of %s", id.plane()))
 	}
-	head, err := headOf(hb, p.opt.Now())
+	head, err := headOf(hb, r.RemoteAddr, p.opt.Now())
 	if err != nil {
-		return err
+		return p.refuse(r.Context(), e, err)
 	}
 	if err := p.remember(r.Context(), hb, head); err != nil {
 		return err

@@ -217,6 +217,87 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
+// TestHeadsGrowAsFastAsLogsDo: a plane cannot claim records that nobody can
+// have written in the time since its last word.
+func TestHeadsGrowAsFastAsLogsDo(t *testing.T) {
+	h := open(t, "")
+	beat := func(seq uint64) int {
+		t.Helper()
+		hb := wire.Heartbeat{Plane: "sidecar/orders", AuditSeq: seq, AuditHead: bytes.Repeat([]byte{byte(seq)}, 32)}
+		return statusOf(h.call("service/orders", http.MethodPost, wire.PathHeartbeat, hb, nil))
+	}
+	want := func(seq uint64, status int) {
+		t.Helper()
+		h.pass(time.Second / 2) // under the limit of heartbeats
+		if got := beat(seq); got != status {
+			t.Errorf("seq %d: %d, want %d", seq, got, status)
+		}
+	}
+	want(1, 200)
+	want(3_000_000, 409)
+	h.wantEvent("audit.head", audit.Refused, "audit.log", "sidecar/orders")
+	before := len(h.events("audit.head"))
+	want(3_000_000, 409)
+	if got := len(h.events("audit.head")); got != before {
+		t.Errorf("the same claim is on record %d times", got-before+1)
+	}
+	h.pass(11 * time.Second)
+	want(3_000_000, 200)
+	want(1<<63, 400)
+
+	h.stop()
+	h.start()
+	want(2_999_999, 409) // cut while the control plane was away
+	want(9_000_000, 409)
+}
+
+// TestHeartbeatsAreBounded: one plane can neither fill the disk of the control
+// plane nor have the others dial where it likes.
+func TestHeartbeatsAreBounded(t *testing.T) {
+	h := open(t, "")
+	beat := func(seq uint64, listen string) error {
+		return h.call("service/orders", http.MethodPost, wire.PathHeartbeat,
+			wire.Heartbeat{Plane: "sidecar/orders", AuditSeq: seq, AuditHead: make([]byte, 32), Listen: listen}, nil)
+	}
+	stored := func() (seq uint64) {
+		t.Helper()
+		heads, err := h.db.Heads(t.Context())
+		must(t, err)
+		for _, head := range heads {
+			if head.Plane == "sidecar/orders" {
+				seq = head.Seq
+			}
+		}
+		return seq
+	}
+	h.freeze()
+	for seq := range uint64(3) {
+		must(t, beat(seq+1, ""))
+	}
+	if got := stored(); got != 1 {
+		t.Errorf("head %d is stored, want 1: one write a second", got)
+	}
+	must(t, beat(4, ""))
+	must(t, beat(1, "")) // backwards, but the fifth in a second
+	h.pass(2 * time.Second)
+	must(t, beat(5, ""))
+	if got := stored(); got != 5 {
+		t.Errorf("head %d is stored, want 5", got)
+	}
+	for listen, status := range map[string]int{
+		"127.0.0.1:7001": 200, "[::1]:7001": 200, "10.0.0.7:7001": 403, "0.0.0.0:7001": 403, "169.254.169.254:80": 403, "[::ffff:10.0.0.7]:7001": 403,
+		"127.0.0.1:0": 400, "localhost:7001": 400,
+	} {
+		h.pass(2 * time.Second)
+		if got := statusOf(beat(5, listen)); got != status {
+			t.Errorf("listens on %s: %d, want %d", listen, got, status)
+		}
+	}
+	if got := len(h.events("heartbeat")); got != 6 {
+		t.Errorf("%d refusals are on record, want 6", got)
+	}
+}
+
 func (h *house) exchange(as, kind, value, aud string, header ...string) (wire.Exchanged, string) {
 	h.t.Helper()
 	form := url.Values{"grant_type": {wire.GrantExchange}, "audience": {h.sys.ServiceID(aud)}, "subject_token_type": {kind}, "subject_token": {value}}
