@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -500,6 +501,16 @@ func TestAuthorizationRequests(t *testing.T) {
 		"loopback by name":    set("redirect_uri", "http://localhost:5000/cb"),
 		"loopback other path": set("redirect_uri", "http://127.0.0.1:5000/other"),
 		"loopback with user":  set("redirect_uri", "http://x@127.0.0.1:5000/cb"),
+		"loopback, no port":   set("redirect_uri", "http://127.0.0.1/other"),
+		"loopback, port 0":    set("redirect_uri", "http://127.0.0.1:0/cb"),
+		"loopback, long port": set("redirect_uri", "http://127.0.0.1:65536/cb"),
+		"loopback, odd port":  set("redirect_uri", "http://127.0.0.1:05000/cb"),
+		"loopback, empty":     set("redirect_uri", "http://127.0.0.1:/cb"),
+		"loopback, fragment":  set("redirect_uri", "http://127.0.0.1:5000/cb#"),
+		"loopback, loud":      set("redirect_uri", "HTTP://127.0.0.1:5000/cb"),
+		"loopback, query":     set("redirect_uri", "http://127.0.0.1:5000/cb?"),
+		"loopback, encoded":   set("redirect_uri", "http://127.0.0.1:5000/%63b"),
+		"loopback, other":     set("redirect_uri", "http://127.0.0.2:5000/cb"),
 		"two redirects":       {"client_id": {"shop"}, "redirect_uri": {good, good}},
 	} {
 		if got, err := h.authorize(q); err == nil {
@@ -674,4 +685,61 @@ func BenchmarkExchange(b *testing.B) {
 		h.events = h.events[:0]
 		h.mustExchange("a", wire.TypeJWT, forA, "b")
 	}
+}
+
+func TestCheckRedirect(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"https://shop.example/cb":               true,
+		"https://shop.example:8443/cb?a=b":      true,
+		"http://127.0.0.1/cb":                   true,
+		"http://127.0.0.1:65535/cb":             true,
+		"http://[::1]:4000/cb":                  true,
+		"http://[::1]/":                         true,
+		"":                                      false,
+		"https:shop.example":                    false,
+		"https://":                              false,
+		"https://:443/cb":                       false,
+		"Https://shop.example/cb":               false,
+		"https://shop.example/cb#":              false,
+		"https://shop.example/cb#x":             false,
+		"https://shop.example:/cb":              false,
+		"https://shop.example:0/cb":             false,
+		"https://shop.example:65536/cb":         false,
+		"https://shop.example:0443/cb":          false,
+		"https://user@shop.example/cb":          false,
+		"http://shop.example/cb":                false,
+		"http://localhost/cb":                   false,
+		"http://[::1%25lo]/cb":                  false,
+		"http://127.0.0.1:80:80/cb":             false,
+		"com.example.app://127.0.0.1/cb":        false,
+		"//127.0.0.1/cb":                        false,
+		"http://127.0.0.1:4000@evil.example/":   false,
+		"http://127.0.0.1:4000\\@evil.example/": false,
+	} {
+		if err := token.CheckRedirect(text); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// FuzzRedirect: what is let in is https or loopback to every other reader too,
+// and has no fragment.
+func FuzzRedirect(f *testing.F) {
+	for _, text := range []string{"https://shop.example/cb", "http://[::1]:4000/cb?x", "HTTP://127.0.0.1:0/#", "http://127.0.0.1:4000@evil/"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if token.CheckRedirect(text) != nil {
+			return
+		}
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ip := net.ParseIP(u.Hostname())
+		loopback := strings.HasPrefix(text, "http://") && ip != nil && ip.IsLoopback()
+		if !loopback && !strings.HasPrefix(text, "https://") || strings.Contains(text, "#") || u.User != nil {
+			t.Errorf("let in %q", text)
+		}
+	})
 }
