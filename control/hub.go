@@ -8,13 +8,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // backlog is how many updates a watcher may be behind. A slower one is cut off
 // and starts anew with the full state.
 const backlog = 256
+
+// maxWatches is how many streams one plane may hold. It needs one; those of a
+// process that was killed end within lineTimeout.
+const maxWatches = 8
 
 // lineTimeout bounds how long one write to a watcher may take.
 const lineTimeout = 10 * time.Second
@@ -26,29 +32,38 @@ type hub struct {
 	mu        sync.Mutex // guards the fields below
 	seq       uint64
 	endpoints wire.Endpoints
-	watchers  map[chan wire.Update]struct{}
+	watchers  map[chan wire.Update]string // whose: SPIFFE ID
 }
 
 func newHub(now func() time.Time) *hub {
 	return &hub{
 		now:       now,
 		endpoints: wire.Endpoints{Sidecars: map[string]string{}, Queues: map[string]string{}},
-		watchers:  map[chan wire.Update]struct{}{},
+		watchers:  map[chan wire.Update]string{},
 	}
 }
 
-// watch subscribes; cancel must be called. The channel is closed when the
-// watcher is too slow.
-func (h *hub) watch() (updates <-chan wire.Update, cancel func()) {
+// watch subscribes a plane; cancel must be called. The channel is closed when
+// the watcher is too slow.
+func (h *hub) watch(id string) (updates <-chan wire.Update, cancel func(), err error) {
 	ch := make(chan wire.Update, backlog)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.watchers[ch] = struct{}{}
+	held := 0
+	for _, whose := range h.watchers {
+		if whose == id {
+			held++
+		}
+	}
+	if held >= maxWatches {
+		return nil, nil, rampart.Errorf(rampart.Limited, "limit.pool", "control: a plane may watch %d times at once", maxWatches)
+	}
+	h.watchers[ch] = id
 	return ch, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		delete(h.watchers, ch)
-	}
+	}, nil
 }
 
 func (h *hub) publishLocked(u wire.Update) {
@@ -111,8 +126,11 @@ func (h *hub) state() (uint64, *wire.Endpoints) {
 // serveWatch streams the full state, then changes. It subscribes before it
 // reads the state, so that nothing falls in between; what then comes twice is
 // harmless.
-func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, _ identity) error {
-	updates, cancel := p.hub.watch()
+func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) error {
+	updates, cancel, err := p.hub.watch(id.id)
+	if err != nil {
+		return p.refuse(r.Context(), audit.Event{Class: audit.ClassLimit, Action: "watch", Subject: id.id, Peer: r.RemoteAddr}, err)
+	}
 	defer cancel()
 	revocations, err := p.tokens.Revocations(r.Context())
 	if err != nil {

@@ -191,6 +191,19 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchesAreBounded: streams are memory, and one plane needs one.
+func TestWatchesAreBounded(t *testing.T) {
+	h := open(t, "")
+	for range 8 {
+		next(t, h.watch("service/orders"), "config")
+	}
+	if err := h.call("service/orders", http.MethodGet, wire.PathWatch, nil, nil); statusOf(err) != http.StatusTooManyRequests {
+		t.Errorf("the ninth stream: %v, want 429", err)
+	}
+	h.wantEvent("watch", audit.Refused, "limit.pool", h.sys.ServiceID("orders"))
+	next(t, h.watch("service/payments"), "config")
+}
+
 func TestHeartbeat(t *testing.T) {
 	h := open(t, "")
 	beat := func(as, plane string, seq uint64, b byte) error {
