@@ -90,10 +90,10 @@ func exchangeError(err error) error {
 }
 
 // request is our own: our framing, the canonical path, the checked body, and of
-// the caller's headers only what is not ours to decide.
+// the caller's headers only what the service may read.
 func request(c *call, addr string) *http.Request {
 	rest, _ := c.target.strip(c.path)
-	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, func(name string) bool { return !owned(name) })
+	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, relay.Inbound(c.op.Headers(), c.target.svc.Headers))
 	out.Host = c.target.name
 	out.Header[trace.Header] = []string{trace.Parent(c.trace)}
 	out.Body, out.ContentLength = http.NoBody, 0
@@ -101,16 +101,6 @@ func request(c *call, addr string) *http.Request {
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
 	}
 	return out
-}
-
-// owned reports headers that carry credentials or identity: the caller's
-// copies stop here.
-func owned(name string) bool {
-	switch name {
-	case "Authorization", "Cookie", "X-Api-Key", "Dpop", "Forwarded", trace.Header, "Tracestate", "Idempotency-Key":
-		return true
-	}
-	return strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-")
 }
 
 // seal hardens an answer from inside: what only planes may say, and what only

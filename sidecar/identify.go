@@ -142,6 +142,7 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 	if err != nil {
 		return "", "", err
 	}
+	a.op = op
 	var doc any
 	if len(a.body) > 0 {
 		if doc, err = strictjson.Decode(a.body); err != nil {

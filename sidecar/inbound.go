@@ -22,6 +22,7 @@ import (
 	"github.com/rampart-security/rampart/network/canonical"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/tls/svid"
+	"github.com/rampart-security/rampart/validate/openapi"
 )
 
 // identityLife bounds how long a service may hold on to a caller's identity.
@@ -36,7 +37,8 @@ type arrival struct {
 	trace     string
 	path      string // canonical
 	principal rampart.Principal
-	forward   string // Authorization for the service: an internal token, or a handle
+	forward   string             // Authorization for the service: an internal token, or a handle
+	op        *openapi.Operation // nil: the service has no document
 	body      []byte
 }
 
@@ -184,12 +186,12 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 	}
 }
 
-// request is what the service gets: the path and body that were checked, with a
-// signed identity.
+// request is what the service gets: the path and body that were checked and the
+// headers that it may read, with a signed identity.
 func (s *Sidecar) request(a *arrival) *http.Request {
 	to := *s.upstream
 	to.Path, to.RawQuery = a.path, a.r.URL.RawQuery
-	out := relay.Request(a.r, &to, func(name string) bool { return !isOurs(name) })
+	out := relay.Request(a.r, &to, relay.Inbound(a.op.Headers(), a.table.svc.Headers))
 	identity := agent.Identified{Principal: a.principal, Caller: a.caller, Flow: a.flow.ID, Trace: a.trace, Expires: s.opt.Now().Add(identityLife)}
 	out.Header.Set(agent.HeaderIdentity, s.sign(identity))
 	out.Header.Set(trace.Header, trace.Parent(a.trace))
@@ -205,15 +207,6 @@ func (s *Sidecar) request(a *arrival) *http.Request {
 
 // loopback reaches the service itself: never a proxy, never a redirect.
 var loopback = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 30 * time.Second, DisableCompression: true}
-
-// isOurs reports headers that only planes may set.
-func isOurs(name string) bool {
-	switch name {
-	case "Authorization", "Cookie", "Forwarded", trace.Header, "Tracestate":
-		return true
-	}
-	return strings.HasPrefix(name, "Rampart-") || strings.HasPrefix(name, "X-Forwarded-")
-}
 
 // dropOurs keeps a service from answering with what only planes may say, its
 // caller's identity above all.

@@ -137,7 +137,7 @@ func (s *Sidecar) toPeer(d *departure, flow spec.Flow) error {
 
 // request is our own, with none of the headers that are the planes' to set.
 func (d *departure) request(to *url.URL) *http.Request {
-	return relay.Request(d.r, to, func(name string) bool { return !isOurs(name) })
+	return relay.Request(d.r, to, relay.Outbound)
 }
 
 // send passes the answer back. What the way out itself refused keeps its reason.

@@ -147,7 +147,8 @@ func TestService(t *testing.T) {
 		w.Header().Set(agent.HeaderIdentity, "leak")
 		w.WriteHeader(201)
 	})
-	res := h.call(edge, "shop", "GET", "/orders/o1", "", "Authorization", "Bearer "+tok, agent.HeaderIdentity, "forged", agent.HeaderIdem, "k1", "Cookie", "a=b", "Tracestate", "x=1")
+	res := h.call(edge, "shop", "GET", "/orders/o1", "", "Authorization", "Bearer "+tok, agent.HeaderIdentity, "forged", agent.HeaderIdem, "k1", "Cookie", "a=b", "Tracestate", "x=1",
+		"Remote-User", "root", "X-Http-Method-Override", "DELETE", "X-Original-Url", "/admin", "X-Kept", "1", "X-Request-Source", "web")
 	if res.StatusCode != 201 || res.Header.Get(agent.HeaderIdentity) != "" {
 		t.Errorf("%d %v", res.StatusCode, res.Header)
 	}
@@ -156,8 +157,12 @@ func TestService(t *testing.T) {
 	if err != nil || id.Principal.Subject != "user:ann" || id.Caller != h.System.ServiceID("edge") || id.Flow != "4" {
 		t.Errorf("the service is told %+v, %v", id, err)
 	}
-	if got.Get("Cookie") != "" || got.Get("Tracestate") != "" || got.Get(agent.HeaderIdem) != "k1" {
-		t.Errorf("the service got %v", got)
+	for name, want := range map[string]string{"Cookie": "", "Tracestate": "", "Remote-User": "", "X-Http-Method-Override": "", "X-Original-Url": "",
+		"X-Kept":           "", // stock reads it, this service does not
+		"X-Request-Source": "web", agent.HeaderIdem: "k1"} {
+		if v := got.Get(name); v != want {
+			t.Errorf("the service got %s: %q, want %q", name, v, want)
+		}
 	}
 	if info, err := os.Stat(h.State.Path("shop.sock")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket has mode %v, %v", info.Mode(), err)
@@ -266,7 +271,7 @@ func TestOutbound(t *testing.T) {
 	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
 	h.processor(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Key", r.Header.Get("Authorization"))
-		if r.Header.Get(agent.HeaderIdentity) != "" || r.Header.Get("Cookie") != "" {
+		if r.Header.Get(agent.HeaderIdentity) != "" || r.Header.Get("Cookie") != "" || r.Header.Get("X-Http-Method-Override") != "" || r.Header.Get("X-Own") != "1" {
 			w.WriteHeader(500)
 		}
 	})
@@ -282,7 +287,7 @@ func TestOutbound(t *testing.T) {
 		control            string
 	}{
 		{"to a service, for whom one was called", "GET", "/out/stock/mugs", []string{"Authorization", mine}, 200, ""},
-		{"to the processor, as declared", "POST", "/out/processor/v1/charges", []string{"Authorization", "Bearer mine", "Cookie", "a=b", agent.HeaderIdentity, ann}, 200, ""},
+		{"to the processor, as declared", "POST", "/out/processor/v1/charges", []string{"Authorization", "Bearer mine", "Cookie", "a=b", agent.HeaderIdentity, ann, "X-Http-Method-Override", "DELETE", "X-Own", "1"}, 200, ""},
 		{"to a service as oneself: no role, no right", "GET", "/out/stock/mugs", nil, 403, ""},
 		{"to a service with a stranger's token", "GET", "/out/stock/mugs", []string{"Authorization", "Bearer x.y.z"}, 401, "token.exchange"},
 		{"to nobody declared", "GET", "/out/evil.example/", nil, 403, "egress.allow"},

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/rampart-security/rampart/internal/relay"
 )
 
 func (c *checker) services() {
@@ -73,6 +75,11 @@ func (c *checker) service(key string, svc Service) {
 	}
 	for i, m := range svc.Methods {
 		c.oneOf(index(key+".methods", i), m, httpMethods...)
+	}
+	for i, h := range svc.Headers {
+		if !relay.Declarable(h) {
+			c.bad(index(key+".headers", i), fmt.Sprintf("no service gets the header %q from its callers", shorten(h)), "remove it; who calls is in Rampart-Identity")
+		}
 	}
 }
 

@@ -93,6 +93,7 @@ func TestRefused(t *testing.T) {
 		{"shared mount", `9001" }`, `9001", mount: / }`, `15:46: services.mail.mount: "orders" is already mounted there, and without two documents requests cannot be told apart; mount one elsewhere`},
 		{"path out of the folder", `openapi: orders.yaml`, `openapi: ../orders.yaml`, `14:48: services.orders.openapi: file "../orders.yaml" is not a plain path inside the folder of rampart.yaml; write it relative, without .. or ./`},
 		{"policy of no engine", `9001" }`, `9001", policy: mail.lua }`, `15:54: services.mail.policy[0]: file "mail.lua" has an ending that is not read here; the endings are .cedar, .rego`},
+		{"a header of the planes", `9001" }`, `9001", headers: [last-event-id, cookie] }`, `15:71: services.mail.headers[1]: no service gets the header "Cookie" from its callers; remove it; who calls is in Rampart-Identity`},
 		{"methods beside a document", `openapi: orders.yaml }`, `openapi: orders.yaml, methods: [GET] }`, `14:70: services.orders.methods: the openapi document already says the methods; remove the key`},
 		{"store kind", `kind: nats`, `kind: kafka`, `18:13: stores.events.kind: "kafka" is not accepted here; the values are: nats, postgres, sqlite`},
 		{"postgres with a password", `{ kind: sqlite, holds: [order] }`, `{ kind: postgres, holds: [order], url: "postgres://u:p@db:5432/x", password: "secret://embedded/db", ca: ca.pem }`,

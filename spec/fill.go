@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -118,6 +119,9 @@ func fillService(name string, svc *Service) {
 		return
 	}
 	or(&svc.Zone, "app")
+	for i, h := range svc.Headers {
+		svc.Headers[i] = http.CanonicalHeaderKey(h)
+	}
 	if svc.OpenAPI != "" {
 		or(&svc.Mount, "/")
 		return

@@ -91,6 +91,7 @@ type Service struct {
 	Policy   []string `yaml:"policy" shape:"one"` // .cedar and .rego files of the service and domain layers; a single string is accepted
 	Run      []string `yaml:"run"`                // command that `rampart up` starts, in the folder of rampart.yaml
 	Methods  []string `yaml:"methods"`            // without openapi: allowed methods, default GET and HEAD
+	Headers  []string `yaml:"headers"`            // of callers, that the service reads beyond the usual ones and those that openapi declares
 }
 
 // Store is a database or queue.

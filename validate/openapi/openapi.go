@@ -41,6 +41,7 @@ type Operation struct {
 
 	params []param // path, query and header parameters
 	query  map[string]bool
+	header []string // names of header parameters
 	body   *Schema
 }
 
@@ -67,6 +68,15 @@ func Compile(name string, text []byte) (*API, error) {
 
 // Operations lists all operations, by path, then method.
 func (a *API) Operations() []*Operation { return slices.Clone(a.operations) }
+
+// Headers lists the header parameters, in canonical form. It must not be
+// changed. A nil operation declares none.
+func (op *Operation) Headers() []string {
+	if op == nil {
+		return nil
+	}
+	return op.header
+}
 
 // builder turns a document into an API.
 type builder struct {

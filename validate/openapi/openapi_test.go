@@ -327,6 +327,7 @@ func TestCompileRefuses(t *testing.T) {
 		"an undeclared parameter": {with("/a/{b}", "{}"), "line 4, /paths/~1a~1{b}/post: path parameter b is not declared; add it to parameters"},
 		"a parameter not in it":   {with("/a", `{ parameters: [{ name: b, in: path, required: true, schema: {} }] }`), "line 4, /paths/~1a/post: parameter b is not in the path /a"},
 		"an optional path part":   {with("/{b}", `{ parameters: [{ name: b, in: path, schema: {} }] }`), "line 4, /paths/~1{b}/post/parameters/0: path parameter must be required; write required: true"},
+		"a header of the planes":  {with("/a", `{ parameters: [{ name: x-forwarded-for, in: header, schema: {} }] }`), "line 4, /paths/~1a/post/parameters/0: no service gets the header X-Forwarded-For from its callers; remove the parameter"},
 		"a cookie":                {with("/a", `{ parameters: [{ name: b, in: cookie, schema: {} }] }`), "line 4, /paths/~1a/post/parameters/0: parameter must have a name and be in path, query or header"},
 		"a parameter twice":       {with("/a", `{ parameters: [{ name: b, in: query, schema: {} }, { name: b, in: query, schema: {} }] }`), "line 4, /paths/~1a/post/parameters/1: parameter b is declared twice"},
 		"a deep object":           {with("/a", `{ parameters: [{ name: b, in: query, style: deepObject, schema: {} }] }`), "line 4, /paths/~1a/post/parameters/0/style: only style form is supported in query; remove style"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/validate/strictjson"
 )
 
@@ -84,8 +85,11 @@ func (b *builder) setParameters(op *Operation, s source) error {
 			return b.doc.fail(v.at, "parameter %s is declared twice", p.name)
 		}
 		op.params = append(op.params, p)
-		if p.in == "query" {
+		switch p.in {
+		case "query":
 			op.query[p.name] = true
+		case "header":
+			op.header = append(op.header, p.name)
 		}
 	}
 	return b.checkTemplate(op, s)
@@ -101,6 +105,9 @@ func (b *builder) parameter(v placed) (param, error) {
 	p := param{name: v.v["name"].(string), in: v.v["in"].(string), required: v.v["required"] == true}
 	if p.in == "header" {
 		p.name = textproto.CanonicalMIMEHeaderKey(p.name)
+	}
+	if p.in == "header" && !p.ignored() && !relay.Declarable(p.name) {
+		return p, b.doc.fail(v.at, "no service gets the header %s from its callers; remove the parameter", p.name)
 	}
 	if p.in == "path" && !p.required {
 		return p, b.doc.fail(v.at, "path parameter must be required; write required: true")
