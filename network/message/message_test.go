@@ -286,6 +286,8 @@ func TestZeroVerifierAndNobodyAccepted(t *testing.T) {
 	raw := h.sign(t, orders, topic)
 	_, err := new(message.Verifier).Verify(raw, h.now)
 	refusedBy(t, err, "message.signature")
+	_, err = new(message.Verifier).Authentic(raw)
+	refusedBy(t, err, "message.signature")
 	roots, err := svid.ParseRoots(h.ca.BundlePEM())
 	ok(t, err)
 	none := message.NewVerifier(message.VerifierOptions{

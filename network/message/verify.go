@@ -75,6 +75,16 @@ func (v *Verifier) Verify(raw []byte, stored time.Time) (Message, error) {
 	return msg, nil
 }
 
+// Authentic returns the message in raw if its form, signature, certificate,
+// producer and topic are right. Unlike Verify it asks not when or how often the
+// message came: it is for who passes a message on, not for who acts on it.
+func (v *Verifier) Authentic(raw []byte) (Message, error) {
+	if v.opt.Roots == nil {
+		return Message{}, unsigned("verifier is not configured")
+	}
+	return v.authentic(string(raw))
+}
+
 // authentic checks form, signature, certificate, producer and topic.
 func (v *Verifier) authentic(raw string) (Message, error) {
 	parts, err := jws.Split(raw, maxMessage)
