@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rampart-security/rampart/control/controltest"
+	"github.com/rampart-security/rampart/internal/broker"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/queue"
@@ -25,11 +26,15 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func start(t *testing.T, h *controltest.House, dir string) (q *queue.Queue, stop func()) {
+func create(t *testing.T, h *controltest.House, dir string) *queue.Queue {
 	t.Helper()
 	q, err := queue.New(queue.Options{Store: "events", Link: h.Link(h.Options("store/events", "queue/events")), Audit: h.Log("queue/events"),
 		Logger: h.Logger, Listen: "127.0.0.1:0", Dir: dir, Key: strings.Repeat("k", 32)})
 	must(t, err)
+	return q
+}
+
+func run(t *testing.T, q *queue.Queue) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- q.Run(ctx) }()
@@ -40,7 +45,13 @@ func start(t *testing.T, h *controltest.House, dir string) (q *queue.Queue, stop
 		}
 	})
 	t.Cleanup(stop)
-	return q, stop
+	return stop
+}
+
+func start(t *testing.T, h *controltest.House, dir string) (q *queue.Queue, stop func()) {
+	t.Helper()
+	q = create(t, h, dir)
+	return q, run(t, q)
 }
 
 // peer is a service at the broker.
@@ -123,8 +134,8 @@ func TestPermissions(t *testing.T) {
 		"one makes a stream":                          {shop, pub(shop, "$JS.API.STREAM.CREATE.MINE"), true},
 		"one purges the stream":                       {shop, pub(shop, "$JS.API.STREAM.PURGE.EVENTS"), true},
 		"one deletes messages":                        {mailer, pub(mailer, "$JS.API.STREAM.MSG.DELETE.EVENTS"), true},
-		"a producer takes from the consumer":          {shop, pub(shop, "$JS.API.CONSUMER.MSG.NEXT.EVENTS.mailer-8"), true},
-		"a producer acknowledges for the consumer":    {shop, pub(shop, "$JS.ACK.EVENTS.mailer-8.1.1.1.1.0"), true},
+		"a producer takes from the consumer":          {shop, pub(shop, "$JS.API.CONSUMER.MSG.NEXT.EVENTS."+name), true},
+		"a producer acknowledges for the consumer":    {shop, pub(shop, "$JS.ACK.EVENTS."+name+".1.1.1.1.0"), true},
 		"one speaks to the system account of the hub": {shop, pub(shop, "$SYS.REQ.SERVER.PING"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,8 +183,7 @@ func TestRestart(t *testing.T) {
 	stop()
 	q, _ = start(t, h, dir)
 	mailer := connect(t, h, q, "mailer")
-	flow, _ := h.System.Flow("8")
-	cons, err := mailer.js.Consumer(t.Context(), "EVENTS", queue.Consumer(flow))
+	cons, err := mailer.js.Consumer(t.Context(), "EVENTS", broker.Consumer("mailer", "orders.sold"))
 	must(t, err)
 	got := take(t, cons)
 	if len(got) != 1 || string(got[0].Data()) != "one" {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/broker"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
@@ -221,10 +222,8 @@ func (s *Sidecar) publish(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// signedOrSign takes a message that was signed before as it is. Whether its
-// signature counts is judged where it counts, by the consumer: a foreign one is
-// no accepted producer's there, and a copy of an accepted producer's is a
-// replay. The broker lets this plane publish to the flow's topic alone.
+// signedOrSign takes a message that this plane signed before, for this topic,
+// as it is. A copy of one is dropped by the broker or refused by the consumer.
 func (s *Sidecar) signedOrSign(r *http.Request) ([]byte, error) {
 	if r.Header.Get("Content-Type") != joseType {
 		return s.signed(r)
@@ -233,7 +232,16 @@ func (s *Sidecar) signedOrSign(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, &rampart.Error{Kind: rampart.Invalid, Control: "message.signature", Msg: "the message is too long", Err: err}
 	}
-	return raw, nil
+	t := s.table.Load()
+	if t.sys.Off("message.signature") {
+		return raw, nil
+	}
+	own := message.NewVerifier(message.VerifierOptions{
+		Roots: func() *x509.CertPool { return rootsOf(s.opt.Link.Source()) }, TrustDomain: t.sys.Info.TrustDomain,
+		Accept: map[string]bool{t.id: true}, Topic: r.PathValue("topic"), Window: time.Minute,
+	})
+	_, err = own.Authentic(raw)
+	return raw, err
 }
 
 func (s *Sidecar) refuseMessage(w http.ResponseWriter, r *http.Request, err error) {
@@ -267,7 +275,7 @@ func (s *Sidecar) queue(name string) (jetstream.JetStream, error) {
 			nc.Close()
 		}
 		cfg := profile.MTLSClient(s.opt.Link.Source(), st.System.StoreID(name))
-		fresh, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix("_INBOX_"+s.opt.Service), nats.MaxReconnects(5), nats.ReconnectWait(200*time.Millisecond), nats.Timeout(3*time.Second))
+		fresh, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(broker.InboxPrefix(s.table.Load().id)), nats.MaxReconnects(5), nats.ReconnectWait(200*time.Millisecond), nats.Timeout(3*time.Second))
 		if err != nil {
 			return nil, &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue does not answer", Err: err}
 		}
@@ -341,7 +349,7 @@ func (s *Sidecar) follow(ctx context.Context, sub *subscription) error {
 	}
 	setup, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	cons, err := js.Consumer(setup, strings.ToUpper(sub.store), s.opt.Service+"-"+sub.flow.ID)
+	cons, err := js.Consumer(setup, broker.Stream(sub.store), broker.Consumer(sub.flow.To, sub.flow.Topic))
 	if err != nil {
 		return err
 	}

@@ -456,12 +456,12 @@ func TestMessages(t *testing.T) {
 	}{
 		{"message.recipient_guard", func() { publish(`{"buyer":"user:bob","count":2}`, agent.HeaderIdentity, ann) }},
 		{"message.schema", func() { publish(`{"buyer":"user:ann","count":200}`, agent.HeaderIdentity, ann) }},
-		{"message.signature", func() { publish("x.y.z", "Content-Type", joseType) }},
+		{"message.signature", func() { must(t, h.of["shop"].storeAgain("x.y.z")) }},
 		{"message.signature", func() { // a producer that the flow does not accept, in the shop's name
 			stranger := message.Signer{Source: h.of["stock"].opt.Link.Source()}
 			raw, err := stranger.Sign("orders.sold", "user:ann", []byte(mine))
 			must(t, err)
-			publish(string(raw), "Content-Type", joseType)
+			must(t, h.of["shop"].storeAgain(string(raw)))
 		}},
 		{"message.replay", func() { // past the broker's memory of ids
 			must(t, h.of["shop"].storeAgain(signed))
@@ -476,6 +476,45 @@ func TestMessages(t *testing.T) {
 	}
 	if n := delivered(); n != 3 {
 		t.Errorf("%d deliveries, want 3: one, one that failed, and its repetition", n)
+	}
+}
+
+// TestPublishSignedBefore: a sidecar stores what its own plane signed for the
+// topic and nothing else, whoever hands it over.
+func TestPublishSignedBefore(t *testing.T) {
+	h := open(t, []string{"shop", "stock"})
+	h.queue(t.TempDir(), "127.0.0.1:0")
+	h.Until("the queue is known", func() bool { return h.of["shop"].opt.Link.State().Endpoints.Queues["events"] != "" })
+	sign := func(service, topic string) string {
+		s := message.Signer{Source: h.of[service].opt.Link.Source()}
+		raw, err := s.Sign(topic, "", []byte(`{"buyer":"user:ann","count":2}`))
+		must(t, err)
+		return string(raw)
+	}
+	mine := sign("shop", "orders.sold")
+	for _, tc := range []struct {
+		name, raw string
+		status    int
+	}{
+		{"its own", mine, 204},
+		{"its own, for another topic", sign("shop", "orders.restocked"), 401},
+		{"another plane's", sign("stock", "orders.sold"), 403},
+		{"altered", "A" + mine, 401},
+		{"none at all", "x.y.z", 401},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var res reply
+			h.Until("the queue answers", func() bool {
+				res = h.do(http.DefaultTransport, "POST", "http://"+h.of["shop"].out+"/publish/events/orders.sold", tc.raw, "Content-Type", joseType)
+				return res.StatusCode != 503
+			})
+			if res.StatusCode != tc.status {
+				t.Errorf("%d %s, want %d", res.StatusCode, res.body, tc.status)
+			}
+			if e := h.newest("shop"); tc.status != 204 && e.Control != "message.signature" {
+				t.Errorf("on record: by %q", e.Control)
+			}
+		})
 	}
 }
 

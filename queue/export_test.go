@@ -1,0 +1,9 @@
+package queue
+
+import "github.com/nats-io/nats.go"
+
+// Inside connects as the queue itself, which may do all.
+func Inside(q *Queue) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(q.srv)) }
+
+// SetMaxBytes makes the streams of a queue small. Call it before Run.
+func SetMaxBytes(q *Queue, n int64) { q.maxBytes = n }
