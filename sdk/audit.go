@@ -4,17 +4,18 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/sdk/internal/inbound"
 )
 
-// Event is something a service did or refused that must stay on record. Who did
-// it and the trace come from the context.
+// Event is something a service did or refused that must stay on record. For whom
+// and the trace are the request's in the context, as the sidecar signed them;
+// without one the service did it for itself.
 type Event struct {
 	Class    string            // money | admin | api_read
 	Action   string            // "payment.created"
 	Outcome  string            // allowed | refused | error
-	Control  string            // the control that refused; "" otherwise
+	Control  string            // the control that refused, of those that services enforce; "" otherwise
 	Resource string            // "payment/0198..."
 	Detail   map[string]string // identifiers and amounts; never personal data or secrets
 }
@@ -27,9 +28,8 @@ func (s *Service) Audit(ctx context.Context, e Event) error {
 		Action:   e.Action,
 		Outcome:  e.Outcome,
 		Control:  e.Control,
-		Subject:  rampart.PrincipalFrom(ctx).Subject,
+		Identity: inbound.From(ctx).Identity,
 		Resource: e.Resource,
-		Trace:    rampart.TraceFrom(ctx),
 		Detail:   e.Detail,
 	}, nil)
 }

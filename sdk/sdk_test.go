@@ -79,12 +79,27 @@ func TestCompares(t *testing.T) {
 
 func TestAudit(t *testing.T) {
 	a, svc := connect(t, agent.ServiceInfo{Name: "payments"})
-	ctx := rampart.WithPrincipal(t.Context(), rampart.Principal{Subject: "user:alice"})
-	if err := svc.Audit(ctx, Event{Class: "money", Action: "payment.created", Outcome: "allowed"}); err != nil {
-		t.Fatal(err)
-	}
-	if got := a.Events(); len(got) != 1 || got[0].Subject != "user:alice" || got[0].Action != "payment.created" {
-		t.Errorf("recorded %+v", got)
+	e := Event{Class: "money", Action: "payment.created", Outcome: "allowed"}
+	alice := rampart.Principal{Subject: "user:alice"}
+	ctx := inbound.With(t.Context(), inbound.Inbound{Identity: a.Identity(alice, "2")})
+	for name, tc := range map[string]struct {
+		ctx  context.Context
+		want string
+	}{
+		"for a caller":                       {ctx, "user:alice"},
+		"by itself":                          {t.Context(), "spiffe://test.internal/service/payments"},
+		"for whom the service only names":    {rampart.WithPrincipal(t.Context(), rampart.Principal{Subject: "user:bob"}), "spiffe://test.internal/service/payments"},
+		"for another than the caller's name": {rampart.WithPrincipal(ctx, rampart.Principal{Subject: "user:bob"}), "user:alice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := svc.Audit(tc.ctx, e); err != nil {
+				t.Fatal(err)
+			}
+			all := a.Events()
+			if got := all[len(all)-1]; got.Subject != tc.want || got.Action != e.Action {
+				t.Errorf("recorded %+v, want the subject %s", got, tc.want)
+			}
+		})
 	}
 }
 

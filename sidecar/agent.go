@@ -213,16 +213,33 @@ func (s *Sidecar) dek(w http.ResponseWriter, r *http.Request) {
 func (s *Sidecar) auditEvent(w http.ResponseWriter, r *http.Request) {
 	var q agent.AuditRequest
 	err := ask(r, &q)
-	if err == nil && q.Class != "money" && q.Class != "admin" && q.Class != "api_read" {
-		err = rampart.Errorf(rampart.Invalid, "", "class must be money, admin or api_read")
+	var e audit.Event
+	if err == nil {
+		e, err = s.eventOf(q)
 	}
 	if err == nil {
-		err = s.opt.Audit.Record(r.Context(), audit.Event{Class: q.Class, Action: q.Action, Outcome: audit.Outcome(q.Outcome), Control: q.Control,
-			Subject: q.Subject, Resource: q.Resource, Trace: q.Trace, Detail: q.Detail, Actor: s.table.Load().id})
+		err = s.opt.Audit.Record(r.Context(), e)
 	}
 	if err != nil {
-		problem.Write(w, err, q.Trace)
+		problem.Write(w, err, e.Trace)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// eventOf is what goes on record: for whom is what this process signed.
+func (s *Sidecar) eventOf(q agent.AuditRequest) (audit.Event, error) {
+	self := s.table.Load().id
+	e := audit.Event{Class: q.Class, Action: q.Action, Outcome: audit.Outcome(q.Outcome), Control: q.Control, Subject: self, Actor: self, Resource: q.Resource, Detail: q.Detail}
+	switch {
+	case !slices.Contains([]string{audit.ClassMoney, audit.ClassAdmin, audit.ClassAPIRead}, q.Class):
+		return audit.Event{}, rampart.Errorf(rampart.Invalid, "", "class must be money, admin or api_read")
+	case !agent.MayClaim(q.Control):
+		return audit.Event{}, rampart.Errorf(rampart.Invalid, "", "control must be one that a service enforces")
+	case q.Identity == "":
+		return e, nil
+	}
+	id, err := s.identified(q.Identity)
+	e.Subject, e.Flow, e.Trace = id.Principal.Subject, id.Flow, id.Trace
+	return e, err
 }

@@ -120,13 +120,24 @@ type CheckRequest struct {
 }
 
 // AuditRequest records an event of the service's own, for example a booking.
+// Subject, flow and trace come from Identity, never from the service; without
+// one the service did it for itself.
 type AuditRequest struct {
-	Class    string            `json:"class"` // money | admin | api_read
+	Identity string            `json:"identity"` // the HeaderIdentity value as received, or ""
+	Class    string            `json:"class"`    // money | admin | api_read
 	Action   string            `json:"action"`
 	Outcome  string            `json:"outcome"` // allowed | refused | error
-	Control  string            `json:"control"`
-	Subject  string            `json:"subject"`
+	Control  string            `json:"control"` // one that a service enforces, or "": see MayClaim
 	Resource string            `json:"resource"`
-	Trace    string            `json:"trace"`
 	Detail   map[string]string `json:"detail"`
+}
+
+// MayClaim reports whether a service may say that this control decided: those
+// that work inside services, and "". What planes enforce planes record.
+func MayClaim(control string) bool {
+	switch control {
+	case "", "field.server_owned", "db.row_mac", "db.audit_log", "db.check", "data.envelope", "limit.pool":
+		return true
+	}
+	return false
 }

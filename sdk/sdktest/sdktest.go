@@ -31,7 +31,6 @@ type (
 	ServerOwned  = agent.ServerOwned
 	CheckRequest = agent.CheckRequest
 	Identified   = agent.Identified
-	Event        = agent.AuditRequest
 )
 
 // Headers of a request from the sidecar.
@@ -39,6 +38,13 @@ const (
 	HeaderIdentity = agent.HeaderIdentity
 	HeaderIdem     = agent.HeaderIdem
 )
+
+// Event is what goes on record for a service, with the subject and the trace of
+// the identity that it showed.
+type Event struct {
+	Class, Action, Outcome, Control, Subject, Resource, Trace string
+	Detail                                                    map[string]string
+}
 
 // Message is one message that the service published, or signed to publish.
 type Message struct {
@@ -198,12 +204,28 @@ func (a *Agent) dek(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) audit(w http.ResponseWriter, r *http.Request) {
-	var req Event
+	var req agent.AuditRequest
 	if !read(w, r, &req) {
 		return
 	}
+	e := Event{
+		Class: req.Class, Action: req.Action, Outcome: req.Outcome, Control: req.Control,
+		Subject: "spiffe://test.internal/service/" + a.Info.Name, Resource: req.Resource, Detail: req.Detail,
+	}
+	if req.Identity != "" {
+		id, ok := a.Identified(req.Identity)
+		if !ok {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		e.Subject, e.Trace = id.Principal.Subject, id.Trace
+	}
+	if !agent.MayClaim(req.Control) {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	a.mu.Lock()
-	a.events = append(a.events, req)
+	a.events = append(a.events, e)
 	a.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
 }
