@@ -3,6 +3,8 @@ package db
 import (
 	"database/sql"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,6 +56,38 @@ func TestSQLiteIsDurable(t *testing.T) {
 				t.Errorf("%s is %q, want %q: %v", pragma, got, want, err)
 			}
 		}
+	}
+}
+
+// The file, and what SQLite puts beside it, is for the service's user alone,
+// also one that was there before.
+func TestSQLiteIsPrivate(t *testing.T) {
+	for name, mode := range map[string]fs.FileMode{"new": 0, "readable before": 0o644} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "orders.db")
+			if mode != 0 {
+				if err := os.WriteFile(path, nil, mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d, err := open(t, agent.StoreInfo{Kind: "sqlite", Path: path, Pool: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.sql.ExecContext(t.Context(), `CREATE TABLE t (a)`); err != nil {
+				t.Fatal(err)
+			}
+			files, err := os.ReadDir(dir)
+			if err != nil || len(files) < 2 {
+				t.Fatalf("%v, %v: want the file and its log", files, err)
+			}
+			for _, f := range files {
+				if info, err := f.Info(); err != nil || info.Mode() != 0o600 {
+					t.Errorf("%s has mode %v: %v", f.Name(), info.Mode(), err)
+				}
+			}
+		})
 	}
 }
 
@@ -172,7 +206,7 @@ func TestOpenRefuses(t *testing.T) {
 		"a URL without user":          {agent.StoreInfo{Kind: "postgres", Pool: 1, URL: "postgres://localhost:5432/d"}, "postgres://USER@HOST:PORT/DB"},
 		"a URL without port":          {agent.StoreInfo{Kind: "postgres", Pool: 1, URL: "postgres://u@localhost/d"}, "must name a port"},
 		"a database without a CA":     {agent.StoreInfo{Kind: "postgres", Pool: 1, URL: "postgres://u@localhost:5432/d"}, ""},
-		"a file that cannot be there": {agent.StoreInfo{Kind: "sqlite", Pool: 1, Path: "/nowhere/x.db"}, "unable to open"},
+		"a file that cannot be there": {agent.StoreInfo{Kind: "sqlite", Pool: 1, Path: "/nowhere/x.db"}, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := open(t, tc.store)

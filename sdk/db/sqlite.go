@@ -2,7 +2,9 @@ package db
 
 import (
 	"database/sql"
+	"errors"
 	"net/url"
+	"os"
 
 	_ "modernc.org/sqlite" // driver "sqlite"
 
@@ -10,8 +12,16 @@ import (
 )
 
 // openSQLite opens a file that survives a crash of the machine: each commit is
-// on disk before it is acknowledged.
+// on disk before it is acknowledged. The file is for this user alone, and so is
+// what SQLite puts beside it, which takes the file's mode.
 func openSQLite(info agent.StoreInfo) (*sql.DB, error) {
+	f, err := os.OpenFile(info.Path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil { // a file of before may be readable
+		return nil, err
+	}
 	q := url.Values{
 		"_pragma": {
 			"busy_timeout(5000)",
