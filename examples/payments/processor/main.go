@@ -40,6 +40,13 @@ func run(ctx context.Context, log *slog.Logger) error {
 	if port == "" || caFile == "" {
 		return errors.New("PORT or RAMPART_STANDIN_CA is not set: start the processor with `rampart up`")
 	}
+	// The mock prints what it makes of bodies, card tokens too, to standard output.
+	quiet, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer quiet.Close()
+	os.Stdout = quiet
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ca, leaf, err := newIdentity(host, time.Now())

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +18,53 @@ import (
 
 	"github.com/stripe/stripe-go/v85"
 )
+
+// What the mock would print of a charge, the card's token above all, reaches no log.
+func TestProcessorLogsNoBodies(t *testing.T) {
+	dir := t.TempDir()
+	printed, err := os.Create(filepath.Join(dir, "stdout"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = printed
+	defer func() { os.Stdout = stdout }()
+	t.Setenv("PORT", "0")
+	t.Setenv("RAMPART_STANDIN_CA", filepath.Join(dir, "ca.pem"))
+	logs, into := io.Pipe()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, slog.New(slog.NewJSONHandler(into, nil))) }()
+	var line struct{ Address string }
+	if err := json.NewDecoder(logs).Decode(&line); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: host}}}
+	req, err := http.NewRequest("POST", "https://"+line.Address+"/v1/payment_intents", strings.NewReader("amount=2580&currency=eur&payment_method=tok_canary&description=canary"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Authorization", "Bearer sk_test_x")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	stop()
+	if err := <-ended; err != nil || resp.StatusCode != 200 {
+		t.Errorf("status %d, %v", resp.StatusCode, err)
+	}
+	if b, err := os.ReadFile(printed.Name()); err != nil || len(b) > 0 {
+		t.Errorf("printed %q, %v", b, err)
+	}
+}
 
 // The stand-in answers a verified TLS client with a test key, and nobody else.
 func TestProcessor(t *testing.T) {
