@@ -270,9 +270,7 @@ func TestIdempotencyAndNonce(t *testing.T) {
 	if res.StatusCode != 201 || res.body != "booked" || res.Header.Get("Idempotency-Replayed") != "true" || calls() != 1 || res.Header.Get("Strict-Transport-Security") == "" {
 		t.Errorf("a retry: %d %s %v, %d calls", res.StatusCode, res.body, res.Header, calls())
 	}
-	if e := h.newest(); e.Code != "replayed" || e.Control != "idempotency.key" {
-		t.Errorf("the replay is on record as %q by %q", e.Code, e.Control)
-	}
+	h.Until("the replay is on record", func() bool { e := h.newest(); return e.Code == "replayed" && e.Control == "idempotency.key" }) // allowed: nobody waits for its record
 	if res := order("k1", freshNonce(), `{"org":"acme","item":"mug","count":3}`); res.StatusCode != 422 || h.newest().Control != "idempotency.key" || calls() != 1 {
 		t.Errorf("the key for something else: %d by %q", res.StatusCode, h.newest().Control)
 	}
