@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/spec"
 )
@@ -18,6 +19,9 @@ const answerWithin = idempotency.Lease - 5*time.Second
 // guessing a key.
 func (s forward) once(c *call, rule *spec.Idempotency) error {
 	key := c.r.Header.Get(rule.Header)
+	if key == "" && rule.Required {
+		return rampart.Errorf(rampart.Invalid, "idempotency.key", "header %s is missing: a name of your choice for this request, the same for every retry of it", rule.Header)
+	}
 	call := idempotency.Call{
 		Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
 		Required: rule.Required, Body: c.body, Keep: time.Duration(rule.Keep),

@@ -285,7 +285,11 @@ func (nonceCheck) check(c *call) error {
 	if f.Nonce == nil || !unsafeMethod(c.r.Method) {
 		return nil
 	}
-	return c.table.nonces[f.ID].Check(c.principal.Subject, c.r.Header.Get(f.Nonce.Header))
+	value := c.r.Header.Get(f.Nonce.Header)
+	if value == "" {
+		return rampart.Errorf(rampart.Invalid, "nonce.window", "header %s is missing: the time in unix seconds, a dot, and 16 random bytes in base64url without padding", f.Nonce.Header)
+	}
+	return c.table.nonces[f.ID].Check(c.principal.Subject, value)
 }
 
 func unsafeMethod(m string) bool {

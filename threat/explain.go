@@ -10,12 +10,37 @@ import (
 	"github.com/rampart-security/rampart/policies"
 )
 
-// Explain prints one threat from rule to evidence. id is RULE@ELEMENT or a
-// name that the team has given; an unknown one is an error with the nearest.
+// meant finds the row that a person means by id: RULE@ELEMENT, a name that the
+// team has given, or the rule alone where it speaks of one element. Letter case
+// does not count.
+func (m Model) meant(id string) (Row, error) {
+	if r, ok := m.Row(id); ok {
+		return r, nil
+	}
+	var found []Row
+	var ids []string
+	for _, r := range m.Rows {
+		named := slices.ContainsFunc(r.Names, func(n Name) bool { return strings.EqualFold(n.ID, id) })
+		if strings.EqualFold(r.ID, id) || named || strings.EqualFold(r.Rule, id) && r.State != NotApplicable {
+			found, ids = append(found, r), append(ids, r.ID)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Row{}, errUnknown("threat", id, m.ids())
+	case 1:
+		return found[0], nil
+	}
+	return Row{}, fmt.Errorf("%s speaks of several elements; name one: %s", found[0].Rule, strings.Join(ids, ", "))
+}
+
+// Explain prints one threat from rule to evidence. id is RULE@ELEMENT, a name
+// that the team has given, or a rule that speaks of one element; an unknown one
+// is an error with the nearest.
 func (m Model) Explain(w io.Writer, id string) error {
-	r, ok := m.Row(id)
-	if !ok {
-		return errUnknown("threat", id, m.ids())
+	r, err := m.meant(id)
+	if err != nil {
+		return err
 	}
 	doc := m.Rules[r.Rule]
 	var b bytes.Buffer
@@ -45,7 +70,7 @@ func (m Model) Explain(w io.Writer, id string) error {
 		fmt.Fprintf(&b, "  fix       %s\n", doc.Fix)
 	}
 	fmt.Fprintf(&b, "  see       %s\n", doc.Refs)
-	_, err := w.Write(b.Bytes())
+	_, err = w.Write(b.Bytes())
 	return err
 }
 

@@ -58,7 +58,7 @@ func printStatus(w io.Writer, st wire.Status) error {
 }
 
 func caCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "ca", Short: "Work with the local certificate authority"}
+	cmd := group("ca", "Work with the local certificate authority")
 	var stateDir string
 	trust := &cobra.Command{
 		Use:   "trust",
@@ -96,7 +96,7 @@ func caCmd() *cobra.Command {
 }
 
 func secretCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "secret", Short: "Store and list secrets; values are never printed"}
+	cmd := group("secret", "Store and list secrets; values are never printed")
 	var stateDir string
 	set := &cobra.Command{
 		Use:     "set PATH",
@@ -104,7 +104,7 @@ func secretCmd() *cobra.Command {
 		Example: "  rampart secret set prod/stripe/api-key < key.txt",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			value, err := readSecret(cmd)
+			value, err := readSecret(cmd, "value")
 			if err != nil {
 				return err
 			}
@@ -112,7 +112,11 @@ func secretCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return admin.call(cmd.Context(), http.MethodPost, wire.AdminSecrets, wire.SetSecret{Path: args[0], Value: value}, nil)
+			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminSecrets, wire.SetSecret{Path: args[0], Value: value}, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "secret %s has a new version; services see it within five minutes\n", args[0])
+			return nil
 		},
 	}
 	list := &cobra.Command{
@@ -143,9 +147,9 @@ func secretCmd() *cobra.Command {
 
 // readSecret takes a value from standard input, without echo on a terminal and
 // never from the command line, where every process could read it.
-func readSecret(cmd *cobra.Command) ([]byte, error) {
+func readSecret(cmd *cobra.Command, what string) ([]byte, error) {
 	if term.IsTerminal(int(os.Stdin.Fd())) {
-		fmt.Fprint(cmd.ErrOrStderr(), "Value (not shown): ")
+		fmt.Fprintf(cmd.ErrOrStderr(), "The %s (not shown): ", what)
 		b, err := term.ReadPassword(int(os.Stdin.Fd()))
 		fmt.Fprintln(cmd.ErrOrStderr())
 		return b, err
@@ -153,7 +157,7 @@ func readSecret(cmd *cobra.Command) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64<<10))
 	b = []byte(strings.TrimRight(string(b), "\r\n"))
 	if err == nil && len(b) == 0 {
-		err = usageError("the value is empty; pipe it in: rampart secret set PATH < FILE")
+		err = usageError("the %s is empty; pipe it in: %s < FILE", what, cmd.CommandPath())
 	}
 	return b, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -70,12 +71,21 @@ func (a *adminClient) call(ctx context.Context, method, path string, in, out any
 	if res.StatusCode/100 != 2 {
 		var p struct{ Detail, Title string }
 		json.Unmarshal(b, &p)
-		return fmt.Errorf("%s %s: %s %s", method, path, res.Status, p.Detail)
+		return &exitError{exitUsage, errors.New(firstText(p.Detail, p.Title, res.Status))}
 	}
 	if out == nil {
 		return nil
 	}
 	return json.Unmarshal(b, out)
+}
+
+func firstText(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
 }
 
 func (a *adminClient) status(ctx context.Context) (wire.Status, error) {

@@ -16,7 +16,7 @@ import (
 )
 
 func auditCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "Read and verify the audit log"}
+	cmd := group("audit", "Read and verify the audit log")
 	cmd.AddCommand(auditTailCmd(), auditVerifyCmd())
 	return cmd
 }
@@ -101,25 +101,39 @@ func printReport(w io.Writer, report audit.Report, asJSON bool) error {
 			return err
 		}
 	}
+	broken := map[string]bool{}
+	var lines []error
+	for _, p := range report.Problems {
+		broken[p.Plane] = true
+		lines = append(lines, fmt.Errorf("%s: %s%s: %s", p.Plane, placeOf(p), p.Rule, p.Text))
+	}
 	for _, p := range report.Planes {
 		if asJSON {
 			break
 		}
-		anchor := "end not vouched for"
-		if p.Anchor {
-			anchor = "end as reported"
+		state := "end not vouched for"
+		switch {
+		case broken[p.Plane]:
+			state = "DOES NOT VERIFY"
+		case p.Anchor:
+			state = "end as reported"
 		}
-		fmt.Fprintf(w, "%-24s %7d records, %d files, %s, head %.16s\n", p.Plane, p.Records, p.Files, anchor, p.Hash)
+		fmt.Fprintf(w, "%-24s %7d records, %d files, %s, head %.16s\n", p.Plane, p.Records, p.Files, state, p.Hash)
 	}
 	if report.OK() {
 		fmt.Fprintln(os.Stderr, "ok: every record is as it was written")
 		return nil
 	}
-	var lines []error
-	for _, p := range report.Problems {
-		lines = append(lines, fmt.Errorf("%s: %s, line %d, byte %d, record %d: %s: %s", p.Plane, p.File, p.Line, p.Offset, p.Seq, p.Rule, p.Text))
-	}
 	return &exitError{exitFailed, errors.Join(lines...)}
+}
+
+// placeOf says where in a file a problem is; a log that lacks its end, or all
+// of it, has no such place.
+func placeOf(p audit.Problem) string {
+	if p.Line == 0 {
+		return fmt.Sprintf("record %d: ", p.Seq)
+	}
+	return fmt.Sprintf("%s, line %d, byte %d, record %d: ", p.File, p.Line, p.Offset, p.Seq)
 }
 
 // reportedHeads reads what the planes told the control plane of their logs, so

@@ -107,6 +107,12 @@ attacks the running system to prove each claim.`,
 	return cmd
 }
 
+// group is a command that only holds others: without one it shows its help,
+// and a word that it does not know is an error.
+func group(use, short string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+}
+
 // fileFlag adds -f; every command that reads rampart.yaml has it.
 func fileFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVarP(file, "file", "f", "rampart.yaml", "the system's file")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,7 @@ func threatDiffCmd() *cobra.Command {
 			if err := d.Print(cmd.OutOrStdout()); err != nil {
 				return err
 			}
-			if len(d.Opened) > 0 {
+			if len(d.Opened)+len(d.Worse) > 0 {
 				return &exitError{exitFailed, nil}
 			}
 			return nil
@@ -144,6 +145,11 @@ func evidence(cmd *cobra.Command, stateDir string) (threat.Evidence, error) {
 		return ev, fmt.Errorf("%s: %w", state.Path(proofsFile), err)
 	}
 	ev.EnforcedDigest = enforcedDigest(cmd, stateDir)
+	if ev.EnforcedDigest == "" {
+		// Nothing runs: a probe that passed yesterday shows what a plane enforced
+		// then. Only what was also seen to fail without its control is a proof.
+		maps.DeleteFunc(ev.Proofs, func(_ string, p threat.Proof) bool { return !p.Falsified })
+	}
 	return ev, nil
 }
 

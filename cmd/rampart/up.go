@@ -44,7 +44,7 @@ cannot be moved and stays where it is.`,
 	}
 	fileFlag(cmd, &u.file)
 	stateFlag(cmd, &u.stateDir)
-	cmd.Flags().BoolVar(&u.throwaway, "throwaway", false, "make a state folder to be thrown away: the only kind that accepts `unsafe: {disable: [...]}`")
+	cmd.Flags().BoolVar(&u.throwaway, "throwaway", false, "make a state folder to be thrown away: the only kind that accepts unsafe: {disable: [...]}")
 	cmd.Flags().BoolVar(&u.freePorts, "free-ports", false, "put every listener on a free port, so that this copy can run beside another")
 	cmd.Flags().DurationVar(&u.svidTTL, "svid-ttl", time.Hour, "life of workload certificates; they are renewed at half of it")
 	return cmd

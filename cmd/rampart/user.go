@@ -12,7 +12,7 @@ import (
 
 func userCmd() *cobra.Command {
 	var stateDir string
-	cmd := &cobra.Command{Use: "user", Short: "Create local accounts, set passwords, end everything an account holds"}
+	cmd := group("user", "Create local accounts, set passwords, end everything an account holds")
 	cmd.PersistentFlags().StringVar(&stateDir, "state", ".rampart", "state folder of the running system")
 	cmd.AddCommand(userAddCmd(&stateDir), userPasswordCmd(&stateDir), userRevokeCmd(&stateDir))
 	return cmd
@@ -81,6 +81,9 @@ func userRevokeCmd(stateDir *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, found, err := findUser(cmd, admin, args[0]); err != nil || !found {
+				return cmpErr(err, usageError("there is no user %s", args[0]))
+			}
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminRevoke, wire.Revocation{Kind: "sub", ID: "user:" + args[0]}, nil); err != nil {
 				return err
 			}
@@ -103,10 +106,14 @@ func findUser(cmd *cobra.Command, admin *adminClient, name string) (wire.User, b
 }
 
 func putUser(cmd *cobra.Command, admin *adminClient, u wire.User) error {
-	password, err := readSecret(cmd)
+	password, err := readSecret(cmd, "password")
 	if err != nil {
 		return err
 	}
 	u.Password = string(password)
-	return admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil)
+	if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "user %s is set\n", u.Name)
+	return nil
 }
