@@ -15,6 +15,7 @@ import (
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
@@ -152,7 +153,7 @@ func (s *Sidecar) decideObject(ctx context.Context, t *table, id agent.Identifie
 func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 	name, t := r.PathValue("name"), s.table.Load()
 	e := audit.Event{Class: audit.ClassSecret, Action: "hand secret to service", Outcome: audit.Allowed, Control: "secret.acl",
-		Subject: t.id, Resource: "secret:" + name[:min(len(name), 100)]}
+		Subject: t.id, Resource: "secret:" + name[:min(len(name), 100)], Trace: trace.Of(r.Header)}
 	var sec secrets.Secret
 	var err error
 	if t.handsOut(name) {

@@ -39,6 +39,8 @@ func outsideProbes() []Probe {
 			SelfTest: "plants a value of its own in an environment and in a file, and finds both"},
 		{ID: "P-133", Title: "a service does not get another service's secret", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.acl"},
 			Proves: []string{"PAY-4", "owasp2021:A01"}, Vantage: asService, Safety: safe, Needs: needForeignSecret, Run: foreignSecret},
+		{ID: "P-134", Title: "a service does not hold the credential that its sidecar injects", SeedRow: "payment: 3 exposed processor key", Controls: []string{"secret.acl"},
+			Proves: []string{"PAY-4"}, Vantage: asService, Safety: safe, Needs: needSecret, Run: injectedSecret},
 	}
 }
 
