@@ -112,9 +112,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		return fmt.Errorf("queue: %w", err)
 	}
 	defer end()
-	setup, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	if err := k.provision(setup, q.opt.Link.State().System); err != nil {
+	if err := k.first(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // it was told to end
 		}

@@ -25,6 +25,9 @@ func (q *Queue) allowPeer(id string) error {
 	return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "no flow connects %s with queue %s", id, q.opt.Store)
 }
 
+// insider is the user of connections inside this process. No SPIFFE ID is such.
+const insider = "queue"
+
 // authenticator maps a verified certificate to an account of its own. The
 // connection inside this process, which has no certificate, gets the account
 // that holds the streams.
@@ -36,7 +39,7 @@ func (a authenticator) Check(c server.ClientAuthentication) bool {
 	if state == nil {
 		inProcess := c.Kind() == server.CLIENT && c.RemoteAddress() != nil && c.RemoteAddress().Network() == "pipe"
 		if inProcess {
-			c.RegisterUser(&server.User{Username: "queue", Account: a.q.srv.GlobalAccount()})
+			c.RegisterUser(&server.User{Username: insider, Account: a.q.srv.GlobalAccount()})
 		}
 		return inProcess
 	}
@@ -149,7 +152,7 @@ func (q *Queue) dropStale(sys *spec.System) {
 		return // the server is ending
 	}
 	for _, c := range conns.Conns {
-		if c.AuthorizedUser == "" || c.Account == q.srv.GlobalAccount().Name {
+		if c.AuthorizedUser == "" || c.AuthorizedUser == insider {
 			continue
 		}
 		if c.Account != accountName(c.AuthorizedUser, rightsOf(sys, q.opt.Store, c.AuthorizedUser)) {

@@ -198,6 +198,9 @@ func TestRightsEndWithTheirFlow(t *testing.T) {
 	h.Restart()
 	h.Until("its connection is closed", stock.nc.IsClosed)
 	h.Until("another's too, to come back with more", shop.nc.IsClosed)
+	if !in.js.Conn().IsConnected() {
+		t.Error("the queue has cut itself off")
+	}
 	shop = connect(t, h, q, "shop")
 	h.Until("the new topic is there", func() bool {
 		_, err := shop.js.Publish(t.Context(), "orders.returned", []byte("x"))
@@ -219,8 +222,11 @@ func TestProvisionedAgain(t *testing.T) {
 		}
 		return false
 	}
-	must(t, in.js.DeleteConsumer(t.Context(), "EVENTS", name))
-	h.Until("the consumer is back", func() bool { return in.ready() && told("consumer "+name) })
+	h.Until("the consumer is told to be missing", func() bool {
+		in.js.DeleteConsumer(t.Context(), "EVENTS", name) // again and again: it may be being made the first time
+		return told("consumer " + name)
+	})
+	h.Until("the consumer is back", in.ready)
 	if told("stream EVENTS") {
 		t.Error("a stream that is there is told to be missing")
 	}

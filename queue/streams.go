@@ -59,6 +59,26 @@ func (k *keeper) watch(ctx context.Context) {
 	}
 }
 
+// first provisions the file at the start, for as long as a broker may take to
+// read what it has on disk.
+func (k *keeper) first(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	again := time.NewTicker(checkEvery / 4)
+	defer again.Stop()
+	for {
+		err := k.provision(ctx, k.q.opt.Link.State().System)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-again.C:
+		}
+	}
+}
+
 // check provisions a new file, or again what is missing of the current one.
 func (k *keeper) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
