@@ -33,6 +33,13 @@ func checkCmd() *cobra.Command {
 			for _, w := range sys.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
+			nobody, err := unreachable(sys)
+			if err != nil {
+				return err
+			}
+			for _, w := range nobody {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
 			if effective {
 				b, err := sys.Effective()
 				if err != nil {

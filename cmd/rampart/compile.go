@@ -5,7 +5,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/sidecar"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/threat"
@@ -37,6 +39,34 @@ func loadCompiled(file string) (*spec.System, error) {
 		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
 	}
 	return sys, nil
+}
+
+// unreachable lists operations that ask for a permission which no role holds:
+// nobody can use them, which is safe and hardly meant.
+func unreachable(sys *spec.System) ([]string, error) {
+	roles, err := rbac.Compile(sys.Authz.Roles)
+	if err != nil {
+		return nil, err
+	}
+	everybody := rampart.Principal{Subject: "user:everybody", Roles: slices.Collect(maps.Keys(sys.Authz.Roles))}
+	var out []string
+	for _, f := range sys.FlowsFrom(sys.Gateway()) {
+		svc := sys.Services[f.To]
+		doc, ok := sys.Resource(svc.OpenAPI)
+		if !ok || len(f.Allow) > 0 {
+			continue
+		}
+		api, err := openapi.Compile(f.To, doc)
+		if err != nil {
+			return nil, err
+		}
+		for _, op := range api.Operations() {
+			if !roles.Check(everybody, rampart.Action(op.Permission)) {
+				out = append(out, fmt.Sprintf("%s: %s %s asks for %s, which no role holds, so nobody can use it; grant it in authz.roles, or say allow: on flow %s", svc.OpenAPI, op.Method, op.Path, op.Permission, f.ID))
+			}
+		}
+	}
+	return out, nil
 }
 
 func compileService(sys *spec.System, name string, svc spec.Service) error {
