@@ -11,4 +11,4 @@ echo "== race detector on what is shared between goroutines"
 go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./tls/... ./data/...
 
 echo "== the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify"
-go test -count=1 -timeout 30m -v -tags system ./test/system | grep -v '^=== '
+go test -count=1 -timeout 30m -v -tags system ./test/system | grep --line-buffered -v '^=== '
