@@ -240,6 +240,8 @@ func (e *Env) booked(ctx context.Context) (*story, cell, error) {
 }
 
 func tamperedRow(ctx context.Context, e *Env) (Result, error) {
+	e.disk.RLock()
+	defer e.disk.RUnlock()
 	st, c, err := e.booked(ctx)
 	if err != nil {
 		return Result{}, err
@@ -273,6 +275,8 @@ func tamperedRow(ctx context.Context, e *Env) (Result, error) {
 }
 
 func auditTable(ctx context.Context, e *Env) (Result, error) {
+	e.disk.RLock()
+	defer e.disk.RUnlock()
 	_, c, err := e.booked(ctx)
 	if err != nil {
 		return Result{}, err
@@ -333,6 +337,8 @@ func (e *Env) firstColumn(ctx context.Context, file, table string) (string, erro
 }
 
 func brokenRow(ctx context.Context, e *Env) (Result, error) {
+	e.disk.RLock()
+	defer e.disk.RUnlock()
 	_, c, err := e.booked(ctx)
 	if err != nil {
 		return Result{}, err

@@ -328,6 +328,8 @@ func (e *Env) hidingPlaces(planted int) (map[string][]byte, error) {
 			}
 		}
 	}
+	e.disk.Lock()
+	defer e.disk.Unlock()
 	err := filepath.WalkDir(e.dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil // a file that went away holds nothing

@@ -155,6 +155,8 @@ func try(ctx context.Context, file, statement string, args ...any) (changed int6
 
 // grep counts the files under the data folder that hold a text.
 func (t *target) grep(text string) (hits []string, err error) {
+	t.disk.Lock()
+	defer t.disk.Unlock()
 	err = filepath.WalkDir(filepath.Join(t.dir, "data"), func(name string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil // a file that went away holds nothing

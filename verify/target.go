@@ -32,6 +32,12 @@ type target struct {
 	parallel int
 	net      byte // second byte of this run's source addresses; 0: only 127.0.0.1 can be bound
 
+	// disk keeps who reads database files as bytes (Lock) apart from who opens
+	// them as databases (RLock). SQLite's locks belong to the process: closing any
+	// descriptor of a file drops them all, and a probe that wrote on would damage
+	// the very system that it judges.
+	disk sync.RWMutex
+
 	mu         sync.Mutex // guards below
 	sources    int
 	identities int
