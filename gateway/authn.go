@@ -245,7 +245,7 @@ const (
 )
 
 // resolveCache keeps what the control plane said of sessions and API keys. The
-// zero value is ready but for now.
+// zero value needs its clock set, then is ready.
 type resolveCache struct {
 	now   func() time.Time
 	mu    sync.Mutex // guards byKey and epoch
