@@ -34,6 +34,9 @@ type Principal struct {
 	Client        string        `json:"client,omitzero"` // the client that presented the credential (azp); "" for a browser session
 	Session       string        `json:"sid,omitzero"`    // handle for revocation; never the cookie's value
 	AuthTime      time.Time     `json:"auth_time,omitzero"`
+	ACR           string        `json:"acr,omitzero"`    // assurance of the login: "aal1" or "aal2"; "" is less than either
+	AMR           []string      `json:"amr,omitzero"`    // how: "pwd", "otp", "hwk", "fed" (RFC 8176)
+	Scope         []string      `json:"scope,omitzero"`  // permissions that the credential is limited to; nil: all that the subject has
 	Actors        []string      `json:"actors,omitzero"` // RFC 8693 act chain, current actor first
 }
 

@@ -15,12 +15,19 @@ var (
 	ErrUsed     = errors.New("token: authorization code used before")
 )
 
-// Client is an application that may ask for tokens. All are public clients:
-// they prove themselves by PKCE, never by a shared secret.
+// Client is an application that may ask for tokens.
 type Client struct {
 	ID        string
 	Principal string   // key of principals in rampart.yaml
+	Name      string   // for people; "" is the ID
 	Redirects []string // exact
+	Auth      string   // how it proves itself: "" or "none" (public: PKCE), "private_key_jwt", "tls_client_auth"
+	Keys      []byte   // private_key_jwt: its JWK set
+	Identity  string   // tls_client_auth: its SPIFFE ID
+	Grants    []string // nil: authorization_code and refresh_token
+	Scopes    []string // permissions it may ask for; nil: all that its user has
+	DPoP      bool     // gets sender-constrained tokens alone
+	Disabled  bool
 	Tag       string
 }
 
@@ -33,6 +40,12 @@ type Code struct {
 	Subject   string
 	SID       string
 	AuthTime  time.Time
+	ACR       string
+	AMR       []string
+	Scope     []string // permissions; nil: all
+	OpenID    bool     // an ID token is asked for
+	Nonce     string   // OpenID Connect
+	JKT       string   // RFC 7638 thumbprint of the DPoP key; "" if none
 	Expires   time.Time
 	Family    string // refresh family issued for it; "" until used
 }
@@ -47,6 +60,11 @@ type Family struct {
 	Subject    string
 	SID        string
 	AuthTime   time.Time
+	ACR        string
+	AMR        []string
+	Scope      []string  // permissions; nil: all
+	OpenID     bool      // was begun with the scope openid
+	JKT        string    // RFC 7638 thumbprint of the DPoP key; "" if none
 	Expires    time.Time // idle bound, moves with each rotation
 	Absolute   time.Time
 	Revoked    bool

@@ -39,8 +39,13 @@ type Key struct {
 	ID       string
 	Hash     [sha256.Size]byte // HMAC-SHA256 of the secret, bound to the ID
 	Client   string
+	Label    string   // chosen by whoever made it
+	Scopes   []string // permissions; nil: all that the client has
+	IPs      []string // CIDR prefixes it may be used from; nil: anywhere
 	Disabled bool
 	Created  time.Time
+	Expires  time.Time // zero: never
+	LastUsed time.Time // at most a minute behind; zero: never
 }
 
 // ErrNotFound is what a Store answers for an id it does not hold.

@@ -49,6 +49,17 @@ type Session struct {
 	Expires  time.Time // absolute bound
 	IP       string    // at login
 	Agent    string    // User-Agent at login, cut to 256 bytes
+	AuthTime time.Time // of the newest proof: the login, or a step-up since
+	ACR      string    // "aal1" or "aal2"
+	AMR      []string  // how: "pwd", "otp", "hwk", "fed" (RFC 8176)
+	Upstream Upstream  // zero: a local login
+}
+
+// Upstream names the login at an identity provider that opened a session.
+type Upstream struct {
+	Issuer  string
+	Subject string
+	SID     string // "" when the provider says none
 }
 
 // ErrNotFound is what a Store answers for a key it does not hold.
