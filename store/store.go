@@ -47,7 +47,9 @@ type User struct {
 	Name    string
 	Hash    string // argon2id, PHC form
 	Tag     string // "verify" for probe identities
-	Changed time.Time
+	// Disabled accounts keep their data and can do nothing with it.
+	Disabled bool
+	Changed  time.Time
 }
 
 // Accounts keeps people and clients.
