@@ -24,7 +24,7 @@ func TestRoutesAskForPermission(t *testing.T) {
 			"GET /orders orders:read ", "POST /orders orders:create body.org",
 			"GET /orders/{id} orders:read ", "GET /orgs/{org}/orders orders:read path.org",
 		},
-		"payments": {"GET /payments payments:read ", "POST /payments payments:create ", "GET /payments/{id} payments:read "},
+		"payments": {"GET /payments payments:read ", "POST /payments payments:create ", "GET /payments/{id} payments:read ", "GET /payments/{id}/card payments:reveal "},
 		"web": {
 			"GET / web:read ", "GET /app.js web:read ", "GET /icon.svg web:read ",
 			"GET /me web:read ", "GET /receipt web:read ", "GET /style.css web:read ",

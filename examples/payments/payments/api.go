@@ -22,6 +22,7 @@ func (s *service) routes() http.Handler {
 	mux.Handle("POST /payments", rest.Handler(s.log, s.create))
 	mux.Handle("GET /payments", rest.Handler(s.log, s.list))
 	mux.Handle("GET /payments/{id}", rest.Handler(s.log, s.get))
+	mux.Handle("GET /payments/{id}/card", rest.Handler(s.log, s.card))
 	return mux
 }
 
@@ -177,6 +178,24 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return rest.Write(w, http.StatusOK, p)
+}
+
+// card reveals which card paid. rampart.yaml asks for a fresh second factor
+// first (step_up of flow 2): a stolen session alone does not get here.
+func (s *service) card(w http.ResponseWriter, r *http.Request) error {
+	p, err := s.ledger.get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if err := authz.Check(r.Context(), s.svc, "payments:reveal", p.resource()); err != nil {
+		return err
+	}
+	if err := s.svc.Audit(r.Context(), sdk.Event{Class: "money", Action: "card.revealed", Outcome: "allowed", Resource: "payment/" + p.ID}); err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, struct {
+		CardRef string `json:"card_ref"`
+	}{p.CardRef})
 }
 
 func unprocessable(format string, args ...any) error {

@@ -203,6 +203,27 @@ func TestPay(t *testing.T) {
 	}
 }
 
+// The card is its owner's to see, and whoever sees it is on record.
+func TestTheCardIsItsOwners(t *testing.T) {
+	w := start(t)
+	if status, body := w.as(t, alice, "POST", "/payments", honest, ""); status != 201 {
+		t.Fatal(status, body)
+	}
+	target := "/payments/" + w.rows(t)[0].ID + "/card"
+	before := len(w.agent.Events())
+	for _, who := range []rampart.Principal{bob, carol} {
+		if status, body := w.as(t, who, "GET", target, "", ""); status != 403 || strings.Contains(body, "tok_visa") {
+			t.Errorf("%s: status %d: %s", who.Subject, status, body)
+		}
+	}
+	if status, body := w.as(t, alice, "GET", target, "", ""); status != 200 || strings.TrimSpace(body) != `{"card_ref":"tok_visa"}` {
+		t.Errorf("alice: status %d: %s", status, body)
+	}
+	if events := w.agent.Events()[before:]; len(events) != 1 || events[0].Action != "card.revealed" || events[0].Subject != "user:alice" {
+		t.Errorf("events %v, want one of alice", events)
+	}
+}
+
 func TestAPaymentIsBookedAuditedAndTold(t *testing.T) {
 	w := start(t)
 	status, body := w.as(t, alice, "POST", "/payments", honest, "k1")
