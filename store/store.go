@@ -43,10 +43,10 @@ type Store interface {
 
 // User is a local account.
 type User struct {
-	Facts   rampart.Principal // Subject is "user:" + Name
-	Name    string
-	Hash    string // argon2id, PHC form
-	Tag     string // "verify" for probe identities
+	Facts rampart.Principal // Subject is "user:" + Name
+	Name  string
+	Hash  string // argon2id, PHC form
+	Tag   string // "verify" for probe identities
 	// Disabled accounts keep their data and can do nothing with it.
 	Disabled bool
 	Changed  time.Time
