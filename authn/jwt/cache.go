@@ -53,11 +53,20 @@ func NewEdgeCache(v *Edge, size int) *EdgeCache {
 
 // Verify is Edge.Verify.
 func (c *EdgeCache) Verify(token string) (EdgeClaims, error) {
+	return c.verify(token, bearer)
+}
+
+// VerifyBound is Edge.VerifyBound.
+func (c *EdgeCache) VerifyBound(token string, proof Confirmation) (EdgeClaims, error) {
+	return c.verify(token, bound(proof))
+}
+
+func (c *EdgeCache) verify(token string, held possession) (EdgeClaims, error) {
 	claims, err := c.seen.open(token, c.verifier.door, c.verifier.open)
 	if err != nil {
 		return EdgeClaims{}, err
 	}
-	if err := c.verifier.admit(claims); err != nil {
+	if err := c.verifier.admit(claims, held); err != nil {
 		return EdgeClaims{}, err
 	}
 	return claims, nil

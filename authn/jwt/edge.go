@@ -24,19 +24,27 @@ type EdgeClaims struct {
 	Client       string   `json:"client_id"` // the azp of OpenID Connect
 	Session      string   `json:"sid,omitzero"`
 	AuthTime     int64    `json:"auth_time,omitzero"`
-	Scope        string   `json:"scope,omitzero"`
+	ACR          string   `json:"acr,omitzero"`
+	AMR          []string `json:"amr,omitzero"`
+	Scope        Scope    `json:"scope,omitzero"`
 	Tenant       string   `json:"tenant,omitzero"`
 	Orgs         []string `json:"orgs,omitzero"`
 	Roles        []string `json:"roles,omitzero"`
 	Team         string   `json:"team,omitzero"`
 	ManagedTeams []string `json:"managed_teams,omitzero"`
+
+	// Confirm is nil for a bearer token only, which Verify takes; what is bound
+	// to a key or a certificate opens with VerifyBound alone.
+	Confirm *Confirmation `json:"cnf,omitzero"`
 }
 
-// EdgeFor returns claims that carry p; the rest is the issuer's.
+// EdgeFor returns claims that carry p; the rest is the issuer's. A principal
+// limited to no permission at all gives claims that no signer mints.
 func EdgeFor(p rampart.Principal) EdgeClaims {
 	c := InternalFor(p)
 	return EdgeClaims{
 		Subject: c.Subject, Client: c.Client, Session: c.Session, AuthTime: c.AuthTime,
+		ACR: c.ACR, AMR: c.AMR, Scope: c.Scope,
 		Tenant: c.Tenant, Orgs: c.Orgs, Roles: c.Roles, Team: c.Team, ManagedTeams: c.ManagedTeams,
 	}
 }
@@ -45,6 +53,7 @@ func EdgeFor(p rampart.Principal) EdgeClaims {
 func (c EdgeClaims) Principal() rampart.Principal {
 	return InternalClaims{
 		Subject: c.Subject, Client: c.Client, Session: c.Session, AuthTime: c.AuthTime,
+		ACR: c.ACR, AMR: c.AMR, Scope: c.Scope,
 		Tenant: c.Tenant, Orgs: c.Orgs, Roles: c.Roles, Team: c.Team, ManagedTeams: c.ManagedTeams,
 	}.Principal()
 }
@@ -63,8 +72,16 @@ func (c EdgeClaims) wellFormed() error {
 	if err := checkSubject("sub", c.Subject); err != nil {
 		return err
 	}
-	if c.AuthTime < 0 {
-		return refuse("auth_time", "auth_time must be positive")
+	if err := checkLogin(c.AuthTime, c.ACR, c.AMR); err != nil {
+		return err
+	}
+	if err := c.Scope.wellFormed(); err != nil {
+		return err
+	}
+	if c.Confirm != nil {
+		if err := c.Confirm.wellFormed(); err != nil {
+			return err
+		}
 	}
 	return c.period().wellFormed()
 }
@@ -96,13 +113,46 @@ func NewEdge(opt EdgeOptions) *Edge {
 	return &Edge{door{jose.ES256, opt.Keys}, opt}
 }
 
-// Verify returns the claims of a token.
+// Verify returns the claims of a bearer token. It refuses a bound one: who
+// presents that without a proof may have stolen it.
 func (v *Edge) Verify(token string) (EdgeClaims, error) {
+	return v.verify(token, bearer)
+}
+
+// VerifyBound returns the claims of a token bound to what the presenter has
+// proved on this request: the JKT of a DPoP proof that opened, the fingerprint
+// of the TLS client's certificate, or both. It refuses a bearer token, and with
+// a DPoP key one that is not bound to that key.
+func (v *Edge) VerifyBound(token string, proof Confirmation) (EdgeClaims, error) {
+	return v.verify(token, bound(proof))
+}
+
+// possession judges whether the presenter may use a token with this cnf.
+type possession func(cnf *Confirmation) error
+
+func bearer(cnf *Confirmation) error {
+	if cnf != nil {
+		return refuse("cnf", "token is bound and needs a proof of possession")
+	}
+	return nil
+}
+
+func bound(proof Confirmation) possession {
+	return func(cnf *Confirmation) error {
+		if cnf == nil {
+			return refuse("cnf", "token is not bound")
+		}
+		return cnf.provedBy(proof)
+	}
+}
+
+// verify opens a token and asks what must be asked at every use.
+func (v *Edge) verify(token string, held possession) (EdgeClaims, error) {
 	claims, _, err := v.open(token)
 	if err != nil {
 		return EdgeClaims{}, err
 	}
-	if err := v.admit(claims); err != nil {
+	if err := v.admit(claims, held); err != nil {
 		return EdgeClaims{}, err
 	}
 	return claims, nil
@@ -125,8 +175,12 @@ func (v *Edge) open(token string) (EdgeClaims, *publicKey, error) {
 	return c, key, nil
 }
 
-func (v *Edge) admit(c EdgeClaims) error {
+// admit does what must be asked at every use: time, binding, revocation.
+func (v *Edge) admit(c EdgeClaims, held possession) error {
 	if err := c.period().covers(v.opt.Now()); err != nil {
+		return err
+	}
+	if err := held(c.Confirm); err != nil {
 		return err
 	}
 	return unlessRevoked(v.opt.Revoked, c)

@@ -1,9 +1,6 @@
 package jwt
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
@@ -27,9 +24,11 @@ type InternalClaims struct {
 	NotBefore    int64        `json:"nbf,omitzero"`
 	ID           string       `json:"jti"`
 	Client       string       `json:"client_id,omitzero"` // absent for a browser session and for a service of its own
-	Scope        string       `json:"scope,omitzero"`
+	Scope        Scope        `json:"scope,omitzero"`
 	Session      string       `json:"sid,omitzero"`
 	AuthTime     int64        `json:"auth_time,omitzero"`
+	ACR          string       `json:"acr,omitzero"`
+	AMR          []string     `json:"amr,omitzero"`
 	Tenant       string       `json:"tenant,omitzero"`
 	Orgs         []string     `json:"orgs,omitzero"`
 	Roles        []string     `json:"roles,omitzero"`
@@ -43,17 +42,6 @@ type InternalClaims struct {
 type Actor struct {
 	Subject string `json:"sub"`
 	Act     *Actor `json:"act,omitzero"`
-}
-
-// Confirmation binds a token to the certificate of the one peer that may
-// present it.
-type Confirmation struct {
-	Thumbprint string `json:"x5t#S256"` // base64url of SHA-256 over the leaf's DER
-}
-
-// Confirm returns the confirmation for a certificate's fingerprint.
-func Confirm(fingerprint [32]byte) Confirmation {
-	return Confirmation{base64.RawURLEncoding.EncodeToString(fingerprint[:])}
 }
 
 // ActorChain builds an act claim from SPIFFE IDs, current actor first.
@@ -86,6 +74,9 @@ func (c InternalClaims) Principal() rampart.Principal {
 		ManagedTeams:  c.ManagedTeams,
 		Client:        c.Client,
 		Session:       c.Session,
+		ACR:           c.ACR,
+		AMR:           c.AMR,
+		Scope:         c.Scope.permissions(),
 		Actors:        c.Actors(),
 	}
 	if c.AuthTime != 0 {
@@ -94,7 +85,8 @@ func (c InternalClaims) Principal() rampart.Principal {
 	return p
 }
 
-// InternalFor returns claims that carry p; the rest is the issuer's.
+// InternalFor returns claims that carry p; the rest is the issuer's. A
+// principal limited to no permission at all gives claims that no signer mints.
 func InternalFor(p rampart.Principal) InternalClaims {
 	c := InternalClaims{
 		Subject:      p.Subject,
@@ -105,6 +97,9 @@ func InternalFor(p rampart.Principal) InternalClaims {
 		ManagedTeams: p.ManagedTeams,
 		Client:       p.Client,
 		Session:      p.Session,
+		ACR:          p.ACR,
+		AMR:          p.AMR,
+		Scope:        p.Scope,
 		Act:          ActorChain(p.Actors),
 	}
 	if !p.AuthTime.IsZero() {
@@ -132,9 +127,26 @@ func (c InternalClaims) wellFormed() error {
 	if err := checkSubject("sub", c.Subject); err != nil {
 		return err
 	}
-	if c.AuthTime < 0 {
-		return refuse("auth_time", "auth_time must be positive")
+	if err := checkLogin(c.AuthTime, c.ACR, c.AMR); err != nil {
+		return err
 	}
+	if err := c.Scope.wellFormed(); err != nil {
+		return err
+	}
+	if err := c.checkActors(); err != nil {
+		return err
+	}
+	// The binding between planes is the certificate and nothing else.
+	if c.Confirm.Thumbprint == "" || c.Confirm.JKT != "" {
+		return refuse("cnf", "token must be bound to a certificate")
+	}
+	if err := c.Confirm.wellFormed(); err != nil {
+		return err
+	}
+	return c.period().wellFormed()
+}
+
+func (c InternalClaims) checkActors() error {
 	n := 0
 	for a := c.Act; a != nil; a = a.Act {
 		if n++; n > maxActors {
@@ -144,10 +156,7 @@ func (c InternalClaims) wellFormed() error {
 			return err
 		}
 	}
-	if len(c.Confirm.Thumbprint) != base64.RawURLEncoding.EncodedLen(sha256.Size) {
-		return refuse("cnf", "token must be bound to a certificate")
-	}
-	return c.period().wellFormed()
+	return nil
 }
 
 // InternalOptions configure an Internal verifier.
@@ -213,8 +222,8 @@ func (v *Internal) admit(c InternalClaims, peer [32]byte) error {
 	if err := c.period().covers(v.opt.Now()); err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare([]byte(c.Confirm.Thumbprint), []byte(Confirm(peer).Thumbprint)) != 1 {
-		return refuse("cnf", "token is bound to another peer's certificate")
+	if err := c.Confirm.provedBy(Confirm(peer)); err != nil {
+		return err
 	}
 	return unlessRevoked(v.opt.Revoked, c)
 }

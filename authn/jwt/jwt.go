@@ -32,6 +32,7 @@ const (
 	maxClaim  = 256     // bytes of jti, client_id and sid
 	maxID     = 2048    // bytes of sub and act.sub
 	maxActors = 4
+	maxAMR    = 16 // values
 
 	typeAccess = "at+jwt" // RFC 9068 section 2.1
 
@@ -234,6 +235,25 @@ func kindOf(subject string) rampart.PrincipalKind {
 func checkSubject(name, subject string) error {
 	if len(subject) > maxID || kindOf(subject) == "" {
 		return refuse(name, "%s must be user:ID, client:ID or a SPIFFE ID of at most %d bytes", name, maxID)
+	}
+	return nil
+}
+
+// checkLogin checks the claims that say when and how a person logged in.
+func checkLogin(authTime int64, acr string, amr []string) error {
+	if authTime < 0 {
+		return refuse("auth_time", "auth_time must be positive")
+	}
+	if len(acr) > maxClaim {
+		return refuse("acr", "acr is longer than %d bytes", maxClaim)
+	}
+	if len(amr) > maxAMR {
+		return refuse("amr", "amr has more than %d values", maxAMR)
+	}
+	for _, method := range amr {
+		if method == "" || len(method) > maxClaim {
+			return refuse("amr", "amr must be values of 1 to %d bytes", maxClaim)
+		}
 	}
 	return nil
 }

@@ -102,7 +102,8 @@ func validClaims() jwt.InternalClaims {
 	return jwt.InternalClaims{
 		Issuer: issuer, Subject: "user:alice", Audience: orders,
 		Expires: noon.Unix() + 120, IssuedAt: noon.Unix(), ID: "t1",
-		Client: "web", Session: "s1", AuthTime: noon.Unix() - 60, Tenant: "acme",
+		Client: "web", Session: "s1", AuthTime: noon.Unix() - 60, ACR: "aal2", AMR: []string{"pwd", "otp"},
+		Scope: jwt.Scope{"orders:read", "orders:write"}, Tenant: "acme",
 		Orgs: []string{"acme", "beta"}, Roles: []string{"member"}, Team: "red", ManagedTeams: []string{"red"},
 		Act: jwt.ActorChain([]string{orders, edge}), Confirm: jwt.Confirm(peer),
 	}
@@ -117,7 +118,8 @@ func TestInternalCarriesThePrincipal(t *testing.T) {
 	want := rampart.Principal{
 		Kind: rampart.KindHuman, Subject: "user:alice", Tenant: "acme", Organizations: []string{"acme", "beta"},
 		Roles: []string{"member"}, Team: "red", ManagedTeams: []string{"red"}, Client: "web", Session: "s1",
-		AuthTime: noon.Add(-time.Minute), Actors: []string{orders, edge},
+		AuthTime: noon.Add(-time.Minute), ACR: "aal2", AMR: []string{"pwd", "otp"}, Scope: []string{"orders:read", "orders:write"},
+		Actors: []string{orders, edge},
 	}
 	if diff := cmp.Diff(want, got.Principal()); diff != "" {
 		t.Errorf("principal (-want +got):\n%s", diff)
@@ -315,7 +317,7 @@ func refused(t *testing.T, err error, rule string) {
 func edgeClaims() jwt.EdgeClaims {
 	return jwt.EdgeClaims{
 		Issuer: issuer, Subject: "user:alice", Audience: issuer, Client: "app",
-		Expires: noon.Unix() + 900, IssuedAt: noon.Unix(), ID: "e1", Session: "s1", Scope: "orders:read",
+		Expires: noon.Unix() + 900, IssuedAt: noon.Unix(), ID: "e1", Session: "s1", Scope: jwt.Scope{"orders:read"},
 	}
 }
 
@@ -360,7 +362,7 @@ func TestEdgeCarriesThePrincipal(t *testing.T) {
 	want := rampart.Principal{
 		Kind: rampart.KindHuman, Subject: "user:alice", Tenant: "acme", Organizations: []string{"acme"},
 		Roles: []string{"member"}, Team: "red", ManagedTeams: []string{"red"}, Client: "app", Session: "s1",
-		AuthTime: noon.Add(-time.Minute),
+		AuthTime: noon.Add(-time.Minute), ACR: "aal1", AMR: []string{"pwd"}, Scope: []string{"orders:read"},
 	}
 	c := jwt.EdgeFor(want)
 	c.Issuer, c.Audience, c.ID, c.IssuedAt, c.Expires = issuer, issuer, "e1", noon.Unix(), noon.Unix()+900
@@ -380,6 +382,7 @@ func TestSignerRefusesWhatNoVerifierTakes(t *testing.T) {
 		"lifetime": func(c *jwt.InternalClaims) { c.Expires = c.IssuedAt + 301 },
 		"exp":      func(c *jwt.InternalClaims) { c.Expires = 0 },
 		"sub":      func(c *jwt.InternalClaims) { c.Subject = "alice" },
+		"scope":    func(c *jwt.InternalClaims) { c.Scope = jwt.Scope{} },
 		"size":     func(c *jwt.InternalClaims) { c.Roles = []string{strings.Repeat("r", 9000)} },
 	} {
 		c := validClaims()
