@@ -3,7 +3,9 @@
 const $ = (id) => document.getElementById(id);
 
 // call asks the API and answers with the JSON body; a refusal is an Error with
-// the problem's detail (RFC 9457). Without a session it goes to the login.
+// the problem's detail (RFC 9457). Without a session it goes to the login; where
+// a fresh second factor is asked for (RFC 9470), to the page that takes it, and
+// back to this one.
 async function call(method, path, body, headers = {}) {
   const init = { method, headers: { Accept: "application/json", ...headers } };
   if (body !== undefined) {
@@ -11,16 +13,18 @@ async function call(method, path, body, headers = {}) {
     init.body = JSON.stringify(body);
   }
   const answer = await fetch(path, init);
-  if (answer.status === 401) {
-    location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
-    throw new Error("Please log in.");
-  }
   const text = await answer.text();
   let data;
   try {
     data = text ? JSON.parse(text) : undefined;
   } catch {
     throw new Error(`The shop gave an answer that this page cannot read (${answer.status}).`);
+  }
+  if (answer.status === 401) {
+    const to = new URL((data && data.step_up) || "/login", location.origin);
+    to.searchParams.set("next", location.pathname + location.search);
+    location.assign(to.pathname + to.search);
+    throw new Error("Please log in.");
   }
   if (!answer.ok) throw new Error((data && (data.detail || data.title)) || `Error ${answer.status}`);
   return data;
@@ -150,6 +154,10 @@ async function showReceipt() {
   const cells = Object.entries(rows).flatMap(([k, v]) => [element("dt", "", k), element("dd", "", v)]);
   $("receipt").replaceChildren(...cells);
   $("receipt").dataset.status = p.status;
+  $("show-card").addEventListener("click", () => during($("show-card"), say, async () => {
+    const { card_ref } = await call("GET", `/payments/${encodeURIComponent(id)}/card`);
+    $("card-ref").textContent = card_ref;
+  }));
   $("receipt").setAttribute("aria-busy", "false");
 }
 
