@@ -36,7 +36,7 @@ const (
 var (
 	httpMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 	classes     = []string{"public", "internal", "confidential", "secret"}
-	reserved    = []string{"/login/", "/logout/", "/session/", "/oauth2/", "/.well-known/", "/_rampart/"}
+	reserved    = []string{"/login/", "/logout/", "/session/", "/sessions/", "/account/", "/oidc/", "/oauth2/", "/.well-known/", "/_rampart/"}
 )
 
 // checker holds the rules that a parsed and filled System must keep.
@@ -161,6 +161,7 @@ func (c *checker) system() {
 	if s.Sessions.Idle > s.Sessions.Absolute {
 		c.bad("sessions.idle", fmt.Sprintf("longer than the absolute timeout of %s", s.Sessions.Absolute), "shorten idle, or raise absolute")
 	}
+	c.revocation(s.Revocation)
 	for name, z := range s.Zones {
 		if z.Trust < 0 || z.Trust > 100 {
 			c.bad(join("zones", name)+".trust", "trust is from 0 (hostile) to 100", "write a number from 0 to 100")

@@ -24,6 +24,8 @@ var flowKeys = map[string][]flowKind{
 	"validate":     {flowEntry, flowRoute, flowCall},
 	"allow":        {flowRoute},
 	"authz":        {flowEntry, flowRoute, flowCall},
+	"scope":        {flowRoute, flowCall},
+	"step_up":      {flowRoute, flowCall},
 	"server_owned": {flowRoute, flowCall},
 	"idempotency":  {flowRoute},
 	"nonce":        {flowRoute},
@@ -239,6 +241,8 @@ func (c *checker) internal(key string, f Flow) {
 		c.only(key+".validate", fmt.Sprintf("service %q has no openapi document to validate against", f.To), "openapi")
 	}
 	c.allow(key, f.Allow)
+	c.scope(key+".scope", f.Scope)
+	c.stepUp(key, f)
 	c.serverOwned(key, f)
 	if f.Idempotency != nil {
 		c.match(key+".idempotency.header", f.Idempotency.Header, headerForm, "write a header name, such as Idempotency-Key")

@@ -29,7 +29,7 @@ external:
 flows:
   - { id: 1, from: buyer, to: edge, authn: session }
   - { id: 2, from: partner, to: edge, authn: { all: [api_key, jwt] } }
-  - { id: 3, from: edge, to: orders, carries: [order], allow: "role:member" }
+  - { id: 3, from: edge, to: orders, carries: [order], allow: "role:member", scope: "orders:*", step_up: [{ routes: "POST /orders/*/refund", acr: aal2, max_age: 5m }] }
   - { id: 4, from: orders, to: orders_db, carries: [order] }
   - { id: 5, from: orders, to: bank, egress: { methods: [POST], paths: [/v1/pay] }, inject: { secret: key, into: "header:Authorization" } }
   - { id: 6, from: orders, to: events, topic: order.paid, message: { sign: svid } }
@@ -123,6 +123,16 @@ func TestRefused(t *testing.T) {
 		{"comparison with nothing", `allow: "role:member"`, `server_owned: { fields: [amount], mode: compare }`, `24:56: flows[2].server_owned.source: the key is missing; write source: DATA, the item that holds the truth`},
 		{"no subject token", `from: mail, to: orders }`, "from: edge, to: mail, authn: gateway }\n  - { from: mail, to: orders }", `30:5: flows[8].authn: "mail" is reached only with pattern gateway, so it has no subject token to exchange; write exchange on a flow to "mail", or gateway here`},
 		{"no credential to hand on", `from: mail, to: orders }`, "from: edge, to: mail }\n  - { from: mail, to: orders, authn: per_service }", `30:31: flows[8].authn: "mail" never sees the caller's credential, so it cannot hand it on; write per_service on a flow to "mail", or exchange here`},
+		{"step-up of nothing", `acr: aal2, max_age: 5m`, ``, `24:107: flows[2].step_up[0]: says neither how strong nor how fresh the login must be; add acr: aal2, or max_age: 5m`},
+		{"step-up to a slip", `acr: aal2`, `acr: all2`, `24:142: flows[2].step_up[0].acr: "all2" is not accepted here; did you mean "aal2"?`},
+		{"step-up route", `routes: "POST /orders/*/refund"`, `routes: [/orders/*]`, `24:118: flows[2].step_up[0].routes[0]: "/orders/*" is not accepted here; write "METHOD /path", such as "POST /payments/*/refund"; * is one segment, or at the end all that follows`},
+		{"step-up too old", `max_age: 5m`, `max_age: 2d`, `24:153: flows[2].step_up[0].max_age: no session is that old; write 24h or less`},
+		{"step-up at the edge", `authn: session }`, `authn: session, step_up: [{ acr: aal2 }] }`, `22:53: flows[0].step_up: step_up belongs to flows from the gateway to a service or flows between services; remove it here, or move it to such a flow`},
+		{"scope without a verb", `scope: "orders:*"`, `scope: orders`, `24:85: flows[2].scope[0]: "orders" is not accepted here; write "type:verb" or "type:*"`},
+		{"scope of nothing", `scope: "orders:*"`, `scope: []`, `24:78: flows[2].scope: the list is empty; fill it, or remove the key`},
+		{"bound out of bounds", "stores:\n", "revocation: { sensitive: 2m }\nstores:\n", `16:15: revocation.sensitive: 2m is out of bounds; write 1s to 1m`},
+		{"bounds the wrong way round", "stores:\n", "revocation: { sensitive: 30s, other: 20s }\nstores:\n", `16:31: revocation.other: shorter than the 30s of sensitive flows; raise it, or shorten sensitive`},
+		{"bound of nothing", "stores:\n", "revocation: { sensitiv: 5s }\nstores:\n", `16:15: revocation.sensitiv: unknown key; did you mean "sensitive"?`},
 		{"egress everywhere", `paths: [/v1/pay]`, `paths: ["/v1/*/pay"]`, `26:73: flows[4].egress.paths[0]: "/v1/*/pay" is no path; write an exact path, or a prefix that ends in "/*"; no .., // or query`},
 		{"secret that is none", `secret: key`, `secret: card`, `26:95: flows[4].inject.secret: want the name of a data item of kind credential; the credentials are: key`},
 		{"not held", `to: orders_db, carries: [order]`, `to: orders_db, carries: [card]`, `25:53: flows[3].carries[0]: "orders_db" does not hold "card"; add it to holds of stores.orders_db`},

@@ -25,6 +25,8 @@ func (s *System) fill() {
 	}
 	or(&s.Sessions.Idle, Duration(30*time.Minute))
 	or(&s.Sessions.Absolute, Duration(12*time.Hour))
+	or(&s.Revocation.Sensitive, Duration(5*time.Second))
+	or(&s.Revocation.Other, Duration(2*time.Minute))
 	or(&s.Verify.Freshness, Duration(24*time.Hour))
 	s.fillPrincipals()
 	s.fillZones()

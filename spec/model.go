@@ -13,6 +13,7 @@ type System struct {
 	Plans      map[string]Plan      `yaml:"plans"`
 	Authz      Authz                `yaml:"authz"`
 	Sessions   Sessions             `yaml:"sessions"`
+	Revocation Revocation           `yaml:"revocation"`
 	Services   map[string]Service   `yaml:"services"`
 	Stores     map[string]Store     `yaml:"stores"`
 	External   map[string]External  `yaml:"external"`
@@ -80,6 +81,14 @@ type Sessions struct {
 	Absolute Duration `yaml:"absolute"` // default 12h
 }
 
+// Revocation bounds for how long a plane that no longer hears the control plane
+// serves on: a revocation may be waiting there. After it the plane closes, flow
+// by flow.
+type Revocation struct {
+	Sensitive Duration `yaml:"sensitive"` // flows that System.Sensitive names; 1s to 1m, default 5s
+	Other     Duration `yaml:"other"`     // all others; 5s to 10m and not below Sensitive, default 2m
+}
+
 // Service is one process of the system.
 type Service struct {
 	Role     string   `yaml:"role"` // "" (an ordinary service) | gateway
@@ -128,6 +137,8 @@ type Flow struct {
 	Validate    Validate     `yaml:"validate"`
 	Allow       []string     `yaml:"allow" shape:"one"` // layer 1: "role:NAME", "permission:TYPE:VERB" or "any"; one suffices. Default: the permission of the route
 	Authz       FlowAuthz    `yaml:"authz"`
+	Scope       []string     `yaml:"scope" shape:"one"` // into a service: permissions "type:verb" or "type:*" that a credential may keep on this flow; nil: all that it has
+	StepUp      []StepUp     `yaml:"step_up"`
 	ServerOwned ServerOwned  `yaml:"server_owned"`
 	Idempotency *Idempotency `yaml:"idempotency"`
 	Nonce       *Nonce       `yaml:"nonce"`
@@ -178,6 +189,15 @@ type Validate struct {
 // FlowAuthz narrows a flow further.
 type FlowAuthz struct {
 	Require string `yaml:"require"` // permission "type:verb" that the subject must hold for any route of this flow
+}
+
+// StepUp asks for a stronger or a fresher login than the session's on some
+// routes of a flow into a service (RFC 9470). At least one of ACR and MaxAge is
+// there; Covers says which requests it means.
+type StepUp struct {
+	Routes []string `yaml:"routes" shape:"one"` // "METHOD /path" below the service's mount; default: all
+	ACR    string   `yaml:"acr"`                // aal1 | aal2
+	MaxAge Duration `yaml:"max_age"`            // since the newest proof; at most 24h
 }
 
 // ServerOwned names request fields whose truth is the server's.
