@@ -34,7 +34,9 @@ type InternalClaims struct {
 	Roles        []string     `json:"roles,omitzero"`
 	Team         string       `json:"team,omitzero"`
 	ManagedTeams []string     `json:"managed_teams,omitzero"`
-	Act          *Actor       `json:"act,omitzero"` // nil on the first hop only
+	Transaction  string       `json:"txn,omitzero"`     // id of the first token of the chain, for the log
+	MayAct       *Actor       `json:"may_act,omitzero"` // who alone may trade the token (RFC 8693 section 4.4); nil: whom the file lets
+	Act          *Actor       `json:"act,omitzero"`     // nil on the first hop only
 	Confirm      Confirmation `json:"cnf"`
 }
 
@@ -117,7 +119,7 @@ func (c InternalClaims) period() period {
 func (c InternalClaims) wellFormed() error {
 	if err := checkNames(
 		named{"iss", c.Issuer, false}, named{"jti", c.ID, false},
-		named{"client_id", c.Client, true}, named{"sid", c.Session, true},
+		named{"client_id", c.Client, true}, named{"sid", c.Session, true}, named{"txn", c.Transaction, true},
 	); err != nil {
 		return err
 	}
@@ -147,6 +149,11 @@ func (c InternalClaims) wellFormed() error {
 }
 
 func (c InternalClaims) checkActors() error {
+	if c.MayAct != nil {
+		if err := checkSubject("may_act", c.MayAct.Subject); err != nil {
+			return err
+		}
+	}
 	n := 0
 	for a := c.Act; a != nil; a = a.Act {
 		if n++; n > maxActors {
