@@ -27,12 +27,15 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Lifetimes of the tiers and the allowance for clocks that run behind.
+// Lifetimes of the tiers.
 const (
 	rootLife    = 365 * 24 * time.Hour
 	issuingLife = 90 * 24 * time.Hour // the root is online, yet a longer life makes backups usable
-	skew        = time.Minute
 )
+
+// Skew is how far the start of a certificate lies before its issue, for peers
+// whose clocks run behind.
+const Skew = time.Minute
 
 // Authority issues certificates for one trust domain. Safe for concurrent use;
 // keys are never printed.
@@ -125,7 +128,7 @@ func (a *Authority) tierTemplate(name string, pathLen int, life time.Duration) (
 		// Chains are built by subject; a suffix keeps two roots of one domain
 		// apart in a browser's store.
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("Rampart %s %s %s", a.domain, name, serial.Text(36)[:6])},
-		NotBefore:             now.Add(-skew),
+		NotBefore:             now.Add(-Skew),
 		NotAfter:              now.Add(life),
 		IsCA:                  true,
 		BasicConstraintsValid: true,

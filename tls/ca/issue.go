@@ -125,7 +125,7 @@ func (a *Authority) leaf(id string, opt IssueOptions) (*x509.Certificate, error)
 	now := a.now()
 	leaf := &x509.Certificate{
 		SerialNumber:          serial,
-		NotBefore:             now.Add(-skew),
+		NotBefore:             now.Add(-Skew),
 		NotAfter:              now.Add(ttl).Truncate(time.Second), // as the encoding does
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
