@@ -17,3 +17,10 @@ func (v *Internal) VerifySubject(token string) (InternalClaims, error) {
 	}
 	return c, nil
 }
+
+// VerifySubject is Verify for the token service, to which a plane hands in
+// what a client has shown it. Whether the client proved possession the plane
+// has judged: the proof was made for its request, not for this one.
+func (v *Edge) VerifySubject(token string) (EdgeClaims, error) {
+	return v.verify(token, func(*Confirmation) error { return nil })
+}

@@ -137,6 +137,7 @@ func Domain(id string) string {
 type Peer struct {
 	ID          string
 	Fingerprint [32]byte // SHA-256 of the leaf's DER
+	NotBefore   time.Time
 	NotAfter    time.Time
 }
 
@@ -152,7 +153,7 @@ func PeerOf(state *tls.ConnectionState) (peer Peer, ok bool) {
 	if err != nil {
 		return Peer{}, false
 	}
-	return Peer{ID: id, Fingerprint: sha256.Sum256(leaf.Raw), NotAfter: leaf.NotAfter}, true
+	return Peer{ID: id, Fingerprint: sha256.Sum256(leaf.Raw), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}, true
 }
 
 // ParseChain parses a bounded chain of DER certificates, leaf first.
