@@ -248,9 +248,10 @@ const (
 // zero value needs its clock set, then is ready.
 type resolveCache struct {
 	now   func() time.Time
-	mu    sync.Mutex // guards byKey and epoch
+	mu    sync.Mutex // guards below
 	byKey map[[sha256.Size]byte]resolved
 	epoch uint64
+	turn  uint64 // grows when something is forgotten: what was asked before then may be that
 }
 
 type resolved struct {
@@ -265,12 +266,12 @@ func cacheKey(q credential) [sha256.Size]byte {
 
 func (rc *resolveCache) resolve(c *call, link *planelink.Link, q credential) (wire.Resolved, error) {
 	key, epoch := cacheKey(q), link.State().Epoch
-	if r, ok := rc.get(key, epoch); ok {
+	r, turn, ok := rc.get(key, epoch)
+	if ok {
 		return r, nil
 	}
 	ctx, cancel := context.WithTimeout(c.r.Context(), 3*time.Second)
 	defer cancel()
-	var r wire.Resolved
 	ask := wire.ResolveRequest{Type: q.kind, Value: q.value, IP: c.ip.String()}
 	if err := link.Call(ctx, http.MethodPost, wire.PathResolve, ask, &r); err != nil {
 		return wire.Resolved{}, err
@@ -278,11 +279,12 @@ func (rc *resolveCache) resolve(c *call, link *planelink.Link, q credential) (wi
 	if r.Principal.IsZero() {
 		return wire.Resolved{}, errors.New("gateway: the control plane resolved a credential to nobody")
 	}
-	rc.put(key, epoch, r)
+	rc.put(key, epoch, turn, r)
 	return r, nil
 }
 
-func (rc *resolveCache) get(key [sha256.Size]byte, epoch uint64) (wire.Resolved, bool) {
+// get returns the answer that is kept, or the turn to hand to put.
+func (rc *resolveCache) get(key [sha256.Size]byte, epoch uint64) (wire.Resolved, uint64, bool) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	if rc.epoch != epoch {
@@ -290,15 +292,15 @@ func (rc *resolveCache) get(key [sha256.Size]byte, epoch uint64) (wire.Resolved,
 	}
 	r, ok := rc.byKey[key]
 	if !ok || rc.now().After(r.until) {
-		return wire.Resolved{}, false
+		return wire.Resolved{}, rc.turn, false
 	}
-	return r.Resolved, true
+	return r.Resolved, rc.turn, true
 }
 
-func (rc *resolveCache) put(key [sha256.Size]byte, epoch uint64, r wire.Resolved) {
+func (rc *resolveCache) put(key [sha256.Size]byte, epoch, turn uint64, r wire.Resolved) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
-	if rc.epoch != epoch {
+	if rc.epoch != epoch || rc.turn != turn {
 		return
 	}
 	if rc.byKey == nil || len(rc.byKey) >= maxResolved {
@@ -311,9 +313,11 @@ func (rc *resolveCache) put(key [sha256.Size]byte, epoch uint64, r wire.Resolved
 	rc.byKey[key] = resolved{r, until}
 }
 
-// forget drops one credential, for the logout that passes through here.
+// forget drops one credential, for the logout or new login that passes through
+// here.
 func (rc *resolveCache) forget(q credential) {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
+	rc.turn++
 	delete(rc.byKey, cacheKey(q))
 }

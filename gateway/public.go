@@ -33,10 +33,31 @@ const publicBody = 16 << 10
 
 // publicPaths belong to the control plane, which never faces the internet:
 // they are reached only through here.
-var publicPaths = []string{"/login", "/login.css", "/logout", "/session"}
+var publicPaths = []string{"/login", "/login.css", "/logout", "/session", "/sessions", "/account"}
+
+// publicPrefixes are the folders below which every path is public. The file
+// check refuses services mounted there.
+var publicPrefixes = []string{"/login/", "/sessions/", "/account/", "/oidc/", "/oauth2/", "/.well-known/", "/_rampart/"}
 
 func isPublic(path string) bool {
-	return slices.Contains(publicPaths, path) || strings.HasPrefix(path, "/oauth2/") || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/_rampart/")
+	below := func(prefix string) bool { return strings.HasPrefix(path, prefix) }
+	return slices.Contains(publicPaths, path) || slices.ContainsFunc(publicPrefixes, below)
+}
+
+// provesItself reports whether a path's caller authenticates with what it sends
+// (a client's credential, a PKCE verifier, a signed logout token) and never with
+// a cookie: such calls come from other sites by nature and ride on nothing.
+// Nothing else of the public surface is exempt from the CSRF stage.
+func provesItself(method, path string) bool {
+	if method != http.MethodPost {
+		return false
+	}
+	switch path {
+	case "/oauth2/token", "/oauth2/introspect", "/oauth2/revoke":
+		return true
+	}
+	idp, ok := strings.CutSuffix(strings.TrimPrefix(path, "/oidc/"), "/backchannel-logout")
+	return ok && strings.HasPrefix(path, "/oidc/") && idp != "" && !strings.Contains(idp, "/")
 }
 
 // publicStages is the path of a login or token request.
@@ -62,11 +83,16 @@ func (g *Gateway) publicStages(t *table) []stage {
 	return out
 }
 
-// publicCSRF guards login and logout: they change the browser's session
+// publicCSRF guards login, account and logout: they change the browser's session
 // whether or not it has one.
 type publicCSRF struct{ csrf }
 
-func (s publicCSRF) check(c *call) error { return s.refuse(c) }
+func (s publicCSRF) check(c *call) error {
+	if provesItself(c.r.Method, c.path) {
+		return nil
+	}
+	return s.refuse(c)
+}
 
 // publicCaps bounds a login or token request.
 type publicCaps struct{}
@@ -89,16 +115,37 @@ func (s toControl) check(c *call) error {
 		}
 	}
 	rt, addr := s.g.opt.Link.Now().Control()
-	if err := relay.Send(c.w, controlRequest(c, addr), rt, func(h http.Header) { harden(h, c.table) }); err != nil {
+	edit := func(h http.Header) {
+		s.rekeyed(c, h)
+		harden(h, c.table)
+	}
+	if err := relay.Send(c.w, controlRequest(c, addr), rt, edit); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Msg: "login is not possible right now; try again", Err: err}
 	}
 	return nil
 }
 
+// rekeyed forgets what the caller's cookie stood for when the answer brings
+// another: a login, a step-up and a logout make the old one worthless, and the
+// browser must not be served by it for as long as the cache would.
+func (s toControl) rekeyed(c *call, answer http.Header) {
+	set := func(line string) bool { return strings.HasPrefix(line, sessionCookie+"=") }
+	if !slices.ContainsFunc(answer["Set-Cookie"], set) {
+		return
+	}
+	for _, ck := range c.r.CookiesNamed(sessionCookie) {
+		s.g.sessions.forget(credential{wire.TypeSession, ck.Value})
+	}
+}
+
 // controlRequest keeps the caller's credentials, which are the control plane's
-// to judge, and tells the client's address.
+// to judge, and tells the client's address. A call that proves itself brings no
+// cookie: it passed by the CSRF stage.
 func controlRequest(c *call, addr string) *http.Request {
 	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: c.path, RawQuery: c.r.URL.RawQuery}, func(name string) bool {
+		if name == "Cookie" && provesItself(c.r.Method, c.path) {
+			return false
+		}
 		return !strings.HasPrefix(name, "Rampart-") && !strings.HasPrefix(name, "X-Forwarded-") && name != "Forwarded"
 	})
 	out.Host = c.r.Host

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
@@ -34,6 +35,9 @@ func loadCompiled(file string) (*spec.System, error) {
 		if err := sidecar.CheckGuard(f.Guard.Recipient); err != nil {
 			return nil, &exitError{exitUsage, fmt.Errorf("%s:%d: flow %s: guard.recipient: %w", file, f.Line, f.ID, err)}
 		}
+	}
+	if err := routesAndScopes(file, sys); err != nil {
+		return nil, &exitError{exitUsage, err}
 	}
 	if _, err := threat.Analyze(sys, threat.Evidence{}); err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
@@ -67,6 +71,72 @@ func unreachable(sys *spec.System) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// routesAndScopes refuses a step_up route that no operation has, and a scope
+// that is no operation's permission: either would look like a control and be
+// none.
+func routesAndScopes(file string, sys *spec.System) error {
+	ops, permissions, err := operations(sys)
+	if err != nil {
+		return err
+	}
+	known := slices.Sorted(maps.Keys(permissions))
+	for _, f := range sys.Flows {
+		for _, p := range f.Scope {
+			if !strings.HasSuffix(p, ":*") && !permissions[p] {
+				return fmt.Errorf("%s:%d: flow %s: scope: no operation asks for the permission %q; %s", file, f.Line, f.ID, p, meant(p, known))
+			}
+		}
+		if ops[f.To] == nil {
+			continue // no document says which routes there are
+		}
+		for _, s := range f.StepUp {
+			for _, r := range s.Routes {
+				if !coversAny(spec.StepUp{Routes: []string{r}}, ops[f.To]) {
+					return fmt.Errorf("%s:%d: flow %s: step_up: no operation of %q is on the route %q; routes are those of its openapi document, without the mount", file, f.Line, f.ID, f.To, r)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func meant(name string, known []string) string {
+	if near, ok := spec.Nearest(name, known); ok {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return "the permissions are: " + strings.Join(known[:min(len(known), 24)], ", ")
+}
+
+// coversAny: * is what covers a parameter of an operation's path.
+func coversAny(s spec.StepUp, ops []*openapi.Operation) bool {
+	return slices.ContainsFunc(ops, func(op *openapi.Operation) bool { return s.Covers(op.Method, op.Path) })
+}
+
+// operations returns the operations of every service with a document, and every
+// permission that some route of the system asks for.
+func operations(sys *spec.System) (map[string][]*openapi.Operation, map[string]bool, error) {
+	ops, permissions := map[string][]*openapi.Operation{}, map[string]bool{}
+	for name, svc := range sys.Services {
+		doc, ok := sys.Resource(svc.OpenAPI)
+		if !ok {
+			for _, verb := range []string{"read", "create", "update", "delete"} {
+				permissions[name+":"+verb] = svc.Role == ""
+			}
+			continue
+		}
+		api, err := openapi.Compile(name, doc)
+		if err != nil {
+			return nil, nil, err
+		}
+		ops[name] = api.Operations()
+		for _, op := range ops[name] {
+			permissions[op.Permission] = true
+		}
+	}
+	maps.DeleteFunc(permissions, func(_ string, is bool) bool { return !is })
+	return ops, permissions, nil
 }
 
 func compileService(sys *spec.System, name string, svc spec.Service) error {
