@@ -19,8 +19,10 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/apikey"
+	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/ratelimit"
@@ -69,6 +71,8 @@ type Plane struct {
 	sessions *session.Manager
 	apikeys  *apikey.Manager
 	tokens   *token.Service
+	tickets  ticket.Store
+	factors  mfa.Store
 	hasher   *password.Hasher
 	hub      *hub
 	grants   grants

@@ -28,6 +28,8 @@ const (
 	sealedSession  = "hmac:session"
 	sealedAPIKey   = "hmac:apikey"
 	sealedToken    = "hmac:token"
+	sealedDevice   = "hmac:device"
+	sealedGuess    = "hmac:guess"
 )
 
 // keys holds everything that the KEK opens.
@@ -40,6 +42,8 @@ type keys struct {
 	session  []byte // HMAC keys
 	apikey   []byte
 	token    []byte
+	device   []byte
+	guess    []byte
 	secrets  *embedded.Store
 }
 
@@ -67,7 +71,7 @@ func openKeys(ctx context.Context, opt Options) (*keys, error) {
 	if k.edge, err = k.signer(ctx, opt, sealedEdge, jwt.GenerateEdge); err != nil {
 		return nil, err
 	}
-	for name, to := range map[string]*[]byte{sealedSession: &k.session, sealedAPIKey: &k.apikey, sealedToken: &k.token} {
+	for name, to := range map[string]*[]byte{sealedSession: &k.session, sealedAPIKey: &k.apikey, sealedToken: &k.token, sealedDevice: &k.device, sealedGuess: &k.guess} {
 		if *to, err = k.open(ctx, opt, name, randomKey); err != nil {
 			return nil, err
 		}

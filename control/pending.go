@@ -1,0 +1,196 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/mfa"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/authn/ticket"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/store"
+)
+
+// loginCookie carries the id of a login that is not finished.
+const loginCookie = "__Host-rampart_login"
+
+const (
+	pendingFor  = 10 * time.Minute
+	ticketLogin = "login"         // kind of its ticket
+	secondStep  = "/login/factor" // where it goes on
+)
+
+// Values of acr and amr (RFC 8176).
+const (
+	acrOne      = "aal1"
+	acrTwo      = "aal2"
+	amrPassword = "pwd"
+	amrFed      = "fed"
+)
+
+// pending is a login that has proved something. It is no session: it opens the
+// second step and nothing else.
+type pending struct {
+	Subject  string           `json:"sub"`             // "user:NAME"
+	Device   string           `json:"device,omitzero"` // id of the known device that it began on; "": a strange one
+	ACR      string           `json:"acr,omitzero"`    // proved so far
+	AMR      []string         `json:"amr,omitzero"`
+	Next     string           `json:"next"` // where the browser wants to go
+	Started  time.Time        `json:"started,omitzero"`
+	Upstream session.Upstream `json:"upstream,omitzero"` // zero: a local login
+
+	hash ticket.Hash // of its cookie; zero: nothing is kept of it
+}
+
+// beginLogin goes on from what v has proved: straight to a session, or to the
+// second step if its subject has a second factor. It returns where to send the
+// browser.
+func (p *Plane) beginLogin(w http.ResponseWriter, r *http.Request, v pending) (to string, err error) {
+	two, err := p.secondFactor(r.Context(), v.Subject)
+	if err != nil {
+		return "", err
+	}
+	if !two {
+		return v.Next, p.finishLogin(w, r, v, v.ACR, v.AMR)
+	}
+	raw := make([]byte, sha256.Size)
+	rand.Read(raw)
+	id := base64.RawURLEncoding.EncodeToString(raw)
+	v.Device, v.Started = p.knownDevice(r, v.Subject), p.opt.Now()
+	value, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	if err := p.tickets.PutTicket(r.Context(), ticketLogin, sha256.Sum256([]byte(id)), value, v.Started, v.Started.Add(pendingFor)); err != nil {
+		return "", unavailable(err)
+	}
+	e := audit.Event{Class: audit.ClassAuthentication, Action: "login.pending", Outcome: audit.Allowed, Control: controlOfAMR(v.AMR), Subject: v.Subject, Peer: client(r)}
+	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
+		return "", err
+	}
+	http.SetCookie(w, hostCookie(loginCookie, id, pendingFor))
+	return secondStep, nil
+}
+
+// secondFactor reports whether the subject has enrolled one. Recovery codes
+// alone are none.
+func (p *Plane) secondFactor(ctx context.Context, subject string) (bool, error) {
+	list, err := p.factors.Factors(ctx, subject)
+	return slices.ContainsFunc(list, func(f mfa.Factor) bool {
+		return f.Kind == mfa.KindTOTP || f.Kind == mfa.KindPasskey
+	}), unavailable(err)
+}
+
+// pendingLogin returns the login that the browser has begun and not finished.
+// None, one that is over, one that has left its device, and one of an account
+// that was changed since are all Unauthenticated.
+func (p *Plane) pendingLogin(r *http.Request) (pending, error) {
+	none := rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this login is over; sign in again")
+	found := r.CookiesNamed(loginCookie)
+	if len(found) != 1 {
+		return pending{}, none
+	}
+	v := pending{hash: sha256.Sum256([]byte(found[0].Value))}
+	value, err := p.tickets.Ticket(r.Context(), ticketLogin, v.hash, p.opt.Now())
+	if errors.Is(err, ticket.ErrNotFound) {
+		return pending{}, none
+	}
+	if err != nil {
+		return pending{}, unavailable(err)
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return pending{}, err
+	}
+	now := p.knownDevice(r, v.Subject)
+	if v.Device != "" && v.Device != now {
+		return pending{}, none
+	}
+	v.Device = now
+	u, err := p.opt.Store.User(r.Context(), strings.TrimPrefix(v.Subject, "user:"))
+	if errors.Is(err, store.ErrNotFound) {
+		return pending{}, none
+	}
+	if err == nil && (u.Disabled || u.Changed.After(v.Started)) {
+		return pending{}, none
+	}
+	return v, unavailable(err)
+}
+
+// finishLogin ends a login with a session of v's subject, proved to acr by
+// amr, and makes the browser known. A pending login is good for one session;
+// one that was never kept, such as a passkey's, needs no more than Subject.
+// The session that the browser had before ends.
+func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, acr string, amr []string) error {
+	ctx := r.Context()
+	if err := p.spendPending(ctx, v); err != nil {
+		return err
+	}
+	if err := p.endOld(ctx, session.FromRequest(r)); err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(client(r))
+	if err != nil {
+		return err
+	}
+	id, s, err := p.sessions.Create(ctx, v.Subject, host, r.UserAgent())
+	if err != nil {
+		return err
+	}
+	e := audit.Event{
+		Class: audit.ClassAuthentication, Action: "session.login", Outcome: audit.Allowed, Control: controlOfAMR(amr), Subject: v.Subject, Peer: client(r),
+		Detail: map[string]string{"acr": acr, "amr": strings.Join(amr, " ")},
+	}
+	if err := p.opt.Audit.Record(ctx, e); err != nil {
+		_, endErr := p.sessions.End(ctx, s.SID) // nobody holds it, nobody ever shall
+		return errors.Join(err, endErr)
+	}
+	http.SetCookie(w, session.Cookie(id))
+	if v.hash != (ticket.Hash{}) {
+		http.SetCookie(w, hostCookie(loginCookie, "", -time.Second))
+	}
+	p.knowDevice(w, r, v.Subject)
+	return nil
+}
+
+// controlOfAMR names the control that the newest proof passed.
+func controlOfAMR(amr []string) string {
+	switch {
+	case len(amr) == 0 || amr[len(amr)-1] == amrPassword:
+		return "authn.password"
+	case amr[len(amr)-1] == amrFed:
+		return "authn.federation"
+	}
+	return "authn.mfa"
+}
+
+// spendPending takes the ticket of v, so that of two who finish it one does.
+func (p *Plane) spendPending(ctx context.Context, v pending) error {
+	if v.hash == (ticket.Hash{}) {
+		return nil
+	}
+	_, err := p.tickets.TakeTicket(ctx, ticketLogin, v.hash, p.opt.Now())
+	if errors.Is(err, ticket.ErrNotFound) {
+		return rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this login is over; sign in again")
+	}
+	return unavailable(err)
+}
+
+// dropLogin ends a pending login without a session.
+func (p *Plane) dropLogin(w http.ResponseWriter, r *http.Request, v pending) error {
+	http.SetCookie(w, hostCookie(loginCookie, "", -time.Second))
+	err := p.spendPending(r.Context(), v)
+	if err != nil && rampart.KindOf(err) == rampart.Unauthenticated {
+		return nil // somebody else did
+	}
+	return err
+}
