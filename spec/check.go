@@ -67,6 +67,7 @@ func check(s *System, r *report) {
 	c.services()
 	c.stores()
 	c.externals()
+	c.identity()
 	c.flows()
 	c.queues()
 	c.claims()
@@ -179,6 +180,7 @@ func (c *checker) names() {
 		"data": names(s.Data), "zones": names(s.Zones), "principals": names(s.Principals), "plans": names(s.Plans),
 		"authz.roles": names(s.Authz.Roles), "services": names(s.Services), "stores": names(s.Stores),
 		"external": names(s.External), "demo.users": names(s.Demo.Users), "demo.clients": names(s.Demo.Clients),
+		"identity.providers": names(s.Identity.Providers),
 	} {
 		for _, name := range list {
 			if !nameForm.MatchString(name) {

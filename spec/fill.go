@@ -33,6 +33,7 @@ func (s *System) fill() {
 	s.fillRoles()
 	each(s.Data, fillData)
 	each(s.Stores, func(_ string, st *Store) { or(&st.Zone, "data") })
+	each(s.Identity.Providers, fillProvider)
 	each(s.External, func(_ string, e *External) { or(&e.Zone, "partner") })
 	each(s.Services, fillService)
 	for i := range s.Flows {

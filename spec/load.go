@@ -168,6 +168,9 @@ func (s *System) resources() []resource {
 	for _, name := range sortedNames(s.Stores) {
 		add(join("stores", name)+".ca", s.Stores[name].CA)
 	}
+	for _, name := range sortedNames(s.Identity.Providers) {
+		add(join("identity.providers", name)+".ca", s.Identity.Providers[name].CA)
+	}
 	for i, f := range s.Flows {
 		if f.Message != nil {
 			add(index("flows", i)+".message.schema", f.Message.Schema)

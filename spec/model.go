@@ -13,6 +13,7 @@ type System struct {
 	Plans      map[string]Plan      `yaml:"plans"`
 	Authz      Authz                `yaml:"authz"`
 	Sessions   Sessions             `yaml:"sessions"`
+	Identity   Identity             `yaml:"identity"`
 	Revocation Revocation           `yaml:"revocation"`
 	Services   map[string]Service   `yaml:"services"`
 	Stores     map[string]Store     `yaml:"stores"`
