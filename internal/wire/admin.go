@@ -1,17 +1,39 @@
 package wire
 
-import "github.com/rampart-security/rampart/spec"
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/rampart-security/rampart/spec"
+)
 
 // Paths of the control plane's admin socket (HTTP over a Unix socket, mode
-// 0600, peer must be the same user or root). Every call is an audit event.
+// 0600, peer must be the same user or root). Every call is an audit event that
+// is recorded before its answer. Names in a path are the caller's to escape.
 const (
-	AdminStatus    = "/admin/status"      // GET -> Status
-	AdminJoinToken = "/admin/join-tokens" // POST JoinTokenRequest -> JoinToken
-	AdminUsers     = "/admin/users"       // POST User -> 204, GET -> []User
-	AdminClients   = "/admin/clients"     // POST Client -> 204
-	AdminAPIKeys   = "/admin/api-keys"    // POST APIKeyRequest -> APIKey
-	AdminSecrets   = "/admin/secrets"     // POST SetSecret -> 204, GET -> []SecretMeta
-	AdminRevoke    = "/admin/revoke"      // POST Revocation (kind, id) -> 204
+	AdminStatus    = "/admin/status"       // GET -> Status
+	AdminJoinToken = "/admin/join-tokens"  // POST JoinTokenRequest -> JoinToken
+	AdminUsers     = "/admin/users"        // POST User -> 204, creates or changes; GET -> []User
+	AdminClients   = "/admin/clients"      // POST Client -> 204, creates or changes; GET -> []Client
+	AdminAPIKeys   = "/admin/api-keys"     // POST APIKeyRequest -> APIKey; GET ?client=ID -> []APIKeyInfo
+	AdminSecrets   = "/admin/secrets"      // POST SetSecret -> 204, GET -> []SecretMeta
+	AdminRevoke    = "/admin/revoke"       // POST Revocation (kind, id) -> 204
+	AdminSigning   = "/admin/signing-keys" // GET -> []SigningKey
+	AdminServices  = "/admin/services"     // GET -> []ServiceState
+)
+
+// Parts of one account, client, key or service: the path of the collection,
+// "/", its name, and one of these.
+const (
+	SubPassword = "/password" // of a user: POST SetPassword -> Ended
+	SubEnable   = "/enable"   // POST -> 204
+	SubDisable  = "/disable"  // POST -> Ended
+	SubFactors  = "/factors"  // of a user: DELETE -> Ended, all of them; or one, "/factors/ID"
+	SubLinks    = "/links"    // of a user: DELETE ?issuer=&upstream= -> Ended; without a query all
+	SubSessions = "/sessions" // of a user: GET -> []Session; DELETE -> Ended, all but ?except=SID; or one, "/sessions/SID"
+	SubApps     = "/apps"     // of a user: GET -> []App; DELETE one, "/apps/ID" -> Ended
+	SubRotate   = "/rotate"   // of a client's API keys: POST RotateKey -> APIKey; of a set of signing keys: POST -> SigningKey
+	SubRevoke   = "/revoke"   // of a signing key: POST -> 204
 )
 
 // JoinTokenRequest names who may join with the token, as the SPIFFE ID's path:
@@ -25,32 +47,141 @@ type JoinToken struct {
 	Token string `json:"token"`
 }
 
-// User is a local account. Subject is "user:" + Name.
+// User is a local account. Subject is "user:" + Name. Disabled, Changed,
+// Factors and Links are answers: what is put leaves them alone.
 type User struct {
 	Name     string        `json:"name"`
 	Password string        `json:"password,omitempty"`
+	Hash     string        `json:"hash,omitempty"` // instead of a password: argon2id, bcrypt, scrypt or PBKDF2 of another system
 	Facts    spec.DemoUser `json:"facts"`
 	Tag      string        `json:"tag,omitempty"` // "verify" for probe identities
+	Disabled bool          `json:"disabled,omitempty"`
+	Changed  time.Time     `json:"changed,omitzero"`
+	Factors  []Factor      `json:"factors,omitempty"` // of one account asked for by name
+	Links    []Link        `json:"links,omitempty"`   // likewise
 }
 
-// Client is an application that may ask for tokens (authorization code + PKCE)
-// or hold API keys.
+// Factor is an enrolled second factor or passkey.
+type Factor struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"kind"` // totp | passkey | recovery
+	Label    string    `json:"label,omitempty"`
+	Created  time.Time `json:"created"`
+	LastUsed time.Time `json:"last_used,omitzero"`
+}
+
+// Link ties an account to one at an identity provider.
+type Link struct {
+	Issuer    string    `json:"issuer"`
+	Upstream  string    `json:"upstream"` // the provider's sub
+	Created   time.Time `json:"created"`
+	LastLogin time.Time `json:"last_login,omitzero"`
+}
+
+// SetPassword sets an account's password, or the hash of it that another
+// system kept. One of the two.
+type SetPassword struct {
+	Password string `json:"password,omitempty"`
+	Hash     string `json:"hash,omitempty"`
+}
+
+// Ended counts what a call put an end to.
+type Ended struct {
+	Sessions int `json:"sessions"`
+	Apps     int `json:"apps"`
+	Keys     int `json:"keys"`
+	Factors  int `json:"factors"`
+	Links    int `json:"links"`
+}
+
+// Session is one login of one browser.
+type Session struct {
+	SID      string    `json:"sid"`
+	Device   string    `json:"device"` // "Firefox on Linux"
+	IP       string    `json:"ip"`     // at login
+	Created  time.Time `json:"created"`
+	LastSeen time.Time `json:"last_seen"` // at most a minute behind
+	Expires  time.Time `json:"expires"`
+	ACR      string    `json:"acr,omitempty"`
+	AMR      []string  `json:"amr,omitempty"`      // factors used
+	Upstream string    `json:"upstream,omitempty"` // issuer that vouched for the login
+	This     bool      `json:"this,omitempty"`     // the one that asks
+}
+
+// App is a client that holds refresh tokens of a person.
+type App struct {
+	ID      string    `json:"id"` // of the refresh family
+	Client  string    `json:"client"`
+	Name    string    `json:"name"`
+	Since   time.Time `json:"since"` // when the person logged in for it
+	Used    time.Time `json:"used"`  // newest rotation
+	Expires time.Time `json:"expires"`
+	Scope   []string  `json:"scope,omitempty"`
+}
+
+// Client is an application that may ask for tokens (authorization code + PKCE,
+// client credentials) or hold API keys.
 type Client struct {
-	ID        string   `json:"id"`
-	Principal string   `json:"principal"` // key of principals in rampart.yaml
-	Redirects []string `json:"redirects"` // exact; loopback ports are free (RFC 8252)
-	Tag       string   `json:"tag,omitempty"`
+	ID        string          `json:"id"`
+	Principal string          `json:"principal"`          // key of principals in rampart.yaml
+	Name      string          `json:"name,omitempty"`     // for people; "" is the ID
+	Redirects []string        `json:"redirects"`          // exact; loopback ports are free (RFC 8252)
+	Auth      string          `json:"auth,omitempty"`     // "" or none (public, PKCE) | private_key_jwt | tls_client_auth
+	JWKS      json.RawMessage `json:"jwks,omitempty"`     // private_key_jwt: its public keys (RFC 7517)
+	Identity  string          `json:"identity,omitempty"` // tls_client_auth: its SPIFFE ID
+	Grants    []string        `json:"grants,omitempty"`   // none: authorization_code and refresh_token
+	Scopes    []string        `json:"scopes,omitempty"`   // permissions; none: all that its user has
+	DPoP      bool            `json:"dpop,omitempty"`     // gets sender-constrained tokens alone
+	Disabled  bool            `json:"disabled,omitempty"`
+	Tag       string          `json:"tag,omitempty"`
 }
 
-// APIKeyRequest asks for a new key of a client.
+// APIKeyRequest asks for a new key of a client, within limits.
 type APIKeyRequest struct {
-	Client string `json:"client"`
+	Client  string    `json:"client"`
+	Label   string    `json:"label,omitempty"`
+	Scopes  []string  `json:"scopes,omitempty"` // none: all that the client has
+	IPs     []string  `json:"ips,omitempty"`    // addresses and CIDR prefixes; none: anywhere
+	Expires time.Time `json:"expires,omitzero"` // zero: never
+}
+
+// RotateKey asks for the successor of a client's key.
+type RotateKey struct {
+	Overlap float64 `json:"overlap_seconds"` // how long the old key works on
 }
 
 // APIKey is shown once.
 type APIKey struct {
 	ID  string `json:"id"`
 	Key string `json:"key"`
+}
+
+// APIKeyInfo is what is known of a key: all but the key.
+type APIKeyInfo struct {
+	ID       string    `json:"id"`
+	Client   string    `json:"client"`
+	Label    string    `json:"label,omitempty"`
+	State    string    `json:"state"` // live | expired | disabled
+	Scopes   []string  `json:"scopes,omitempty"`
+	IPs      []string  `json:"ips,omitempty"`
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires,omitzero"`
+	LastUsed time.Time `json:"last_used,omitzero"` // at most a minute behind
+}
+
+// SigningKey is a key of the token service.
+type SigningKey struct {
+	KID   string    `json:"kid"`
+	Set   string    `json:"set"`   // internal | edge
+	State string    `json:"state"` // pending | active | retired
+	Since time.Time `json:"since"`
+}
+
+// ServiceState says whether a service may act.
+type ServiceState struct {
+	Name     string `json:"name"`
+	ID       string `json:"id"` // SPIFFE ID
+	Disabled bool   `json:"disabled"`
 }
 
 // SetSecret stores a new version of a secret.
