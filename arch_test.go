@@ -70,6 +70,8 @@ var owned = map[string]string{
 	"code.dny.dev/ssrf":                     "network/egress",
 	"github.com/stripe":                     "examples",
 	"golang.org/x/crypto/argon2":            "authn/password",
+	"github.com/go-webauthn/webauthn":       "authn/mfa/passkey",
+	"rsc.io/qr":                             "authn/mfa",
 	"os/exec":                               "cmd verify test",
 	"math/rand":                             "",
 	"unsafe":                                "",
