@@ -182,6 +182,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.keys = k
 	p.sessions = session.New(session.Options{
 		Store: p.opt.Store, Key: k.session, Idle: time.Duration(sys.Sessions.Idle), Absolute: time.Duration(sys.Sessions.Absolute), Now: now,
+		Ended: p.sessionsEnded,
 	})
 	p.apikeys = apikey.New(apikey.Options{Store: p.opt.Store, Key: k.apikey, Now: now})
 	p.hasher = password.NewHasher(0)

@@ -38,7 +38,7 @@ func (d directory) bySession(ctx context.Context, s session.Session) (token.Subj
 	if err != nil {
 		return token.Subject{}, err
 	}
-	who.Session, who.AuthTime = s.SID, s.Created
+	who.Session, who.AuthTime, who.ACR, who.AMR = s.SID, s.AuthTime, s.ACR, s.AMR
 	return token.Subject{Principal: who, Issued: s.Created, Expires: d.p.sessions.Until(s)}, nil
 }
 
@@ -126,4 +126,14 @@ func (p *Plane) revoke(ctx context.Context, kind, id string) error {
 	}
 	_, err = p.tokens.Revoke(ctx, kind, id)
 	return err
+}
+
+// sessionsEnded tells every plane of sessions that a newer login pushed out.
+func (p *Plane) sessionsEnded(ctx context.Context, sids []string) error {
+	for _, sid := range sids {
+		if _, err := p.tokens.Revoke(ctx, "sid", sid); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/store"
 )
@@ -49,7 +50,7 @@ func (p *Plane) login(ctx context.Context, a attempt) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	id, s, err := p.sessions.Create(ctx, u.Facts.Subject, host, a.agent)
+	id, s, err := p.sessions.Create(ctx, session.Login{Subject: u.Facts.Subject, IP: host, Agent: a.agent, ACR: "aal1", AMR: []string{"pwd"}})
 	if err != nil {
 		return "", err
 	}

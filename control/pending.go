@@ -142,7 +142,7 @@ func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, a
 	if err != nil {
 		return err
 	}
-	id, s, err := p.sessions.Create(ctx, v.Subject, host, r.UserAgent())
+	id, s, err := p.sessions.Create(ctx, session.Login{Subject: v.Subject, IP: host, Agent: r.UserAgent(), ACR: acr, AMR: amr})
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,10 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/apikey"
+	"github.com/rampart-security/rampart/authn/guess"
+	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/token"
 )
@@ -30,8 +33,12 @@ type Store interface {
 	session.Store
 	apikey.Store
 	token.Store
+	guess.Store
+	mfa.Store
+	ticket.Store
 	embedded.Rows
 	Accounts
+	Links
 	Logins
 	JoinTokens
 	Seals
@@ -62,6 +69,41 @@ type Accounts interface {
 	Users(ctx context.Context) ([]User, error)
 	// PutClient inserts c, or replaces the one with its id.
 	PutClient(ctx context.Context, c token.Client) error
+	// DeleteUser deletes an account with all that would pass to the next one of
+	// its name: factors, links, logins, sessions, codes and refresh families. It
+	// reports whether the account was there. Tokens that are out are the caller's
+	// to revoke.
+	DeleteUser(ctx context.Context, name string) (bool, error)
+	// Clients returns all clients by id.
+	Clients(ctx context.Context) ([]token.Client, error)
+	// DeleteClient deletes a client with its API keys, codes and refresh families,
+	// and reports whether it was there. Tokens that are out are the caller's to
+	// revoke.
+	DeleteClient(ctx context.Context, id string) (bool, error)
+}
+
+// Link says that whom an identity provider calls Upstream is a local subject.
+type Link struct {
+	Issuer    string
+	Upstream  string // the provider's "sub"
+	Subject   string // "user:NAME"
+	Created   time.Time
+	LastLogin time.Time // zero: never
+}
+
+// Links keeps which accounts of identity providers belong to whom.
+type Links interface {
+	// PutLink inserts l; an (Issuer, Upstream) that exists is ErrExists, whoever
+	// it belongs to.
+	PutLink(ctx context.Context, l Link) error
+	// Link returns one link, or ErrNotFound.
+	Link(ctx context.Context, issuer, upstream string) (Link, error)
+	// Links returns the subject's links, oldest first.
+	Links(ctx context.Context, subject string) ([]Link, error)
+	// TouchLink moves LastLogin forward. A link that is gone stays gone.
+	TouchLink(ctx context.Context, issuer, upstream string, at time.Time) error
+	// DeleteLink deletes a link and reports whether it was there.
+	DeleteLink(ctx context.Context, issuer, upstream string) (bool, error)
 }
 
 // MaxLogins is how many addresses are remembered of one account.
@@ -95,6 +137,9 @@ type Seals interface {
 	PutSealed(ctx context.Context, name string, value []byte) error
 	// ReplaceSealed overwrites the value of a name that exists.
 	ReplaceSealed(ctx context.Context, name string, value []byte) error
+	// SwapSealed overwrites the value of name if it is still old, and reports
+	// whether it was. A nil old inserts a name that is not there.
+	SwapSealed(ctx context.Context, name string, old, value []byte) (bool, error)
 }
 
 // DEK is a data encryption key of one (item, tenant), wrapped under the KEK.

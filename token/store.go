@@ -87,6 +87,8 @@ type Store interface {
 
 	// Family returns a refresh family, or ErrNotFound.
 	Family(ctx context.Context, id string) (Family, error)
+	// Families returns the subject's families that are not revoked, newest first.
+	Families(ctx context.Context, subject string) ([]Family, error)
 	// RotateFamily moves a live family from one generation to the next, and
 	// reports false when it was no longer at that generation or is revoked.
 	RotateFamily(ctx context.Context, id string, from int, at, expires time.Time) (bool, error)

@@ -58,6 +58,10 @@ type Store interface {
 	PutAPIKey(ctx context.Context, k Key) error
 	// APIKey returns the key with this id, or ErrNotFound.
 	APIKey(ctx context.Context, id string) (Key, error)
+	// APIKeys returns a client's keys, newest first.
+	APIKeys(ctx context.Context, client string) ([]Key, error)
+	// TouchAPIKey moves LastUsed forward. A key that is gone stays gone.
+	TouchAPIKey(ctx context.Context, id string, at time.Time) error
 	// DisableAPIKey disables one key and reports whether it was there.
 	DisableAPIKey(ctx context.Context, id string) (bool, error)
 	// DisableAPIKeys disables every key of a client.

@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -31,6 +32,9 @@ const (
 	idSize  = 32
 	sidSize = 16
 )
+
+// MaxPerSubject is how many sessions one subject has at most.
+const MaxPerSubject = 20
 
 // touchEvery bounds how often last_seen is written: a store write on every
 // request would make reading a page as dear as changing one.
@@ -78,6 +82,14 @@ type Store interface {
 	EndSession(ctx context.Context, sid string) (bool, error)
 	// EndSessions deletes the subject's sessions and returns their SIDs.
 	EndSessions(ctx context.Context, subject string) ([]string, error)
+	// Sessions returns the subject's sessions, newest first.
+	Sessions(ctx context.Context, subject string) ([]Session, error)
+	// RekeySession replaces the row of s.SID by s, if its key is still old, and
+	// reports whether it was. Of two at once, one wins.
+	RekeySession(ctx context.Context, old Key, s Session) (bool, error)
+	// UpstreamSessions returns the sessions that a login at an identity provider
+	// opened: by the provider's sid if that is not "", else by its subject.
+	UpstreamSessions(ctx context.Context, issuer, subject, sid string) ([]Session, error)
 	// SweepSessions deletes sessions with Expires or LastSeen before the bounds.
 	SweepSessions(ctx context.Context, expires, seen time.Time) error
 }
@@ -89,6 +101,10 @@ type Options struct {
 	Idle     time.Duration    // 0: 30 minutes
 	Absolute time.Duration    // 0: 12 hours
 	Now      func() time.Time // nil: time.Now
+
+	// Ended is told the handles of sessions that MaxPerSubject ended, so that
+	// what hangs on them can be revoked. May be nil.
+	Ended func(ctx context.Context, sids []string) error
 }
 
 // Manager creates, resolves and ends sessions. Safe for concurrent use.
@@ -114,27 +130,114 @@ func New(opt Options) *Manager {
 	return &Manager{opt: opt}
 }
 
-// Create starts a session of subject and returns the cookie's value, which
-// exists nowhere else.
-func (m *Manager) Create(ctx context.Context, subject, ip, agent string) (string, Session, error) {
-	raw := make([]byte, idSize+sidSize)
-	rand.Read(raw)
-	id := base64.RawURLEncoding.EncodeToString(raw[:idSize])
-	now := m.opt.Now()
+// Login is what opens a session.
+type Login struct {
+	Subject  string // "user:NAME"
+	IP       string
+	Agent    string // User-Agent
+	ACR      string // "aal1" or "aal2"
+	AMR      []string
+	Upstream Upstream // zero: a local login
+}
+
+// Create starts a session and returns the cookie's value, which exists nowhere
+// else. When the subject has more than MaxPerSubject then, the oldest end.
+func (m *Manager) Create(ctx context.Context, l Login) (string, Session, error) {
+	return m.CreateAt(ctx, l, m.opt.Now())
+}
+
+// CreateAt is Create with the time of the login, for one that follows a cut-off
+// of all the subject's credentials and must not fall under it.
+func (m *Manager) CreateAt(ctx context.Context, l Login, at time.Time) (string, Session, error) {
+	id, key := m.newID()
 	s := Session{
-		Key:      m.key(id),
-		SID:      base64.RawURLEncoding.EncodeToString(raw[idSize:]),
-		Subject:  subject,
-		Created:  now,
-		LastSeen: now,
-		Expires:  now.Add(m.opt.Absolute),
-		IP:       cut(ip, maxIP),
-		Agent:    cut(agent, maxAgent),
+		Key:      key,
+		SID:      random(sidSize),
+		Subject:  l.Subject,
+		Created:  at,
+		LastSeen: at,
+		Expires:  at.Add(m.opt.Absolute),
+		IP:       cut(l.IP, maxIP),
+		Agent:    cut(l.Agent, maxAgent),
+		AuthTime: at,
+		ACR:      l.ACR,
+		AMR:      l.AMR,
+		Upstream: l.Upstream,
 	}
 	if err := m.opt.Store.PutSession(ctx, s); err != nil {
 		return "", Session{}, unavailable(err)
 	}
+	if err := m.trim(ctx, l.Subject); err != nil {
+		return "", Session{}, err
+	}
 	return id, s, nil
+}
+
+// trim ends the oldest sessions of a subject that has too many. Each login
+// trims after it has put its own, so that any number at once leaves no more.
+func (m *Manager) trim(ctx context.Context, subject string) error {
+	all, err := m.opt.Store.Sessions(ctx, subject)
+	if err != nil {
+		return unavailable(err)
+	}
+	if len(all) <= MaxPerSubject {
+		return nil
+	}
+	ended, err := m.endEach(ctx, all[MaxPerSubject:])
+	if err != nil || m.opt.Ended == nil || len(ended) == 0 {
+		return err
+	}
+	return m.opt.Ended(ctx, ended)
+}
+
+// endEach ends sessions and returns the handles of those that were there.
+func (m *Manager) endEach(ctx context.Context, list []Session) ([]string, error) {
+	var ended []string
+	for _, s := range list {
+		ok, err := m.opt.Store.EndSession(ctx, s.SID)
+		if err != nil {
+			return ended, unavailable(err)
+		}
+		if ok {
+			ended = append(ended, s.SID)
+		}
+	}
+	return ended, nil
+}
+
+// Rekey gives the live session of id a new id, as every rise of its assurance
+// must: whoever knew the old one, knows nothing now. raise may change AuthTime,
+// ACR and AMR; all else stays, the handle included. The old id is dead when
+// Rekey returns; of two calls at once, one is Unauthenticated.
+func (m *Manager) Rekey(ctx context.Context, id string, raise func(*Session)) (string, Session, error) {
+	old, err := m.Resolve(ctx, id)
+	if err != nil {
+		return "", Session{}, err
+	}
+	raised := old
+	raise(&raised)
+	s := old
+	s.AuthTime, s.ACR, s.AMR = raised.AuthTime, raised.ACR, raised.AMR
+	newID, key := m.newID()
+	s.Key = key
+	ok, err := m.opt.Store.RekeySession(ctx, old.Key, s)
+	if err != nil {
+		return "", Session{}, unavailable(err)
+	}
+	if !ok {
+		return "", Session{}, refused()
+	}
+	return newID, s, nil
+}
+
+// List returns the subject's live sessions, newest first.
+func (m *Manager) List(ctx context.Context, subject string) ([]Session, error) {
+	all, err := m.opt.Store.Sessions(ctx, subject)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	now := m.opt.Now()
+	return slices.DeleteFunc(all, func(s Session) bool { return !now.Before(m.Until(s)) }), nil
 }
 
 // Resolve returns the live session of a cookie's value. An unknown, idle or
@@ -191,6 +294,16 @@ func (m *Manager) EndAll(ctx context.Context, subject string) ([]string, error) 
 	return sids, nil
 }
 
+// EndOthers deletes every session of subject but the one with this handle, and
+// returns their handles. One that begins meanwhile may stay.
+func (m *Manager) EndOthers(ctx context.Context, subject, keep string) ([]string, error) {
+	all, err := m.opt.Store.Sessions(ctx, subject)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return m.endEach(ctx, slices.DeleteFunc(all, func(s Session) bool { return s.SID == keep }))
+}
+
 // Sweep forgets sessions past their bounds. Resolve refuses them anyway.
 func (m *Manager) Sweep(ctx context.Context) error {
 	now := m.opt.Now()
@@ -198,6 +311,19 @@ func (m *Manager) Sweep(ctx context.Context) error {
 		return unavailable(err)
 	}
 	return nil
+}
+
+// newID makes a cookie's value and its key.
+func (m *Manager) newID() (string, Key) {
+	id := random(idSize)
+	return id, m.key(id)
+}
+
+// random returns n random bytes as text.
+func random(n int) string {
+	raw := make([]byte, n)
+	rand.Read(raw)
+	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
 func (m *Manager) key(id string) Key {

@@ -65,7 +65,7 @@ func TestBounds(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m, c, _ := setup(t)
-			id, _, err := m.Create(t.Context(), "user:ann", "192.0.2.1", "curl")
+			id, _, err := m.Create(t.Context(), session.Login{Subject: "user:ann", IP: "192.0.2.1", Agent: "curl"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func repeat(d time.Duration, n int) []time.Duration {
 
 func TestLastSeenIsWrittenOnceAMinute(t *testing.T) {
 	m, c, st := setup(t)
-	id, _, err := m.Create(t.Context(), "user:ann", "", "")
+	id, _, err := m.Create(t.Context(), session.Login{Subject: "user:ann"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestLastSeenIsWrittenOnceAMinute(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	m, _, _ := setup(t)
-	id, s, err := m.Create(t.Context(), "user:ann", "", "")
+	id, s, err := m.Create(t.Context(), session.Login{Subject: "user:ann"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,11 +129,11 @@ func TestRefused(t *testing.T) {
 
 func TestEndIsFinal(t *testing.T) {
 	m, _, _ := setup(t)
-	one, s, err := m.Create(t.Context(), "user:ann", "", "")
+	one, s, err := m.Create(t.Context(), session.Login{Subject: "user:ann"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, _, err := m.Create(t.Context(), "user:ann", "", "")
+	two, _, err := m.Create(t.Context(), session.Login{Subject: "user:ann"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestEndIsFinal(t *testing.T) {
 // TestBrokenStore: a store that fails is an outage, never an anonymous request.
 func TestBrokenStore(t *testing.T) {
 	m, _, st := setup(t)
-	id, _, err := m.Create(t.Context(), "user:ann", "", "")
+	id, _, err := m.Create(t.Context(), session.Login{Subject: "user:ann"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestCookie(t *testing.T) {
 
 func BenchmarkSessionResolve(b *testing.B) {
 	m, _, _ := setup(b)
-	id, _, err := m.Create(b.Context(), "user:ann", "", "")
+	id, _, err := m.Create(b.Context(), session.Login{Subject: "user:ann"})
 	if err != nil {
 		b.Fatal(err)
 	}

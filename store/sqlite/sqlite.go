@@ -20,7 +20,7 @@ import (
 	driver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
-	"github.com/rampart-security/rampart/store"
+	"github.com/rampart-security/rampart/store/relational"
 )
 
 //go:embed migrations/*.sql
@@ -35,6 +35,7 @@ const busy = 5 * time.Second
 
 // Store is a store.Store in one file. Safe for concurrent use.
 type Store struct {
+	*relational.Store
 	w *sql.DB // exactly one connection
 	r *sql.DB
 }
@@ -60,11 +61,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		w.Close()
 		return nil, err
 	}
-	return &Store{w: w, r: r}, nil
+	base := relational.New(relational.Database{Write: w, Read: r, Exists: exists, Unspeakable: unspeakable})
+	return &Store{Store: base, w: w, r: r}, nil
 }
-
-// Close waits for running statements and closes the file.
-func (s *Store) Close() error { return errors.Join(s.r.Close(), s.w.Close()) }
 
 func connect(path string, conns int, extra string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
@@ -99,95 +98,14 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// exec runs one statement and returns how many rows it changed.
-func (s *Store) exec(ctx context.Context, query string, args ...any) (int64, error) {
-	res, err := s.w.ExecContext(ctx, query, args...)
-	if err != nil {
-		return 0, classify(err)
-	}
-	return res.RowsAffected()
-}
-
-// insert runs one statement that must change a row.
-func (s *Store) insert(ctx context.Context, query string, args ...any) error {
-	_, err := s.exec(ctx, query, args...)
-	return err
-}
-
-// inTx runs fn in one transaction.
-func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := s.w.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // after Commit it does nothing
-	if err := fn(tx); err != nil {
-		return classify(err)
-	}
-	return tx.Commit()
-}
-
-// classify names the one failure callers expect.
-func classify(err error) error {
+// exists reports whether err says that a key is there already.
+func exists(err error) bool {
 	e, ok := errors.AsType[*driver.Error](err)
 	if !ok {
-		return err
+		return false
 	}
-	switch e.Code() {
-	case sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-		return fmt.Errorf("%w: %v", store.ErrExists, err)
-	}
-	return err
+	return e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE
 }
 
-// orMissing replaces "no rows" by the error of the caller's contract.
-func orMissing(err, missing error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return missing
-	}
-	return err
-}
-
-// collect reads every row of a query with scan.
-func collect[T any](rows *sql.Rows, scan func(scanner) (T, error)) ([]T, error) {
-	defer rows.Close()
-	var out []T
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
-}
-
-type scanner interface{ Scan(dest ...any) error }
-
-func nanos(t time.Time) int64 { return t.UnixNano() }
-
-// instant scans nanoseconds since 1970 into a time in UTC.
-type instant struct{ to *time.Time }
-
-func (i instant) Scan(v any) error {
-	n, ok := v.(int64)
-	if !ok {
-		return fmt.Errorf("sqlite: time column holds %T", v)
-	}
-	*i.to = time.Unix(0, n).UTC()
-	return nil
-}
-
-// digest scans 32 bytes.
-type digest struct{ to *[32]byte }
-
-func (d digest) Scan(v any) error {
-	b, ok := v.([]byte)
-	if !ok || len(b) != len(d.to) {
-		return errors.New("sqlite: hash column does not hold 32 bytes")
-	}
-	copy(d.to[:], b)
-	return nil
-}
-
-var _ store.Store = (*Store)(nil)
+// unspeakable: SQLite takes every text.
+func unspeakable(error) bool { return false }

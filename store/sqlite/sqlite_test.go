@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"context"
-	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,29 +94,15 @@ func TestChecks(t *testing.T) {
 	for rule, stmt := range map[string]string{
 		"a time in text":           `INSERT INTO meta VALUES ('k', 'v'); INSERT INTO join_tokens (hash, identity, expires) VALUES (zeroblob(32), 'x', 'soon')`,
 		"a short hash":             `INSERT INTO join_tokens (hash, identity, expires) VALUES (zeroblob(31), 'x', 1)`,
-		"a key of no client":       `INSERT INTO api_keys (id, hash, client, created) VALUES ('a', zeroblob(32), 'nobody', 1)`,
-		"an unknown revocation":    `INSERT INTO revocations (kind, id, not_before, expires) VALUES ('x', 'y', 1, 2)`,
+		"a key of no client":       `INSERT INTO api_keys (id, hash, client, disabled, created, last_used, data) VALUES ('a', zeroblob(32), 'nobody', 0, 1, 0, '{}')`,
+		"an unknown revocation":    `INSERT INTO revocations (kind, id, not_before, expires, data) VALUES ('x', 'y', 1, 2, '{}')`,
 		"plain text where sealed":  `INSERT INTO sealed (name, value) VALUES ('ca', 'PEM')`,
-		"facts that are no object": `INSERT INTO users VALUES ('ann', '$argon2id$', '[]', '', 1)`,
+		"facts that are no object": `INSERT INTO users VALUES ('ann', '$argon2id$', '[]', 1, '{}')`,
+		"a password in the clear":  `INSERT INTO users VALUES ('ann', 'secret', '{}', 1, '{}')`,
+		"a passkey of no key":      `INSERT INTO factors VALUES ('f', 'user:ann', 'passkey', NULL, x'00', 0, 1, 0, '{}')`,
 	} {
 		if _, err := st.w.Exec(stmt); err == nil {
 			t.Errorf("the database took %s", rule)
 		}
-	}
-}
-
-func TestTransactionRollsBack(t *testing.T) {
-	st := open(t, filepath.Join(t.TempDir(), "control.db"))
-	err := st.inTx(t.Context(), func(tx *sql.Tx) error {
-		if _, err := tx.Exec(`INSERT INTO meta VALUES ('k', 'v')`); err != nil {
-			return err
-		}
-		return context.Canceled
-	})
-	if err != context.Canceled {
-		t.Fatalf("got %v", err)
-	}
-	if got, _ := st.PinMeta(t.Context(), "k", "other"); got != "other" {
-		t.Errorf("half a transaction stayed: %q", got)
 	}
 }

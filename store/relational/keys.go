@@ -1,0 +1,144 @@
+package relational
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/secrets/embedded"
+	"github.com/rampart-security/rampart/store"
+)
+
+// Sealed implements store.Seals.
+func (s *Store) Sealed(ctx context.Context, name string) (value []byte, err error) {
+	err = s.db.Read.QueryRowContext(ctx, `SELECT value FROM sealed WHERE name = $1`, name).Scan(&value)
+	return value, s.orMissing(err, store.ErrNotFound)
+}
+
+// PutSealed implements store.Seals.
+func (s *Store) PutSealed(ctx context.Context, name string, value []byte) error {
+	return s.run(ctx, `INSERT INTO sealed (name, value) VALUES ($1,$2)`, name, value)
+}
+
+// ReplaceSealed implements store.Seals.
+func (s *Store) ReplaceSealed(ctx context.Context, name string, value []byte) error {
+	ok, err := s.hit(ctx, `UPDATE sealed SET value = $1 WHERE name = $2`, value, name)
+	if err == nil && !ok {
+		return store.ErrNotFound
+	}
+	return err
+}
+
+// SwapSealed implements store.Seals.
+func (s *Store) SwapSealed(ctx context.Context, name string, old, value []byte) (bool, error) {
+	if old == nil {
+		return s.hit(ctx, `INSERT INTO sealed (name, value) VALUES ($1,$2) ON CONFLICT (name) DO NOTHING`, name, value)
+	}
+	return s.hit(ctx, `UPDATE sealed SET value = $1 WHERE name = $2 AND value = $3`, value, name, old)
+}
+
+// DEK implements store.DEKs.
+func (s *Store) DEK(ctx context.Context, item, tenant string, version uint32) (store.DEK, error) {
+	d := store.DEK{Item: item, Tenant: tenant}
+	err := s.db.Read.QueryRowContext(ctx, `SELECT version, kek, wrapped, created FROM deks
+		WHERE item = $1 AND tenant = $2 AND (version = $3 OR CAST($3 AS BIGINT) = 0) ORDER BY version DESC LIMIT 1`, item, tenant, int64(version)).
+		Scan(&d.Version, &d.KEK, &d.Wrapped, instant{&d.Created})
+	return d, s.orMissing(err, store.ErrNotFound)
+}
+
+// PutDEK implements store.DEKs.
+func (s *Store) PutDEK(ctx context.Context, d store.DEK) error {
+	return s.run(ctx, `INSERT INTO deks (item, tenant, version, kek, wrapped, created) VALUES ($1,$2,$3,$4,$5,$6)`,
+		d.Item, d.Tenant, int64(d.Version), d.KEK, d.Wrapped, nanos(d.Created))
+}
+
+const headColumns = `plane, instance, listen, seq, hash, seen`
+
+// PutHead implements store.Heads.
+func (s *Store) PutHead(ctx context.Context, h store.Head) (store.Head, error) {
+	return scanHead(s.db.Write.QueryRowContext(ctx, `INSERT INTO plane_heads (`+headColumns+`) VALUES ($1,$2,$3,$4,$5,$6)
+		ON CONFLICT (plane) DO UPDATE SET instance = excluded.instance, listen = excluded.listen, seen = excluded.seen,
+			seq = CASE WHEN excluded.seq > plane_heads.seq THEN excluded.seq ELSE plane_heads.seq END,
+			hash = CASE WHEN excluded.seq > plane_heads.seq THEN excluded.hash ELSE plane_heads.hash END
+		RETURNING `+headColumns,
+		h.Plane, h.Instance, h.Listen, int64(h.Seq), h.Hash[:], nanos(h.Seen)))
+}
+
+// Heads implements store.Heads.
+func (s *Store) Heads(ctx context.Context) ([]store.Head, error) {
+	return list(ctx, s.db.Read, scanHead, `SELECT `+headColumns+` FROM plane_heads ORDER BY plane`)
+}
+
+func scanHead(sc scanner) (store.Head, error) {
+	var h store.Head
+	err := sc.Scan(&h.Plane, &h.Instance, &h.Listen, &h.Seq, digest{&h.Hash}, instant{&h.Seen})
+	return h, err
+}
+
+// PinMeta implements store.Meta.
+func (s *Store) PinMeta(ctx context.Context, key, value string) (got string, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO meta (key, value) VALUES ($1,$2) ON CONFLICT (key) DO NOTHING`, key, value); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = $1`, key).Scan(&got)
+	})
+	return got, err
+}
+
+// PutJoinToken implements store.JoinTokens.
+func (s *Store) PutJoinToken(ctx context.Context, hash [32]byte, identity string, expires time.Time) error {
+	return s.run(ctx, `INSERT INTO join_tokens (hash, identity, expires) VALUES ($1,$2,$3)`, hash[:], identity, nanos(expires))
+}
+
+// UseJoinToken implements store.JoinTokens. It also forgets tokens that
+// expired a day ago, so that the table stays small without a task of its own.
+func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, now time.Time) (identity string, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM join_tokens WHERE expires < $1`, nanos(now.Add(-24*time.Hour))); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `UPDATE join_tokens SET used = $1 WHERE hash = $2 AND used IS NULL AND expires > $1 RETURNING identity`,
+			nanos(now), hash[:]).Scan(&identity)
+	})
+	return identity, s.orMissing(err, store.ErrNotFound)
+}
+
+// PutSecret implements embedded.Rows. Of two writers of one version, one meets
+// the other's row.
+func (s *Store) PutSecret(ctx context.Context, path string, version int, sealed []byte, now time.Time) error {
+	conflict := rampart.Errorf(rampart.Conflict, "secret.manager", "store: version %d is not the successor of the newest", version)
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		var newest int
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM secrets WHERE path = $1`, path).Scan(&newest); err != nil {
+			return err
+		}
+		if version != newest+1 {
+			return conflict
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO secrets (path, version, sealed, created) VALUES ($1,$2,$3,$4)`, path, version, sealed, nanos(now))
+		return err
+	})
+	if errors.Is(err, store.ErrExists) {
+		return conflict
+	}
+	return err
+}
+
+// GetSecret implements embedded.Rows.
+func (s *Store) GetSecret(ctx context.Context, path string) (version int, sealed []byte, err error) {
+	err = s.db.Read.QueryRowContext(ctx, `SELECT version, sealed FROM secrets WHERE path = $1 ORDER BY version DESC LIMIT 1`, path).Scan(&version, &sealed)
+	return version, sealed, s.orMissing(err, rampart.Errorf(rampart.NotFound, "secret.manager", "store: no such secret"))
+}
+
+// ListSecrets implements embedded.Rows.
+func (s *Store) ListSecrets(ctx context.Context) ([]embedded.Meta, error) {
+	return list(ctx, s.db.Read, func(sc scanner) (embedded.Meta, error) {
+		var m embedded.Meta
+		err := sc.Scan(&m.Path, &m.Version, instant{&m.Created})
+		return m, err
+	}, `SELECT path, version, created FROM secrets s
+		WHERE version = (SELECT max(version) FROM secrets WHERE path = s.path) ORDER BY path`)
+}
