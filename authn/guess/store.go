@@ -15,7 +15,7 @@ type State struct {
 	Count   int       // tries counted
 	Since   time.Time // of the first of them
 	Until   time.Time // no try before
-	Updated time.Time
+	Updated time.Time // what sweeps go by; a Guard sets it ahead, by as long as the state matters
 }
 
 // Change moves one key from a state to another; the zero State is no row.
