@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/apikey"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
@@ -257,7 +258,7 @@ func (p *Plane) adminCreateKey(r *http.Request, e *audit.Event) (any, error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	text, k, err := p.apikeys.Create(r.Context(), c.ID)
+	text, k, err := p.apikeys.Create(r.Context(), c.ID, apikey.Limits{})
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,8 @@
 // checksum, so that secret scanners find a leaked key without false alarms and
 // a mistyped one costs no look-up.
 //
-// The store sees HMAC-SHA256 of the secret alone.
+// The store sees HMAC-SHA256 of the secret alone. A client has two live keys at
+// most: one in use and one to change over to.
 package apikey
 
 import (
@@ -19,6 +20,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +34,12 @@ const (
 	idLen    = 16 // hex digits
 	valueLen = 43 // base-62 digits of 256 bits
 	sumLen   = 6  // base-62 digits of a CRC-32
+)
+
+const (
+	maxLive    = 2
+	maxOverlap = 90 * 24 * time.Hour
+	touchEvery = time.Minute
 )
 
 // Key is what the store knows of an API key.
@@ -64,6 +72,9 @@ type Store interface {
 	TouchAPIKey(ctx context.Context, id string, at time.Time) error
 	// DisableAPIKey disables one key and reports whether it was there.
 	DisableAPIKey(ctx context.Context, id string) (bool, error)
+	// ExpireAPIKey ends one key at the given time, unless it ends before, and
+	// reports whether it was there.
+	ExpireAPIKey(ctx context.Context, id string, at time.Time) (bool, error)
 	// DisableAPIKeys disables every key of a client.
 	DisableAPIKeys(ctx context.Context, client string) error
 }
@@ -92,21 +103,113 @@ func New(opt Options) *Manager {
 	return &Manager{opt: opt}
 }
 
-// Create makes a key of client and returns it whole; it is shown once.
-func (m *Manager) Create(ctx context.Context, client string) (string, Key, error) {
+// Create makes a key of client and returns it whole; it is shown once. Limits
+// that make no sense are Invalid; a third live key is a Conflict.
+func (m *Manager) Create(ctx context.Context, client string, l Limits) (string, Key, error) {
+	l, err := l.check(m.opt.Now())
+	if err != nil {
+		return "", Key{}, err
+	}
+	live, err := m.live(ctx, client)
+	if err != nil {
+		return "", Key{}, err
+	}
+	if len(live) >= maxLive {
+		return "", Key{}, tooMany(client, live)
+	}
+	text, k, err := m.put(ctx, client, l)
+	if err != nil {
+		return "", Key{}, err
+	}
+	// Somebody may have made one meanwhile: whoever sees three takes its own
+	// back, so that there are never three, whatever the replicas do at once.
+	if live, err = m.live(ctx, client); err == nil && len(live) > maxLive {
+		err = tooMany(client, live)
+	}
+	if err != nil {
+		_, undo := m.Disable(ctx, k.ID)
+		return "", Key{}, errors.Join(err, undo)
+	}
+	return text, k, nil
+}
+
+func tooMany(client string, live []Key) error {
+	return rampart.Errorf(rampart.Conflict, "", "api key: client %s has %d live keys, %s and %s; disable one that is not in use, or rotate",
+		client, len(live), live[0].ID, live[1].ID)
+}
+
+// Rotate makes the successor of the client's live key, with the limits of that
+// key, and lets the old one live for overlap more: time enough to change over.
+// Of two live keys one may be in use that nobody thinks of, so that is a
+// Conflict; a client without a live key has nothing to rotate.
+func (m *Manager) Rotate(ctx context.Context, client string, overlap time.Duration) (string, Key, error) {
+	if overlap < 0 || overlap > maxOverlap {
+		return "", Key{}, invalid("the old key may live on for up to %d days", int(maxOverlap.Hours())/24)
+	}
+	live, err := m.live(ctx, client)
+	if err != nil {
+		return "", Key{}, err
+	}
+	if len(live) == 0 {
+		return "", Key{}, rampart.Errorf(rampart.NotFound, "", "api key: client %s has no live key to rotate; create one", client)
+	}
+	old := live[0]
+	l := LimitsOf(old)
+	l.Expires = m.successorExpiry(old)
+	text, k, err := m.Create(ctx, client, l)
+	if err != nil {
+		return "", Key{}, err
+	}
+	if _, err := m.opt.Store.ExpireAPIKey(ctx, old.ID, m.opt.Now().Add(overlap)); err != nil {
+		_, undo := m.Disable(ctx, k.ID)
+		return "", Key{}, errors.Join(unavailable(err), undo)
+	}
+	return text, k, nil
+}
+
+// successorExpiry gives the successor as long a life as the key had.
+func (m *Manager) successorExpiry(k Key) time.Time {
+	if k.Expires.IsZero() {
+		return time.Time{}
+	}
+	return m.opt.Now().Add(k.Expires.Sub(k.Created))
+}
+
+// put makes and stores a key.
+func (m *Manager) put(ctx context.Context, client string, l Limits) (string, Key, error) {
 	raw := make([]byte, idLen/2+32)
 	rand.Read(raw)
 	id, value := hex.EncodeToString(raw[:idLen/2]), base62(raw[idLen/2:], valueLen)
-	k := Key{ID: id, Hash: m.hash(id, value), Client: client, Created: m.opt.Now()}
+	k := Key{
+		ID: id, Hash: m.hash(id, value), Client: client, Created: m.opt.Now(),
+		Label: l.Label, Scopes: l.Scopes, IPs: l.IPs, Expires: l.Expires,
+	}
 	if err := m.opt.Store.PutAPIKey(ctx, k); err != nil {
 		return "", Key{}, unavailable(err)
 	}
 	return prefix + id + "_" + value + checksum(id, value), k, nil
 }
 
-// Verify returns the key that text is. A malformed, unknown, wrong or disabled
-// key is Unauthenticated with one and the same message; a failing store is
-// Unavailable.
+// List returns the client's keys, dead ones too, newest first.
+func (m *Manager) List(ctx context.Context, client string) ([]Key, error) {
+	keys, err := m.opt.Store.APIKeys(ctx, client)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	slices.SortStableFunc(keys, func(a, b Key) int { return b.Created.Compare(a.Created) })
+	return keys, nil
+}
+
+// live returns the client's live keys, newest first.
+func (m *Manager) live(ctx context.Context, client string) ([]Key, error) {
+	keys, err := m.List(ctx, client)
+	now := m.opt.Now()
+	return slices.DeleteFunc(keys, func(k Key) bool { return !k.Live(now) }), err
+}
+
+// Verify returns the key that text is. A malformed, unknown, wrong, expired or
+// disabled key is Unauthenticated with one and the same message; a failing
+// store is Unavailable.
 func (m *Manager) Verify(ctx context.Context, text string) (Key, error) {
 	id, value, ok := parse(text)
 	if !ok {
@@ -118,10 +221,28 @@ func (m *Manager) Verify(ctx context.Context, text string) (Key, error) {
 	}
 	// An unknown id costs the same compare, against a hash that nothing has.
 	sum := m.hash(id, value)
-	if same := hmac.Equal(sum[:], k.Hash[:]); err != nil || !same || k.Disabled {
+	if same := hmac.Equal(sum[:], k.Hash[:]); err != nil || !same || !k.Live(m.opt.Now()) {
 		return Key{}, refused()
 	}
 	return k, nil
+}
+
+// Admit lets a verified key in from an address, "ip" or "ip:port", and notes
+// the use, at most once a minute: a store write on every call would make
+// reading as dear as changing. From a foreign address it is Unauthenticated
+// with Verify's message, so that a thief learns nothing of where to try.
+func (m *Manager) Admit(ctx context.Context, k Key, addr string) error {
+	if !k.From(addr) {
+		return refused()
+	}
+	now := m.opt.Now()
+	if now.Sub(k.LastUsed) < touchEvery {
+		return nil
+	}
+	if err := m.opt.Store.TouchAPIKey(ctx, k.ID, now); err != nil {
+		return unavailable(err)
+	}
+	return nil
 }
 
 // Disable voids one key and reports whether it was there.

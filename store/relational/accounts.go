@@ -233,6 +233,29 @@ func (s *Store) DisableAPIKey(ctx context.Context, id string) (bool, error) {
 	return s.hit(ctx, `UPDATE api_keys SET disabled = TRUE WHERE id = $1`, id)
 }
 
+// ExpireAPIKey implements apikey.Store. The first statement takes the row's
+// lock, so that of two at once the later reads what the earlier wrote.
+func (s *Store) ExpireAPIKey(ctx context.Context, id string, at time.Time) (found bool, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		n, err := s.change(ctx, tx, `UPDATE api_keys SET created = created WHERE id = $1`, id)
+		if found = n > 0; err != nil || !found {
+			return err
+		}
+		k, err := scanKey(tx.QueryRowContext(ctx, `SELECT `+keyColumns+` FROM api_keys WHERE id = $1`, id))
+		if err != nil || !k.Expires.IsZero() && k.Expires.Before(at) {
+			return err
+		}
+		k.Expires = at
+		data, err := text(keyData{Key: k})
+		if err != nil {
+			return err
+		}
+		_, err = s.change(ctx, tx, `UPDATE api_keys SET data = $1 WHERE id = $2`, data, id)
+		return err
+	})
+	return found, err
+}
+
 // DisableAPIKeys implements apikey.Store.
 func (s *Store) DisableAPIKeys(ctx context.Context, client string) error {
 	return s.run(ctx, `UPDATE api_keys SET disabled = TRUE WHERE client = $1`, client)

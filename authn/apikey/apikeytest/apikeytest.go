@@ -50,6 +50,26 @@ func Test(t *testing.T, open func(t *testing.T, clients ...string) apikey.Store)
 		}
 		wantDisabled(t, st, map[string]bool{ann.ID: true, bob.ID: false})
 	})
+	t.Run("a key expires once, at the earliest time that was said", func(t *testing.T) {
+		st := fill(t)
+		for _, after := range []time.Duration{2 * time.Hour, time.Hour, 3 * time.Hour} {
+			ok, err := st.ExpireAPIKey(t.Context(), ann.ID, at.Add(after))
+			must(t, err)
+			if !ok {
+				t.Error("expire reports that the key is not there")
+			}
+		}
+		if missing, err := st.ExpireAPIKey(t.Context(), "zz", at); missing || err != nil {
+			t.Errorf("expire of no key: %v, %v", missing, err)
+		}
+		want := ann
+		want.Expires = at.Add(time.Hour)
+		got, err := st.APIKey(t.Context(), ann.ID)
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	})
 	t.Run("disable a client's", func(t *testing.T) {
 		st := fill(t)
 		must(t, st.DisableAPIKeys(t.Context(), "till"))
