@@ -252,7 +252,7 @@ func (s *Service) redeem(ctx context.Context, client Client, form url.Values) (G
 // reused ends what a code was traded for: two holders mean that one stole it
 // (RFC 6749 section 4.1.2).
 func (s *Service) reused(ctx context.Context, code Code) error {
-	if err := s.endFamily(ctx, code.Family); err != nil {
+	if _, err := s.endFamily(ctx, code.Family); err != nil {
 		return err
 	}
 	return s.theft(ctx, code.Subject, code.Client, "authorization code used twice")
@@ -296,7 +296,7 @@ func (s *Service) refresh(ctx context.Context, client Client, text string) (Gran
 		case generation == f.Generation-1 && now.Sub(f.Rotated) <= healWindow:
 			return s.grant(ctx, f, p)
 		case generation != f.Generation:
-			if err := s.endFamily(ctx, f.ID); err != nil {
+			if _, err := s.endFamily(ctx, f.ID); err != nil {
 				return Granted{}, err
 			}
 			return Granted{}, s.theft(ctx, f.Subject, f.Client, "refresh token used twice")
@@ -379,7 +379,8 @@ func (s *Service) RevokeToken(ctx context.Context, form url.Values, peer string)
 		if err != nil {
 			return unavailable(err)
 		}
-		return s.ended(ctx, f.Subject, client.ID, s.endFamily(ctx, id))
+		_, err = s.endFamily(ctx, id)
+		return s.ended(ctx, f.Subject, client.ID, err)
 	}
 	claims, err := s.edge.Verify(text)
 	if err != nil || claims.Client != client.ID {

@@ -1,11 +1,13 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -16,10 +18,11 @@ import (
 
 // Caller is the plane that asks, as its verified certificate says.
 type Caller struct {
-	Name        string   // key of services
-	ID          string   // SPIFFE ID
-	Fingerprint [32]byte // SHA-256 of the leaf's DER
-	Peer        string   // "ip:port"
+	Name        string    // key of services
+	ID          string    // SPIFFE ID
+	Fingerprint [32]byte  // SHA-256 of the leaf's DER
+	Issued      time.Time // of the certificate
+	Peer        string    // "ip:port"
 }
 
 // request is an exchange as asked for.
@@ -27,26 +30,20 @@ type request struct {
 	kind     string // subject_token_type
 	value    string // subject_token
 	audience string
+	scope    string
+	actor    string // actor_token; "": the certificate says it all
 }
 
 // Exchange trades the subject token in form for an internal token that only
 // the caller can present, and only to the audience (RFC 8693). The caller
-// becomes the current actor, whatever the form says. Errors carry an OAuth
-// code, see CodeOf.
+// becomes the current actor, whatever the form says. Scope, audience, life and
+// assurance only ever narrow. Errors carry an OAuth code, see CodeOf.
 func (s *Service) Exchange(ctx context.Context, c Caller, form url.Values) (wire.Exchanged, error) {
 	req, err := parse(form)
 	if err != nil {
 		return wire.Exchanged{}, s.refused(ctx, c, req, Subject{}, err)
 	}
-	flow, err := s.hop(c, req.audience)
-	if err != nil {
-		return wire.Exchanged{}, s.refused(ctx, c, req, Subject{}, err)
-	}
-	sub, err := s.subject(ctx, c, req)
-	if err != nil {
-		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
-	}
-	claims, err := s.claims(c, req, sub)
+	flow, sub, claims, err := s.trade(ctx, c, req)
 	if err != nil {
 		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
 	}
@@ -55,8 +52,11 @@ func (s *Service) Exchange(ctx context.Context, c Caller, form url.Values) (wire
 		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
 	}
 	e := s.event(c, req, sub, audit.Allowed)
-	e.Flow = flow
-	e.Detail["jti"] = claims.ID
+	e.Flow = flow.id
+	e.Detail["jti"], e.Detail["txn"] = claims.ID, claims.Transaction
+	if claims.Scope != nil {
+		e.Detail["scope"] = cut(strings.Join(claims.Scope, " "))
+	}
 	if err := s.opt.Audit.Record(ctx, e); err != nil {
 		return wire.Exchanged{}, err
 	}
@@ -65,46 +65,130 @@ func (s *Service) Exchange(ctx context.Context, c Caller, form url.Values) (wire
 		IssuedTokenType: wire.TypeAccess,
 		TokenType:       "N_A", // usable with the certificate alone, RFC 8693 section 2.2.1
 		ExpiresIn:       int(claims.Expires - s.opt.Now().Unix()),
+		Scope:           strings.Join(claims.Scope, " "),
 	}, nil
+}
+
+// trade applies every rule of an exchange, those first that need no look at
+// the subject.
+func (s *Service) trade(ctx context.Context, c Caller, req request) (flow, Subject, jwt.InternalClaims, error) {
+	f, err := s.hop(c, req.audience)
+	if err != nil {
+		return flow{}, Subject{}, jwt.InternalClaims{}, err
+	}
+	if err := s.actorToken(ctx, c, req.actor); err != nil {
+		return flow{}, Subject{}, jwt.InternalClaims{}, err
+	}
+	sub, err := s.subject(ctx, c, req)
+	if err != nil {
+		return flow{}, sub, jwt.InternalClaims{}, err
+	}
+	if err := s.actors(c, sub); err != nil {
+		return flow{}, sub, jwt.InternalClaims{}, err
+	}
+	if sub.Principal.Scope, err = narrow(meet(sub.Principal.Scope, f.scope), req.scope); err != nil {
+		return flow{}, sub, jwt.InternalClaims{}, err
+	}
+	claims, err := s.claims(c, req, sub)
+	return f, sub, claims, err
 }
 
 // parse reads the form. Every parameter may come once (RFC 6749 section 3.2);
 // what we do not support is refused, not ignored, for ignoring a narrowing
 // would widen.
 func parse(form url.Values) (request, error) {
-	for name, values := range form {
-		if len(values) != 1 || len(values[0]) > maxValue {
-			return request{}, refuse("invalid_request", "%.64q must come once, with at most %d bytes", name, maxValue)
-		}
+	if err := once(form); err != nil {
+		return request{}, err
 	}
-	for _, name := range []string{"scope", "resource", "actor_token", "actor_token_type"} {
-		if form.Get(name) != "" {
-			return request{}, refuse("invalid_request", "%s is not supported", name)
-		}
+	if form.Get("resource") != "" {
+		return request{}, refuse("invalid_request", "resource is not supported; name the audience")
 	}
 	if t := form.Get("requested_token_type"); t != "" && t != wire.TypeAccess && t != wire.TypeJWT {
 		return request{}, refuse("invalid_request", "only access tokens are issued")
 	}
-	req := request{kind: form.Get("subject_token_type"), value: form.Get("subject_token"), audience: form.Get("audience")}
-	if req.audience == "" {
-		return req, refuse("invalid_target", "audience is required")
+	req := request{
+		kind: form.Get("subject_token_type"), value: form.Get("subject_token"), audience: form.Get("audience"),
+		scope: form.Get("scope"), actor: form.Get("actor_token"),
 	}
-	if (req.value == "") != (req.kind == wire.TypeSVIDOnly) {
+	t := form.Get("actor_token_type")
+	switch {
+	case req.audience == "":
+		return req, refuse("invalid_target", "audience is required")
+	case (req.value == "") != (req.kind == wire.TypeSVIDOnly):
 		return req, refuse("invalid_request", "subject_token is required, except for a service as itself")
+	case (req.actor == "") != (t == ""), t != "" && t != wire.TypeAccess && t != wire.TypeJWT:
+		return req, refuse("invalid_request", "an actor_token is an access token and has its type named")
 	}
 	return req, nil
 }
 
+// once holds that every parameter came once, and within bounds.
+func once(form url.Values) error {
+	for name, values := range form {
+		if len(values) != 1 || len(values[0]) > maxValue {
+			return refuse("invalid_request", "%.64q must come once, with at most %d bytes", name, maxValue)
+		}
+	}
+	return nil
+}
+
 // hop returns the flow by which the caller reaches the audience.
-func (s *Service) hop(c Caller, audience string) (string, error) {
-	flow, ok := s.flows[hop{c.ID, audience}]
+func (s *Service) hop(c Caller, audience string) (flow, error) {
+	f, ok := s.flows[hop{c.ID, audience}]
 	if ok {
-		return flow, nil
+		return f, nil
 	}
 	if s.opt.System.Off(control) && s.presented[audience] != nil {
-		return "", nil
+		return flow{}, nil
 	}
-	return "", refuse("invalid_target", "no declared flow from %s to this audience", c.Name)
+	return flow{}, refuse("invalid_target", "no declared flow from %s to this audience", c.Name)
+}
+
+// actorToken judges an actor_token, which nobody needs: the actor is whom the
+// certificate names. If there is one it must be the caller's own service token.
+func (s *Service) actorToken(ctx context.Context, c Caller, text string) error {
+	if text == "" {
+		return nil
+	}
+	other := refuse("invalid_request", "actor_token is not the caller's own")
+	claims, err := s.edge.VerifyBound(text, jwt.Confirm(c.Fingerprint))
+	if err != nil {
+		return other
+	}
+	client, err := s.client(ctx, claims.Client)
+	if err != nil {
+		return err
+	}
+	if client.Identity != c.ID || claims.Subject != "client:"+client.ID {
+		return other
+	}
+	return nil
+}
+
+// actors checks the chain that the subject came through, and the caller that
+// is to go on top: every link is a service that the file still has and nobody
+// has revoked, none follows on itself, and whom the token names alone may act.
+func (s *Service) actors(c Caller, sub Subject) error {
+	chain := sub.Principal.Actors
+	switch {
+	case len(chain) >= maxActors:
+		return refuse("invalid_grant", "the act chain is %d long already", maxActors)
+	case len(chain) > 0 && chain[0] == c.ID:
+		return refuse("invalid_grant", "%s is the current actor already", c.Name)
+	case sub.MayAct != "" && sub.MayAct != c.ID:
+		return refuse("invalid_grant", "the subject token may be traded by another actor only")
+	case s.revoked.svid(c.ID, c.Issued):
+		return refuse("invalid_client", "%s is disabled: its certificate was revoked", c.Name)
+	}
+	for _, id := range chain {
+		if s.presented[id] == nil {
+			return refuse("invalid_grant", "disabled actor in the act chain: %.200s is no service of this system", id)
+		}
+		if s.revoked.svid(id, sub.Issued) {
+			return refuse("invalid_grant", "disabled actor in the act chain: %.200s was revoked", id)
+		}
+	}
+	return nil
 }
 
 // subject finds whom the subject token stands for. Which check runs is decided
@@ -136,24 +220,32 @@ func (s *Service) tokenSubject(ctx context.Context, c Caller, value string) (Sub
 	if c.Name == s.opt.System.Gateway() {
 		return s.AccessToken(ctx, value)
 	}
-	sub, err := s.internalSubject(c, value)
+	sub, err := s.overheard(c, value)
 	if err != nil && s.external[c.Name] && slices.Contains([]string{"alg", "kid"}, jwt.Rule(err)) {
 		return s.AccessToken(ctx, value)
 	}
 	return sub, err
 }
 
-// internalSubject applies the presenter rule: only the audience of an internal
+// overheard applies the presenter rule: only the audience of an internal
 // token may trade it, so that a token overheard is worth nothing.
-func (s *Service) internalSubject(c Caller, value string) (Subject, error) {
+func (s *Service) overheard(c Caller, value string) (Subject, error) {
 	err := refuse("invalid_grant", "%s takes no tokens", c.Name)
 	for _, v := range s.presentable(c) {
 		var claims jwt.InternalClaims
 		if claims, err = v.VerifySubject(value); err == nil {
-			return Subject{Principal: claims.Principal(), Issued: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}, nil
+			return internalSubject(claims), nil
 		}
 	}
 	return Subject{}, err
+}
+
+func internalSubject(c jwt.InternalClaims) Subject {
+	sub := Subject{Principal: c.Principal(), Issued: time.Unix(c.IssuedAt, 0), Expires: time.Unix(c.Expires, 0), txn: c.Transaction}
+	if c.MayAct != nil {
+		sub.MayAct = c.MayAct.Subject
+	}
+	return sub
 }
 
 // presentable returns the verifiers of the audiences whose tokens c may trade:
@@ -170,32 +262,45 @@ func (s *Service) presentable(c Caller) []*jwt.Internal {
 
 // AccessToken returns whom a client's access token stands for, with the facts
 // as they are now: a role that was taken away is gone at the next request.
+// What the token is bound to the caller has judged already.
 func (s *Service) AccessToken(ctx context.Context, text string) (Subject, error) {
-	claims, err := s.edge.Verify(text)
+	claims, err := s.edge.VerifySubject(text)
 	if err != nil {
 		return Subject{}, err
 	}
-	p, err := s.opt.Directory.Facts(ctx, claims.Subject)
+	return s.holder(ctx, claims)
+}
+
+// holder returns whom verified claims stand for now.
+func (s *Service) holder(ctx context.Context, claims jwt.EdgeClaims) (Subject, error) {
+	p, err := s.facts(ctx, claims)
 	if err != nil {
 		return Subject{}, err
 	}
-	p.Client, p.Session = claims.Client, claims.Session
-	p.AuthTime = time.Unix(claims.AuthTime, 0).UTC()
+	then := claims.Principal()
+	p.Client, p.Session = then.Client, then.Session
+	p.AuthTime, p.ACR, p.AMR, p.Scope = then.AuthTime, then.ACR, then.AMR, then.Scope
 	sub := Subject{Principal: p, Issued: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}
 	_, err = s.revoked.issuedAt(p, sub.Issued, s.opt.Now())
 	return sub, err
+}
+
+// facts returns the facts of a token's subject: a person, or the client itself.
+func (s *Service) facts(ctx context.Context, claims jwt.EdgeClaims) (rampart.Principal, error) {
+	client, err := s.client(ctx, claims.Client)
+	if err != nil {
+		return rampart.Principal{}, err
+	}
+	if claims.Subject == "client:"+client.ID {
+		return rampart.Principal{Kind: rampart.KindClient, Subject: claims.Subject}, nil
+	}
+	return s.opt.Directory.Facts(ctx, claims.Subject)
 }
 
 // claims builds the new token: the subject unchanged, the caller on top of the
 // act chain, bound to the caller's certificate, never longer than the subject.
 func (s *Service) claims(c Caller, req request, sub Subject) (jwt.InternalClaims, error) {
 	now, p := s.opt.Now(), sub.Principal
-	if len(p.Actors) >= maxActors {
-		return jwt.InternalClaims{}, refuse("invalid_grant", "the act chain is %d long already", maxActors)
-	}
-	if len(p.Actors) > 0 && p.Actors[0] == c.ID {
-		return jwt.InternalClaims{}, refuse("invalid_grant", "%s is the current actor already", c.Name)
-	}
 	iat, err := s.revoked.issuedAt(p, sub.Issued, now)
 	if err != nil {
 		return jwt.InternalClaims{}, err
@@ -205,7 +310,8 @@ func (s *Service) claims(c Caller, req request, sub Subject) (jwt.InternalClaims
 	claims.Issuer = s.opt.Issuer
 	claims.Audience = req.audience
 	claims.ID = random(16)
-	claims.IssuedAt = iat.Unix()
+	claims.Transaction = cmp.Or(sub.txn, claims.ID)
+	claims.IssuedAt = s.revoked.after(iat, c.ID).Unix()
 	claims.Expires = min(now.Add(internalLife).Unix(), sub.Expires.Unix())
 	claims.Confirm = jwt.Confirm(c.Fingerprint)
 	if claims.Expires <= claims.IssuedAt {

@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,8 +19,10 @@ type cutoffs struct {
 	byID map[revokedID]wire.Revocation
 }
 
-// revocationLife outlasts every token: the longest lives an hour at most.
-const revocationLife = 65 * time.Minute
+const (
+	revocationLife = 65 * time.Minute           // outlasts every token: the longest lives an hour at most
+	svidLife       = 100 * 365 * 24 * time.Hour // a service stays disabled until it joins anew
+)
 
 type revokedID struct{ kind, id string }
 
@@ -55,7 +56,11 @@ func (r *cutoffs) cutoff(p rampart.Principal) time.Time {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var latest time.Time
-	for _, key := range []revokedID{{"sub", p.Subject}, {"sid", p.Session}, {"client", p.Client}} {
+	keys := []revokedID{{"sub", p.Subject}, {"sid", p.Session}, {"client", p.Client}, {"svid", p.Subject}}
+	for _, id := range p.Actors {
+		keys = append(keys, revokedID{"svid", id})
+	}
+	for _, key := range keys {
 		if v, ok := r.byID[key]; ok && key.id != "" && v.NotBefore.After(latest) {
 			latest = v.NotBefore
 		}
@@ -69,6 +74,26 @@ func (r *cutoffs) token(jti string) bool {
 	defer r.mu.RUnlock()
 	_, ok := r.byID[revokedID{"jti", jti}]
 	return ok
+}
+
+// svid reports whether a service's identity was revoked after a certificate of
+// it, or a token with it in its chain, was issued.
+func (r *cutoffs) svid(id string, issued time.Time) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	v, ok := r.byID[revokedID{"svid", id}]
+	return ok && !issued.After(v.NotBefore)
+}
+
+// after moves an iat past the cut-off of an actor whose certificate is younger
+// than it.
+func (r *cutoffs) after(iat time.Time, actor string) time.Time {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if v := r.byID[revokedID{"svid", actor}]; !iat.After(v.NotBefore) {
+		return v.NotBefore.Truncate(time.Second).Add(time.Second)
+	}
+	return iat
 }
 
 // issuedAt picks the iat of a token for p minted now from a credential that
@@ -94,25 +119,48 @@ func (r *cutoffs) issuedAt(p rampart.Principal, from, now time.Time) (time.Time,
 // here and handed to OnRevoke when Revoke returns.
 //
 // Kinds: "sid" one login, browser's or client's; "sub" one subject; "client"
-// one client; "key" one API key; "jti" one access token. Clients that a person
-// let in from a browser session end with that session.
+// one client; "key" one API key; "jti" one access token; "family" one refresh
+// family with its access tokens; "svid" one service by its SPIFFE ID, which is
+// disabled until it has joined anew: nothing is exchanged by it or with it in
+// the act chain. Clients that a person let in from a browser session end with
+// that session. Signing keys are RevokeKey's.
 func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
 	if id == "" || len(id) > maxID {
 		return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: a revocation needs an id of 1 to %d bytes", maxID)
 	}
-	if !slices.Contains([]string{"sid", "sub", "client", "key", "jti"}, kind) {
-		return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key or jti", kind)
+	switch kind {
+	case "key", "jti":
+		return s.revoke(ctx, kind, id)
+	case "svid":
+		if s.presented[id] == nil {
+			return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.100q is no service of this system", id)
+		}
+		return s.revoke(ctx, kind, id)
+	case "family":
+		return s.endFamily(ctx, id)
+	case "sub", "client":
+		v, err := s.revoke(ctx, kind, id) // this cut-off covers the access tokens of its families too
+		if err != nil {
+			return v, err
+		}
+		_, err = s.opt.Store.RevokeFamilies(ctx, kind, id)
+		return v, unavailable(err)
+	case "sid":
+		return s.endSession(ctx, id)
 	}
-	v, err := s.revoke(ctx, kind, id)
-	if err != nil || kind == "key" || kind == "jti" {
+	return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key, jti, family or svid", kind)
+}
+
+// endSession ends a browser session's tokens and those of the clients that
+// were let in from it.
+func (s *Service) endSession(ctx context.Context, sid string) (wire.Revocation, error) {
+	v, err := s.revoke(ctx, "sid", sid)
+	if err != nil {
 		return v, err
 	}
-	families, err := s.opt.Store.RevokeFamilies(ctx, kind, id)
+	families, err := s.opt.Store.RevokeFamilies(ctx, "sid", sid)
 	if err != nil {
 		return wire.Revocation{}, unavailable(err)
-	}
-	if kind != "sid" {
-		return v, nil // the cut-off of a subject or client covers its logins
 	}
 	for _, f := range families {
 		if _, err := s.revoke(ctx, "sid", f); err != nil {
@@ -124,19 +172,21 @@ func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation,
 
 // endFamily ends one client's login: its refresh tokens and, as the family is
 // the sid of its access tokens, those too.
-func (s *Service) endFamily(ctx context.Context, id string) error {
+func (s *Service) endFamily(ctx context.Context, id string) (wire.Revocation, error) {
 	if _, err := s.opt.Store.RevokeFamilies(ctx, "family", id); err != nil {
-		return unavailable(err)
+		return wire.Revocation{}, unavailable(err)
 	}
-	_, err := s.revoke(ctx, "sid", id)
-	return err
+	return s.revoke(ctx, "sid", id)
 }
 
 // revoke appends one cut-off. It outlives the tokens it voids; refresh
 // families, sessions and API keys are ended in their own rows.
 func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
-	now := s.opt.Now()
-	v, err := s.opt.Store.PutRevocation(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(revocationLife)})
+	now, life := s.opt.Now(), revocationLife
+	if kind == "svid" {
+		life = svidLife
+	}
+	v, err := s.opt.Store.PutRevocation(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(life)})
 	if err != nil {
 		return wire.Revocation{}, unavailable(err)
 	}

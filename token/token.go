@@ -44,6 +44,9 @@ type Subject struct {
 	Principal rampart.Principal
 	Issued    time.Time
 	Expires   time.Time
+	MayAct    string // SPIFFE ID that alone may act for the subject (RFC 8693 section 4.4); "": whom the file lets
+
+	txn string // id of the first token of the chain; "" before there is one
 }
 
 // Directory answers whom credentials stand for. An unknown one is an error of
@@ -75,13 +78,20 @@ type Service struct {
 	revoked   cutoffs
 	edge      *jwt.Edge
 	presented map[string]*jwt.Internal // by the presenter's SPIFFE ID
-	flows     map[hop]string           // declared hops -> flow id
+	flows     map[hop]flow             // declared hops
 	external  map[string]bool          // names that may show credentials of the outside
 	keys      wire.Keys
 }
 
 // hop is a caller's and a callee's SPIFFE ID.
 type hop struct{ from, to string }
+
+// flow is what the file says of a hop: of several flows the first names it,
+// and a token keeps what any of them lets it keep.
+type flow struct {
+	id    string
+	scope []string // nil: everything
+}
 
 // New returns a Service with the revocations of the store in force.
 func New(ctx context.Context, opt Options) (*Service, error) {
@@ -94,7 +104,7 @@ func New(ctx context.Context, opt Options) (*Service, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Service{opt: opt, presented: map[string]*jwt.Internal{}, flows: map[hop]string{}, external: map[string]bool{}}
+	s := &Service{opt: opt, presented: map[string]*jwt.Internal{}, flows: map[hop]flow{}, external: map[string]bool{}}
 	past, err := opt.Store.Revocations(ctx, opt.Now())
 	if err != nil {
 		return nil, fmt.Errorf("token: %w", err)
@@ -154,8 +164,10 @@ func (s *Service) derive() {
 			continue
 		}
 		h := hop{sys.ServiceID(f.From), sys.ServiceID(f.To)}
-		if _, ok := s.flows[h]; !ok {
-			s.flows[h] = f.ID
+		if first, ok := s.flows[h]; ok {
+			s.flows[h] = flow{first.id, join(first.scope, f.Scope)}
+		} else {
+			s.flows[h] = flow{f.ID, f.Scope}
 		}
 		if f.Authn.Pattern == "per_service" {
 			s.external[f.To] = true // the file hands it the outside's credentials
@@ -218,6 +230,10 @@ func refuse(code, format string, args ...any) error {
 	return &Refusal{Code: code, Err: rampart.Errorf(kind, control, "token: "+format, args...)}
 }
 
+// unavailable types an error of the store; nil stays nil.
 func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
 	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "token: store not available", Err: err}
 }

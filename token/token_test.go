@@ -47,6 +47,9 @@ flows:
   - { id: cd, from: c, to: d }
   - { id: de, from: d, to: e }
   - { id: own-b, from: own, to: b }
+  - { id: own-c, from: own, to: c, scope: ["orders:*", "payments:read"] }
+  - { id: c-own, from: c, to: own, scope: "orders:read" }
+  - { id: c-own-2, from: c, to: own, scope: "payments:read" }
 `
 )
 
@@ -59,11 +62,14 @@ type house struct {
 	keys  wire.Keys
 	clock time.Time
 
+	internal *jwt.Signer
+
 	mu      sync.Mutex
 	events  []audit.Event
 	revoked []wire.Revocation
 	people  map[string]rampart.Principal
 	started time.Time // of every session
+	joined  time.Time // of every service
 }
 
 func (h *house) now() time.Time { return h.clock }
@@ -132,7 +138,7 @@ func newHouse(t testing.TB, extra string) *house {
 	h := &house{t: t, sys: sys, db: db, clock: time.Unix(1_700_000_000, 500_000_000), people: map[string]rampart.Principal{
 		"user:ann": {Kind: rampart.KindHuman, Subject: "user:ann", Tenant: "acme", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"},
 	}}
-	h.started = h.clock.Add(-time.Minute)
+	h.started, h.joined = h.clock.Add(-time.Minute), h.clock.Add(-time.Hour)
 	if err := db.PutClient(t.Context(), token.Client{ID: "shop", Principal: "users", Redirects: []string{"https://shop.example/cb", "http://127.0.0.1/cb"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +160,7 @@ func (h *house) restart() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.internal = internal
 	h.Service, err = token.New(h.t.Context(), token.Options{
 		System: h.sys, Issuer: issuer, Internal: internal, Edge: edge, Key: make([]byte, 32), Store: h.db, Directory: h, Audit: h, OnRevoke: h.onRevoke, Now: h.now,
 	})
@@ -164,14 +171,18 @@ func (h *house) restart() {
 }
 
 func (h *house) caller(name string) token.Caller {
-	return token.Caller{Name: name, ID: h.sys.ServiceID(name), Fingerprint: sha256.Sum256([]byte(name)), Peer: "127.0.0.1:1"}
+	return token.Caller{Name: name, ID: h.sys.ServiceID(name), Fingerprint: sha256.Sum256([]byte(name)), Issued: h.joined, Peer: "127.0.0.1:1"}
 }
 
 func (h *house) exchange(from, kind, subject, to string) (string, error) {
-	x, err := h.Exchange(h.t.Context(), h.caller(from), url.Values{
-		"grant_type": {wire.GrantExchange}, "audience": {h.sys.ServiceID(to)}, "subject_token_type": {kind}, "subject_token": {subject},
-	})
+	x, err := h.Exchange(h.t.Context(), h.caller(from), h.asked(kind, subject, to))
 	return x.AccessToken, err
+}
+
+func (h *house) asked(kind, subject, to string) url.Values {
+	return url.Values{
+		"grant_type": {wire.GrantExchange}, "audience": {h.sys.ServiceID(to)}, "subject_token_type": {kind}, "subject_token": {subject},
+	}
 }
 
 // read verifies a token as the sidecar of to would, from a peer named from.
@@ -283,8 +294,9 @@ func TestExchangeRefuses(t *testing.T) {
 	}
 	for name, add := range map[string]url.Values{
 		"two audiences":        {"audience": {h.sys.ServiceID("b"), h.sys.ServiceID("c")}},
-		"a scope":              {"scope": {"admin"}},
 		"an actor token":       {"actor_token": {forA}},
+		"an actor's own token": {"actor_token": {forA}, "actor_token_type": {wire.TypeJWT}},
+		"another resource":     {"resource": {"https://api.example/"}},
 		"a refresh token back": {"requested_token_type": {"urn:ietf:params:oauth:token-type:refresh_token"}},
 	} {
 		form := url.Values{"audience": {h.sys.ServiceID("b")}, "subject_token_type": {wire.TypeJWT}, "subject_token": {forA}}

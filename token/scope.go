@@ -1,0 +1,161 @@
+package token
+
+import (
+	"slices"
+	"strings"
+)
+
+// Bounds of a scope parameter.
+const (
+	maxScope  = 4096 // bytes
+	maxScopes = 64   // values
+)
+
+// The scopes that ask for something of this service and grant nothing.
+const (
+	scopeOpenID  = "openid"
+	scopeOffline = "offline_access"
+)
+
+// scope is a scope parameter taken apart (RFC 6749 section 3.3).
+type scope struct {
+	permissions []string // nil: no scope was named, so the default is meant
+	openid      bool     // an ID token is asked for
+	offline     bool     // the grant is to outlive the browser session
+}
+
+// parseScope reads a scope parameter; "" names none. A scope of protocol
+// values alone names no permission, which is not the same as naming none.
+func parseScope(text string) (scope, error) {
+	if text == "" {
+		return scope{}, nil
+	}
+	values := strings.Split(text, " ")
+	if len(text) > maxScope || len(values) > maxScopes {
+		return scope{}, refuse("invalid_scope", "a scope has at most %d values", maxScopes)
+	}
+	s := scope{permissions: []string{}}
+	for _, v := range values {
+		switch {
+		case v == scopeOpenID:
+			s.openid = true
+		case v == scopeOffline:
+			s.offline = true
+		case !isPermission(v):
+			return scope{}, refuse("invalid_scope", "%.64q is no scope; scopes are permissions, \"type:verb\"", v)
+		case !slices.Contains(s.permissions, v):
+			s.permissions = append(s.permissions, v)
+		}
+	}
+	return s, nil
+}
+
+// isPermission reports whether v is "type:verb" or "type:*" as rampart.yaml
+// writes them.
+func isPermission(v string) bool {
+	kind, verb, ok := strings.Cut(v, ":")
+	return ok && isWord(kind) && (verb == "*" || isWord(verb))
+}
+
+func isWord(s string) bool {
+	outside := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_' }
+	return s != "" && s[0] >= 'a' && s[0] <= 'z' && !strings.ContainsFunc(s, outside)
+}
+
+// within reports whether every permission of want is covered by have. Nil have
+// covers all; nil want is all.
+func within(want, have []string) bool {
+	if have == nil {
+		return true
+	}
+	return want != nil && !slices.ContainsFunc(want, func(w string) bool { return !covered(w, have) })
+}
+
+// covered reports whether one of have covers the permission.
+func covered(want string, have []string) bool {
+	kind, _, _ := strings.Cut(want, ":")
+	return slices.Contains(have, want) || slices.Contains(have, kind+":*")
+}
+
+// meet returns the permissions that both a and b cover; nil is all of them.
+func meet(a, b []string) []string {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	out := []string{}
+	for _, p := range slices.Concat(a, b) {
+		if covered(p, a) && covered(p, b) && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// join adds what either covers; nil is all.
+func join(a, b []string) []string {
+	if a == nil || b == nil {
+		return nil
+	}
+	return slices.Concat(a, b)
+}
+
+// narrow applies a requested scope to what may be had. It never widens, and
+// what is left is never nothing: a token that may do nothing is a mistake that
+// is better told than minted.
+func narrow(have []string, requested string) ([]string, error) {
+	want, err := parseScope(requested)
+	switch {
+	case err != nil:
+		return nil, err
+	case want.openid || want.offline:
+		return nil, refuse("invalid_scope", "this grant knows permissions only")
+	case want.permissions != nil && !within(want.permissions, have):
+		return nil, refuse("invalid_scope", "the scope is more than may be had")
+	case want.permissions != nil:
+		return want.permissions, nil
+	case have != nil && len(have) == 0:
+		return nil, refuse("invalid_scope", "no permission is left")
+	}
+	return have, nil
+}
+
+// ask checks what a client wants of a person against what it is registered
+// for. Where it names no permission and no protocol scope, it gets what it is
+// registered for.
+func ask(c Client, text string) (scope, error) {
+	want, err := parseScope(text)
+	if err != nil {
+		return scope{}, err
+	}
+	if want.permissions == nil {
+		want.permissions = permissionsOf(c.Scopes)
+		return want, nil
+	}
+	if c.Scopes == nil {
+		return want, nil
+	}
+	if !within(want.permissions, c.Scopes) || want.offline && !slices.Contains(c.Scopes, scopeOffline) {
+		return scope{}, refuse("invalid_scope", "the client is not registered for this scope")
+	}
+	return want, nil
+}
+
+// permissionsOf leaves protocol scopes out; nil stays nil.
+func permissionsOf(list []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(v string) bool { return v == scopeOpenID || v == scopeOffline })
+}
+
+// claim is the scope as a token carries it; nil: no claim.
+func (s scope) claim() []string {
+	out := slices.Clone(s.permissions)
+	if s.offline {
+		out = slices.Insert(out, 0, scopeOffline)
+	}
+	if s.openid {
+		out = slices.Insert(out, 0, scopeOpenID)
+	}
+	return out
+}
