@@ -18,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/token"
 )
@@ -225,7 +226,7 @@ func (p *Plane) serveToken(w http.ResponseWriter, r *http.Request, id identity) 
 		return oauthError(w, rampart.Errorf(rampart.Invalid, "token.exchange", "token: planes exchange, nothing else"))
 	}
 	peer, _ := svid.PeerOf(r.TLS)
-	x, err := p.tokens.Exchange(r.Context(), token.Caller{Name: id.name, ID: id.id, Fingerprint: peer.Fingerprint, Peer: r.RemoteAddr}, r.PostForm)
+	x, err := p.tokens.Exchange(r.Context(), token.Caller{Name: id.name, ID: id.id, Fingerprint: peer.Fingerprint, Issued: peer.NotBefore.Add(ca.Skew), Peer: r.RemoteAddr}, r.PostForm)
 	if err != nil {
 		return oauthError(w, err)
 	}
