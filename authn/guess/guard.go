@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -108,6 +109,22 @@ func (t Ticket) Succeeded(ctx context.Context) error {
 	}
 	return t.guard.change(ctx, t.counters, func(states []State, now time.Time) ([]State, error) {
 		return forgive(t.counters, states, now), nil
+	})
+}
+
+// Void takes back the attempt itself, for one whose guess was never compared.
+func (t Ticket) Void(ctx context.Context) error {
+	if t.guard == nil {
+		return nil
+	}
+	return t.guard.change(ctx, t.counters, func(states []State, now time.Time) ([]State, error) {
+		to := slices.Clone(states)
+		for i, c := range t.counters {
+			if !c.class.tally() {
+				to[i] = c.class.remove(states[i], 1, now)
+			}
+		}
+		return to, nil
 	})
 }
 
@@ -227,12 +244,11 @@ func (g *Guard) now() time.Time { return g.opt.Now().Round(0).UTC() }
 // count adds one attempt to every counter, but to the accounts of a network
 // only one that it has not tried in this window.
 func count(list []counter, states []State, now time.Time) []State {
-	to, fresh := make([]State, len(list)), false
+	to, fresh := slices.Clone(states), false
 	for i, c := range list {
 		if c.class == byPair {
 			fresh = states[i].Count == 0
 		}
-		to[i] = states[i]
 		if c.class != allTargets || fresh {
 			to[i] = c.class.add(states[i], now)
 		}
@@ -244,18 +260,14 @@ func count(list []counter, states []State, now time.Time) []State {
 // device, everything; of a stranger, the failures of the pair. An attacker who
 // fails elsewhere gains nothing by the owner's success.
 func forgive(list []counter, states []State, now time.Time) []State {
-	to, own := make([]State, len(list)), 0
+	to, own := slices.Clone(states), 0
 	for i, c := range list {
-		if c.class == byPair {
+		if c.class == byPair || c.class == byDevice {
 			own = states[i].Count
 		}
 	}
 	for i, c := range list {
-		switch c.class {
-		case byDevice, byPair: // forgotten
-		case allTries, allTargets:
-			to[i] = states[i]
-		default:
+		if !c.class.tally() {
 			to[i] = c.class.remove(states[i], own, now)
 		}
 	}

@@ -38,7 +38,10 @@ const (
 // inRow reports whether c counts failures in a row.
 func (c class) inRow() bool { return c == byDevice || c == byAccount }
 
-// most is how many failures c admits. Tallies refuse nobody.
+// tally reports whether c only counts: it refuses nobody and forgives nothing.
+func (c class) tally() bool { return c == allTries || c == allTargets }
+
+// most is how many failures c admits.
 func (c class) most() int {
 	switch c {
 	case byDevice, byAccount:

@@ -15,12 +15,14 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
 )
 
 const control = "authn.password"
@@ -43,6 +45,9 @@ const (
 	maxPHC                 = 256
 	queuePerSlot           = 8
 )
+
+// busyFor is when to come back to a full queue: it has drained by then.
+const busyFor = time.Second
 
 // params are what argon2id was run with.
 type params struct {
@@ -80,7 +85,7 @@ func NewHasher(slots int) *Hasher {
 
 // Hash returns the PHC string of a new password with a fresh salt. A password
 // of less than 8 characters or more than 1024 bytes is of kind Invalid; a full
-// queue is of kind Limited.
+// queue is of kind Unavailable, with a time to wait.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	pw, err := normalize(password)
 	if err != nil {
@@ -89,15 +94,29 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	if utf8.RuneCount(pw) < minLength {
 		return "", rampart.Errorf(rampart.Invalid, control, "password: must have at least %d characters", minLength)
 	}
+	return h.hash(ctx, pw)
+}
+
+// Rehash is Hash for a password that Verify has just accepted: chosen under
+// older rules, it may be shorter than today's.
+func (h *Hasher) Rehash(ctx context.Context, password string) (string, error) {
+	pw, err := normalize(password)
+	if err != nil {
+		return "", err
+	}
+	return h.hash(ctx, pw)
+}
+
+func (h *Hasher) hash(ctx context.Context, pw []byte) (string, error) {
 	salt := make([]byte, saltLen)
 	if _, err := rand.Read(salt); err != nil {
 		return "", fmt.Errorf("password: make a salt: %v", err)
 	}
-	s := stored{current(), salt, nil}
-	if s.tag, err = h.run(ctx, pw, s, tagLen); err != nil {
+	tag, err := h.run(ctx, pw, stored{current(), salt, nil}, tagLen)
+	if err != nil {
 		return "", err
 	}
-	return s.String(), nil
+	return stored{current(), salt, tag}.String(), nil
 }
 
 // Verify reports whether password is the one behind phc. rehash says that it
@@ -143,7 +162,7 @@ func (h *Hasher) run(ctx context.Context, pw []byte, s stored, length int) ([]by
 	case h.queue <- struct{}{}:
 		defer func() { <-h.queue }()
 	default:
-		return nil, rampart.Errorf(rampart.Limited, control, "password: too many logins at once, try again")
+		return nil, &problem.Details{RetryAfter: busyFor, Err: rampart.Errorf(rampart.Unavailable, control, "too many logins at once; try again")}
 	}
 	select {
 	case h.slots <- struct{}{}:

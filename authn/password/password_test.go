@@ -143,10 +143,10 @@ func TestFloodIsRefused(t *testing.T) {
 	for len(h.queue) < cap(h.queue) {
 		runtime.Gosched() // the waiters are on their way in
 	}
-	if _, err := h.Hash(t.Context(), "12345678"); rampart.KindOf(err) != rampart.Limited {
+	if _, err := h.Hash(t.Context(), "12345678"); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("Hash: %v", err)
 	}
-	if err := h.VerifyNone(t.Context(), "12345678"); rampart.KindOf(err) != rampart.Limited {
+	if err := h.VerifyNone(t.Context(), "12345678"); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("VerifyNone: %v", err)
 	}
 	cancel()
@@ -161,7 +161,7 @@ func TestFloodIsRefused(t *testing.T) {
 
 func TestZeroHasherRefuses(t *testing.T) {
 	var h Hasher
-	if _, err := h.Hash(t.Context(), "12345678"); rampart.KindOf(err) != rampart.Limited {
+	if _, err := h.Hash(t.Context(), "12345678"); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("zero hasher: %v", err)
 	}
 }
