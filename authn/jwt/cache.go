@@ -4,6 +4,8 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"sync"
+
+	"github.com/rampart-security/rampart/authn/jwt/internal/signed"
 )
 
 // InternalCache remembers verified internal tokens, so that a token used for
@@ -84,7 +86,7 @@ type lru[C any] struct {
 
 type entry[C any] struct {
 	hash   [32]byte
-	key    *publicKey
+	key    *signed.Key
 	claims C
 }
 
@@ -96,7 +98,7 @@ func newLRU[C any](size int) *lru[C] {
 }
 
 // open returns the remembered claims of token, or those that verify finds.
-func (l *lru[C]) open(token string, d door, verify func(string) (C, *publicKey, error)) (C, error) {
+func (l *lru[C]) open(token string, d ownDoor, verify func(string) (C, *signed.Key, error)) (C, error) {
 	if len(token) > maxToken {
 		claims, _, err := verify(token) // refuses, without hashing a megabyte
 		return claims, err

@@ -3,9 +3,8 @@ package jwt
 import (
 	"time"
 
-	jose "github.com/go-jose/go-jose/v4"
-
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt/internal/signed"
 )
 
 // maxEdgeLife bounds a client's access token.
@@ -98,7 +97,7 @@ type EdgeOptions struct {
 // Edge verifies access tokens of clients: typ at+jwt, ES256, at most 60 min.
 // Safe for concurrent use.
 type Edge struct {
-	door door
+	door ownDoor
 	opt  EdgeOptions
 }
 
@@ -110,7 +109,7 @@ func NewEdge(opt EdgeOptions) *Edge {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Edge{door{jose.ES256, opt.Keys}, opt}
+	return &Edge{ownDoor{accessDoor(ES256), opt.Keys}, opt}
 }
 
 // Verify returns the claims of a bearer token. It refuses a bound one: who
@@ -158,7 +157,7 @@ func (v *Edge) verify(token string, held possession) (EdgeClaims, error) {
 	return claims, nil
 }
 
-func (v *Edge) open(token string) (EdgeClaims, *publicKey, error) {
+func (v *Edge) open(token string) (EdgeClaims, *signed.Key, error) {
 	var c EdgeClaims
 	key, err := v.door.open(token, &c)
 	if err != nil {

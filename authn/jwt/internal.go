@@ -3,9 +3,8 @@ package jwt
 import (
 	"time"
 
-	jose "github.com/go-jose/go-jose/v4"
-
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt/internal/signed"
 )
 
 // maxInternalLife bounds an internal token: long enough for one call, too
@@ -178,7 +177,7 @@ type InternalOptions struct {
 // Internal verifies tokens between planes: typ at+jwt, EdDSA, one audience,
 // bound to the caller's certificate, at most 300 s. Safe for concurrent use.
 type Internal struct {
-	door door
+	door ownDoor
 	opt  InternalOptions
 }
 
@@ -190,7 +189,7 @@ func NewInternal(opt InternalOptions) *Internal {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Internal{door{jose.EdDSA, opt.Keys}, opt}
+	return &Internal{ownDoor{accessDoor(EdDSA, Ed25519), opt.Keys}, opt}
 }
 
 // Verify returns the claims of a token presented by the peer whose certificate
@@ -207,7 +206,7 @@ func (v *Internal) Verify(token string, peer [32]byte) (InternalClaims, error) {
 }
 
 // open does what holds for the life of the token.
-func (v *Internal) open(token string) (InternalClaims, *publicKey, error) {
+func (v *Internal) open(token string) (InternalClaims, *signed.Key, error) {
 	var c InternalClaims
 	key, err := v.door.open(token, &c)
 	if err != nil {

@@ -14,20 +14,30 @@ package jwt
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
-	jose "github.com/go-jose/go-jose/v4"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/jwt/internal/signed"
 	"github.com/rampart-security/rampart/internal/jws"
+)
+
+// Algorithm is the alg of a token. Each key is pinned to one.
+type Algorithm = signed.Algorithm
+
+// The algorithms that some kind of token may be signed with.
+const (
+	EdDSA   = signed.EdDSA
+	Ed25519 = signed.Ed25519 // EdDSA by its RFC 9864 name
+	ES256   = signed.ES256
+	RS256   = signed.RS256
+	PS256   = signed.PS256
 )
 
 // Bounds on every token, whatever its kind.
 const (
 	maxToken  = 8 << 10 // bytes
-	maxDepth  = 8       // nesting of header and claims
 	maxKeyID  = 128     // bytes
 	maxClaim  = 256     // bytes of jti, client_id and sid
 	maxID     = 2048    // bytes of sub and act.sub
@@ -45,6 +55,10 @@ const (
 	controlJWT      = "authn.jwt"
 	controlAudience = "token.audience"
 	controlBinding  = "token.binding"
+	controlDPoP     = "authn.dpop"
+
+	controlClientAuth = "token.client_auth"
+	controlFederation = "authn.federation"
 )
 
 // broken names the rule a token broke; it is the inner error of a refusal.
@@ -74,89 +88,101 @@ func refuse(rule, format string, args ...any) error {
 	return e
 }
 
-// header has the members a token of ours may have, and the two that change
-// what a signature means, to refuse them by name.
-type header struct {
-	Alg  string         `json:"alg"`
-	Typ  string         `json:"typ"`
-	Kid  string         `json:"kid"`
-	Crit jsontext.Value `json:"crit"`
-	B64  jsontext.Value `json:"b64"`
+// under returns err as a refusal by another control, unless it has one more
+// particular than the verifier's default already.
+func under(control string, err error) error {
+	e, ok := errors.AsType[*rampart.Error](err)
+	if !ok || e.Control != controlJWT {
+		return err
+	}
+	moved := *e
+	moved.Control = control
+	return &moved
 }
 
-// door is what one kind of token must look like before its claims count.
+// door is what one kind of token must look like before its claims count. The
+// zero door opens for nothing.
 type door struct {
-	alg  jose.SignatureAlgorithm
+	types  []string    // values of typ in lower case; "" is a missing one
+	algs   []Algorithm // the key has one of these, and the token the key's
+	closed bool        // the header has alg, typ and kid alone
+}
+
+// parse takes a token apart and checks its header.
+func (d door) parse(token string) (signed.Text, error) {
+	if len(d.types) == 0 {
+		return signed.Text{}, refuse("unconfigured", "verifier is not configured")
+	}
+	text, err := signed.Parse(token, maxToken, d.closed)
+	if err != nil {
+		return signed.Text{}, malformed("token", err)
+	}
+	if !slices.Contains(d.algs, text.Header.Alg) {
+		return signed.Text{}, refuse("alg", "alg must be one of %v", d.algs)
+	}
+	if !slices.Contains(d.types, text.Header.Type()) {
+		return signed.Text{}, refuse("typ", "typ must be one of %q", d.types)
+	}
+	return text, nil
+}
+
+// key finds the key that the header names.
+func (d door) key(text signed.Text, set *KeySet) (*signed.Key, error) {
+	if kid := text.Header.Kid; kid == "" || len(kid) > maxKeyID {
+		return nil, refuse("kid", "kid must have 1 to %d bytes", maxKeyID)
+	}
+	key := set.find(text.Header.Kid)
+	if key == nil {
+		return nil, refuse("kid", "kid names no key of the issuer")
+	}
+	if !slices.Contains(d.algs, key.Alg) {
+		return nil, refuse("alg", "key is not for one of %v", d.algs)
+	}
+	return key, nil
+}
+
+// ownDoor is the door for tokens that Rampart itself mints.
+type ownDoor struct {
+	door
 	keys func() *KeySet
 }
 
 // open verifies form, header and signature, decodes the claims into the struct
 // that claims points to, and returns the key that signed.
-func (d door) open(token string, claims any) (key *publicKey, err error) {
-	if d.keys == nil {
-		return nil, refuse("unconfigured", "verifier is not configured")
-	}
-	parts, err := jws.Split(token, maxToken)
-	if err != nil {
-		return nil, malformed("token", err)
-	}
-	key, err = d.key(parts.Header)
+func (d ownDoor) open(token string, claims any) (*signed.Key, error) {
+	text, err := d.parse(token)
 	if err != nil {
 		return nil, err
 	}
-	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{d.alg})
+	key, err := d.key(text, d.keys())
 	if err != nil {
-		return nil, refuse("signature", "signature does not parse")
+		return nil, err
 	}
-	payload, err := signed.Verify(key.public)
-	if err != nil {
-		return nil, refuse("signature", "signature is not valid")
+	if err := text.Verify(key); err != nil {
+		return nil, malformed("token", err)
 	}
-	if err := jws.Decode(payload, claims, maxDepth, false); err != nil {
-		return nil, malformed("claims", err)
-	}
-	return key, nil
+	return key, decodeClaims(text, claims)
 }
 
-// key reads the header and finds the key it names.
-func (d door) key(raw []byte) (*publicKey, error) {
-	var h header
-	if err := jws.Decode(raw, &h, maxDepth, true); err != nil {
-		return nil, malformed("header", err)
-	}
-	if h.Crit != nil || h.B64 != nil {
-		return nil, refuse("crit", "header extensions are not supported")
-	}
-	if h.Alg != string(d.alg) {
-		return nil, refuse("alg", "alg must be %s", d.alg)
-	}
-	if strings.TrimPrefix(strings.ToLower(h.Typ), "application/") != typeAccess {
-		return nil, refuse("typ", "typ must be %s", typeAccess)
-	}
-	if h.Kid == "" || len(h.Kid) > maxKeyID {
-		return nil, refuse("kid", "kid must have 1 to %d bytes", maxKeyID)
-	}
-	key := d.keys().find(h.Kid)
-	if key == nil {
-		return nil, refuse("kid", "kid names no key of the issuer")
-	}
-	if key.alg != d.alg {
-		return nil, refuse("alg", "key is not for %s", d.alg)
-	}
-	return key, nil
+// accessDoor is the door for our own access tokens.
+func accessDoor(algs ...Algorithm) door {
+	return door{types: []string{typeAccess}, algs: algs, closed: true}
 }
 
-// malformed turns a complaint about form into a refusal.
+func decodeClaims(text signed.Text, claims any) error {
+	if err := jws.Decode(text.Parts.Payload, claims, signed.MaxDepth, false); err != nil {
+		return malformed("claims", err)
+	}
+	return nil
+}
+
+// malformed turns a complaint about form or signature into a refusal.
 func malformed(what string, err error) error {
 	e, ok := errors.AsType[*jws.Error](err)
 	if !ok {
 		return refuse("json", "%s is malformed", what)
 	}
-	rule := e.Rule
-	if rule == jws.RuleUnknown {
-		rule = "header"
-	}
-	return refuse(rule, "%s %s", what, e.Msg)
+	return refuse(e.Rule, "%s: %s", what, e.Msg)
 }
 
 // period are the time claims of a token, in seconds since 1970.

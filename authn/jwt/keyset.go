@@ -1,16 +1,13 @@
 package jwt
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
 
-	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/rampart-security/rampart/authn/jwt/internal/signed"
 	"github.com/rampart-security/rampart/internal/jws"
 )
 
@@ -20,96 +17,92 @@ const (
 	maxKeys   = 50
 )
 
-// publicKey is one public key, pinned to one algorithm.
-type publicKey struct {
-	id     string
-	alg    jose.SignatureAlgorithm
-	public crypto.PublicKey
-}
-
 // KeySet is a read-only set of an issuer's public keys by kid. A nil KeySet
 // has no keys.
 type KeySet struct {
-	keys map[string]*publicKey
+	keys map[string]*signed.Key
 }
 
-// ParseKeySet reads a JWK set (RFC 7517 section 5) of at most 256 KiB and 50
-// keys. One bad key refuses the whole set: a kid missing or used twice, a
-// private or symmetric key, a use other than sig, key_ops without verify, or
+// ParseKeySet reads our own JWK set (RFC 7517 section 5) of at most 256 KiB
+// and 50 keys. One bad key refuses the whole set: a kid missing or used twice,
+// a private or symmetric key, a use other than sig, key_ops without verify, or
 // anything but Ed25519 for EdDSA and P-256 for ES256.
 func ParseKeySet(data []byte) (*KeySet, error) {
+	return parseKeySet(data, func(key *signed.Key) (bool, error) {
+		if key.ID == "" {
+			return false, errors.New("has no kid")
+		}
+		if !slices.Contains([]Algorithm{EdDSA, Ed25519, ES256}, key.Alg) {
+			return false, errors.New("must be a public Ed25519 or P-256 key")
+		}
+		return true, nil
+	}, nil)
+}
+
+// ParseForeignKeySet reads the JWK set of somebody else: an outside issuer, or
+// a client for its assertions. Of its keys those count that one of algs can
+// use; an RSA key that names no alg is pinned to the first RSA algorithm of
+// algs. Keys for other purposes, of other kinds and without a kid are passed
+// over. A private, symmetric or weak key, a kid used twice and a document over
+// the bounds of ParseKeySet refuse the whole set: whoever publishes these has
+// lost control of it.
+func ParseForeignKeySet(data []byte, algs ...Algorithm) (*KeySet, error) {
+	return parseKeySet(data, func(key *signed.Key) (bool, error) {
+		if key.Alg == "" {
+			if i := slices.IndexFunc(algs, Algorithm.IsRSA); i >= 0 {
+				key.Alg = algs[i]
+			}
+		}
+		return key.ID != "" && slices.Contains(algs, key.Alg), nil
+	}, []error{signed.ErrForeign, signed.ErrPurpose})
+}
+
+// parseKeySet keeps the keys that keep wants, and passes over those whose
+// error is among spared.
+func parseKeySet(data []byte, keep func(*signed.Key) (bool, error), spared []error) (*KeySet, error) {
 	if len(data) > maxKeySet {
 		return nil, fmt.Errorf("jwt: key set is longer than %d bytes", maxKeySet)
 	}
 	var doc struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
-	if err := jws.Decode(data, &doc, maxDepth, false); err != nil {
+	if err := jws.Decode(data, &doc, signed.MaxDepth, false); err != nil {
 		return nil, fmt.Errorf("jwt: key set %v", err)
+	}
+	if doc.Keys == nil {
+		return nil, errors.New("jwt: key set has no keys member")
 	}
 	if len(doc.Keys) > maxKeys {
 		return nil, fmt.Errorf("jwt: key set has more than %d keys", maxKeys)
 	}
-	set := &KeySet{keys: make(map[string]*publicKey, len(doc.Keys))}
+	set := &KeySet{keys: make(map[string]*signed.Key, len(doc.Keys))}
 	for i, raw := range doc.Keys {
-		key, err := parseKey(raw)
+		key, err := signed.ParseKey(raw)
+		if slices.ContainsFunc(spared, func(e error) bool { return errors.Is(err, e) }) {
+			continue
+		}
+		wanted := false
+		if err == nil {
+			wanted, err = keep(key)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("jwt: key %d of the set: %v", i+1, err)
 		}
-		if set.keys[key.id] != nil {
-			return nil, fmt.Errorf("jwt: kid %.40q is used twice", key.id)
+		if !wanted {
+			continue
 		}
-		set.keys[key.id] = key
+		if set.keys[key.ID] != nil {
+			return nil, fmt.Errorf("jwt: kid %.40q is used twice", key.ID)
+		}
+		set.keys[key.ID] = key
 	}
 	return set, nil
 }
 
-func parseKey(raw []byte) (*publicKey, error) {
-	var use struct {
-		Kid string   `json:"kid"`
-		Use string   `json:"use"`
-		Ops []string `json:"key_ops"`
-		Alg string   `json:"alg"`
-	}
-	if err := jws.Decode(raw, &use, maxDepth, false); err != nil {
-		return nil, err
-	}
-	switch {
-	case use.Kid == "" || len(use.Kid) > maxKeyID:
-		return nil, fmt.Errorf("kid must have 1 to %d bytes", maxKeyID)
-	case use.Use != "" && use.Use != "sig":
-		return nil, errors.New("use must be sig")
-	case use.Ops != nil && !slices.Contains(use.Ops, "verify"):
-		return nil, errors.New("key_ops must contain verify")
-	}
-	var key jose.JSONWebKey
-	if err := key.UnmarshalJSON(raw); err != nil {
-		return nil, errors.New("is not a valid JWK")
-	}
-	alg, err := algorithmOf(key.Key)
-	if err != nil {
-		return nil, err
-	}
-	if use.Alg != "" && use.Alg != string(alg) {
-		return nil, fmt.Errorf("alg must be %s", alg)
-	}
-	return &publicKey{id: use.Kid, alg: alg, public: key.Key}, nil
-}
+// Has reports whether the set has a key of this id.
+func (s *KeySet) Has(kid string) bool { return s.find(kid) != nil }
 
-// algorithmOf pins a public key to the one algorithm it may be used with.
-func algorithmOf(public crypto.PublicKey) (jose.SignatureAlgorithm, error) {
-	switch k := public.(type) {
-	case ed25519.PublicKey:
-		return jose.EdDSA, nil
-	case *ecdsa.PublicKey:
-		if k.Curve.Params().BitSize == 256 {
-			return jose.ES256, nil
-		}
-	}
-	return "", errors.New("must be a public Ed25519 or P-256 key")
-}
-
-func (s *KeySet) find(kid string) *publicKey {
+func (s *KeySet) find(kid string) *signed.Key {
 	if s == nil {
 		return nil
 	}
@@ -117,11 +110,7 @@ func (s *KeySet) find(kid string) *publicKey {
 }
 
 // holds reports whether the set still has this key.
-func (s *KeySet) holds(key *publicKey) bool {
-	now := s.find(key.id)
-	if now == nil {
-		return false
-	}
-	public, ok := now.public.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(key.public)
+func (s *KeySet) holds(key *signed.Key) bool {
+	now := s.find(key.ID)
+	return now != nil && now.Equal(key)
 }

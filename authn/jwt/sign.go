@@ -6,8 +6,8 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,40 +15,72 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
+
+	"github.com/rampart-security/rampart/authn/jwt/internal/signed"
 )
+
+// keyBits is the size of an RSA signing key.
+const keyBits = 2048
 
 // Signer mints tokens with one key. It mints only what the verifiers of this
 // package accept. Safe for concurrent use; the key is never printed.
 type Signer struct {
-	key  crypto.Signer
-	id   string
-	alg  jose.SignatureAlgorithm
-	jose jose.Signer
+	key    crypto.Signer
+	id     string
+	alg    Algorithm
+	access jose.Signer // typ at+jwt
+	plain  jose.Signer // typ JWT
 }
 
 // Format prints the key's id under every verb, never the key.
 func (s *Signer) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "jwt.Signer(%s)", s.id) }
 
-// NewSigner returns a signer for an Ed25519 key (EdDSA, internal tokens) or a
-// P-256 key (ES256, edge tokens). The kid is the key's RFC 7638 thumbprint.
+// NewSigner returns a signer for an Ed25519 key (EdDSA, internal tokens), a
+// P-256 key (ES256, edge and ID tokens) or an RSA key of at least 2048 bits
+// (RS256, ID tokens). The kid is the key's RFC 7638 thumbprint.
 func NewSigner(key crypto.Signer) (*Signer, error) {
-	alg, err := algorithmOf(key.Public())
+	alg, err := signingAlgorithm(key.Public())
 	if err != nil {
-		return nil, fmt.Errorf("jwt: signing key %v", err)
+		return nil, err
 	}
-	jwk := jose.JSONWebKey{Key: key.Public()}
-	sum, err := jwk.Thumbprint(crypto.SHA256)
+	id, err := signed.Thumbprint(key.Public())
 	if err != nil {
-		return nil, fmt.Errorf("jwt: thumbprint: %v", err)
+		return nil, fmt.Errorf("jwt: %v", err)
 	}
-	id := base64.RawURLEncoding.EncodeToString(sum)
+	s := &Signer{key: key, id: id, alg: alg}
+	if s.access, err = s.typed(typeAccess); err != nil {
+		return nil, err
+	}
+	if s.plain, err = s.typed("JWT"); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Signer) typed(typ jose.ContentType) (jose.Signer, error) {
 	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: key, KeyID: id}},
-		new(jose.SignerOptions).WithType(typeAccess))
+		jose.SigningKey{Algorithm: jose.SignatureAlgorithm(s.alg), Key: jose.JSONWebKey{Key: s.key, KeyID: s.id}},
+		new(jose.SignerOptions).WithType(typ))
 	if err != nil {
 		return nil, fmt.Errorf("jwt: signing key: %v", err)
 	}
-	return &Signer{key: key, id: id, alg: alg, jose: signer}, nil
+	return signer, nil
+}
+
+func signingAlgorithm(public crypto.PublicKey) (Algorithm, error) {
+	switch k := public.(type) {
+	case ed25519.PublicKey:
+		return EdDSA, nil
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() {
+			return ES256, nil
+		}
+	case *rsa.PublicKey:
+		if k.N.BitLen() >= keyBits {
+			return RS256, nil
+		}
+	}
+	return "", fmt.Errorf("jwt: signing key must be Ed25519, P-256 or RSA of at least %d bits", keyBits)
 }
 
 // GenerateInternal returns a signer of internal tokens with a new key.
@@ -60,9 +92,20 @@ func GenerateInternal() (*Signer, error) {
 	return NewSigner(key)
 }
 
-// GenerateEdge returns a signer of edge tokens with a new key.
+// GenerateEdge returns a signer of edge and ID tokens with a new key.
 func GenerateEdge() (*Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("jwt: make a key: %v", err)
+	}
+	return NewSigner(key)
+}
+
+// GenerateRSA returns a signer, with a new key, of ID tokens for relying
+// parties that know RS256 only. To sign so costs 40 times an EdDSA signature.
+// No plane of ours takes a key set with an RSA key in it.
+func GenerateRSA() (*Signer, error) {
+	key, err := rsa.GenerateKey(rand.Reader, keyBits)
 	if err != nil {
 		return nil, fmt.Errorf("jwt: make a key: %v", err)
 	}
@@ -95,39 +138,53 @@ func (s *Signer) MarshalKey() ([]byte, error) {
 // KeyID returns the kid.
 func (s *Signer) KeyID() string { return s.id }
 
+// Algorithm returns the alg of the tokens that s signs.
+func (s *Signer) Algorithm() Algorithm { return s.alg }
+
 // SignInternal mints an internal token. Claims that the verifier would refuse
 // in any case are refused here with the same rule.
 func (s *Signer) SignInternal(c InternalClaims) (string, error) {
-	if s.alg != jose.EdDSA {
+	if s.alg != EdDSA {
 		return "", errors.New("jwt: internal tokens are signed with Ed25519")
 	}
 	if err := c.wellFormed(); err != nil {
 		return "", err
 	}
-	return s.sign(c)
+	return sign(s.access, c)
 }
 
 // SignEdge mints an access token for a client.
 func (s *Signer) SignEdge(c EdgeClaims) (string, error) {
-	if s.alg != jose.ES256 {
+	if s.alg != ES256 {
 		return "", errors.New("jwt: edge tokens are signed with P-256")
 	}
 	if err := c.wellFormed(); err != nil {
 		return "", err
 	}
-	return s.sign(c)
+	return sign(s.access, c)
 }
 
-func (s *Signer) sign(claims any) (string, error) {
+// SignIDToken mints an ID token for a relying party.
+func (s *Signer) SignIDToken(c IDClaims) (string, error) {
+	if s.alg != ES256 && s.alg != RS256 {
+		return "", errors.New("jwt: ID tokens are signed with P-256 or RSA")
+	}
+	if err := c.wellFormed(); err != nil {
+		return "", err
+	}
+	return sign(s.plain, c)
+}
+
+func sign(signer jose.Signer, claims any) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("jwt: encode claims: %v", err)
 	}
-	signed, err := s.jose.Sign(payload)
+	object, err := signer.Sign(payload)
 	if err != nil {
 		return "", fmt.Errorf("jwt: sign: %v", err)
 	}
-	token, err := signed.CompactSerialize()
+	token, err := object.CompactSerialize()
 	if err != nil {
 		return "", fmt.Errorf("jwt: serialize: %v", err)
 	}
