@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/store/sqlite"
@@ -199,4 +200,107 @@ func BenchmarkSessionResolve(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestRekey: whoever knew the id before a step-up has nothing after it.
+func TestRekey(t *testing.T) {
+	m, c, _ := setup(t)
+	before, s, err := m.Create(t.Context(), session.Login{Subject: "user:ann", ACR: "aal1", AMR: []string{"pwd"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.t = c.t.Add(time.Second)
+	raise := func(s *session.Session) {
+		s.ACR, s.AMR, s.AuthTime = "aal2", append(s.AMR, "otp"), c.t
+		s.Subject, s.SID, s.Expires = "user:root", "other", c.t.Add(time.Hour*1000) // what it may not change
+	}
+	after, _, err := m.Rekey(t.Context(), before, raise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Resolve(t.Context(), after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := s
+	want.Key, want.ACR, want.AMR, want.AuthTime = got.Key, "aal2", []string{"pwd", "otp"}, c.t
+	if diff := cmp.Diff(want, got); diff != "" || after == before {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	for name, try := range map[string]func() error{
+		"resolves":           func() error { _, err := m.Resolve(t.Context(), before); return err },
+		"is raised again":    func() error { _, _, err := m.Rekey(t.Context(), before, raise); return err },
+		"that none had ever": func() error { _, _, err := m.Rekey(t.Context(), "x", raise); return err },
+	} {
+		if err := try(); err == nil || rampart.KindOf(err) != rampart.Unauthenticated {
+			t.Errorf("the old id %s: %v, want unauthenticated", name, err)
+		}
+	}
+}
+
+// TestMaxPerSubject: the oldest end, and whoever asked is told.
+func TestMaxPerSubject(t *testing.T) {
+	_, c, st := setup(t)
+	var ended []string
+	m := session.New(session.Options{Store: st, Key: make([]byte, 32), Now: c.now, Ended: func(_ context.Context, sids []string) error {
+		ended = append(ended, sids...)
+		return nil
+	}})
+	var sids []string
+	for range session.MaxPerSubject + 2 {
+		c.t = c.t.Add(time.Second)
+		_, s, err := m.Create(t.Context(), session.Login{Subject: "user:ann"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sids = append([]string{s.SID}, sids...) // newest first
+	}
+	if _, _, err := m.Create(t.Context(), session.Login{Subject: "user:bob"}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{sids[21], sids[20]}, ended); diff != "" {
+		t.Errorf("ended: -want +got\n%s", diff)
+	}
+	if diff := cmp.Diff(sids[:session.MaxPerSubject], handles(t, m, "user:ann")); diff != "" {
+		t.Errorf("left: -want +got\n%s", diff)
+	}
+}
+
+func TestListAndEndOthers(t *testing.T) {
+	m, c, _ := setup(t)
+	var sids []string
+	for _, subject := range []string{"user:ann", "user:bob", "user:ann", "user:ann"} {
+		_, s, err := m.CreateAt(t.Context(), session.Login{Subject: subject}, c.t.Add(time.Duration(len(sids))*20*time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sids = append(sids, s.SID)
+	}
+	c.t = c.t.Add(40 * time.Minute) // the first has been idle for too long
+	if diff := cmp.Diff([]string{sids[3], sids[2]}, handles(t, m, "user:ann")); diff != "" {
+		t.Errorf("live: -want +got\n%s", diff)
+	}
+	ended, err := m.EndOthers(t.Context(), "user:ann", sids[2])
+	if err != nil || len(ended) != 2 {
+		t.Errorf("ended %v, %v; want all of ann's but one", ended, err)
+	}
+	if diff := cmp.Diff([]string{sids[2]}, handles(t, m, "user:ann")); diff != "" {
+		t.Errorf("left: -want +got\n%s", diff)
+	}
+	if got := handles(t, m, "user:bob"); len(got) != 1 {
+		t.Errorf("bob has %v, want his own", got)
+	}
+}
+
+func handles(t *testing.T, m *session.Manager, subject string) []string {
+	t.Helper()
+	list, err := m.List(t.Context(), subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, s := range list {
+		out = append(out, s.SID)
+	}
+	return out
 }

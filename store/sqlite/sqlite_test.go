@@ -12,7 +12,10 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	storetest.Test(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "control.db")) })
+	storetest.Test(t, func(t *testing.T) (a, b store.Store) {
+		path := filepath.Join(t.TempDir(), "control.db")
+		return open(t, path), open(t, path)
+	})
 }
 
 func open(t testing.TB, path string) *Store {

@@ -14,25 +14,45 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/apikey"
 	"github.com/rampart-security/rampart/authn/apikey/apikeytest"
+	"github.com/rampart-security/rampart/authn/guess"
+	"github.com/rampart-security/rampart/authn/guess/guesstest"
+	"github.com/rampart-security/rampart/authn/mfa"
+	"github.com/rampart-security/rampart/authn/mfa/mfatest"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/session/sessiontest"
+	"github.com/rampart-security/rampart/authn/ticket"
+	"github.com/rampart-security/rampart/authn/ticket/tickettest"
 	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/token"
 	"github.com/rampart-security/rampart/token/tokentest"
 )
 
-// Test runs every contract against empty stores made by open.
-func Test(t *testing.T, open func(t *testing.T) store.Store) {
-	with := func(t *testing.T, clients ...token.Client) store.Store {
-		st := open(t)
+// Test runs every contract. Each call of both makes one empty store and returns
+// two handles on it, as two replicas hold them; they may be the same.
+func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
+	open := func(t *testing.T) store.Store {
+		a, _ := both(t)
+		return a
+	}
+	with := func(t *testing.T, clients ...token.Client) (a, b store.Store) {
+		a, b = both(t)
 		for _, c := range clients {
-			must(t, st.PutClient(t.Context(), c))
+			must(t, a.PutClient(t.Context(), c))
 		}
-		return st
+		return a, b
 	}
 	t.Run("sessions", func(t *testing.T) {
-		sessiontest.Test(t, func(t *testing.T) session.Store { return open(t) })
+		sessiontest.Test(t, func(t *testing.T) (a, b session.Store) { return both(t) })
+	})
+	t.Run("factors", func(t *testing.T) {
+		mfatest.Test(t, func(t *testing.T) (a, b mfa.Store) { return both(t) })
+	})
+	t.Run("counters", func(t *testing.T) {
+		guesstest.Test(t, func(t *testing.T) (a, b guess.Store) { return both(t) })
+	})
+	t.Run("tickets", func(t *testing.T) {
+		tickettest.Test(t, func(t *testing.T) (a, b ticket.Store) { return both(t) })
 	})
 	t.Run("api keys", func(t *testing.T) {
 		apikeytest.Test(t, func(t *testing.T, names ...string) apikey.Store {
@@ -40,17 +60,20 @@ func Test(t *testing.T, open func(t *testing.T) store.Store) {
 			for _, n := range names {
 				clients = append(clients, token.Client{ID: n, Principal: "merchant"})
 			}
-			return with(t, clients...)
+			st, _ := with(t, clients...)
+			return st
 		})
 	})
 	t.Run("tokens", func(t *testing.T) {
-		tokentest.Test(t, func(t *testing.T, clients ...token.Client) token.Store { return with(t, clients...) })
+		tokentest.Test(t, func(t *testing.T, clients ...token.Client) (a, b token.Store) { return with(t, clients...) })
 	})
 	t.Run("secrets", func(t *testing.T) { testSecrets(t, open) })
 	t.Run("accounts", func(t *testing.T) { testAccounts(t, open) })
+	t.Run("links", func(t *testing.T) { testLinks(t, open) })
+	t.Run("deletions", func(t *testing.T) { testDeletions(t, both) })
 	t.Run("logins", func(t *testing.T) { testLogins(t, open) })
-	t.Run("join tokens", func(t *testing.T) { testJoinTokens(t, open) })
-	t.Run("keys", func(t *testing.T) { testKeys(t, open) })
+	t.Run("join tokens", func(t *testing.T) { testJoinTokens(t, both) })
+	t.Run("keys", func(t *testing.T) { testKeys(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
 }
 
@@ -85,7 +108,7 @@ func testSecrets(t *testing.T, open func(*testing.T) store.Store) {
 func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 	st, ctx := open(t), t.Context()
 	ann := store.User{
-		Name: "ann", Hash: "$argon2id$x", Tag: "verify", Changed: when(),
+		Name: "ann", Hash: "$argon2id$x", Tag: "verify", Disabled: true, Changed: when(),
 		Facts: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:ann", Tenant: "acme", Organizations: []string{"acme", "globex"}, Roles: []string{"admin"}, Team: "red", ManagedTeams: []string{"blue"}},
 	}
 	must(t, st.PutUser(ctx, store.User{Name: "bob", Hash: "$argon2id$y", Changed: when()}))
@@ -96,8 +119,15 @@ func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 	if diff := cmp.Diff(ann, got); diff != "" {
 		t.Errorf("-put +got\n%s", diff)
 	}
-	if _, err := st.User(ctx, "eve"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("unknown user: %v, want store.ErrNotFound", err)
+	for _, name := range []string{"eve", "", "ANN", "a\x00nn", "\xff", "ann\x00"} { // names come from outside
+		_, errUser := st.User(ctx, name)
+		_, errClient := st.Client(ctx, name)
+		if !errors.Is(errUser, store.ErrNotFound) || !errors.Is(errClient, token.ErrNotFound) {
+			t.Errorf("%q: %v, %v; want not found", name, errUser, errClient)
+		}
+	}
+	for _, hash := range []string{"", "$2b$10$x", "$scrypt$x", "$pbkdf2-sha256$x"} { // none, and those of other systems
+		must(t, st.PutUser(ctx, store.User{Name: "bob", Hash: hash, Changed: when()}))
 	}
 	if err := st.PutUser(ctx, store.User{Name: "eve", Hash: "secret", Changed: when()}); err == nil {
 		t.Error("a password was stored in the clear")
@@ -106,6 +136,110 @@ func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 	must(t, err)
 	if len(all) != 2 || all[0].Name != "ann" || all[1].Name != "bob" {
 		t.Errorf("users are %+v, want ann and bob", all)
+	}
+}
+
+func testLinks(t *testing.T, open func(*testing.T) store.Store) {
+	st, ctx := open(t), t.Context()
+	one := store.Link{Issuer: "https://a.example", Upstream: "42", Subject: "user:ann", Created: when().Add(1)}
+	two := store.Link{Issuer: "https://b.example", Upstream: "42", Subject: "user:ann", Created: when(), LastLogin: when()}
+	must(t, st.PutLink(ctx, one))
+	must(t, st.PutLink(ctx, two))
+	eves := one
+	eves.Subject = "user:eve"
+	if err := st.PutLink(ctx, eves); !errors.Is(err, store.ErrExists) {
+		t.Errorf("a link that is another's: %v, want store.ErrExists", err)
+	}
+	must(t, st.TouchLink(ctx, one.Issuer, one.Upstream, when().Add(time.Hour)))
+	must(t, st.TouchLink(ctx, one.Issuer, one.Upstream, when())) // a late writer does not move it back
+	must(t, st.TouchLink(ctx, "https://c.example", "42", when()))
+	one.LastLogin = when().Add(time.Hour)
+	got, err := st.Link(ctx, one.Issuer, one.Upstream)
+	must(t, err)
+	list, err := st.Links(ctx, "user:ann")
+	must(t, err)
+	if diff := cmp.Diff([]any{one, []store.Link{two, one}}, []any{got, list}); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	for _, want := range []bool{true, false} {
+		got, err := st.DeleteLink(ctx, one.Issuer, one.Upstream)
+		must(t, err)
+		if got != want {
+			t.Errorf("delete reports %v, want %v", got, want)
+		}
+	}
+	for _, upstream := range []string{"42", "\x00"} {
+		if _, err := st.Link(ctx, one.Issuer, upstream); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("no link of %q: %v, want store.ErrNotFound", upstream, err)
+		}
+	}
+}
+
+// testDeletions: the next account of a name inherits nothing.
+func testDeletions(t *testing.T, both func(*testing.T) (a, b store.Store)) {
+	a, b := both(t)
+	ctx := t.Context()
+	for i, name := range []string{"ann", "bob"} {
+		n, subject := byte(i+1), "user:"+name
+		must(t, a.PutUser(ctx, store.User{Name: name, Facts: rampart.Principal{Subject: subject}, Changed: when()}))
+		must(t, a.PutLogin(ctx, name, "home", when()))
+		must(t, a.PutLink(ctx, store.Link{Issuer: "https://a.example", Upstream: name, Subject: subject, Created: when()}))
+		must(t, a.PutFactor(ctx, mfa.Factor{ID: name, Subject: subject, Kind: mfa.KindTOTP, Created: when()}))
+		now := time.Now().UTC()
+		must(t, a.PutSession(ctx, session.Session{Key: session.Key{n}, SID: name, Subject: subject, Created: now, LastSeen: now, Expires: now.Add(time.Hour)}))
+		must(t, a.PutClient(ctx, token.Client{ID: "of-" + name, Principal: "merchant"}))
+		must(t, a.PutAPIKey(ctx, apikey.Key{ID: name, Client: "of-" + name, Created: when()}))
+		code := token.Code{
+			Hash: [32]byte{n}, Client: "of-" + name, Redirect: "https://a.example", Challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+			Subject: subject, AuthTime: when(), Expires: when(),
+		}
+		must(t, a.PutCode(ctx, code))
+		must(t, a.UseCode(ctx, code.Hash, token.Family{ID: name, Client: "of-" + name, Subject: subject, Rotated: when(), AuthTime: when(), Expires: when(), Absolute: when()}))
+	}
+	left := func() map[string]int {
+		out := map[string]int{}
+		for _, name := range []string{"ann", "bob"} {
+			factors, err := b.Factors(ctx, "user:"+name)
+			must(t, err)
+			links, err := b.Links(ctx, "user:"+name)
+			must(t, err)
+			sessions, err := b.Sessions(ctx, "user:"+name)
+			must(t, err)
+			families, err := b.Families(ctx, "user:"+name)
+			must(t, err)
+			keys, err := b.APIKeys(ctx, "of-"+name)
+			must(t, err)
+			known, err := b.LoggedIn(ctx, name, "home", when())
+			must(t, err)
+			out[name] = len(factors) + len(links) + len(sessions) + len(families)
+			if known {
+				out[name]++
+			}
+			out["keys of "+name] = len(keys)
+		}
+		return out
+	}
+	want := map[string]int{"ann": 5, "keys of ann": 1, "bob": 5, "keys of bob": 1}
+	if diff := cmp.Diff(want, left()); diff != "" {
+		t.Fatalf("at first: -want +got\n%s", diff)
+	}
+	for _, found := range []bool{true, false} {
+		gotUser, err := a.DeleteUser(ctx, "ann")
+		must(t, err)
+		gotClient, err := a.DeleteClient(ctx, "of-bob")
+		must(t, err)
+		if gotUser != found || gotClient != found {
+			t.Errorf("deletions report %v and %v, want %v", gotUser, gotClient, found)
+		}
+	}
+	want = map[string]int{"ann": 0, "keys of ann": 1, "bob": 4, "keys of bob": 0} // bob's client took its family along
+	if diff := cmp.Diff(want, left()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	clients, err := b.Clients(ctx)
+	must(t, err)
+	if len(clients) != 1 || clients[0].ID != "of-ann" {
+		t.Errorf("clients are %+v, want of-ann", clients)
 	}
 }
 
@@ -142,15 +276,16 @@ func testLogins(t *testing.T, open func(*testing.T) store.Store) {
 	want("ann", "hotel 0", when(), true)
 }
 
-func testJoinTokens(t *testing.T, open func(*testing.T) store.Store) {
-	st, ctx, now := open(t), t.Context(), when()
+func testJoinTokens(t *testing.T, both func(*testing.T) (a, b store.Store)) {
+	st, other := both(t)
+	ctx, now := t.Context(), when()
 	must(t, st.PutJoinToken(ctx, [32]byte{1}, "service/orders", now.Add(time.Minute)))
 	must(t, st.PutJoinToken(ctx, [32]byte{2}, "service/old", now))
 	var wg sync.WaitGroup
 	var won atomic.Int32
-	for range 8 {
+	for i := range 8 {
 		wg.Go(func() {
-			id, err := st.UseJoinToken(ctx, [32]byte{1}, now)
+			id, err := []store.Store{st, other}[i%2].UseJoinToken(ctx, [32]byte{1}, now)
 			if err == nil && id == "service/orders" {
 				won.Add(1)
 			} else if !errors.Is(err, store.ErrNotFound) {
@@ -169,8 +304,9 @@ func testJoinTokens(t *testing.T, open func(*testing.T) store.Store) {
 	}
 }
 
-func testKeys(t *testing.T, open func(*testing.T) store.Store) {
-	st, ctx := open(t), t.Context()
+func testKeys(t *testing.T, both func(*testing.T) (a, b store.Store)) {
+	st, other := both(t)
+	ctx := t.Context()
 	value := make([]byte, 64)
 	must(t, st.PutSealed(ctx, "ca", value))
 	if err := st.PutSealed(ctx, "ca", value); !errors.Is(err, store.ErrExists) {
@@ -188,6 +324,7 @@ func testKeys(t *testing.T, open func(*testing.T) store.Store) {
 	if !errors.Is(errGet, store.ErrNotFound) || !errors.Is(errReplace, store.ErrNotFound) {
 		t.Errorf("unknown name: %v, %v; want store.ErrNotFound", errGet, errReplace)
 	}
+	testSwapSealed(t, st, other, value)
 
 	one := store.DEK{Item: "payment", Tenant: "acme", Version: 1, KEK: "k1", Wrapped: make([]byte, 61), Created: when()}
 	two := one
@@ -215,6 +352,39 @@ func testKeys(t *testing.T, open func(*testing.T) store.Store) {
 		if got != "pay.example" {
 			t.Errorf("pinned %q, want the first value", got)
 		}
+	}
+}
+
+// testSwapSealed: of replicas that make or renew a key at once, one wins.
+func testSwapSealed(t *testing.T, a, b store.Store, old []byte) {
+	for _, tc := range []struct {
+		name string
+		old  []byte
+	}{{"new", nil}, {"ca", old}} {
+		var wg sync.WaitGroup
+		var winner atomic.Int32
+		for i := range 8 {
+			wg.Go(func() {
+				value := make([]byte, 64)
+				value[1] = byte(i + 1)
+				ok, err := []store.Store{a, b}[i%2].SwapSealed(t.Context(), tc.name, tc.old, value)
+				if err != nil {
+					t.Error(err)
+				}
+				if ok && !winner.CompareAndSwap(0, int32(i+1)) {
+					t.Errorf("%s: two won", tc.name)
+				}
+			})
+		}
+		wg.Wait()
+		got, err := b.Sealed(t.Context(), tc.name)
+		must(t, err)
+		if winner.Load() == 0 || got[1] != byte(winner.Load()) {
+			t.Errorf("%s: %d won, %d is stored", tc.name, winner.Load(), got[1])
+		}
+	}
+	if ok, err := a.SwapSealed(t.Context(), "none", old, old); ok || err != nil {
+		t.Errorf("a name that is not there was swapped: %v, %v", ok, err)
 	}
 }
 

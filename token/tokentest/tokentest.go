@@ -13,23 +13,32 @@ import (
 	"github.com/rampart-security/rampart/token"
 )
 
-// Test runs the contract of token.Store against empty stores made by open,
-// which know the given clients.
-func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) token.Store) {
+// Test runs the contract of token.Store. Each call of open makes one store that
+// holds nothing but the given clients, and returns two handles on it, as two
+// replicas hold them; they may be the same.
+func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) (a, b token.Store)) {
 	at := time.Date(2026, 5, 4, 3, 2, 1, 123456789, time.UTC)
-	shop := token.Client{ID: "shop", Principal: "merchant", Redirects: []string{"https://a.example/cb", "https://b.example/cb"}, Tag: "verify"}
+	shop := token.Client{
+		ID: "shop", Principal: "merchant", Name: "The shop", Redirects: []string{"https://a.example/cb", "https://b.example/cb"}, Auth: "private_key_jwt",
+		Keys: []byte(`{"keys":[]}`), Grants: []string{"client_credentials"}, Scopes: []string{"orders:read"}, DPoP: true, Disabled: true, Tag: "verify",
+	}
 	code := token.Code{
 		Hash: [32]byte{7}, Client: "shop", Redirect: "https://a.example/cb", Challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-		Subject: "user:ann", SID: "s1", AuthTime: at, Expires: at.Add(time.Minute),
+		Subject: "user:ann", SID: "s1", AuthTime: at, ACR: "aal2", AMR: []string{"pwd", "otp"}, Scope: []string{"orders:read"}, OpenID: true, Nonce: "n", JKT: "thumb",
+		Expires: at.Add(time.Minute),
 	}
 	family := func(id, sid, sub string) token.Family {
-		return token.Family{ID: id, Rotated: at, Client: "shop", Subject: sub, SID: sid, AuthTime: at, Expires: at.Add(time.Hour), Absolute: at.Add(2 * time.Hour)}
+		return token.Family{
+			ID: id, Rotated: at, Client: "shop", Subject: sub, SID: sid, AuthTime: at, ACR: "aal1", AMR: []string{"pwd"}, Scope: []string{}, OpenID: true, JKT: "thumb",
+			Expires: at.Add(time.Hour), Absolute: at.Add(2 * time.Hour),
+		}
 	}
-	fill := func(t *testing.T) token.Store {
-		st := open(t, shop)
-		must(t, st.PutCode(t.Context(), code))
-		return st
+	both := func(t *testing.T) [2]token.Store {
+		a, b := open(t, shop)
+		must(t, a.PutCode(t.Context(), code))
+		return [2]token.Store{a, b}
 	}
+	fill := func(t *testing.T) token.Store { return both(t)[0] }
 	addFamily := func(t *testing.T, st token.Store, n byte, f token.Family) {
 		c := code
 		c.Hash = [32]byte{n}
@@ -59,12 +68,12 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) token.S
 		}
 	})
 	t.Run("of many that use a code at once, one wins", func(t *testing.T) {
-		st := fill(t)
+		st := both(t)
 		var wg sync.WaitGroup
 		var won atomic.Int32
 		for i := range 8 {
 			wg.Go(func() {
-				err := st.UseCode(t.Context(), code.Hash, family(string(rune('a'+i)), "s1", "user:ann"))
+				err := st[i%2].UseCode(t.Context(), code.Hash, family(string(rune('a'+i)), "s1", "user:ann"))
 				if err == nil {
 					won.Add(1)
 				} else if !errors.Is(err, token.ErrUsed) {
@@ -76,22 +85,22 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) token.S
 		if won.Load() != 1 {
 			t.Errorf("%d used the code, want 1", won.Load())
 		}
-		used, err := st.Code(t.Context(), code.Hash)
+		used, err := st[0].Code(t.Context(), code.Hash)
 		must(t, err)
-		if _, err := st.Family(t.Context(), used.Family); err != nil {
+		if _, err := st[1].Family(t.Context(), used.Family); err != nil {
 			t.Errorf("family %q of the code: %v", used.Family, err)
 		}
 	})
 	t.Run("a family comes back as it was put, and rotates by compare and swap", func(t *testing.T) {
-		st := fill(t)
+		st := both(t)
 		want := family("f", "s1", "user:ann")
-		must(t, st.UseCode(t.Context(), code.Hash, want))
+		must(t, st[0].UseCode(t.Context(), code.Hash, want))
 		var wg sync.WaitGroup
 		var won atomic.Int32
 		later := at.Add(time.Minute)
-		for range 8 {
+		for i := range 8 {
 			wg.Go(func() {
-				ok, err := st.RotateFamily(t.Context(), "f", 0, later, at.Add(9*time.Hour))
+				ok, err := st[i%2].RotateFamily(t.Context(), "f", 0, later, at.Add(9*time.Hour))
 				if err != nil {
 					t.Error(err)
 				}
@@ -105,7 +114,7 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) token.S
 			t.Errorf("%d rotated generation 0, want 1", won.Load())
 		}
 		want.Generation, want.Rotated, want.Expires = 1, later, want.Absolute // the idle bound never passes the absolute one
-		got, err := st.Family(t.Context(), "f")
+		got, err := st[1].Family(t.Context(), "f")
 		must(t, err)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("-want +got\n%s", diff)
@@ -121,7 +130,7 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) token.S
 		{"client", "shop", []string{"f1", "f2", "f3"}},
 	} {
 		t.Run("families end by "+tc.kind, func(t *testing.T) {
-			st := open(t, shop)
+			st, _ := open(t, shop)
 			addFamily(t, st, 1, family("f1", "s1", "user:ann"))
 			addFamily(t, st, 2, family("f2", "s1", "user:ann"))
 			addFamily(t, st, 3, family("f3", "s2", "user:bob"))
@@ -141,6 +150,48 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) token.S
 			}
 		})
 	}
+	t.Run("a subject's live families are listed, newest first", func(t *testing.T) {
+		st := fill(t)
+		newest := family("f0", "s2", "user:ann")
+		newest.AuthTime = at.Add(1)
+		addFamily(t, st, 1, family("f1", "s1", "user:ann"))
+		addFamily(t, st, 2, newest)
+		addFamily(t, st, 3, family("f3", "s1", "user:ann"))
+		addFamily(t, st, 4, family("f4", "s1", "user:bob"))
+		_, err := st.RevokeFamilies(t.Context(), "family", "f3")
+		must(t, err)
+		got, err := st.Families(t.Context(), "user:ann")
+		must(t, err)
+		if diff := cmp.Diff([]token.Family{newest, family("f1", "s1", "user:ann")}, got); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	})
+	t.Run("revocations become visible in their order", func(t *testing.T) {
+		st := both(t)
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				v, err := st[i%2].PutRevocation(t.Context(), wire.Revocation{Kind: "jti", ID: "x", NotBefore: at, Expires: at.Add(time.Hour)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				seen, err := st[(i+1)%2].Revocations(t.Context(), at)
+				if err != nil {
+					t.Error(err)
+				}
+				for n, r := range seen {
+					if r.Seq != seen[0].Seq+uint64(n) {
+						t.Errorf("number %d follows %d", r.Seq, seen[n-1].Seq)
+					}
+				}
+				if len(seen) == 0 || seen[len(seen)-1].Seq < v.Seq {
+					t.Errorf("number %d is stored and cannot be seen", v.Seq)
+				}
+			})
+		}
+		wg.Wait()
+	})
 	t.Run("revocations keep order and expire", func(t *testing.T) {
 		st := fill(t)
 		for i, kind := range []string{"sid", "sub", "jti"} {

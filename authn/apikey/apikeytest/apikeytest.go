@@ -14,7 +14,10 @@ import (
 // which know a client of each name.
 func Test(t *testing.T, open func(t *testing.T, clients ...string) apikey.Store) {
 	at := time.Date(2026, 5, 4, 3, 2, 1, 987654321, time.UTC)
-	ann := apikey.Key{ID: "a1", Hash: [32]byte{1}, Client: "shop", Created: at}
+	ann := apikey.Key{
+		ID: "a1", Hash: [32]byte{1}, Client: "shop", Label: "till 4", Scopes: []string{"orders:read"}, IPs: []string{"192.0.2.0/24"},
+		Created: at, Expires: at.Add(time.Hour), LastUsed: at.Add(time.Minute),
+	}
 	bob := apikey.Key{ID: "b1", Hash: [32]byte{2}, Client: "till", Created: at}
 	fill := func(t *testing.T) apikey.Store {
 		st := open(t, "shop", "till")
@@ -23,10 +26,41 @@ func Test(t *testing.T, open func(t *testing.T, clients ...string) apikey.Store)
 		return st
 	}
 	t.Run("a key comes back as it was put", func(t *testing.T) {
-		got, err := fill(t).APIKey(t.Context(), ann.ID)
+		st := fill(t)
+		for _, want := range []apikey.Key{ann, bob} {
+			got, err := st.APIKey(t.Context(), want.ID)
+			must(t, err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-put +got\n%s", diff)
+			}
+		}
+	})
+	t.Run("a client's are listed, newest first, disabled or not", func(t *testing.T) {
+		st := fill(t)
+		next := apikey.Key{ID: "a0", Hash: [32]byte{3}, Client: "shop", Created: at.Add(1), Disabled: true}
+		must(t, st.PutAPIKey(t.Context(), next))
+		got, err := st.APIKeys(t.Context(), "shop")
 		must(t, err)
-		if diff := cmp.Diff(ann, got); diff != "" {
-			t.Errorf("-put +got\n%s", diff)
+		if diff := cmp.Diff([]apikey.Key{next, ann}, got); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+		none, err := st.APIKeys(t.Context(), "nobody")
+		must(t, err)
+		if len(none) != 0 {
+			t.Errorf("a client that is none has %d keys", len(none))
+		}
+	})
+	t.Run("touch moves last used", func(t *testing.T) {
+		st := fill(t)
+		must(t, st.TouchAPIKey(t.Context(), bob.ID, at.Add(time.Hour)))
+		must(t, st.TouchAPIKey(t.Context(), bob.ID, at)) // a late writer does not move it back
+		must(t, st.TouchAPIKey(t.Context(), "zz", at))
+		want := bob
+		want.LastUsed = at.Add(time.Hour)
+		got, err := st.APIKey(t.Context(), bob.ID)
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
 		}
 	})
 	t.Run("ids are unique", func(t *testing.T) {
