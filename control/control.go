@@ -64,24 +64,25 @@ type Options struct {
 
 // Plane is a control plane. Safe for concurrent use.
 type Plane struct {
-	opt      Options
-	ids      map[string]identity // by SPIFFE ID
-	keys     *keys
-	svid     *svid.Source
-	sessions *session.Manager
-	apikeys  *apikey.Manager
-	tokens   *token.Service
-	tickets  ticket.Store
-	factors  mfa.Store
-	hasher   *password.Hasher
-	hub      *hub
-	grants   grants
-	guesses  *guesses
-	planes   planes
-	joins    ratelimit.Limiter
-	beats    ratelimit.Limiter
-	page     *template.Template
-	public   http.Handler
+	opt         Options
+	ids         map[string]identity // by SPIFFE ID
+	keys        *keys
+	svid        *svid.Source
+	sessions    *session.Manager
+	apikeys     *apikey.Manager
+	tokens      *token.Service
+	tickets     ticket.Store
+	factors     mfa.Store
+	hasher      *password.Hasher
+	hub         *hub
+	grants      grants
+	guesses     *guesses
+	planes      planes
+	joins       ratelimit.Limiter
+	beats       ratelimit.Limiter
+	page        *template.Template
+	devicesPage *template.Template
+	public      http.Handler
 
 	mu       sync.Mutex // guards listener and admin
 	listener net.Listener
@@ -199,6 +200,9 @@ func (p *Plane) assemble(ctx context.Context) error {
 		return err
 	}
 	if p.page, err = loginTemplate(); err != nil {
+		return err
+	}
+	if p.devicesPage, err = sessionsTemplate(); err != nil {
 		return err
 	}
 	p.public = p.publicRoutes()

@@ -52,8 +52,12 @@ func (d directory) APIKey(ctx context.Context, text string) (token.Subject, erro
 }
 
 func (d directory) byKey(k apikey.Key) token.Subject {
-	who := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + k.Client, Client: k.Client}
-	return token.Subject{Principal: who, Issued: k.Created, Expires: d.p.opt.Now().Add(keyHorizon)}
+	who := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + k.Client, Client: k.Client, Scope: k.Scopes}
+	until := d.p.opt.Now().Add(keyHorizon)
+	if !k.Expires.IsZero() && k.Expires.Before(until) {
+		until = k.Expires
+	}
+	return token.Subject{Principal: who, Issued: k.Created, Expires: until}
 }
 
 // Facts implements token.Directory.
@@ -64,6 +68,9 @@ func (d directory) Facts(ctx context.Context, subject string) (rampart.Principal
 	}
 	u, err := d.p.opt.Store.User(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
+		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.session", "control: no such account")
+	}
+	if err == nil && u.Disabled {
 		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.session", "control: no such account")
 	}
 	return u.Facts, unavailable(err)
@@ -81,12 +88,14 @@ func (p *Plane) resolve(ctx context.Context, q wire.ResolveRequest) (wire.Resolv
 	case wire.TypeAccess, wire.TypeJWT:
 		return resolved(p.tokens.AccessToken(ctx, q.Value))
 	case wire.TypeAPIKey:
-		return p.resolveKey(ctx, q.Value)
+		return p.resolveKey(ctx, q.Value, q.IP)
 	}
 	return wire.Resolved{}, rampart.Errorf(rampart.Invalid, "", "control: %.100q is no kind of credential", q.Type)
 }
 
-func (p *Plane) resolveKey(ctx context.Context, text string) (wire.Resolved, error) {
+// resolveKey lets a key in from the address that shows it, if its client may
+// act at all.
+func (p *Plane) resolveKey(ctx context.Context, text, ip string) (wire.Resolved, error) {
 	k, err := p.apikeys.Verify(ctx, text)
 	if err != nil {
 		return wire.Resolved{}, err
@@ -94,6 +103,12 @@ func (p *Plane) resolveKey(ctx context.Context, text string) (wire.Resolved, err
 	c, err := p.opt.Store.Client(ctx, k.Client)
 	if err != nil {
 		return wire.Resolved{}, unavailable(err)
+	}
+	if c.Disabled {
+		return wire.Resolved{}, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
+	}
+	if err := p.apikeys.Admit(ctx, k, ip); err != nil {
+		return wire.Resolved{}, err
 	}
 	res, err := resolved(directory{p}.byKey(k), nil)
 	res.KeyID, res.Declared, res.Plan = k.ID, c.Principal, p.opt.System.Principals[c.Principal].Plan

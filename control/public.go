@@ -40,6 +40,7 @@ func (p *Plane) publicRoutes() http.Handler {
 	for _, routes := range []map[string]handlerFunc{
 		p.pageRoutes(),
 		p.oauthRoutes(),
+		p.deviceRoutes(),
 	} {
 		for pattern, call := range routes {
 			mux.HandleFunc(pattern, p.handle(call))

@@ -1,0 +1,361 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store"
+)
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+func (p *Plane) adminUserRoutes() map[string]adminCall {
+	const one = wire.AdminUsers + "/{name}"
+	return map[string]adminCall{
+		"GET " + wire.AdminUsers:                      p.adminListUsers,
+		"POST " + wire.AdminUsers:                     p.adminPutUser,
+		"GET " + one:                                  p.adminShowUser,
+		"DELETE " + one:                               p.adminDeleteUser,
+		"POST " + one + wire.SubDisable:               p.adminDisableUser,
+		"POST " + one + wire.SubEnable:                p.adminEnableUser,
+		"POST " + one + wire.SubPassword:              p.adminSetPassword,
+		"DELETE " + one + wire.SubFactors:             p.adminResetFactors,
+		"DELETE " + one + wire.SubFactors + "/{id}":   p.adminDeleteFactor,
+		"DELETE " + one + wire.SubLinks:               p.adminUnlink,
+		"GET " + one + wire.SubSessions:               p.adminListSessions,
+		"DELETE " + one + wire.SubSessions:            p.adminEndSessions,
+		"DELETE " + one + wire.SubSessions + "/{sid}": p.adminEndSession,
+		"GET " + one + wire.SubApps:                   p.adminListApps,
+		"DELETE " + one + wire.SubApps + "/{id}":      p.adminEndApp,
+	}
+}
+
+func (p *Plane) adminListUsers(r *http.Request, _ *audit.Event) (any, error) {
+	users, err := p.opt.Store.Users(r.Context())
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	out := make([]wire.User, len(users))
+	for i, u := range users {
+		out[i] = userOf(u)
+	}
+	return out, nil
+}
+
+func userOf(u store.User) wire.User {
+	f := u.Facts
+	return wire.User{
+		Name: u.Name, Tag: u.Tag, Disabled: u.Disabled, Changed: u.Changed,
+		Facts: spec.DemoUser{Roles: f.Roles, Organizations: f.Organizations, Team: f.Team, ManagedTeams: f.ManagedTeams},
+	}
+}
+
+// adminShowUser adds what a list would be too slow with.
+func (p *Plane) adminShowUser(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	out := userOf(u)
+	factors, err := p.opt.Store.Factors(r.Context(), u.Facts.Subject)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for _, f := range factors {
+		out.Factors = append(out.Factors, wire.Factor{ID: f.ID, Kind: string(f.Kind), Label: f.Label, Created: f.Created, LastUsed: f.LastUsed})
+	}
+	links, err := p.opt.Store.Links(r.Context(), u.Facts.Subject)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for _, l := range links {
+		out.Links = append(out.Links, wire.Link{Issuer: l.Issuer, Upstream: l.Upstream, Created: l.Created, LastLogin: l.LastLogin})
+	}
+	return out, nil
+}
+
+// account is the account that the path names. Of an unknown one the nearest is
+// told: whoever is here may list them all.
+func (p *Plane) account(r *http.Request, e *audit.Event) (store.User, error) {
+	name := r.PathValue("name")
+	e.Resource = "user:" + name[:min(len(name), maxName)]
+	u, err := p.opt.Store.User(r.Context(), name)
+	if !errors.Is(err, store.ErrNotFound) {
+		return u, unavailable(err)
+	}
+	all, err := p.opt.Store.Users(r.Context())
+	if err != nil {
+		return u, unavailable(err)
+	}
+	names := make([]string, len(all))
+	for i, other := range all {
+		names[i] = other.Name
+	}
+	return u, unknown("user", name, names)
+}
+
+// unknown words that there is no such thing, and which is most likely meant.
+func unknown(what, name string, all []string) error {
+	if near, ok := spec.Nearest(name, all); ok {
+		return rampart.Errorf(rampart.NotFound, "", "control: there is no %s %.64q; did you mean %q?", what, name, near)
+	}
+	return rampart.Errorf(rampart.NotFound, "", "control: there is no %s %.64q", what, name)
+}
+
+// adminPutUser creates or changes an account. A change of rights or password
+// ends the sessions and tokens that were issued before it.
+func (p *Plane) adminPutUser(r *http.Request, e *audit.Event) (any, error) {
+	var q wire.User
+	if err := readJSON(r, &q); err != nil {
+		return nil, err
+	}
+	if !nameForm.MatchString(q.Name) {
+		return nil, rampart.Errorf(rampart.Invalid, "", "control: a user name is up to 64 of a-z, 0-9 and . _ -, starting with a letter or digit")
+	}
+	old, err := p.opt.Store.User(r.Context(), q.Name)
+	exists := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, unavailable(err)
+	}
+	u := store.User{Name: q.Name, Tag: q.Tag, Facts: factsOf(q), Hash: old.Hash, Disabled: old.Disabled, Changed: p.opt.Now()}
+	e.Resource = u.Facts.Subject
+	if err := p.checkRoles(u.Facts.Roles); err != nil {
+		return nil, err
+	}
+	if q.Password != "" || q.Hash != "" || !exists {
+		if u.Hash, err = p.hashOf(r.Context(), wire.SetPassword{Password: q.Password, Hash: q.Hash}); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.opt.Store.PutUser(r.Context(), u); err != nil {
+		return nil, unavailable(err)
+	}
+	if exists && (u.Hash != old.Hash || !reflect.DeepEqual(u.Facts, old.Facts)) {
+		return nil, p.revoke(r.Context(), "sub", u.Facts.Subject)
+	}
+	return nil, nil
+}
+
+func factsOf(u wire.User) rampart.Principal {
+	f := rampart.Principal{
+		Kind: rampart.KindHuman, Subject: "user:" + u.Name, Organizations: u.Facts.Organizations,
+		Roles: u.Facts.Roles, Team: u.Facts.Team, ManagedTeams: u.Facts.ManagedTeams,
+	}
+	if len(f.Organizations) > 0 {
+		f.Tenant = f.Organizations[0]
+	}
+	return f
+}
+
+// checkRoles refuses a role that nothing defines: most likely a typing error
+// that would take a right away.
+func (p *Plane) checkRoles(roles []string) error {
+	defined := p.opt.System.Authz.Roles
+	for _, role := range roles {
+		if _, ok := defined[role]; ok || len(defined) == 0 {
+			continue
+		}
+		if near, ok := spec.Nearest(role, slices.Collect(maps.Keys(defined))); ok {
+			return rampart.Errorf(rampart.Invalid, "", "control: role %q is not in authz.roles; did you mean %q?", role, near)
+		}
+		return rampart.Errorf(rampart.Invalid, "", "control: role %q is not in authz.roles", role)
+	}
+	return nil
+}
+
+// adminDeleteUser removes an account with everything that hangs on it. It is
+// disabled first, so that nobody comes in while the rest goes, and whatever
+// began in spite of that is ended after the account is gone: somebody else may
+// get the name one day.
+func (p *Plane) adminDeleteUser(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	ctx := r.Context()
+	if err := p.putDisabled(ctx, u, true); err != nil {
+		return nil, err
+	}
+	ended, err := p.endAccount(ctx, u.Facts.Subject)
+	if err != nil {
+		return nil, err
+	}
+	if ended.Factors, err = p.dropFactors(ctx, u.Facts.Subject); err != nil {
+		return nil, err
+	}
+	if ended.Links, err = p.dropLinks(ctx, u.Facts.Subject, "", ""); err != nil {
+		return nil, err
+	}
+	if _, err := p.opt.Store.DeleteUser(ctx, u.Name); err != nil {
+		return nil, unavailable(err)
+	}
+	late, err := p.endAccount(ctx, u.Facts.Subject)
+	ended.Sessions, ended.Apps = ended.Sessions+late.Sessions, ended.Apps+late.Apps
+	return told(e, ended), err
+}
+
+func (p *Plane) adminDisableUser(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.putDisabled(r.Context(), u, true); err != nil {
+		return nil, err
+	}
+	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
+	return told(e, ended), err
+}
+
+func (p *Plane) adminEnableUser(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	return nil, p.putDisabled(r.Context(), u, false)
+}
+
+func (p *Plane) putDisabled(ctx context.Context, u store.User, disabled bool) error {
+	u.Disabled, u.Changed = disabled, p.opt.Now()
+	return unavailable(p.opt.Store.PutUser(ctx, u))
+}
+
+func (p *Plane) adminSetPassword(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	var q wire.SetPassword
+	if err := readJSON(r, &q); err != nil {
+		return nil, err
+	}
+	if u.Hash, err = p.hashOf(r.Context(), q); err != nil {
+		return nil, err
+	}
+	u.Changed = p.opt.Now()
+	if err := p.opt.Store.PutUser(r.Context(), u); err != nil {
+		return nil, unavailable(err)
+	}
+	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
+	return told(e, ended), err
+}
+
+// adminResetFactors is for whoever lost phone and recovery codes: what was
+// signed in with the old factors ends.
+func (p *Plane) adminResetFactors(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	n, err := p.dropFactors(r.Context(), u.Facts.Subject)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
+	ended.Factors = n
+	return told(e, ended), err
+}
+
+func (p *Plane) adminDeleteFactor(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	id := r.PathValue("id")
+	e.Detail["factor"] = id[:min(len(id), maxName)]
+	ok, err := p.opt.Store.DeleteFactor(r.Context(), u.Facts.Subject, id)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if !ok {
+		return nil, rampart.Errorf(rampart.NotFound, "", "control: user %s has no factor %.64q", u.Name, id)
+	}
+	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
+	ended.Factors = 1
+	return told(e, ended), err
+}
+
+// adminUnlink takes an account's ties to identity providers away, with the
+// sessions that they opened.
+func (p *Plane) adminUnlink(r *http.Request, e *audit.Event) (any, error) {
+	u, err := p.account(r, e)
+	if err != nil {
+		return nil, err
+	}
+	issuer, upstream := r.URL.Query().Get("issuer"), r.URL.Query().Get("upstream")
+	n, err := p.dropLinks(r.Context(), u.Facts.Subject, issuer, upstream)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, rampart.Errorf(rampart.NotFound, "", "control: user %s has no such link", u.Name)
+	}
+	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
+	ended.Links = n
+	return told(e, ended), err
+}
+
+// endAccount ends the sessions and refresh families of an account and voids
+// what was issued to it, in every plane.
+func (p *Plane) endAccount(ctx context.Context, subject string) (wire.Ended, error) {
+	sessions, err := p.liveSessions(ctx, subject)
+	if err != nil {
+		return wire.Ended{}, err
+	}
+	apps, err := p.opt.Store.Families(ctx, subject)
+	if err != nil {
+		return wire.Ended{}, unavailable(err)
+	}
+	return wire.Ended{Sessions: len(sessions), Apps: len(apps)}, p.revoke(ctx, "sub", subject)
+}
+
+func (p *Plane) dropFactors(ctx context.Context, subject string) (int, error) {
+	list, err := p.opt.Store.Factors(ctx, subject)
+	if err != nil || len(list) == 0 {
+		return 0, unavailable(err)
+	}
+	return len(list), unavailable(p.opt.Store.DeleteFactors(ctx, subject))
+}
+
+// dropLinks removes the links that match; "" matches all.
+func (p *Plane) dropLinks(ctx context.Context, subject, issuer, upstream string) (int, error) {
+	links, err := p.opt.Store.Links(ctx, subject)
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	n := 0
+	for _, l := range links {
+		if issuer != "" && l.Issuer != issuer || upstream != "" && l.Upstream != upstream {
+			continue
+		}
+		if _, err := p.opt.Store.DeleteLink(ctx, l.Issuer, l.Upstream); err != nil {
+			return n, unavailable(err)
+		}
+		n++
+	}
+	return n, nil
+}
+
+// told notes in the event what was ended.
+func told(e *audit.Event, v wire.Ended) wire.Ended {
+	for name, n := range map[string]int{"sessions": v.Sessions, "apps": v.Apps, "keys": v.Keys, "factors": v.Factors, "links": v.Links} {
+		if n > 0 {
+			e.Detail[name] = strconv.Itoa(n)
+		}
+	}
+	return v
+}
+
+// hashOf is what is stored of a password.
+func (p *Plane) hashOf(ctx context.Context, q wire.SetPassword) (string, error) {
+	return p.hasher.Hash(ctx, q.Password)
+}
