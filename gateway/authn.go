@@ -42,18 +42,13 @@ var methods = [...]struct {
 	name   string // as in rampart.yaml, and after "authn." the control
 }{{byAPIKey, "api_key"}, {byJWT, "jwt"}, {bySession, "session"}}
 
-// maxStale bounds for how long a gateway that no longer hears the control plane
-// lets people in: a revocation may be waiting there. No internal token lives
-// longer either.
-const maxStale = 2 * time.Minute
-
 // authenticate answers "who is this request from?" by the one entry flow whose
 // set of credentials equals the set that was shown.
 type authenticate struct{ g *Gateway }
 
 func (s authenticate) check(c *call) error {
-	if s.g.opt.Link.Age() > maxStale {
-		return rampart.Errorf(rampart.Unavailable, "authn.session", "authentication is not possible right now")
+	if err := s.g.opt.Link.Bound(c.table.sys, c.target.flow); err != nil {
+		return err
 	}
 	shown, err := credentials(c.r)
 	if err != nil {

@@ -199,7 +199,7 @@ func (e *edgeCert) verifier(keys wire.Keys, now func() time.Time) (*jwt.EdgeCach
 	}
 	set, err := jwt.ParseKeySet(keys.Edge)
 	if err != nil {
-		return nil, err
+		return nil, &rampart.Error{Kind: rampart.Unavailable, Control: "authn.jwt", Msg: "authentication is not possible right now", Err: err}
 	}
 	e.cached = jwt.NewEdgeCache(jwt.NewEdge(jwt.EdgeOptions{Keys: func() *jwt.KeySet { return set }, Issuer: keys.Issuer, Audience: keys.Issuer, Now: now}), 10_000)
 	e.jwks, e.issuer = string(keys.Edge), keys.Issuer

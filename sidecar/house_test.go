@@ -34,6 +34,7 @@ type house struct {
 
 	mu      sync.Mutex
 	ahead   time.Duration // of the sidecars' clocks
+	later   time.Duration // of their links' clocks
 	service http.HandlerFunc
 	got     []request
 }
@@ -85,6 +86,19 @@ func (h *house) pass(d time.Duration) {
 	h.ahead += d
 }
 
+// silence makes the sidecars' news of the control plane older.
+func (h *house) silence(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.later += d
+}
+
+func (h *house) linkNow() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Add(h.later)
+}
+
 func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, _ := io.ReadAll(r.Body)
 	h.mu.Lock()
@@ -116,7 +130,7 @@ func (h *house) start(name string) {
 	out, err := net.Listen("tcp", "127.0.0.1:0")
 	must(h.t, err)
 	opt := h.Options("service/"+name, "sidecar/"+name)
-	opt.ListenAddr = func() string { return in.Addr().String() }
+	opt.ListenAddr, opt.Now = func() string { return in.Addr().String() }, h.linkNow
 	socket := h.State.Path(name + ".sock")
 	s, err := New(Options{
 		Service: name, Link: h.Link(opt), Audit: h.Log("sidecar/" + name), Logger: h.Logger, Inbound: in, Outbound: out,

@@ -47,7 +47,7 @@ func (s *Sidecar) inbound(w http.ResponseWriter, r *http.Request) {
 	a := &arrival{table: s.table.Load(), trace: trace.Of(r.Header)}
 	a.r = r.WithContext(rampart.WithTrace(r.Context(), a.trace))
 	defer s.end(a)
-	for _, step := range []func(*arrival) error{s.peer, s.canonicalize, s.identify, s.route} {
+	for _, step := range []func(*arrival) error{s.peer, s.fresh, s.canonicalize, s.identify, s.route} {
 		if err := step(a); err != nil {
 			s.refuse(w, a, err)
 			return
@@ -125,6 +125,9 @@ func (s *Sidecar) peer(a *arrival) error {
 		// A connection outlives the handshake that judged it.
 		return rampart.Errorf(rampart.Unauthenticated, "mtls.required", "the certificate of this connection has expired")
 	}
+	if s.opt.Link.State().PeerRevoked(id, a.r.TLS.PeerCertificates[0]) {
+		return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "the caller is disabled")
+	}
 	flow, ok := a.table.callers[id]
 	if !ok && a.table.sys.Off("mtls.peer_declared") {
 		for _, flow = range a.table.callers {
@@ -138,6 +141,9 @@ func (s *Sidecar) peer(a *arrival) error {
 	a.flow = flow
 	return nil
 }
+
+// fresh closes the flow when this plane may have missed a revocation.
+func (s *Sidecar) fresh(a *arrival) error { return s.opt.Link.Bound(a.table.sys, a.flow) }
 
 // canonicalize reads the request as the gateway does: one that speaks mutual TLS
 // may still be in the wrong hands. Where messages are delivered no request goes:

@@ -191,6 +191,9 @@ func (s *Sidecar) signed(r *http.Request) ([]byte, error) {
 	if !ok {
 		return nil, rampart.Errorf(rampart.Denied, "egress.allow", "no flow publishes %s to %s", r.PathValue("topic"), r.PathValue("store"))
 	}
+	if err := s.mayLeave(t, flow); err != nil {
+		return nil, err
+	}
 	id, err := s.identified(r.Header.Get(agent.HeaderIdentity))
 	if err != nil {
 		return nil, err
@@ -207,11 +210,16 @@ func (s *Sidecar) signed(r *http.Request) ([]byte, error) {
 func (s *Sidecar) publish(w http.ResponseWriter, r *http.Request) {
 	t := s.table.Load()
 	store, topic := r.PathValue("store"), r.PathValue("topic")
-	if _, ok := t.publishes[store+"/"+topic]; !ok {
+	flow, ok := t.publishes[store+"/"+topic]
+	if !ok {
 		s.refuseMessage(w, r, rampart.Errorf(rampart.Denied, "egress.allow", "no flow publishes %s to %s", topic, store))
 		return
 	}
-	raw, err := s.signedOrSign(r)
+	err := s.mayLeave(t, flow)
+	var raw []byte
+	if err == nil {
+		raw, err = s.signedOrSign(r)
+	}
 	if err == nil {
 		err = s.store(r.Context(), store, topic, raw)
 	}
@@ -354,6 +362,10 @@ func (s *Sidecar) follow(ctx context.Context, sub *subscription) error {
 		return err
 	}
 	for ctx.Err() == nil {
+		if s.opt.Link.Bound(s.table.Load().sys, sub.flow) != nil {
+			wait(ctx, 300*time.Millisecond) // messages keep; who sent them may have been disabled
+			continue
+		}
 		batch, err := cons.Fetch(1, jetstream.FetchMaxWait(2*time.Second))
 		if err != nil {
 			return err
@@ -376,6 +388,9 @@ func (s *Sidecar) deliver(ctx context.Context, js jetstream.JetStream, sub *subs
 		return
 	}
 	msg, err := sub.judge(m.Data(), meta.Timestamp)
+	if err == nil && s.opt.Link.State().Revoked("svid", msg.Producer, msg.IssuedAt) {
+		err = rampart.Errorf(rampart.Denied, "message.signature", "the producer was disabled since")
+	}
 	if err != nil && rampart.KindOf(err) == rampart.Unavailable {
 		m.NakWithDelay(time.Second) // it could not be judged; nothing is wrong with it
 		return

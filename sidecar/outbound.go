@@ -105,6 +105,15 @@ func (s *Sidecar) depart(d *departure) error {
 	return rampart.Errorf(rampart.Denied, "egress.allow", "no flow leads from %s to %q", s.opt.Service, d.dest)
 }
 
+// mayLeave closes a way out to a service that was disabled, and to every service
+// when this plane may have missed that.
+func (s *Sidecar) mayLeave(t *table, flow spec.Flow) error {
+	if err := s.opt.Link.Bound(t.sys, flow); err != nil {
+		return err
+	}
+	return s.opt.Link.Disabled()
+}
+
 func (s *Sidecar) refuseOut(d *departure, err error) {
 	e := audit.Event{Class: "network", Action: "egress " + d.r.Method + " " + d.dest, Outcome: audit.Refused, Subject: d.table.id,
 		Resource: d.dest, Trace: d.trace, Control: "egress.allow", Detail: map[string]string{"error": err.Error()}}
@@ -121,6 +130,9 @@ func (s *Sidecar) refuseOut(d *departure, err error) {
 // toPeer calls another service of the system: mutual TLS, and a token for that
 // service alone, exchanged from what the caller arrived with.
 func (s *Sidecar) toPeer(d *departure, flow spec.Flow) error {
+	if err := s.mayLeave(d.table, flow); err != nil {
+		return err
+	}
 	gen := s.opt.Link.Now()
 	rt, addr, err := gen.Service(d.dest)
 	if err != nil {
@@ -193,6 +205,9 @@ func setPrincipal(h http.Header, p rampart.Principal) error {
 // toExternal calls a declared party outside, with its secret put in here: the
 // service never holds it.
 func (s *Sidecar) toExternal(d *departure, e *exit) error {
+	if err := s.mayLeave(d.table, e.flow); err != nil {
+		return err
+	}
 	value := ""
 	if in := e.flow.Inject; in != nil {
 		sec, err := s.secrets.Get(d.r.Context(), in.Secret)

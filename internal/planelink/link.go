@@ -9,19 +9,26 @@ package planelink
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 )
+
+// controlBound is the control that closes flows when revocations may be waiting.
+const controlBound = "revocation.bound"
 
 // Options configure a Link. Control, Domain, Roots, Join and Plane are required.
 type Options struct {
@@ -40,9 +47,10 @@ type Options struct {
 // State is what the control plane last said. It is immutable.
 type State struct {
 	System    *spec.System
-	Keys      wire.Keys
+	Keys      wire.Keys // without those that were revoked
 	Endpoints wire.Endpoints
 	Epoch     uint64 // grows with every revocation: caches of older epochs are void
+	published wire.Keys
 	revoked   map[revokedID]wire.Revocation
 }
 
@@ -54,7 +62,7 @@ type Link struct {
 	instance string
 	state    atomic.Pointer[State]
 	gen      atomic.Pointer[Generation]
-	lastBeat atomic.Int64 // unix nanoseconds of the newest line of the stream
+	lastBeat atomic.Int64 // unix nanoseconds: what was revoked until then is known
 	notAfter atomic.Int64
 
 	mu       sync.Mutex // guards watchers
@@ -90,9 +98,21 @@ func (l *Link) Now() *Generation { return l.gen.Load() }
 // Source returns the SVID source for listeners.
 func (l *Link) Source() *svid.Source { return l.gen.Load().shared }
 
-// Age is the time since the control plane was last heard.
+// Age bounds how old this plane's view of revocations is: each that the control
+// plane published longer ago is known here.
 func (l *Link) Age() time.Duration {
 	return l.opt.Now().Sub(time.Unix(0, l.lastBeat.Load()))
+}
+
+// Bound refuses a request on a flow whose bound the view of revocations has
+// outgrown: the one that matters may be waiting at a control plane that this
+// plane cannot hear.
+func (l *Link) Bound(sys *spec.System, f spec.Flow) error {
+	if l.Age() <= sys.StaleAfter(f) || sys.Off(controlBound) {
+		return nil
+	}
+	err := rampart.Errorf(rampart.Unavailable, controlBound, "it is not known whether you still may do this; try again")
+	return problem.With(err, problem.Details{RetryAfter: time.Second})
 }
 
 // OnState calls fn for every later state, from the link's own goroutine.
@@ -148,10 +168,39 @@ func (s *State) Revoked(kind, id string, issued time.Time) bool {
 	return ok && !issued.After(r.NotBefore)
 }
 
-// PrincipalRevoked checks the session, subject and client of p.
+// PrincipalRevoked reports whether a credential of p is void that was issued
+// then: by its login (the sid of a client's tokens is their refresh family), its
+// subject, client or tenant, or because any service that it came through was
+// disabled since.
 func (s *State) PrincipalRevoked(p rampart.Principal, issued time.Time) bool {
-	return len(s.revoked) > 0 &&
-		(s.Revoked("sid", p.Session, issued) || s.Revoked("sub", p.Subject, issued) || s.Revoked("client", p.Client, issued))
+	if len(s.revoked) == 0 {
+		return false
+	}
+	for _, id := range [...]revokedID{
+		{"sid", p.Session}, {"family", p.Session}, {"sub", p.Subject}, {"svid", p.Subject}, {"client", p.Client}, {"tenant", p.Tenant},
+	} {
+		if id.id != "" && s.Revoked(id.kind, id.id, issued) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(p.Actors, func(actor string) bool { return s.Revoked("svid", actor, issued) })
+}
+
+// PeerRevoked reports whether the service at the other end of a connection was
+// disabled after its certificate was issued.
+func (s *State) PeerRevoked(id string, leaf *x509.Certificate) bool {
+	return s.Revoked("svid", id, leaf.NotBefore.Add(ca.Skew))
+}
+
+// Disabled refuses what this plane would do for its service after somebody
+// disabled the service: the plane's own certificate is older than that.
+func (l *Link) Disabled() error {
+	st, leaf := l.State(), l.Now().cert.Certificate.Leaf
+	id, err := svid.PeerID(leaf)
+	if err != nil || st.PeerRevoked(id, leaf) {
+		return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "this service is disabled")
+	}
+	return nil
 }
 
 func (l *Link) setState(s *State) {

@@ -11,6 +11,9 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -20,6 +23,14 @@ import (
 
 // maxLine bounds one update; the largest is a configuration with its files.
 const maxLine = 64 << 20
+
+// maxBackoff bounds the pause between two attempts: a control plane that is back
+// must be heard well within the bound of sensitive flows.
+const maxBackoff = 500 * time.Millisecond
+
+// maxLag is how long a line may have been under way. A stream that is later is
+// given up: its beats say nothing about now.
+const maxLag = 5 * time.Second
 
 // errExpired ends a plane whose SVID ran out: the runner starts it anew with a
 // fresh join token.
@@ -41,37 +52,76 @@ func (l *Link) watchLoop(ctx context.Context) error {
 			backoff = 50 * time.Millisecond
 		}
 		sleep(ctx, backoff)
-		backoff = min(2*backoff, 2*time.Second)
+		backoff = min(2*backoff, maxBackoff)
 	}
 	return nil
 }
 
 // watch follows one connection until it breaks. A stream that is silent for
-// five beats counts as broken.
+// five beats counts as broken, and so does one that skipped a number: what was
+// in the gap only a new stream can tell, which begins with the whole state.
 func (l *Link) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silence := time.AfterFunc(5*time.Second, cancel)
+	silence := time.AfterFunc(maxLag, cancel)
 	defer silence.Stop()
-	res, err := l.Now().request(ctx, http.MethodGet, wire.PathWatch, nil)
+	var asked atomic.Int64
+	asked.Store(l.opt.Now().UnixNano())
+	sent := func(httptrace.WroteRequestInfo) { asked.Store(l.opt.Now().UnixNano()) } // a handshake is no delay of news
+	res, err := l.Now().request(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: sent}), http.MethodGet, wire.PathWatch, nil)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
+	pos := position{asked: time.Unix(0, asked.Load())}
 	lines := bufio.NewScanner(io.LimitReader(res.Body, math.MaxInt64))
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
-		silence.Reset(5 * time.Second)
+		silence.Reset(maxLag)
 		var u wire.Update
 		if err := json.Unmarshal(lines.Bytes(), &u); err != nil {
 			return fmt.Errorf("planelink: bad update: %w", err)
 		}
+		at, err := pos.next(u)
+		if err != nil {
+			return err
+		}
 		if err := l.apply(u); err != nil {
 			return err
 		}
-		l.lastBeat.Store(l.opt.Now().UnixNano())
+		if !pos.whole {
+			continue
+		}
+		if lag := l.opt.Now().Sub(at); lag > maxLag {
+			return fmt.Errorf("planelink: the stream is %v behind", lag.Round(time.Millisecond))
+		}
+		l.lastBeat.Store(at.UnixNano())
 	}
 	return cmpErr(lines.Err(), io.ErrUnexpectedEOF)
+}
+
+// position says where in one stream a plane is.
+type position struct {
+	asked time.Time // when this plane asked for the stream, by its own clock
+	first time.Time // of the first line, by the control plane's
+	seq   uint64
+	whole bool // the revocations in force have arrived
+}
+
+// next moves on by one line and returns the time, by this plane's clock, at
+// which the control plane had sent it at the latest. It counts from the asking,
+// before which no answer was sent, so that neither clocks that differ nor a
+// network that holds lines back make old news look new.
+func (p *position) next(u wire.Update) (time.Time, error) {
+	if p.first.IsZero() {
+		p.first, p.seq = u.ServerTime, u.Seq
+	}
+	if u.Seq > p.seq+1 {
+		return time.Time{}, fmt.Errorf("planelink: the stream went from %d to %d", p.seq, u.Seq)
+	}
+	p.seq = max(p.seq, u.Seq)
+	p.whole = p.whole || u.Kind == "revoked"
+	return p.asked.Add(u.ServerTime.Sub(p.first)), nil
 }
 
 func (l *Link) apply(u wire.Update) error {
@@ -90,7 +140,7 @@ func (l *Link) apply(u wire.Update) error {
 		if u.Keys == nil {
 			return errors.New("planelink: update without keys")
 		}
-		next.Keys = *u.Keys
+		next.published = *u.Keys
 	case "endpoints":
 		if u.Endpoints == nil {
 			return errors.New("planelink: update without endpoints")
@@ -111,8 +161,46 @@ func (l *Link) apply(u wire.Update) error {
 	default:
 		return nil // beats carry nothing but their arrival
 	}
+	next.Keys = next.trusted()
 	l.setState(&next)
 	return nil
+}
+
+// trusted returns the published keys without those that were revoked. A key that
+// was stolen signs with any date, so no cut-off counts. A set that does not parse
+// is left to the verifiers, which refuse it.
+func (s *State) trusted() wire.Keys {
+	keys := s.published
+	keys.Internal, keys.Edge = s.withoutRevoked(keys.Internal), s.withoutRevoked(keys.Edge)
+	return keys
+}
+
+func (s *State) withoutRevoked(jwks []byte) []byte {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if len(s.revoked) == 0 || json.Unmarshal(jwks, &set) != nil {
+		return jwks
+	}
+	kept := slices.DeleteFunc(slices.Clone(set.Keys), func(key json.RawMessage) bool {
+		var id struct {
+			Kid string `json:"kid"`
+		}
+		if json.Unmarshal(key, &id) != nil {
+			return true
+		}
+		_, revoked := s.revoked[revokedID{"kid", id.Kid}]
+		return revoked
+	})
+	if len(kept) == len(set.Keys) {
+		return jwks
+	}
+	set.Keys = kept
+	b, err := json.Marshal(set)
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // later joins two revocations of one id: a stream that begins anew may bring an

@@ -89,8 +89,8 @@ type Endpoints struct {
 // NotBefore void.
 type Revocation struct {
 	Seq       uint64    `json:"seq"`
-	Kind      string    `json:"kind"` // sid | sub | client | jti | key
-	ID        string    `json:"id"`
+	Kind      string    `json:"kind"` // sid | sub | client | jti | key | family | kid | tenant | svid
+	ID        string    `json:"id"`   // svid: a SPIFFE ID, as subject, actor or peer; kid: of a signing key, whatever the date of what it signed
 	NotBefore time.Time `json:"not_before"`
 	Expires   time.Time `json:"expires"`
 }
