@@ -115,6 +115,7 @@ const (
 	CodeError       Code = "error"
 	CodeTimeout     Code = "timeout"
 	CodeStale       Code = "stale"
+	CodeScope       Code = "insufficient_scope" // the credential is limited to other permissions, whatever its subject holds
 )
 
 // PolicyRef points at the line of policy that decided.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rampart-security/rampart"
 )
 
 // Bounds of step_up and revocation.
@@ -129,4 +131,38 @@ func (c *checker) revocation(r Revocation) {
 	if r.Other < r.Sensitive {
 		c.bad("revocation.other", fmt.Sprintf("shorter than the %s of sensitive flows", r.Sensitive), "raise it, or shorten sensitive")
 	}
+}
+
+// Demand is what all step-ups of a flow together ask of one request. The zero
+// Demand asks for nothing.
+type Demand struct {
+	ACR    string
+	MaxAge time.Duration // since the newest proof; 0: any
+}
+
+// clockSkew is how far the clocks of planes may be apart.
+const clockSkew = 5 * time.Second
+
+// Demand joins the step-ups that cover a request: the strongest level, the
+// shortest age. The path is the one that the service sees.
+func (f *Flow) Demand(method, path string) Demand {
+	var d Demand
+	for _, s := range f.StepUp {
+		if !s.Covers(method, path) {
+			continue
+		}
+		if !AssuranceMeets(d.ACR, s.ACR) {
+			d.ACR = s.ACR
+		}
+		if age := time.Duration(s.MaxAge); age > 0 && (d.MaxAge == 0 || age < d.MaxAge) {
+			d.MaxAge = age
+		}
+	}
+	return d
+}
+
+// MetBy reports whether p logged in well enough and recently enough. Who never
+// logged in, a service or an API key used alone, meets no demand.
+func (d Demand) MetBy(p rampart.Principal, now time.Time) bool {
+	return AssuranceMeets(p.ACR, d.ACR) && (d.MaxAge == 0 || now.Sub(p.AuthTime) <= d.MaxAge+clockSkew)
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rampart-security/rampart"
 )
 
 func TestStepUpCovers(t *testing.T) {
@@ -54,6 +56,44 @@ func TestAssuranceMeets(t *testing.T) {
 	} {
 		if got := AssuranceMeets(row.has, row.wants); got != row.want {
 			t.Errorf("%q meets %q: %v", row.has, row.wants, got)
+		}
+	}
+}
+
+// TestDemand: every step-up that covers a request counts, and who proved nothing
+// meets none.
+func TestDemand(t *testing.T) {
+	now := time.Unix(100_000, 0)
+	f := Flow{StepUp: []StepUp{
+		{Routes: []string{"* /admin/*"}, MaxAge: Duration(10 * time.Minute)},
+		{Routes: []string{"DELETE /admin/*"}, ACR: "aal2"},
+		{Routes: []string{"* /admin/keys"}, ACR: "aal1", MaxAge: Duration(time.Minute)},
+	}}
+	for _, row := range []struct {
+		request, acr string
+		ago          time.Duration // of the newest proof; negative: none
+		want         bool
+	}{
+		{"GET /orders", "", -1, true},
+		{"GET /admin/users", "aal1", 10 * time.Minute, true},
+		{"GET /admin/users", "aal1", 10*time.Minute + 5*time.Second, true}, // clocks differ
+		{"GET /admin/users", "aal2", 10*time.Minute + 6*time.Second, false},
+		{"GET /admin/users", "aal2", -1, false},
+		{"DELETE /admin/users", "aal2", time.Minute, true},
+		{"DELETE /admin/users", "aal1", time.Minute, false},
+		{"DELETE /admin/users", "", time.Minute, false},
+		{"DELETE /admin/keys", "aal2", time.Minute, true},
+		{"DELETE /admin/keys", "aal1", time.Second, false},
+		{"DELETE /admin/keys", "aal2", 2 * time.Minute, false},
+		{"GET /admin/keys", "aal1", time.Second, true},
+	} {
+		p := rampart.Principal{Subject: "user:ann", ACR: row.acr}
+		if row.ago >= 0 {
+			p.AuthTime = now.Add(-row.ago)
+		}
+		method, path, _ := strings.Cut(row.request, " ")
+		if got := f.Demand(method, path).MetBy(p, now); got != row.want {
+			t.Errorf("%s with %q proved %v ago: %v", row.request, row.acr, row.ago, got)
 		}
 	}
 }

@@ -11,8 +11,9 @@ import (
 
 // Route is what a flow asks of whoever uses one of its routes.
 type Route struct {
-	// Permission is that of the route, "type:verb". It counts when Allow is
-	// empty.
+	// Permission is that of the route, "type:verb". Roles must hold it when
+	// Allow is empty; a credential's scope must cover it in any case, unless it
+	// is "".
 	Permission string
 	// Allow holds "role:NAME", "permission:TYPE:VERB" or "any" (anyone who is
 	// authenticated); one suffices. Anything else allows nobody.
@@ -42,6 +43,11 @@ func (d *PDP) DecideService(ctx context.Context, p rampart.Principal, tenant str
 func (d *PDP) route(ctx context.Context, layer rampart.Layer, p rampart.Principal, r Route) rampart.Decision {
 	if denied, done := d.early(ctx, layer, p); done {
 		return denied
+	}
+	for _, permission := range []string{r.Permission, r.Require} {
+		if permission != "" && !p.InScope(rampart.Action(permission)) {
+			return outOfScope(layer, p, permission)
+		}
 	}
 	if r.Require != "" && !d.roles.Check(p, rampart.Action(r.Require)) {
 		return d.missing(layer, p, r.Require)
@@ -75,7 +81,14 @@ func (d *PDP) meets(p rampart.Principal, rule string) bool {
 		return role != "" && p.HasRole(role)
 	}
 	permission, ok := strings.CutPrefix(rule, "permission:")
-	return ok && d.roles.Check(p, rampart.Action(permission))
+	return ok && p.InScope(rampart.Action(permission)) && d.roles.Check(p, rampart.Action(permission))
+}
+
+// outOfScope denies what the subject may hold and this credential may not use.
+func outOfScope(layer rampart.Layer, p rampart.Principal, permission string) rampart.Decision {
+	return deny(layer, rampart.CodeScope,
+		fmt.Sprintf("the credential of %s is limited to %q, which does not cover %q", p.Subject, p.Scope, permission),
+		rampart.PolicyRef{Engine: "flow", ID: "scope " + permission})
 }
 
 func (d *PDP) missing(layer rampart.Layer, p rampart.Principal, permission string) rampart.Decision {

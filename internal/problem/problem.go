@@ -26,6 +26,8 @@ type Details struct {
 	Status     int           // overrides the status of the kind: 405, 413, 415, 421, 422
 	Allow      []string      // methods, for 405 (RFC 9110, section 15.5.6)
 	RetryAfter time.Duration // rounded up to whole seconds
+	Challenge  string        // WWW-Authenticate; "" for a 401 is the bare scheme
+	StepUp     string        // where a person proves more (a path of this very host)
 	Errors     []Field
 }
 
@@ -61,6 +63,7 @@ type document struct {
 	Status int     `json:"status"`
 	Detail string  `json:"detail,omitempty"`
 	Trace  string  `json:"trace,omitempty"`
+	StepUp string  `json:"step_up,omitempty"`
 	Errors []Field `json:"errors,omitempty"`
 }
 
@@ -78,6 +81,7 @@ func Write(w http.ResponseWriter, err error, trace string) {
 		Status: status,
 		Detail: message(err),
 		Trace:  trace,
+		StepUp: extra.StepUp,
 		Errors: extra.Errors,
 	}
 	body, err := json.Marshal(doc)
@@ -123,6 +127,9 @@ func Status(err error) int {
 func setHints(h http.Header, status int, d *Details) {
 	if len(d.Allow) > 0 {
 		h.Set("Allow", strings.Join(d.Allow, ", "))
+	}
+	if d.Challenge != "" {
+		h.Set("WWW-Authenticate", d.Challenge)
 	}
 	if status == http.StatusUnauthorized && h.Get("WWW-Authenticate") == "" {
 		h.Set("WWW-Authenticate", "Bearer") // RFC 9110, section 15.5.2: mandatory

@@ -48,6 +48,21 @@ func TestWrite(t *testing.T) {
 			}),
 			400, `{"type":"urn:rampart:problem:invalid","title":"Bad Request","status":400,"detail":"request does not match","trace":"t1","errors":[{"pointer":"/body/amount","detail":"is required"}]}`, nil,
 		},
+		"a login that is too weak": {
+			StepUp("aal2", 5*time.Minute, "/payments/7?x=1&y=2"),
+			401, `{"type":"urn:rampart:problem:unauthenticated","title":"Unauthorized","status":401,"detail":"a stronger or more recent login is required","trace":"t1","step_up":"/login/step-up?acr=aal2\u0026max_age=300\u0026next=%2Fpayments%2F7%3Fx%3D1%26y%3D2"}`,
+			map[string]string{"WWW-Authenticate": `Bearer error="insufficient_user_authentication", error_description="a stronger or more recent login is required", acr_values="aal2", max_age="300"`},
+		},
+		"a login that is too old, with nobody to send anywhere": {
+			StepUp("", time.Minute, ""),
+			401, `{"type":"urn:rampart:problem:unauthenticated","title":"Unauthorized","status":401,"detail":"a stronger or more recent login is required","trace":"t1"}`,
+			map[string]string{"WWW-Authenticate": `Bearer error="insufficient_user_authentication", error_description="a stronger or more recent login is required", max_age="60"`},
+		},
+		"a scope that is too narrow": {
+			Scope(rampart.Errorf(rampart.Denied, "authz.gateway", "no"), "orders:read"),
+			403, `{"type":"urn:rampart:problem:denied","title":"Forbidden","status":403,"detail":"no","trace":"t1"}`,
+			map[string]string{"WWW-Authenticate": `Bearer error="insufficient_scope", scope="orders:read"`},
+		},
 		"another method": {
 			&Details{Err: rampart.Errorf(rampart.Invalid, "edge.route", "method not allowed"), Status: 405, Allow: []string{"GET", "POST"}},
 			405, `{"type":"urn:rampart:problem:method_not_allowed","title":"Method Not Allowed","status":405,"detail":"method not allowed","trace":"t1"}`,
