@@ -38,6 +38,7 @@ var may = map[string]string{
 	"network/message":    ". internal tls",
 	"threat":             ". spec policies",
 	"store":              ". internal secrets authn token",
+	"store/postgres":     "secrets tls",
 	"sdk":                ". internal secrets data ratelimit validate tls",
 	"control":            ". internal spec secrets ratelimit tls authn token monitor store",
 	"gateway":            ". internal spec ratelimit validate tls authn authz network monitor",
@@ -57,7 +58,7 @@ var contracts = []string{"authz", "ratelimit", "validate", "secrets"}
 var owned = map[string]string{
 	"database/sql":                          "store sdk/db examples verify",
 	"modernc.org/sqlite":                    "store/sqlite sdk/db verify",
-	"github.com/jackc/pgx":                  "sdk/db",
+	"github.com/jackc/pgx":                  "store/postgres sdk/db",
 	"github.com/open-policy-agent/opa":      "authz/rego",
 	"github.com/cedar-policy/cedar-go":      "authz/cedar",
 	"github.com/go-jose/go-jose":            "authn/jwt",

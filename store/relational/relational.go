@@ -33,7 +33,13 @@ type Database struct {
 	// Unspeakable reports whether err says that a text cannot be one of this
 	// database's, such as one with a NUL: no row holds it then.
 	Unspeakable func(err error) bool
+	// Again reports whether err says that the database gave a transaction up for
+	// another's sake, and would take it now.
+	Again func(err error) bool
 }
+
+// rounds is how often a transaction is tried that Again asks for.
+const rounds = 5
 
 // Store is a store.Store in a Database. Safe for concurrent use, also by
 // several processes.
@@ -44,7 +50,7 @@ type Store struct {
 // New returns a Store. The schema must be in place. It panics when a field of
 // db is nil, which is an error of the program.
 func New(db Database) *Store {
-	if db.Write == nil || db.Read == nil || db.Exists == nil || db.Unspeakable == nil {
+	if db.Write == nil || db.Read == nil || db.Exists == nil || db.Unspeakable == nil || db.Again == nil {
 		panic("relational: a database has connections and knows its errors")
 	}
 	return &Store{db: db}
@@ -90,8 +96,18 @@ func (s *Store) hit(ctx context.Context, query string, args ...any) (bool, error
 	return n > 0, err
 }
 
-// inTx runs fn in one transaction.
-func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
+// inTx runs fn in one transaction. It may run it again: fn changes nothing but
+// rows and what it sets at each run.
+func (s *Store) inTx(ctx context.Context, fn func(*sql.Tx) error) (err error) {
+	for range rounds {
+		if err = s.oneTx(ctx, fn); err == nil || !s.db.Again(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *Store) oneTx(ctx context.Context, fn func(*sql.Tx) error) error {
 	tx, err := s.db.Write.BeginTx(ctx, nil)
 	if err != nil {
 		return err

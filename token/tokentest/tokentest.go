@@ -166,6 +166,21 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) (a, b t
 			t.Errorf("-want +got\n%s", diff)
 		}
 	})
+	testRevocations(t, at, both)
+	t.Run("sweep forgets what has expired, no more", func(t *testing.T) {
+		st := fill(t)
+		must(t, st.UseCode(t.Context(), code.Hash, family("f", "s1", "user:ann")))
+		must(t, st.SweepTokens(t.Context(), at.Add(2*time.Minute)))
+		if _, err := st.Code(t.Context(), code.Hash); !errors.Is(err, token.ErrNotFound) {
+			t.Errorf("an expired code: %v, want token.ErrNotFound", err)
+		}
+		if _, err := st.Family(t.Context(), "f"); err != nil {
+			t.Errorf("a live family: %v", err)
+		}
+	})
+}
+
+func testRevocations(t *testing.T, at time.Time, both func(t *testing.T) [2]token.Store) {
 	t.Run("revocations become visible in their order", func(t *testing.T) {
 		st := both(t)
 		var wg sync.WaitGroup
@@ -193,7 +208,7 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) (a, b t
 		wg.Wait()
 	})
 	t.Run("revocations keep order and expire", func(t *testing.T) {
-		st := fill(t)
+		st := both(t)[0]
 		for i, kind := range []string{"sid", "sub", "jti"} {
 			v, err := st.PutRevocation(t.Context(), wire.Revocation{Kind: kind, ID: "x", NotBefore: at, Expires: at.Add(time.Duration(i+1) * time.Hour)})
 			must(t, err)
@@ -205,17 +220,6 @@ func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) (a, b t
 		must(t, err)
 		if len(got) != 2 || got[0].Kind != "sub" || got[1].Kind != "jti" || got[0].Seq >= got[1].Seq || !got[0].NotBefore.Equal(at) {
 			t.Errorf("got %+v, want sub and jti in order", got)
-		}
-	})
-	t.Run("sweep forgets what has expired, no more", func(t *testing.T) {
-		st := fill(t)
-		must(t, st.UseCode(t.Context(), code.Hash, family("f", "s1", "user:ann")))
-		must(t, st.SweepTokens(t.Context(), at.Add(2*time.Minute)))
-		if _, err := st.Code(t.Context(), code.Hash); !errors.Is(err, token.ErrNotFound) {
-			t.Errorf("an expired code: %v, want token.ErrNotFound", err)
-		}
-		if _, err := st.Family(t.Context(), "f"); err != nil {
-			t.Errorf("a live family: %v", err)
 		}
 	})
 }
