@@ -72,6 +72,8 @@ var owned = map[string]string{
 	"github.com/stripe":                     "examples",
 	"golang.org/x/crypto/argon2":            "authn/password",
 	"github.com/go-webauthn/webauthn":       "authn/mfa/passkey",
+	"github.com/coreos/go-oidc":             "", // tests only: it parses tokens
+	"golang.org/x/oauth2":                   "authn/oidc",
 	"rsc.io/qr":                             "authn/mfa",
 	"os/exec":                               "cmd verify test",
 	"math/rand":                             "",
