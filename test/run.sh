@@ -7,8 +7,11 @@ export RAMPART_PEERS="${RAMPART_PEERS:-${CI:+required}}"
 echo "== units, policies, parsers on their seeds, command line"
 go test ./...
 
+echo "== public vectors: Wycheproof JWS"
+(cd test/vectors && go test -count=1 -v ./... | grep -v '^=== ')
+
 echo "== race detector on what is shared between goroutines"
-go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./tls/... ./data/...
+go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
 
 echo "== the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify"
 go test -count=1 -timeout 30m -v -tags system ./test/system | grep --line-buffered -v '^=== '

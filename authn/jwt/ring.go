@@ -183,11 +183,16 @@ func (r *Ring) addLocked(now, from time.Time) error {
 	if err != nil {
 		return err
 	}
-	if newest := r.keys[len(r.keys)-1].from; from.Before(newest) { // the clock was set back
-		from = newest
-	}
-	r.keys = append(r.keys, ringKey{signer, now, from})
+	r.keys = append(r.keys, ringKey{signer, now, latest(from, r.keys[len(r.keys)-1].from)})
 	return nil
+}
+
+// latest keeps the keys in order when the clock was set back.
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // Revoke forgets a key at once, because it may be in other hands: everything
@@ -207,7 +212,7 @@ func (r *Ring) Revoke(kid string, now time.Time) error {
 		}
 	}
 	if i == active {
-		r.keys[i+1].from = r.keys[i].from
+		r.keys[i+1].from = latest(now, r.keys[i].from)
 	}
 	r.keys = slices.Delete(r.keys, i, i+1)
 	return nil

@@ -19,7 +19,7 @@ import (
 // the member itself, such as "exp".
 const (
 	RuleSize      = "size"     // longer than the caller's bound
-	RuleSegments  = "segments" // not three non-empty segments
+	RuleSegments  = "segments" // not three segments, or no header or signature
 	RuleEncoding  = "encoding" // not canonical unpadded base64url, or not UTF-8
 	RuleDepth     = "depth"    // nested deeper than the caller's bound
 	RuleDuplicate = "dup"      // a name twice in one object
@@ -43,15 +43,16 @@ type Compact struct {
 	Signature []byte // decoded
 }
 
-// Split takes text of at most limit bytes apart. The error is an *Error.
+// Split takes text of at most limit bytes apart. The payload may be empty, as
+// RFC 7515 has it; Decode refuses that. The error is an *Error.
 func Split(text string, limit int) (Compact, error) {
 	if len(text) > limit {
 		return Compact{}, &Error{RuleSize, fmt.Sprintf("longer than %d bytes", limit)}
 	}
 	header, rest, _ := strings.Cut(text, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
-	if header == "" || payload == "" || signature == "" || strings.Contains(signature, ".") {
-		return Compact{}, &Error{RuleSegments, "must have three non-empty segments"}
+	if header == "" || signature == "" || strings.Contains(signature, ".") {
+		return Compact{}, &Error{RuleSegments, "must have three segments, header and signature not empty"}
 	}
 	// Go's decoder skips CR and LF even in strict mode, so that one token would
 	// have many spellings; look at every byte first.

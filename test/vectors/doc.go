@@ -1,0 +1,4 @@
+// Package vectors runs public test vectors against the verifier of package jwt.
+// It is a module of its own, because the vectors are large and nothing but this
+// test needs them.
+package vectors
