@@ -137,7 +137,8 @@ type Login struct {
 	Agent    string // User-Agent
 	ACR      string // "aal1" or "aal2"
 	AMR      []string
-	Upstream Upstream // zero: a local login
+	Upstream Upstream  // zero: a local login
+	Proved   time.Time // when the person proved who they are, if that was before; zero: at the login
 }
 
 // Create starts a session and returns the cookie's value, which exists nowhere
@@ -163,6 +164,9 @@ func (m *Manager) CreateAt(ctx context.Context, l Login, at time.Time) (string, 
 		ACR:      l.ACR,
 		AMR:      l.AMR,
 		Upstream: l.Upstream,
+	}
+	if !l.Proved.IsZero() && l.Proved.Before(at) {
+		s.AuthTime = l.Proved
 	}
 	if err := m.opt.Store.PutSession(ctx, s); err != nil {
 		return "", Session{}, unavailable(err)
