@@ -83,6 +83,7 @@ type Plane struct {
 	page        *template.Template
 	devicesPage *template.Template
 	public      http.Handler
+	rotating    sync.Mutex // held while signing keys change
 
 	mu       sync.Mutex // guards listener and admin
 	listener net.Listener
@@ -193,7 +194,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{
-		System: sys, Issuer: p.opt.Issuer, Internal: k.internal, Edge: k.edge, Key: k.token, Store: p.opt.Store,
+		System: sys, Issuer: p.opt.Issuer, Rings: k.rings, Key: k.token, Store: p.opt.Store, Tickets: p.opt.Store,
 		Directory: directory{p}, Audit: p.opt.Audit, OnRevoke: p.hub.revoked, Now: now,
 	})
 	if err != nil {
@@ -388,6 +389,7 @@ func (p *Plane) refresh(ctx context.Context) {
 }
 
 func (p *Plane) sweep(ctx context.Context) {
+	p.advanceKeys(ctx)
 	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.opt.Store.SweepLogins(ctx, p.opt.Now().Add(-knownFor)))
 	p.guesses.sweep()
 	if err != nil && ctx.Err() == nil {

@@ -127,6 +127,8 @@ func resolved(s token.Subject, err error) (wire.Resolved, error) {
 func (p *Plane) revoke(ctx context.Context, kind, id string) error {
 	var err error
 	switch kind {
+	case "kid":
+		return p.RevokeKey(ctx, id)
 	case "sid":
 		_, err = p.sessions.End(ctx, id)
 	case "sub":

@@ -12,12 +12,12 @@ import (
 	"strings"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/authn/jwt"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/tls/ca"
+	"github.com/rampart-security/rampart/token"
 )
 
 // Names of what the store keeps sealed.
@@ -25,6 +25,7 @@ const (
 	sealedCA       = "ca"
 	sealedInternal = "key:internal"
 	sealedEdge     = "key:edge"
+	sealedID       = "key:id"
 	sealedSession  = "hmac:session"
 	sealedAPIKey   = "hmac:apikey"
 	sealedToken    = "hmac:token"
@@ -34,17 +35,16 @@ const (
 
 // keys holds everything that the KEK opens.
 type keys struct {
-	kek      secrets.KEK
-	store    store.Seals
-	ca       *ca.Authority
-	internal *jwt.Signer
-	edge     *jwt.Signer
-	session  []byte // HMAC keys
-	apikey   []byte
-	token    []byte
-	device   []byte
-	guess    []byte
-	secrets  *embedded.Store
+	kek     secrets.KEK
+	store   store.Seals
+	ca      *ca.Authority
+	rings   token.Rings // as they were at the start; tokens.SetRings has those in force
+	session []byte      // HMAC keys
+	apikey  []byte
+	token   []byte
+	device  []byte
+	guess   []byte
+	secrets *embedded.Store
 }
 
 // openKeys opens the sealed keys of the state folder, making those that are
@@ -65,10 +65,7 @@ func openKeys(ctx context.Context, opt Options) (*keys, error) {
 	if err := k.openCA(ctx, opt); err != nil {
 		return nil, err
 	}
-	if k.internal, err = k.signer(ctx, opt, sealedInternal, jwt.GenerateInternal); err != nil {
-		return nil, err
-	}
-	if k.edge, err = k.signer(ctx, opt, sealedEdge, jwt.GenerateEdge); err != nil {
+	if k.rings, err = k.openRings(ctx, opt); err != nil {
 		return nil, err
 	}
 	for name, to := range map[string]*[]byte{sealedSession: &k.session, sealedAPIKey: &k.apikey, sealedToken: &k.token, sealedDevice: &k.device, sealedGuess: &k.guess} {
@@ -161,21 +158,6 @@ func (k *keys) openCA(ctx context.Context, opt Options) error {
 	defer clear(pem)
 	k.ca, err = ca.Parse(pem, opt.Now)
 	return err
-}
-
-func (k *keys) signer(ctx context.Context, opt Options, name string, generate func() (*jwt.Signer, error)) (*jwt.Signer, error) {
-	der, err := k.open(ctx, opt, name, func() ([]byte, error) {
-		s, err := generate()
-		if err != nil {
-			return nil, err
-		}
-		return s.MarshalKey()
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer clear(der)
-	return jwt.ParseSigner(der)
 }
 
 // renewIssuing replaces the issuing certificate at half its life and stores it

@@ -18,7 +18,6 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
-	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/token"
 )
@@ -40,6 +39,7 @@ func (p *Plane) routes() http.Handler {
 		"POST " + wire.PathDEK:              p.serveDEK,
 		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
 		"POST " + wire.PathToken:            p.serveToken,
+		"POST " + wire.PathIntrospect:       p.serveIntrospect,
 		"/":                                 p.servePublic,
 	} {
 		mux.HandleFunc(pattern, p.handle(func(w http.ResponseWriter, r *http.Request) error {
@@ -210,27 +210,6 @@ func (p *Plane) serveResolve(w http.ResponseWriter, r *http.Request, id identity
 		return err
 	}
 	return writeJSON(w, res)
-}
-
-// serveToken is the token endpoint. The header that the gateway puts on what
-// it forwards keeps the two kinds of caller apart: without it a client could
-// have the gateway's certificate ask for an exchange.
-func (p *Plane) serveToken(w http.ResponseWriter, r *http.Request, id identity) error {
-	if err := parseForm(r); err != nil {
-		return err
-	}
-	if r.Header.Get(wire.HeaderClientIP) != "" {
-		return p.serveGrant(w, r, id)
-	}
-	if r.PostForm.Get("grant_type") != wire.GrantExchange {
-		return oauthError(w, rampart.Errorf(rampart.Invalid, "token.exchange", "token: planes exchange, nothing else"))
-	}
-	peer, _ := svid.PeerOf(r.TLS)
-	x, err := p.tokens.Exchange(r.Context(), token.Caller{Name: id.name, ID: id.id, Fingerprint: peer.Fingerprint, Issued: peer.NotBefore.Add(ca.Skew), Peer: r.RemoteAddr}, r.PostForm)
-	if err != nil {
-		return oauthError(w, err)
-	}
-	return writeJSON(w, x)
 }
 
 // parseForm reads a form body; parameters in the URL do not count.

@@ -47,7 +47,7 @@ func (s *Service) Exchange(ctx context.Context, c Caller, form url.Values) (wire
 	if err != nil {
 		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
 	}
-	text, err := s.opt.Internal.SignInternal(claims)
+	text, err := s.internalSigner().SignInternal(claims)
 	if err != nil {
 		return wire.Exchanged{}, s.refused(ctx, c, req, sub, err)
 	}

@@ -143,7 +143,7 @@ func TestExchangeRefusesActors(t *testing.T) {
 				t.Fatal(err)
 			}
 			tc.spoil(h, &claims)
-			text, err := h.internal.SignInternal(claims)
+			text, err := h.rings.Internal.Signer(h.clock).SignInternal(claims)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,7 +21,7 @@ type cutoffs struct {
 
 const (
 	revocationLife = 65 * time.Minute           // outlasts every token: the longest lives an hour at most
-	svidLife       = 100 * 365 * 24 * time.Hour // a service stays disabled until it joins anew
+	foreverLife    = 100 * 365 * 24 * time.Hour // a service stays disabled until it joins anew, a stolen key for good
 )
 
 type revokedID struct{ kind, id string }
@@ -122,14 +122,15 @@ func (r *cutoffs) issuedAt(p rampart.Principal, from, now time.Time) (time.Time,
 // one client; "key" one API key; "jti" one access token; "family" one refresh
 // family with its access tokens; "svid" one service by its SPIFFE ID, which is
 // disabled until it has joined anew: nothing is exchanged by it or with it in
-// the act chain. Clients that a person let in from a browser session end with
-// that session. Signing keys are RevokeKey's.
+// the act chain; "kid" one signing key, which SetRings must have taken out of
+// the rings before. Clients that a person let in from a browser session end
+// with that session.
 func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
 	if id == "" || len(id) > maxID {
 		return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: a revocation needs an id of 1 to %d bytes", maxID)
 	}
 	switch kind {
-	case "key", "jti":
+	case "key", "jti", "kid":
 		return s.revoke(ctx, kind, id)
 	case "svid":
 		if s.presented[id] == nil {
@@ -148,7 +149,7 @@ func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation,
 	case "sid":
 		return s.endSession(ctx, id)
 	}
-	return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key, jti, family or svid", kind)
+	return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key, jti, family, kid or svid", kind)
 }
 
 // endSession ends a browser session's tokens and those of the clients that
@@ -183,8 +184,8 @@ func (s *Service) endFamily(ctx context.Context, id string) (wire.Revocation, er
 // families, sessions and API keys are ended in their own rows.
 func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
 	now, life := s.opt.Now(), revocationLife
-	if kind == "svid" {
-		life = svidLife
+	if kind == "svid" || kind == "kid" {
+		life = foreverLife
 	}
 	v, err := s.opt.Store.PutRevocation(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(life)})
 	if err != nil {

@@ -27,6 +27,7 @@ type Client struct {
 	Grants    []string // nil: authorization_code and refresh_token
 	Scopes    []string // permissions it may ask for; nil: all that its user has
 	DPoP      bool     // gets sender-constrained tokens alone
+	IDAlg     string   // of its ID tokens: "" or RS256, or ES256
 	Disabled  bool
 	Tag       string
 }

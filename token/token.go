@@ -12,21 +12,29 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
 )
 
-const control = "token.exchange"
+// Controls of the service.
+const (
+	control         = "token.exchange"
+	rotationControl = "token.rotation"
+)
 
 // Lives of what the service issues.
 const (
 	internalLife   = 120 * time.Second
 	edgeLife       = 15 * time.Minute
+	clientLife     = 5 * time.Minute // of a client acting as itself
+	idLife         = 5 * time.Minute
 	codeLife       = 60 * time.Second
 	idleFamilyLife = 7 * 24 * time.Hour
 	maxFamilyLife  = 30 * 24 * time.Hour
@@ -62,10 +70,10 @@ type Directory interface {
 type Options struct {
 	System    *spec.System
 	Issuer    string // https://HOST[:PORT]/ of the edge
-	Internal  *jwt.Signer
-	Edge      *jwt.Signer
-	Key       []byte // HMAC key of codes and refresh tokens, 32 bytes or more
+	Rings     Rings  // those in force at first
+	Key       []byte // HMAC key of codes, refresh tokens and nonces, 32 bytes or more
 	Store     Store
+	Tickets   ticket.Store // remembers what counts once
 	Directory Directory
 	Audit     audit.Recorder
 	OnRevoke  func(context.Context, wire.Revocation) error // called once a revocation is durable and in force
@@ -74,13 +82,17 @@ type Options struct {
 
 // Service issues and revokes tokens. Safe for concurrent use.
 type Service struct {
-	opt       Options
-	revoked   cutoffs
-	edge      *jwt.Edge
-	presented map[string]*jwt.Internal // by the presenter's SPIFFE ID
-	flows     map[hop]flow             // declared hops
-	external  map[string]bool          // names that may show credentials of the outside
-	keys      wire.Keys
+	opt        Options
+	revoked    cutoffs
+	edge       *jwt.Edge
+	hints      *jwt.IDHint
+	proofs     *jwt.DPoPProof
+	nonces     *jwt.Nonces
+	assertions *jwt.ClientAssertion
+	presented  map[string]*jwt.Internal // by the presenter's SPIFFE ID
+	flows      map[hop]flow             // declared hops
+	external   map[string]bool          // names that may show credentials of the outside
+	keys       atomic.Pointer[keyset]
 }
 
 // hop is a caller's and a callee's SPIFFE ID.
@@ -95,8 +107,8 @@ type flow struct {
 
 // New returns a Service with the revocations of the store in force.
 func New(ctx context.Context, opt Options) (*Service, error) {
-	if opt.System == nil || opt.Internal == nil || opt.Edge == nil || opt.Store == nil || opt.Directory == nil || opt.Audit == nil {
-		return nil, errors.New("token: system, signers, store, directory and audit log are required")
+	if opt.System == nil || opt.Store == nil || opt.Tickets == nil || opt.Directory == nil || opt.Audit == nil {
+		return nil, errors.New("token: system, stores, directory and audit log are required")
 	}
 	if opt.Issuer == "" || len(opt.Key) < sha256.Size {
 		return nil, errors.New("token: an issuer and a 32-byte key are required")
@@ -112,44 +124,26 @@ func New(ctx context.Context, opt Options) (*Service, error) {
 	for _, v := range past {
 		s.revoked.add(v)
 	}
-	if err := s.loadKeys(); err != nil {
+	if err := s.SetRings(opt.Rings); err != nil {
+		return nil, err
+	}
+	s.verifiers()
+	if err := s.loadProofs(); err != nil {
 		return nil, err
 	}
 	s.derive()
 	return s, nil
 }
 
-func (s *Service) loadKeys() error {
-	internal, err := jwt.PublicJWKS(s.opt.Internal)
-	if err != nil {
+// loadProofs makes the verifiers of what clients sign.
+func (s *Service) loadProofs() error {
+	key := s.sum("rampart-dpop-nonce-v1") // its own key, so that a nonce is never a MAC of anything else
+	var err error
+	if s.nonces, err = jwt.NewNonces(key[:]); err != nil {
 		return err
 	}
-	edge, err := jwt.PublicJWKS(s.opt.Edge)
-	if err != nil {
-		return err
-	}
-	s.keys = wire.Keys{Internal: internal, Edge: edge, Issuer: s.opt.Issuer}
-	edgeSet, err := jwt.ParseKeySet(edge)
-	if err != nil {
-		return err
-	}
-	s.edge = jwt.NewEdge(jwt.EdgeOptions{
-		Keys:     func() *jwt.KeySet { return edgeSet },
-		Issuer:   s.opt.Issuer,
-		Audience: s.opt.Issuer,
-		Revoked:  func(c jwt.EdgeClaims) bool { return s.revoked.token(c.ID) },
-		Now:      s.opt.Now,
-	})
-	internalSet, err := jwt.ParseKeySet(internal)
-	if err != nil {
-		return err
-	}
-	for name := range s.opt.System.Services {
-		id := s.opt.System.ServiceID(name)
-		s.presented[id] = jwt.NewInternal(jwt.InternalOptions{
-			Keys: func() *jwt.KeySet { return internalSet }, Issuer: s.opt.Issuer, Audience: id, Now: s.opt.Now,
-		})
-	}
+	s.proofs = jwt.NewDPoPProof(jwt.DPoPOptions{Nonces: s.nonces, Now: s.opt.Now})
+	s.assertions = jwt.NewClientAssertion(jwt.ClientAssertionOptions{Audiences: []string{s.opt.Issuer, s.opt.Issuer + "oauth2/token"}, Now: s.opt.Now})
 	return nil
 }
 
@@ -174,9 +168,6 @@ func (s *Service) derive() {
 		}
 	}
 }
-
-// Keys returns the public keys that verify what the service issues.
-func (s *Service) Keys() wire.Keys { return s.keys }
 
 // MayShowExternal reports whether the service of this name may show
 // credentials of the outside: the gateway, and services that a flow reaches by
@@ -221,11 +212,17 @@ func CodeOf(err error) string {
 }
 
 func refuse(code, format string, args ...any) error {
-	kind := map[string]rampart.Kind{
-		"invalid_grant": rampart.Unauthenticated, "invalid_client": rampart.Unauthenticated, "invalid_target": rampart.Denied, "unauthorized_client": rampart.Denied,
-	}[code]
-	if kind == rampart.Internal {
-		kind = rampart.Invalid
+	return refuseBy(control, code, format, args...)
+}
+
+// refuseBy is refuse by another control than the exchange.
+func refuseBy(control, code, format string, args ...any) error {
+	kind := rampart.Invalid
+	switch code {
+	case "invalid_grant", "invalid_client", "invalid_dpop_proof", "use_dpop_nonce":
+		kind = rampart.Unauthenticated
+	case "invalid_target", "unauthorized_client":
+		kind = rampart.Denied
 	}
 	return &Refusal{Code: code, Err: rampart.Errorf(kind, control, "token: "+format, args...)}
 }

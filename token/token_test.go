@@ -53,16 +53,17 @@ flows:
 `
 )
 
+// rsaKey is made once: it takes a while.
+var rsaKey = sync.OnceValues(jwt.GenerateRSA)
+
 // house is a token service with everything real but the directory of people.
 type house struct {
 	*token.Service
 	t     testing.TB
 	sys   *spec.System
 	db    *sqlite.Store
-	keys  wire.Keys
+	rings token.Rings
 	clock time.Time
-
-	internal *jwt.Signer
 
 	mu      sync.Mutex
 	events  []audit.Event
@@ -149,25 +150,31 @@ func newHouse(t testing.TB, extra string) *house {
 	return h
 }
 
-// restart opens the service anew over the same database, with new keys.
+// ring makes signing keys.
+func (h *house) ring(generate func() (*jwt.Signer, error), life time.Duration) *jwt.Ring {
+	h.t.Helper()
+	r, err := jwt.NewRing(jwt.RingOptions{Generate: generate, MaxLife: life}, nil, h.clock)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r
+}
+
+// restart opens the service anew over the same database and keys.
 func (h *house) restart() {
 	h.t.Helper()
-	internal, err := jwt.GenerateInternal()
-	if err != nil {
-		h.t.Fatal(err)
+	if h.rings.Internal == nil {
+		h.rings = token.Rings{
+			Internal: h.ring(jwt.GenerateInternal, token.InternalKeyLife), Edge: h.ring(jwt.GenerateEdge, token.EdgeKeyLife), ID: h.ring(rsaKey, token.IDKeyLife),
+		}
 	}
-	edge, err := jwt.GenerateEdge()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.internal = internal
+	var err error
 	h.Service, err = token.New(h.t.Context(), token.Options{
-		System: h.sys, Issuer: issuer, Internal: internal, Edge: edge, Key: make([]byte, 32), Store: h.db, Directory: h, Audit: h, OnRevoke: h.onRevoke, Now: h.now,
+		System: h.sys, Issuer: issuer, Rings: h.rings, Key: make([]byte, 32), Store: h.db, Tickets: h.db, Directory: h, Audit: h, OnRevoke: h.onRevoke, Now: h.now,
 	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.keys = h.Keys()
 }
 
 func (h *house) caller(name string) token.Caller {
@@ -187,7 +194,7 @@ func (h *house) asked(kind, subject, to string) url.Values {
 
 // read verifies a token as the sidecar of to would, from a peer named from.
 func (h *house) read(text, from, to string) (jwt.InternalClaims, error) {
-	set, err := jwt.ParseKeySet(h.keys.Internal)
+	set, err := jwt.ParseKeySet(h.Keys().Internal)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -420,13 +427,22 @@ func (h *house) authorize(q url.Values) (url.Values, error) {
 }
 
 func (h *house) redeem(client, redirect, code, verifier string) (token.Granted, error) {
-	return h.Grant(h.t.Context(), url.Values{
+	return h.grant(url.Values{
 		"grant_type": {"authorization_code"}, "client_id": {client}, "redirect_uri": {redirect}, "code": {code}, "code_verifier": {verifier},
 	})
 }
 
 func (h *house) refresh(client, text string) (token.Granted, error) {
-	return h.Grant(h.t.Context(), url.Values{"grant_type": {"refresh_token"}, "client_id": {client}, "refresh_token": {text}})
+	return h.grant(url.Values{"grant_type": {"refresh_token"}, "client_id": {client}, "refresh_token": {text}})
+}
+
+// grant calls the token endpoint as a client does, with these DPoP headers.
+func (h *house) grant(form url.Values, proofs ...string) (token.Granted, error) {
+	return h.Grant(h.t.Context(), token.Request{Form: form, Proofs: proofs, Peer: "192.0.2.1:7"})
+}
+
+func (h *house) revokeToken(client, text string) error {
+	return h.RevokeToken(h.t.Context(), token.Request{Form: url.Values{"client_id": {client}, "token": {text}}, Peer: "192.0.2.1:7"})
 }
 
 func (h *house) login(client string) token.Granted {
@@ -652,7 +668,7 @@ func TestRevokeToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t, "")
 			g := h.login("shop")
-			if err := h.RevokeToken(t.Context(), url.Values{"client_id": {"other"}, "token": {pick(g)}}, "192.0.2.1:7"); err != nil {
+			if err := h.revokeToken("other", pick(g)); err != nil {
 				t.Fatal(err)
 			}
 			if e := h.last(); e.Action != "token.revoke" || e.Outcome != audit.Refused || e.Resource != "client:other" || e.Peer != "192.0.2.1:7" {
@@ -661,7 +677,7 @@ func TestRevokeToken(t *testing.T) {
 			if _, err := h.AccessToken(t.Context(), g.AccessToken); err != nil {
 				t.Fatal("another client revoked it")
 			}
-			if err := h.RevokeToken(t.Context(), url.Values{"client_id": {"shop"}, "token": {pick(g)}}, "192.0.2.1:7"); err != nil {
+			if err := h.revokeToken("shop", pick(g)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := h.AccessToken(t.Context(), g.AccessToken); err == nil {
@@ -683,7 +699,7 @@ func FuzzRefresh(f *testing.F) {
 	f.Add(g.RefreshToken[:len(g.RefreshToken)-1])
 	f.Fuzz(func(t *testing.T, s string) {
 		form := url.Values{"grant_type": {"refresh_token"}, "client_id": {"shop"}, "refresh_token": {s}}
-		if _, err := h.Grant(t.Context(), form); err == nil && s != g.RefreshToken {
+		if _, err := h.Grant(t.Context(), token.Request{Form: form}); err == nil && s != g.RefreshToken {
 			t.Errorf("%q was accepted", s)
 		}
 	})

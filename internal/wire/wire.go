@@ -23,7 +23,9 @@ const (
 	PathSecret    = "/v1/secrets/"  // GET /v1/secrets/{data item} -> agent.SecretValue
 	PathDEK       = "/v1/dek"       // POST agent.DEKRequest -> agent.DEK
 	PathEdgeCert  = "/v1/edge-cert" // POST RenewRequest -> Identity; the gateway's public certificate from the local CA
-	PathToken     = "/oauth2/token" // POST form; RFC 8693 exchange when the caller is a plane
+	PathToken     = "/oauth2/token" // POST form; RFC 8693 exchange, or client_credentials, when the caller is a plane
+
+	PathIntrospect = "/oauth2/introspect" // POST form; RFC 7662, of tokens for the caller when it is a plane
 )
 
 // Subject token types of the exchange beside RFC 8693's own.

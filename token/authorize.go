@@ -1,0 +1,211 @@
+package token
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart/spec"
+)
+
+const (
+	maxNonce   = 512            // bytes
+	freshLogin = time.Minute    // a login that a client just forced counts as new for so long
+	maxMaxAge  = 24 * time.Hour // a greater max_age is taken for this
+)
+
+// Authorization is a client's request to act for a person (RFC 6749 section
+// 4.1.1, OpenID Connect Core section 3.1.2.1) whose client and redirect have
+// been verified.
+type Authorization struct {
+	Client   string
+	Redirect string
+	Silent   bool // prompt=none: answer at once, with an error if the person must do anything
+
+	scope     scope
+	challenge string
+	jkt       string // of the DPoP key that alone may redeem the code
+	state     string
+	nonce     string
+	again     bool          // the person must log in again
+	maxAge    time.Duration // since the newest proof; 0: any
+	acr       string        // assurance wanted; "": any
+	problem   string        // OAuth error to send back to the client; "" if none
+}
+
+// ParseAuthorization verifies client and redirect, so that everything else
+// that is wrong can safely be said to the client. An error here is for the
+// person alone: nobody is redirected to an unverified address (RFC 9700 §4.11).
+func (s *Service) ParseAuthorization(ctx context.Context, q url.Values) (Authorization, error) {
+	if err := once(q); err != nil {
+		return Authorization{}, err
+	}
+	client, err := s.client(ctx, q.Get("client_id"))
+	if err != nil {
+		return Authorization{}, err
+	}
+	redirect := q.Get("redirect_uri")
+	if !slices.ContainsFunc(client.Redirects, func(want string) bool { return sameRedirect(want, redirect) }) {
+		return Authorization{}, refuse("invalid_request", "redirect_uri is not registered for this client")
+	}
+	a := Authorization{
+		Client: client.ID, Redirect: redirect, challenge: q.Get("code_challenge"), jkt: q.Get("dpop_jkt"), state: q.Get("state"), nonce: q.Get("nonce"),
+	}
+	a.problem = s.problem(client, q)
+	a.askPerson(q)
+	if a.scope, err = ask(client, q.Get("scope")); err != nil && a.problem == "" {
+		a.problem = "invalid_scope"
+	}
+	return a, nil
+}
+
+// problem returns the OAuth error of a request by a verified client, "" if none.
+func (s *Service) problem(client Client, q url.Values) string {
+	switch {
+	case !client.may("authorization_code"):
+		return "unauthorized_client"
+	case q.Get("response_type") != "code":
+		return "unsupported_response_type"
+	case q.Get("request") != "":
+		return "request_not_supported"
+	case q.Get("request_uri") != "":
+		return "request_uri_not_supported" // it would have to be fetched
+	case q.Get("resource") != "" && q.Get("resource") != s.opt.Issuer:
+		return "invalid_target"
+	case q.Get("response_mode") != "" && q.Get("response_mode") != "query":
+		return "invalid_request"
+	case q.Get("code_challenge_method") != "S256" || !isHash(q.Get("code_challenge")):
+		return "invalid_request" // PKCE is not optional here, and plain is no PKCE
+	case q.Get("dpop_jkt") != "" && !isHash(q.Get("dpop_jkt")), len(q.Get("nonce")) > maxNonce:
+		return "invalid_request"
+	}
+	return ""
+}
+
+// isHash reports whether text is SHA-256 in unpadded base64url.
+func isHash(text string) bool {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	return err == nil && len(raw) == sha256.Size
+}
+
+// askPerson reads what the client wants of the person: prompt, max_age and
+// acr_values. A prompt for consent asks for nothing here: who registered the
+// client has consented.
+func (a *Authorization) askPerson(q url.Values) {
+	for _, p := range strings.Fields(q.Get("prompt")) {
+		switch p {
+		case "none":
+			a.Silent = true
+		case "login", "select_account":
+			a.again = true
+		case "consent":
+		default:
+			a.problem = "invalid_request"
+		}
+	}
+	if a.Silent && a.again {
+		a.problem = "invalid_request"
+	}
+	if text := q.Get("max_age"); text != "" {
+		seconds, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			a.problem = "invalid_request"
+		}
+		a.maxAge = min(time.Duration(seconds)*time.Second, maxMaxAge)
+		a.again = a.again || seconds == 0
+	}
+	for _, acr := range strings.Fields(q.Get("acr_values")) {
+		if spec.AssuranceMeets(acr, "aal1") { // the first that is known is the one preferred
+			a.acr = acr
+			return
+		}
+	}
+}
+
+// StepUp is what a person must prove before a client's request is answered.
+type StepUp struct {
+	ACR    string        // at least; "": any
+	MaxAge time.Duration // since the newest proof; 0: any
+}
+
+// Wants reports what the request asks of the signed-in person beyond the login
+// there is.
+func (s *Service) Wants(a Authorization, who Subject) (StepUp, bool) {
+	p, up := who.Principal, StepUp{ACR: a.acr, MaxAge: a.maxAge}
+	if a.again {
+		up.MaxAge = freshLogin
+		return up, true
+	}
+	stale := a.maxAge > 0 && s.opt.Now().Sub(p.AuthTime) > a.maxAge
+	return up, stale || !spec.AssuranceMeets(p.ACR, a.acr)
+}
+
+// Again is the request to come back with from a login: what it was, but that a
+// login of the last minute is new enough. Else the person would never be done.
+func Again(q url.Values) url.Values {
+	out := url.Values{}
+	for name, values := range q {
+		out[name] = slices.Clone(values)
+	}
+	out.Del("prompt")
+	seconds, err := strconv.ParseUint(q.Get("max_age"), 10, 31)
+	forced := slices.ContainsFunc(strings.Fields(q.Get("prompt")), func(p string) bool { return p == "login" || p == "select_account" })
+	if forced || q.Get("max_age") != "" && err == nil && time.Duration(seconds)*time.Second < freshLogin {
+		out.Set("max_age", strconv.Itoa(int(freshLogin/time.Second)))
+	}
+	return out
+}
+
+// Refuse answers the request with an error: the address to redirect to.
+func (s *Service) Refuse(a Authorization, code string) (string, error) {
+	if a.problem != "" {
+		code = a.problem
+	}
+	return s.answer(a, "error", code)
+}
+
+// Authorize answers the request for a signed-in person: it returns the address
+// to redirect the browser to, with a code or an error, and the issuer (RFC 9207).
+func (s *Service) Authorize(ctx context.Context, a Authorization, who Subject) (string, error) {
+	if a.problem != "" {
+		return s.answer(a, "error", a.problem)
+	}
+	p := who.Principal
+	code, now := "rac_"+random(32), s.opt.Now()
+	row := Code{
+		Hash: s.sum(code), Client: a.Client, Redirect: a.Redirect, Challenge: a.challenge, JKT: a.jkt,
+		Subject: p.Subject, SID: p.Session, AuthTime: p.AuthTime, ACR: p.ACR, AMR: p.AMR,
+		Scope: a.scope.permissions, OpenID: a.scope.openid, Nonce: a.nonce, Expires: now.Add(codeLife),
+	}
+	if a.scope.offline {
+		row.SID = "" // what hangs on no session ends with none
+	}
+	if err := s.opt.Store.PutCode(ctx, row); err != nil {
+		return "", unavailable(err)
+	}
+	if err := s.record(ctx, "token.authorize", p.Subject, a.Client, nil); err != nil {
+		return "", err
+	}
+	return s.answer(a, "code", code)
+}
+
+// answer adds one parameter, state and issuer to the client's address.
+func (s *Service) answer(a Authorization, name, value string) (string, error) {
+	u, err := url.Parse(a.Redirect)
+	if err != nil {
+		return "", refuse("invalid_request", "redirect_uri does not parse")
+	}
+	q := u.Query()
+	q.Set("iss", s.opt.Issuer)
+	q.Set(name, value)
+	if a.state != "" {
+		q.Set("state", a.state)
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
