@@ -5,17 +5,18 @@ package signed
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"math/big"
 	"strings"
 
 	// The hashes that RSA signatures name.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 
-	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/rampart-security/rampart/internal/jws"
@@ -54,7 +55,6 @@ func (h Header) Type() string {
 type Text struct {
 	Header Header
 	Parts  jws.Compact
-	raw    string
 }
 
 // Parse takes text of at most limit bytes apart. If closed is set, a header
@@ -65,7 +65,7 @@ func Parse(text string, limit int, closed bool) (Text, error) {
 	if err != nil {
 		return Text{}, err
 	}
-	t := Text{Parts: parts, raw: text}
+	t := Text{Parts: parts}
 	if err := jws.Decode(parts.Header, &t.Header, MaxDepth, closed); err != nil {
 		return Text{}, headerError(err)
 	}
@@ -99,28 +99,47 @@ func (t Text) Verify(key *Key) error {
 	return nil
 }
 
+// signedBy checks the signature over the bytes that were taken apart above, by
+// the standard library: a general JOSE library would read the text once more in
+// its own way, and takes a PSS salt of any length.
 func (t Text) signedBy(key *Key) bool {
-	switch key.Alg {
-	case PS256, PS384, PS512:
-		public, ok := key.Public.(*rsa.PublicKey)
-		return ok && t.verifyPSS(public, key.Alg.hash())
-	case Ed25519: // go-jose knows this algorithm by its older name only
-		public, ok := key.Public.(ed25519.PublicKey)
-		return ok && ed25519.Verify(public, []byte(t.Parts.Signed), t.Parts.Signature)
+	switch public := key.Public.(type) {
+	case ed25519.PublicKey:
+		return ed25519.Verify(public, []byte(t.Parts.Signed), t.Parts.Signature)
+	case *ecdsa.PublicKey:
+		return t.verifyES256(public)
+	case *rsa.PublicKey:
+		return t.verifyRSA(public, key.Alg)
 	}
-	parsed, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(key.Alg)})
-	if err != nil {
-		return false
-	}
-	_, err = parsed.Verify(key.Public)
-	return err == nil
+	return false
 }
 
-// verifyPSS demands the salt length of RFC 7518 section 3.5, of which go-jose
-// takes any.
-func (t Text) verifyPSS(public *rsa.PublicKey, hash crypto.Hash) bool {
-	digest := hash.New()
-	digest.Write([]byte(t.Parts.Signed))
-	return rsa.VerifyPSS(public, hash, digest.Sum(nil), t.Parts.Signature,
-		&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+func (t Text) digest(hash crypto.Hash) []byte {
+	h := hash.New()
+	h.Write([]byte(t.Parts.Signed))
+	return h.Sum(nil)
+}
+
+// verifyES256 reads r and s in 32 bytes each (RFC 7518 section 3.4).
+func (t Text) verifyES256(public *ecdsa.PublicKey) bool {
+	const size = 32
+	if len(t.Parts.Signature) != 2*size {
+		return false
+	}
+	r := new(big.Int).SetBytes(t.Parts.Signature[:size])
+	s := new(big.Int).SetBytes(t.Parts.Signature[size:])
+	return ecdsa.Verify(public, t.digest(crypto.SHA256), r, s)
+}
+
+// verifyRSA demands of PSS a salt as long as the hash (RFC 7518 section 3.5).
+func (t Text) verifyRSA(public *rsa.PublicKey, alg Algorithm) bool {
+	hash := alg.hash()
+	switch alg {
+	case RS256, RS384, RS512:
+		return rsa.VerifyPKCS1v15(public, hash, t.digest(hash), t.Parts.Signature) == nil
+	case PS256, PS384, PS512:
+		opt := &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
+		return rsa.VerifyPSS(public, hash, t.digest(hash), t.Parts.Signature, opt) == nil
+	}
+	return false
 }
