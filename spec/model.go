@@ -305,10 +305,10 @@ type Demo struct {
 
 // DemoUser holds the facts of a user that policies may use.
 type DemoUser struct {
-	Roles         []string `yaml:"roles"`
-	Organizations []string `yaml:"organizations"` // the first is the home tenant
-	Team          string   `yaml:"team"`
-	ManagedTeams  []string `yaml:"managed_teams"`
+	Roles         []string `yaml:"roles" json:"roles,omitempty"`
+	Organizations []string `yaml:"organizations" json:"organizations,omitempty"` // the first is the home tenant
+	Team          string   `yaml:"team" json:"team,omitempty"`
+	ManagedTeams  []string `yaml:"managed_teams" json:"managed_teams,omitempty"`
 }
 
 // DemoClient is a client with an API key.

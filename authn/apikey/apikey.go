@@ -134,7 +134,7 @@ func (m *Manager) Create(ctx context.Context, client string, l Limits) (string, 
 }
 
 func tooMany(client string, live []Key) error {
-	return rampart.Errorf(rampart.Conflict, "", "api key: client %s has %d live keys, %s and %s; disable one that is not in use, or rotate",
+	return rampart.Errorf(rampart.Conflict, "", "api key: client %s has %d live keys, %s and %s; disable the one that is not in use",
 		client, len(live), live[0].ID, live[1].ID)
 }
 

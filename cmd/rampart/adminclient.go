@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/statedir"
@@ -71,12 +72,26 @@ func (a *adminClient) call(ctx context.Context, method, path string, in, out any
 	if res.StatusCode/100 != 2 {
 		var p struct{ Detail, Title string }
 		json.Unmarshal(b, &p)
-		return &exitError{exitUsage, errors.New(firstText(p.Detail, p.Title, res.Status))}
+		return &exitError{exitUsage, &refusal{res.StatusCode, firstText(p.Detail, p.Title, res.Status)}}
 	}
 	if out == nil {
 		return nil
 	}
 	return json.Unmarshal(b, out)
+}
+
+// refusal is the control plane's no.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (r *refusal) Error() string { return strings.TrimPrefix(r.text, "control: ") }
+
+// isNotFound reports whether the control plane knows no such thing.
+func isNotFound(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.status == http.StatusNotFound
 }
 
 func firstText(texts ...string) string {

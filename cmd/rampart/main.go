@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -88,6 +89,7 @@ attacks the running system to prove each claim.`,
   rampart up
   rampart threats
   rampart verify`,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -96,7 +98,7 @@ attacks the running system to prove each claim.`,
 		c.GroupID = "use"
 		cmd.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{statusCmd(), auditCmd(), caCmd(), secretCmd(), userCmd()} {
+	for _, c := range []*cobra.Command{statusCmd(), auditCmd(), caCmd(), secretCmd(), userCmd(), clientCmd(), keyCmd(), sessionCmd()} {
 		c.GroupID = "admin"
 		cmd.AddCommand(c)
 	}
@@ -105,6 +107,27 @@ attacks the running system to prove each claim.`,
 		cmd.AddCommand(c)
 	}
 	return cmd
+}
+
+// version is the module's version, or the commit that was built.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	commit, changed := "unknown commit", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			commit = s.Value[:min(len(s.Value), 12)]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			changed = ", changed"
+		}
+	}
+	return "development (" + commit + changed + ")"
 }
 
 // group is a command that only holds others: without one it shows its help,

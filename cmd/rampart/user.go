@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
-	"slices"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -11,109 +14,248 @@ import (
 )
 
 func userCmd() *cobra.Command {
-	var stateDir string
-	cmd := group("user", "Create local accounts, set passwords, end everything an account holds")
-	cmd.PersistentFlags().StringVar(&stateDir, "state", ".rampart", "state folder of the running system")
-	cmd.AddCommand(userAddCmd(&stateDir), userPasswordCmd(&stateDir), userRevokeCmd(&stateDir))
+	var f adminFlags
+	cmd := group("user", "Look after local accounts: people, their passwords, factors and rights")
+	cmd.Example = `  rampart user add frank --role customer --org acme
+  rampart user show frank
+  rampart user disable frank`
+	f.add(cmd)
+	cmd.AddCommand(userListCmd(&f), userShowCmd(&f), userAddCmd(&f), userSetCmd(&f), userPasswordCmd(&f),
+		userDisableCmd(&f), userEnableCmd(&f), userDeleteCmd(&f), userRevokeCmd(&f), userFactorsCmd(&f), userUnlinkCmd(&f))
 	return cmd
 }
 
-func userAddCmd(stateDir *string) *cobra.Command {
-	var u wire.User
-	cmd := &cobra.Command{
-		Use:     "add NAME",
-		Short:   "Create an account; the password is read from standard input",
-		Example: "  rampart user add frank --role customer --org acme < password.txt",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			admin, _, err := openAdmin(*stateDir)
+// userPath is the path of one account or of a part of it.
+func userPath(name string, sub ...string) string { return itemPath(wire.AdminUsers, name, sub...) }
+
+// itemPath names one thing of a collection on the admin socket, or a part of it.
+func itemPath(collection, name string, sub ...string) string {
+	path := collection + "/" + url.PathEscape(name)
+	for _, s := range sub {
+		path += s
+	}
+	return path
+}
+
+func userListCmd(f *adminFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List accounts with their roles and organizations",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			admin, err := f.open()
 			if err != nil {
 				return err
 			}
-			_, found, err := findUser(cmd, admin, args[0])
-			if err != nil {
+			var all []wire.User
+			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminUsers, nil, &all); err != nil {
 				return err
 			}
-			if found {
-				return usageError("there is a user %s already; a new password is set by: rampart user password %s", args[0], args[0])
+			t := table{head: []string{"NAME", "STATE", "ROLES", "ORGANIZATIONS", "TEAM", "CHANGED"}}
+			for _, u := range all {
+				t.add(u.Name, stateOf(u.Disabled, u.Tag), words(u.Facts.Roles, "-"), words(u.Facts.Organizations, "-"), firstText(u.Facts.Team, "-"), when(u.Changed, "-"))
 			}
-			u.Name = args[0]
-			return putUser(cmd, admin, u)
+			return f.show(cmd, all, t, "no accounts yet; make one with: rampart user add NAME --role ROLE")
 		},
 	}
+}
+
+// stateOf is the state of an account or client in a word.
+func stateOf(disabled bool, tag string) string {
+	switch {
+	case disabled:
+		return "disabled"
+	case tag == "verify":
+		return "probe" // rampart verify made it
+	}
+	return "active"
+}
+
+func userShowCmd(f *adminFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:               "show NAME",
+		Short:             "Show one account: rights, factors, links to identity providers",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: f.completeUsers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			admin, err := f.open()
+			if err != nil {
+				return err
+			}
+			var u wire.User
+			if err := admin.call(cmd.Context(), http.MethodGet, userPath(args[0]), nil, &u); err != nil {
+				return err
+			}
+			if f.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(u)
+			}
+			return printUser(cmd.OutOrStdout(), u)
+		},
+	}
+}
+
+func printUser(w io.Writer, u wire.User) error {
+	t := table{head: []string{"user", u.Name}}
+	t.add("state", stateOf(u.Disabled, u.Tag))
+	t.add("roles", words(u.Facts.Roles, "none"))
+	t.add("organizations", words(u.Facts.Organizations, "none"))
+	t.add("team", firstText(u.Facts.Team, "none"))
+	t.add("manages", words(u.Facts.ManagedTeams, "none"))
+	t.add("changed", when(u.Changed, "never"))
+	for _, x := range u.Factors {
+		t.add("factor", fmt.Sprintf("%s %s %s, since %s, last used %s", x.ID, x.Kind, x.Label, when(x.Created, "-"), when(x.LastUsed, "never")))
+	}
+	for _, l := range u.Links {
+		t.add("link", fmt.Sprintf("%s at %s, last login %s", l.Upstream, l.Issuer, when(l.LastLogin, "never")))
+	}
+	return t.print(w)
+}
+
+// factFlags are the flags of an account's rights.
+func factFlags(cmd *cobra.Command, u *wire.User) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&u.Facts.Roles, "role", nil, "role, may be repeated")
 	fl.StringArrayVar(&u.Facts.Organizations, "org", nil, "organization, may be repeated; the first is the home tenant")
 	fl.StringVar(&u.Facts.Team, "team", "", "team")
 	fl.StringArrayVar(&u.Facts.ManagedTeams, "manages", nil, "team that the user manages, may be repeated")
+}
+
+func passwordFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "password-file", "", `file that holds the password; "-" is standard input (default: the terminal, without echo, else standard input)`)
+}
+
+func userAddCmd(f *adminFlags) *cobra.Command {
+	var u wire.User
+	var file string
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Create an account; the password is read without echo or from standard input",
+		Example: `  rampart user add frank --role customer --org acme
+  rampart user add frank --role customer --org acme < password.txt`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			admin, err := f.open()
+			if err != nil {
+				return err
+			}
+			u.Name = args[0]
+			if err := refuseKnown(cmd.Context(), admin, u.Name); err != nil {
+				return err
+			}
+			if u.Password, err = newPassword(cmd, file); err != nil {
+				return err
+			}
+			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil); err != nil {
+				return err
+			}
+			return f.tell(cmd, map[string]string{"user": u.Name}, "user %s is set", u.Name)
+		},
+	}
+	factFlags(cmd, &u)
+	passwordFlag(cmd, &file)
 	return cmd
 }
 
-func userPasswordCmd(stateDir *string) *cobra.Command {
-	return &cobra.Command{
-		Use:   "password NAME",
-		Short: "Set a new password from standard input; ends every session and token of the account",
-		Args:  cobra.ExactArgs(1),
+// refuseKnown keeps add from overwriting an account.
+func refuseKnown(ctx context.Context, admin *adminClient, name string) error {
+	err := admin.call(ctx, http.MethodGet, userPath(name), nil, nil)
+	if err == nil {
+		return usageError("there is a user %s already; change it with: rampart user set %s", name, name)
+	}
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func userSetCmd(f *adminFlags) *cobra.Command {
+	var want wire.User
+	cmd := &cobra.Command{
+		Use:   "set NAME",
+		Short: "Change the rights of an account; what a flag names is replaced, all else stays",
+		Long: `set replaces what a flag names and leaves the rest. --role "" takes all roles
+away. A change of rights ends every session and token that was issued before it.`,
+		Example: `  rampart user set frank --role customer --role admin
+  rampart user set frank --org acme --team red`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			admin, _, err := openAdmin(*stateDir)
+			admin, err := f.open()
 			if err != nil {
 				return err
 			}
-			u, found, err := findUser(cmd, admin, args[0])
-			if err != nil {
+			var u wire.User
+			if err := admin.call(cmd.Context(), http.MethodGet, userPath(args[0]), nil, &u); err != nil {
 				return err
 			}
-			if !found {
-				return usageError("there is no user %s", args[0])
+			u.Factors, u.Links = nil, nil
+			if !mergeFacts(cmd, &u, want) {
+				return usageError("nothing to set; say what with --role, --org, --team or --manages")
 			}
-			return putUser(cmd, admin, u)
+			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil); err != nil {
+				return err
+			}
+			return f.tell(cmd, u, "user %s is set; sessions from before the change are over", u.Name)
 		},
 	}
+	factFlags(cmd, &want)
+	return cmd
 }
 
-func userRevokeCmd(stateDir *string) *cobra.Command {
-	return &cobra.Command{
-		Use:   "revoke NAME",
-		Short: "End every session and token of the account, in every plane, within a second",
-		Args:  cobra.ExactArgs(1),
+// mergeFacts takes over what flags name, and reports whether any did.
+func mergeFacts(cmd *cobra.Command, u *wire.User, want wire.User) bool {
+	changed := false
+	for name, take := range map[string]func(){
+		"role":    func() { u.Facts.Roles = nonEmpty(want.Facts.Roles) },
+		"org":     func() { u.Facts.Organizations = nonEmpty(want.Facts.Organizations) },
+		"team":    func() { u.Facts.Team = want.Facts.Team },
+		"manages": func() { u.Facts.ManagedTeams = nonEmpty(want.Facts.ManagedTeams) },
+	} {
+		if cmd.Flags().Changed(name) {
+			take()
+			changed = true
+		}
+	}
+	return changed
+}
+
+// nonEmpty leaves empty words out, so that --role "" says none.
+func nonEmpty(list []string) []string {
+	var out []string
+	for _, s := range list {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func userPasswordCmd(f *adminFlags) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:               "password NAME",
+		Short:             "Set a new password; ends every session and token of the account",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			admin, _, err := openAdmin(*stateDir)
+			admin, err := f.open()
 			if err != nil {
 				return err
 			}
-			if _, found, err := findUser(cmd, admin, args[0]); err != nil || !found {
-				return cmpErr(err, usageError("there is no user %s", args[0]))
+			if err := admin.call(cmd.Context(), http.MethodGet, userPath(args[0]), nil, nil); err != nil {
+				return err // before anybody types a password for nobody
 			}
-			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminRevoke, wire.Revocation{Kind: "sub", ID: "user:" + args[0]}, nil); err != nil {
+			password, err := newPassword(cmd, file)
+			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "everything that user:%s held is void\n", args[0])
-			return nil
+			var v wire.Ended
+			if err := admin.call(cmd.Context(), http.MethodPost, userPath(args[0], wire.SubPassword), wire.SetPassword{Password: password}, &v); err != nil {
+				return err
+			}
+			return f.tell(cmd, v, "user %s has a new password; %s", args[0], ended(v))
 		},
 	}
-}
-
-func findUser(cmd *cobra.Command, admin *adminClient, name string) (wire.User, bool, error) {
-	var all []wire.User
-	if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminUsers, nil, &all); err != nil {
-		return wire.User{}, false, err
-	}
-	i := slices.IndexFunc(all, func(u wire.User) bool { return u.Name == name })
-	if i < 0 {
-		return wire.User{}, false, nil
-	}
-	return all[i], true, nil
-}
-
-func putUser(cmd *cobra.Command, admin *adminClient, u wire.User) error {
-	password, err := readSecret(cmd, "password")
-	if err != nil {
-		return err
-	}
-	u.Password = string(password)
-	if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil); err != nil {
-		return err
-	}
-	fmt.Fprintf(cmd.OutOrStdout(), "user %s is set\n", u.Name)
-	return nil
+	passwordFlag(cmd, &file)
+	return cmd
 }
