@@ -1,18 +1,16 @@
 package gateway
 
 import (
-	"context"
-	"crypto/sha256"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
 )
@@ -57,6 +55,7 @@ func (s authenticate) check(c *call) error {
 	if c.entry, err = entryFor(c.table, shown.set); err != nil {
 		return err
 	}
+	c.bound = shown.bound
 	for i, m := range methods {
 		if shown.set&m.method == 0 {
 			continue
@@ -75,6 +74,7 @@ func (s authenticate) check(c *call) error {
 type proof struct {
 	set   method
 	value [len(methods)]string
+	bound bool // the token comes with a DPoP proof
 }
 
 // credentials collects what the caller shows.
@@ -85,8 +85,9 @@ func credentials(r *http.Request) (proof, error) {
 	}
 	if v := r.Header.Get("Authorization"); v != "" {
 		scheme, token, _ := strings.Cut(v, " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			return p, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the Authorization scheme must be Bearer")
+		p.bound = strings.EqualFold(scheme, "DPoP")
+		if !p.bound && !strings.EqualFold(scheme, "Bearer") {
+			return p, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the Authorization scheme must be Bearer or DPoP")
 		}
 		p.set |= byJWT
 		p.value[1] = strings.TrimSpace(token)
@@ -170,7 +171,7 @@ func (s authenticate) verify(c *call, m method, value string) error {
 }
 
 func (s authenticate) session(c *call, value string) error {
-	r, err := s.g.sessions.resolve(c, s.g.opt.Link, credential{wire.TypeSession, value})
+	r, err := s.g.opt.Link.Resolve(c.r.Context(), wire.ResolveRequest{Type: wire.TypeSession, Value: value, IP: c.ip.String()})
 	if err != nil {
 		return withControl(err, "authn.session", "the session is not valid; log in again")
 	}
@@ -180,7 +181,7 @@ func (s authenticate) session(c *call, value string) error {
 
 // apiKey names the client and its plan. Used alone it is the subject too.
 func (s authenticate) apiKey(c *call, value string) error {
-	r, err := s.g.sessions.resolve(c, s.g.opt.Link, credential{wire.TypeAPIKey, value})
+	r, err := s.g.opt.Link.Resolve(c.r.Context(), wire.ResolveRequest{Type: wire.TypeAPIKey, Value: value, IP: c.ip.String()})
 	if err != nil {
 		return withControl(err, "authn.api_key", "the API key is not valid")
 	}
@@ -195,11 +196,7 @@ func (s authenticate) apiKey(c *call, value string) error {
 // and must have been issued to the key's own client: else a thief of one
 // client's key could ride on a token that another client obtained.
 func (s authenticate) bearer(c *call, value string) error {
-	v, err := s.g.edgeVerifier()
-	if err != nil {
-		return err
-	}
-	claims, err := v.Verify(value)
+	claims, err := s.claims(c, value)
 	if err != nil {
 		return err
 	}
@@ -210,8 +207,25 @@ func (s authenticate) bearer(c *call, value string) error {
 	if c.entry.flow.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.api_key_bound_to_jwt", "the token was not issued to this API key's client")
 	}
+	c.narrowed = c.principal.Scope != nil // by the API key: the token alone does not say so
+	p.Scope = rampart.MeetScopes(p.Scope, c.principal.Scope)
 	c.principal, c.cred = p, credential{wire.TypeAccess, value}
 	return nil
+}
+
+// claims verifies an edge token as the caller presents it: as a bearer's, or
+// with a proof that the caller holds the key that it is bound to.
+func (s authenticate) claims(c *call, token string) (jwt.EdgeClaims, error) {
+	v, err := s.g.edgeVerifier()
+	switch {
+	case err != nil:
+		return jwt.EdgeClaims{}, err
+	case c.table.sys.Off("authn.dpop"):
+		return v.unbound.VerifySubject(token)
+	case c.bound:
+		return s.g.dpop.claims(c, v.EdgeCache, token)
+	}
+	return v.Verify(token)
 }
 
 // withControl turns the control plane's answer into what the caller may see.
@@ -222,8 +236,8 @@ func withControl(err error, control, msg string) error {
 	return &rampart.Error{Kind: rampart.Unauthenticated, Control: control, Msg: msg, Err: err}
 }
 
-// loginRedirect sends a person's browser that lacks a valid session to the login
-// page instead of showing it a problem document.
+// loginRedirect sends a person's browser that lacks a valid session, or one that
+// is good enough, to where it gets one instead of showing it a problem document.
 func loginRedirect(c *call, err error) (string, bool) {
 	h := c.r.Header
 	navigates := c.r.Method == http.MethodGet && strings.Contains(h.Get("Accept"), "text/html") && h.Get("Authorization") == "" && h.Get("X-Api-Key") == ""
@@ -231,88 +245,8 @@ func loginRedirect(c *call, err error) (string, bool) {
 	if rampart.KindOf(err) != rampart.Unauthenticated || !navigates || !hasSessions {
 		return "", false
 	}
+	if d, ok := errors.AsType[*problem.Details](err); ok && d.StepUp != "" {
+		return d.StepUp, true
+	}
 	return "/login?next=" + url.QueryEscape(c.r.URL.RequestURI()), true
-}
-
-const (
-	resolveFresh = 10 * time.Second // a resolved credential is asked for again after this; revocations void it at once
-	maxResolved  = 50_000
-)
-
-// resolveCache keeps what the control plane said of sessions and API keys. The
-// zero value needs its clock set, then is ready.
-type resolveCache struct {
-	now   func() time.Time
-	mu    sync.Mutex // guards below
-	byKey map[[sha256.Size]byte]resolved
-	epoch uint64
-	turn  uint64 // grows when something is forgotten: what was asked before then may be that
-}
-
-type resolved struct {
-	wire.Resolved
-	until time.Time
-}
-
-func cacheKey(q credential) [sha256.Size]byte {
-	b := make([]byte, 0, 256) // stays on the stack for credentials that are usual
-	return sha256.Sum256(append(append(append(b, q.kind...), 0), q.value...))
-}
-
-func (rc *resolveCache) resolve(c *call, link *planelink.Link, q credential) (wire.Resolved, error) {
-	key, epoch := cacheKey(q), link.State().Epoch
-	r, turn, ok := rc.get(key, epoch)
-	if ok {
-		return r, nil
-	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), 3*time.Second)
-	defer cancel()
-	ask := wire.ResolveRequest{Type: q.kind, Value: q.value, IP: c.ip.String()}
-	if err := link.Call(ctx, http.MethodPost, wire.PathResolve, ask, &r); err != nil {
-		return wire.Resolved{}, err
-	}
-	if r.Principal.IsZero() {
-		return wire.Resolved{}, errors.New("gateway: the control plane resolved a credential to nobody")
-	}
-	rc.put(key, epoch, turn, r)
-	return r, nil
-}
-
-// get returns the answer that is kept, or the turn to hand to put.
-func (rc *resolveCache) get(key [sha256.Size]byte, epoch uint64) (wire.Resolved, uint64, bool) {
-	rc.mu.Lock()
-	defer rc.mu.Unlock()
-	if rc.epoch != epoch {
-		rc.byKey, rc.epoch = nil, epoch
-	}
-	r, ok := rc.byKey[key]
-	if !ok || rc.now().After(r.until) {
-		return wire.Resolved{}, rc.turn, false
-	}
-	return r.Resolved, rc.turn, true
-}
-
-func (rc *resolveCache) put(key [sha256.Size]byte, epoch, turn uint64, r wire.Resolved) {
-	rc.mu.Lock()
-	defer rc.mu.Unlock()
-	if rc.epoch != epoch || rc.turn != turn {
-		return
-	}
-	if rc.byKey == nil || len(rc.byKey) >= maxResolved {
-		rc.byKey = map[[sha256.Size]byte]resolved{}
-	}
-	until := rc.now().Add(resolveFresh)
-	if r.Expires.Before(until) {
-		until = r.Expires
-	}
-	rc.byKey[key] = resolved{r, until}
-}
-
-// forget drops one credential, for the logout or new login that passes through
-// here.
-func (rc *resolveCache) forget(q credential) {
-	rc.mu.Lock()
-	defer rc.mu.Unlock()
-	rc.turn++
-	delete(rc.byKey, cacheKey(q))
 }

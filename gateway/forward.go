@@ -65,8 +65,13 @@ func (s forward) identify(c *call, gen *planelink.Generation, h http.Header) err
 		h.Set(wire.HeaderPrinc, base64.RawURLEncoding.EncodeToString(b))
 	case "per_service":
 		h.Set(wire.HeaderCred, c.cred.kind+" "+c.cred.value)
+		h.Set(wire.HeaderClientIP, c.ip.String())
 	default:
-		tok, err := gen.Token(c.r.Context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name))
+		var scope []string
+		if c.narrowed {
+			scope = c.principal.Scope
+		}
+		tok, err := gen.Token(c.r.Context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name), scope...)
 		if err != nil {
 			return exchangeError(err)
 		}

@@ -48,13 +48,13 @@ type Options struct {
 
 // Gateway serves the edge. Safe for concurrent use.
 type Gateway struct {
-	opt      Options
-	loading  sync.Mutex // held while a configuration is compiled
-	table    atomic.Pointer[table]
-	sessions resolveCache
-	edge     edgeCert
-	once     *idempotency.Guard
-	addr     atomic.Pointer[string]
+	opt     Options
+	loading sync.Mutex // held while a configuration is compiled
+	table   atomic.Pointer[table]
+	edge    edgeCert
+	dpop    *possession
+	once    *idempotency.Guard
+	addr    atomic.Pointer[string]
 }
 
 // New returns a gateway that enforces the link's configuration.
@@ -66,7 +66,10 @@ func New(opt Options) (*Gateway, error) {
 		opt.Now = time.Now
 	}
 	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now)}
-	g.sessions.now = opt.Now
+	var err error
+	if g.dpop, err = newPossession(opt); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	opt.Link.OnState(func(*planelink.State) {
 		if err := g.reload(); err != nil {
 			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))

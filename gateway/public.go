@@ -111,7 +111,7 @@ func (s toControl) check(c *call) error {
 	}
 	if c.path == "/logout" || c.r.Method == http.MethodDelete {
 		for _, ck := range c.r.CookiesNamed(sessionCookie) {
-			defer s.g.sessions.forget(credential{wire.TypeSession, ck.Value})
+			defer s.g.opt.Link.Forget(ck.Value)
 		}
 	}
 	rt, addr := s.g.opt.Link.Now().Control()
@@ -134,7 +134,7 @@ func (s toControl) rekeyed(c *call, answer http.Header) {
 		return
 	}
 	for _, ck := range c.r.CookiesNamed(sessionCookie) {
-		s.g.sessions.forget(credential{wire.TypeSession, ck.Value})
+		s.g.opt.Link.Forget(ck.Value)
 	}
 }
 
@@ -173,12 +173,18 @@ func (s toControl) health(c *call) error {
 }
 
 // edgeVerifier builds the verifier for edge tokens from the keys in force.
-func (g *Gateway) edgeVerifier() (*jwt.EdgeCache, error) {
+func (g *Gateway) edgeVerifier() (edgeVerifier, error) {
 	keys := g.opt.Link.State().Keys
 	if len(keys.Edge) == 0 {
-		return nil, rampart.Errorf(rampart.Unavailable, "authn.jwt", "authentication is not possible right now")
+		return edgeVerifier{}, rampart.Errorf(rampart.Unavailable, "authn.jwt", "authentication is not possible right now")
 	}
 	return g.edge.verifier(keys, g.opt.Now)
+}
+
+// edgeVerifier checks edge tokens.
+type edgeVerifier struct {
+	*jwt.EdgeCache
+	unbound *jwt.Edge // asks for no proof, for throw-away systems
 }
 
 // edgeCert holds the public certificate and the verifier of edge tokens.
@@ -188,20 +194,21 @@ type edgeCert struct {
 	mu     sync.Mutex // guards below
 	issuer string
 	jwks   string
-	cached *jwt.EdgeCache
+	cached edgeVerifier
 }
 
-func (e *edgeCert) verifier(keys wire.Keys, now func() time.Time) (*jwt.EdgeCache, error) {
+func (e *edgeCert) verifier(keys wire.Keys, now func() time.Time) (edgeVerifier, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.cached != nil && e.jwks == string(keys.Edge) && e.issuer == keys.Issuer {
+	if e.cached.EdgeCache != nil && e.jwks == string(keys.Edge) && e.issuer == keys.Issuer {
 		return e.cached, nil
 	}
 	set, err := jwt.ParseKeySet(keys.Edge)
 	if err != nil {
-		return nil, &rampart.Error{Kind: rampart.Unavailable, Control: "authn.jwt", Msg: "authentication is not possible right now", Err: err}
+		return edgeVerifier{}, &rampart.Error{Kind: rampart.Unavailable, Control: "authn.jwt", Msg: "authentication is not possible right now", Err: err}
 	}
-	e.cached = jwt.NewEdgeCache(jwt.NewEdge(jwt.EdgeOptions{Keys: func() *jwt.KeySet { return set }, Issuer: keys.Issuer, Audience: keys.Issuer, Now: now}), 10_000)
+	v := jwt.NewEdge(jwt.EdgeOptions{Keys: func() *jwt.KeySet { return set }, Issuer: keys.Issuer, Audience: keys.Issuer, Now: now})
+	e.cached = edgeVerifier{jwt.NewEdgeCache(v, 10_000), v}
 	e.jwks, e.issuer = string(keys.Edge), keys.Issuer
 	return e.cached, nil
 }

@@ -37,6 +37,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{"limit.api_key", planLimit{}},
 		{"limit.user", userLimit{}},
 		{"authz.gateway", authorize{}},
+		{"authn.step_up", stepUp{g.opt.Now}},
 		{"", body{}},
 		{"validate.openapi", schema{}},
 		{"nonce.window", nonceCheck{}},
@@ -205,11 +206,17 @@ type authorize struct{}
 
 func (authorize) check(c *call) error {
 	f := &c.target.flow
-	d := c.table.pdp.DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: c.target.permission(c.op, c.r.Method), Allow: f.Allow, Require: f.Authz.Require})
+	c.principal.Scope = rampart.MeetScopes(c.principal.Scope, f.Scope)
+	permission := c.target.permission(c.op, c.r.Method)
+	d := c.table.pdp.DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: permission, Allow: f.Allow, Require: f.Authz.Require})
 	if d.Allowed() {
 		return nil
 	}
-	return &rampart.Error{Kind: rampart.Denied, Control: "authz.gateway", Msg: "you may not do this", Err: decided{d}}
+	err := error(&rampart.Error{Kind: rampart.Denied, Control: "authz.gateway", Msg: "you may not do this", Err: decided{d}})
+	if d.Code == rampart.CodeScope {
+		return problem.Scope(err, permission)
+	}
+	return err
 }
 
 // body reads the caller's bytes, now that it has earned it, and settles what

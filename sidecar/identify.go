@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -50,6 +49,7 @@ func (s *Sidecar) fromToken(a *arrival) error {
 	if s.opt.Link.State().PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) {
 		return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the token was revoked")
 	}
+	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
 	a.principal, a.forward = p, text
 	return nil
 }
@@ -67,6 +67,10 @@ func (s *Sidecar) fromGateway(a *arrival) error {
 		return refused
 	}
 	p.Actors = append([]string{a.caller}, p.Actors...)
+	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
+	if !p.AuthTime.IsZero() && s.opt.Link.State().PrincipalRevoked(p, p.AuthTime) {
+		return rampart.Errorf(rampart.Unauthenticated, "authn.session", "the login was revoked")
+	}
 	a.principal = p
 	a.forward = s.handles.put(handle{principal: p})
 	return nil
@@ -76,13 +80,14 @@ func (s *Sidecar) fromGateway(a *arrival) error {
 // behind gets a handle in its place, never the credential.
 func (s *Sidecar) fromCredential(a *arrival) error {
 	kind, value, _ := strings.Cut(a.r.Header.Get(wire.HeaderCred), " ")
+	ip := a.r.Header.Get(wire.HeaderClientIP)
 	var p rampart.Principal
 	var err error
 	switch kind {
 	case wire.TypeAccess:
 		p, err = s.edgeToken(value)
 	case wire.TypeSession, wire.TypeAPIKey:
-		p, err = s.resolve(a.r.Context(), kind, value)
+		p, err = s.resolve(a.r.Context(), wire.ResolveRequest{Type: kind, Value: value, IP: ip})
 	default:
 		err = rampart.Errorf(rampart.Unauthenticated, "authn.session", "the caller passed no credential on")
 	}
@@ -90,8 +95,9 @@ func (s *Sidecar) fromCredential(a *arrival) error {
 		return err
 	}
 	p.Actors = []string{a.caller}
+	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
 	a.principal = p
-	a.forward = s.handles.put(handle{principal: p, kind: kind, value: value})
+	a.forward = s.handles.put(handle{principal: p, kind: kind, value: value, ip: ip})
 	return nil
 }
 
@@ -107,14 +113,8 @@ func (s *Sidecar) edgeToken(text string) (rampart.Principal, error) {
 	return p, nil
 }
 
-func (s *Sidecar) resolve(ctx context.Context, kind, value string) (rampart.Principal, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	var r wire.Resolved
-	err := s.opt.Link.Call(ctx, http.MethodPost, wire.PathResolve, wire.ResolveRequest{Type: kind, Value: value}, &r)
-	if err == nil && r.Principal.IsZero() {
-		err = errors.New("resolved to nobody")
-	}
+func (s *Sidecar) resolve(ctx context.Context, q wire.ResolveRequest) (rampart.Principal, error) {
+	r, err := s.opt.Link.Resolve(ctx, q)
 	if err != nil {
 		return rampart.Principal{}, &rampart.Error{Kind: kindOr(err, rampart.Unauthenticated), Control: "authn.session", Msg: "the credential is not valid", Err: err}
 	}
@@ -209,6 +209,7 @@ type handles struct {
 type handle struct {
 	principal   rampart.Principal
 	kind, value string // external credential; "" under the pattern gateway
+	ip          string // of the client, as the gateway saw it
 	expires     time.Time
 }
 

@@ -47,7 +47,7 @@ func (s *Sidecar) inbound(w http.ResponseWriter, r *http.Request) {
 	a := &arrival{table: s.table.Load(), trace: trace.Of(r.Header)}
 	a.r = r.WithContext(rampart.WithTrace(r.Context(), a.trace))
 	defer s.end(a)
-	for _, step := range []func(*arrival) error{s.peer, s.fresh, s.canonicalize, s.identify, s.route} {
+	for _, step := range []func(*arrival) error{s.peer, s.fresh, s.canonicalize, s.identify, s.route, s.stepUp} {
 		if err := step(a); err != nil {
 			s.refuse(w, a, err)
 			return
@@ -177,7 +177,24 @@ func (s *Sidecar) route(a *arrival) error {
 	if d.Allowed() {
 		return nil
 	}
-	return &rampart.Error{Kind: rampart.Denied, Control: "authz.service", Msg: "you may not do this", Err: decided{d}}
+	err = &rampart.Error{Kind: rampart.Denied, Control: "authz.service", Msg: "you may not do this", Err: decided{d}}
+	if d.Code == rampart.CodeScope {
+		return problem.Scope(err, action)
+	}
+	return err
+}
+
+// stepUp holds the second line where the file asks for a stronger or fresher
+// login: a service calls too, and no gateway stands before that.
+func (s *Sidecar) stepUp(a *arrival) error {
+	if len(a.flow.StepUp) == 0 || a.table.sys.Off("authn.step_up") {
+		return nil
+	}
+	d := a.flow.Demand(a.r.Method, a.path)
+	if d.MetBy(a.principal, s.opt.Now()) {
+		return nil
+	}
+	return problem.StepUp(d.ACR, d.MaxAge, "")
 }
 
 // toService forwards to the service on loopback with a signed identity.

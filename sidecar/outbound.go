@@ -183,6 +183,7 @@ func (s *Sidecar) onward(d *departure, flow spec.Flow, gen *planelink.Generation
 		return setPrincipal(h, held.principal)
 	case "per_service":
 		h.Set(wire.HeaderCred, kind+" "+value)
+		h.Set(wire.HeaderClientIP, held.ip)
 		return nil
 	}
 	tok, err := gen.Token(d.r.Context(), kind, value, d.table.sys.ServiceID(flow.To))

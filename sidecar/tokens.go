@@ -22,6 +22,7 @@ type verifiers struct {
 	bound    *jwt.InternalCache // internal tokens, bound to the peer's certificate
 	unbound  *jwt.Internal      // the same without the binding, for throw-away systems
 	edge     *jwt.EdgeCache
+	held     *jwt.Edge // of edge: asks for no proof of possession
 }
 
 // renew builds the verifiers for these keys unless it has them already.
@@ -41,7 +42,8 @@ func (v *verifiers) renew(keys wire.Keys, audience string) error {
 	}
 	v.unbound = jwt.NewInternal(jwt.InternalOptions{Keys: func() *jwt.KeySet { return internal }, Issuer: keys.Issuer, Audience: audience, Now: v.now})
 	v.bound = jwt.NewInternalCache(v.unbound, cachedTokens)
-	v.edge = jwt.NewEdgeCache(jwt.NewEdge(jwt.EdgeOptions{Keys: func() *jwt.KeySet { return edge }, Issuer: keys.Issuer, Audience: keys.Issuer, Now: v.now}), cachedTokens)
+	v.held = jwt.NewEdge(jwt.EdgeOptions{Keys: func() *jwt.KeySet { return edge }, Issuer: keys.Issuer, Audience: keys.Issuer, Now: v.now})
+	v.edge = jwt.NewEdgeCache(v.held, cachedTokens)
 	v.keys, v.audience = keys, audience
 	return nil
 }
@@ -65,13 +67,19 @@ func (v *verifiers) internal(keys wire.Keys, audience, text string, peer [32]byt
 	return bound.Verify(text, peer)
 }
 
-// external checks an edge token again, under the pattern per_service.
+// external checks an edge token again, under the pattern per_service. Whether the
+// client holds the key of a bound one the gateway has judged: the proof was for
+// the request that it got.
 func (v *verifiers) external(keys wire.Keys, audience, text string) (jwt.EdgeClaims, error) {
 	if err := v.renew(keys, audience); err != nil {
 		return jwt.EdgeClaims{}, err
 	}
 	v.mu.Lock()
-	edge := v.edge
+	edge, held := v.edge, v.held
 	v.mu.Unlock()
-	return edge.Verify(text)
+	claims, err := edge.Verify(text)
+	if jwt.Rule(err) == "cnf" {
+		return held.VerifySubject(text)
+	}
+	return claims, err
 }

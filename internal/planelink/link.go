@@ -64,6 +64,7 @@ type Link struct {
 	gen      atomic.Pointer[Generation]
 	lastBeat atomic.Int64 // unix nanoseconds: what was revoked until then is known
 	notAfter atomic.Int64
+	resolved resolutions
 
 	mu       sync.Mutex // guards watchers
 	watchers []func(*State)

@@ -24,7 +24,7 @@ const (
 	tokenMargin = 20 * time.Second // a cached token must live this long yet
 )
 
-// tokens caches exchanged tokens by (subject credential, audience).
+// tokens caches exchanged tokens by (subject credential, audience, scope).
 type tokens struct {
 	tmu    sync.Mutex
 	byKey  map[tokenKey]cachedToken
@@ -40,18 +40,22 @@ type cachedToken struct {
 }
 
 // Token exchanges a subject credential for an internal token whose audience is
-// the SPIFFE ID aud (RFC 8693). One exchange runs per (credential, audience);
-// a revocation voids everything cached.
-func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string) (string, error) {
+// the SPIFFE ID aud (RFC 8693), with no more than the permissions of scope; none
+// asks for what credential and flow have in common. One exchange runs per
+// (credential, audience, scope); a revocation voids everything cached.
+func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string, scope ...string) (string, error) {
 	epoch := g.link.State().Epoch
-	key := keyOf(subjectType, subject, aud)
+	narrow := strings.Join(scope, " ")
+	key := keyOf(subjectType, subject, aud, narrow)
 	if t, ok := g.cached(key, epoch); ok {
 		return t, nil
 	}
 	// The epoch is part of the flight's name: an exchange that began before a
 	// revocation must not answer, or be kept for, who asks after it.
 	v, err, _ := g.flight.Do(string(binary.BigEndian.AppendUint64(key[:], epoch)), func() (any, error) {
-		return g.exchange(ctx, subjectType, subject, aud)
+		return g.exchange(ctx, url.Values{
+			"grant_type": {wire.GrantExchange}, "audience": {aud}, "subject_token_type": {subjectType}, "subject_token": {subject}, "scope": {narrow},
+		})
 	})
 	if err != nil {
 		return "", err
@@ -61,11 +65,12 @@ func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string
 	return t.text, nil
 }
 
-func keyOf(subjectType, subject, aud string) tokenKey {
+func keyOf(subjectType, subject, aud, scope string) tokenKey {
 	b := make([]byte, 0, 1024) // stays on the stack for the tokens that are usual
 	b = append(append(b, subjectType...), 0)
 	b = append(append(b, subject...), 0)
-	return sha256.Sum256(append(b, aud...))
+	b = append(append(b, aud...), 0)
+	return sha256.Sum256(append(b, scope...))
 }
 
 func (g *Generation) cached(key tokenKey, epoch uint64) (string, bool) {
@@ -94,10 +99,9 @@ func (g *Generation) keep(key tokenKey, epoch uint64, t cachedToken) {
 	g.byKey[key] = t
 }
 
-func (g *Generation) exchange(ctx context.Context, subjectType, subject, aud string) (cachedToken, error) {
+func (g *Generation) exchange(ctx context.Context, form url.Values) (cachedToken, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	form := url.Values{"grant_type": {wire.GrantExchange}, "audience": {aud}, "subject_token_type": {subjectType}, "subject_token": {subject}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+g.link.opt.Control+wire.PathToken, strings.NewReader(form.Encode()))
 	if err != nil {
 		return cachedToken{}, err

@@ -19,7 +19,10 @@ import (
 	"github.com/rampart-security/rampart/sdk/sdktest"
 )
 
-var alice = rampart.Principal{Kind: rampart.KindHuman, Subject: "user:alice", Roles: []string{"customer"}}
+var alice = rampart.Principal{
+	Kind: rampart.KindHuman, Subject: "user:alice", Roles: []string{"customer"},
+	ACR: "aal2", AMR: []string{"pwd", "otp"}, AuthTime: time.Unix(1_700_000_000, 0).UTC(), Scope: []string{"orders:read"}, Actors: []string{"spiffe://x/gateway/gateway"},
+}
 
 func connect(t testing.TB) (*sdktest.Agent, *sdk.Service) {
 	t.Helper()
