@@ -39,6 +39,7 @@ var may = map[string]string{
 	"threat":             ". spec policies",
 	"store":              ". internal secrets authn token",
 	"store/postgres":     "secrets tls",
+	"store/valkey":       ". authn secrets tls",
 	"sdk":                ". internal secrets data ratelimit validate tls",
 	"control":            ". internal spec secrets ratelimit tls authn token monitor store",
 	"gateway":            ". internal spec ratelimit validate tls authn authz network monitor",
@@ -58,6 +59,7 @@ var contracts = []string{"authz", "ratelimit", "validate", "secrets"}
 var owned = map[string]string{
 	"database/sql":                          "store sdk/db examples verify",
 	"modernc.org/sqlite":                    "store/sqlite sdk/db verify",
+	"github.com/redis/go-redis":             "store/valkey",
 	"github.com/jackc/pgx":                  "store/postgres sdk/db",
 	"github.com/open-policy-agent/opa":      "authz/rego",
 	"github.com/cedar-policy/cedar-go":      "authz/cedar",

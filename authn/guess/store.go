@@ -32,6 +32,7 @@ type Store interface {
 	// SwapTries makes all changes in one step and reports true, or none when
 	// any key is not in its From state any more and reports false.
 	SwapTries(ctx context.Context, changes []Change) (bool, error)
-	// SweepTries forgets keys last updated before the bound.
+	// SweepTries forgets keys last updated before the bound, if the store does
+	// not by itself: it may forget a key once its Updated has passed.
 	SweepTries(ctx context.Context, before time.Time) error
 }

@@ -35,6 +35,6 @@ type Store interface {
 	// TakeTicket returns the value and removes the ticket in one step: of two
 	// at once, one gets ErrNotFound.
 	TakeTicket(ctx context.Context, kind string, hash Hash, now time.Time) ([]byte, error)
-	// SweepTickets forgets what has expired.
+	// SweepTickets forgets what has expired, if the store does not by itself.
 	SweepTickets(ctx context.Context, now time.Time) error
 }

@@ -1,12 +1,15 @@
 package sqlite
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rampart-security/rampart/authn/guess"
+	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/store/storetest"
 )
@@ -106,6 +109,29 @@ func TestChecks(t *testing.T) {
 	} {
 		if _, err := st.w.Exec(stmt); err == nil {
 			t.Errorf("the database took %s", rule)
+		}
+	}
+}
+
+// TestSweeps: tables that grow with every login shrink again.
+func TestSweeps(t *testing.T) {
+	st, ctx, at := open(t, filepath.Join(t.TempDir(), "control.db")), t.Context(), time.Unix(1_700_000_000, 0)
+	for i := range byte(2) { // one lives on
+		end := at.Add(time.Duration(i) * time.Second)
+		if err := st.PutTicket(ctx, "login", ticket.Hash{i}, nil, at.Add(-1), end); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := st.SwapTries(ctx, []guess.Change{{Key: guess.Key{i}, To: guess.State{Count: 1, Updated: end}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(st.SweepTickets(ctx, at), st.SweepTries(ctx, at.Add(1))); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"tickets", "tries"} {
+		var n int
+		if err := st.r.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil || n != 1 {
+			t.Errorf("%s has %d rows, %v; want 1", table, n, err)
 		}
 	}
 }

@@ -77,6 +77,21 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
 }
 
+// TestShared runs the contracts of store.Shared. Each call of both makes one
+// empty store and returns two handles on it, as two replicas hold them; they
+// may be the same.
+func TestShared(t *testing.T, both func(t *testing.T) (a, b store.Shared)) {
+	t.Run("sessions", func(t *testing.T) {
+		sessiontest.Test(t, func(t *testing.T) (a, b session.Store) { return both(t) })
+	})
+	t.Run("counters", func(t *testing.T) {
+		guesstest.Test(t, func(t *testing.T) (a, b guess.Store) { return both(t) })
+	})
+	t.Run("tickets", func(t *testing.T) {
+		tickettest.Test(t, func(t *testing.T) (a, b ticket.Store) { return both(t) })
+	})
+}
+
 func when() time.Time { return time.Date(2026, 5, 4, 3, 2, 1, 123456789, time.UTC) }
 
 func testSecrets(t *testing.T, open func(*testing.T) store.Store) {
