@@ -57,7 +57,11 @@ func (s *Service) Grant(ctx context.Context, r Request) (Granted, error) {
 	if err != nil {
 		return Granted{}, err
 	}
-	return serve(ctx, grant{client, r.Form, bound})
+	out, err := serve(ctx, grant{client, r.Form, bound})
+	if err != nil {
+		return Granted{}, err // what was minted before an error nobody may hold
+	}
+	return out, nil
 }
 
 // binding returns what the client's tokens are to be bound to.
