@@ -41,7 +41,7 @@ var may = map[string]string{
 	"store/postgres":     "secrets tls",
 	"store/valkey":       ". authn secrets tls",
 	"sdk":                ". internal secrets data ratelimit validate tls",
-	"control":            ". internal spec secrets ratelimit tls authn token monitor store",
+	"control":            ". internal spec secrets ratelimit tls authn token monitor store network/egress",
 	"gateway":            ". internal spec ratelimit validate tls authn authz network monitor",
 	"sidecar":            ". internal spec secrets ratelimit validate tls authn authz network monitor",
 	"queue":              ". internal spec tls monitor",

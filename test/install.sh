@@ -34,6 +34,11 @@ if ((${#missing[@]})); then
 	fi
 fi
 
+if command -v npm >/dev/null && [[ ! -d test/federation/provider/node_modules/oidc-provider ]]; then
+	echo "installing oidc-provider for the federation test"
+	(cd test/federation/provider && npm ci --no-audit --no-fund --ignore-scripts --silent)
+fi
+
 if command -v npm >/dev/null && [[ ! -d test/browser/node_modules/playwright-core ]]; then
 	echo "installing playwright-core for the browser test"
 	(cd test/browser && npm ci --no-audit --no-fund --ignore-scripts --silent)

@@ -10,6 +10,10 @@ go test ./...
 echo "== public vectors: Wycheproof JWS"
 (cd test/vectors && go test -count=1 -v ./... | grep -v '^=== ')
 
+echo "== providers that we did not write: oidc-provider, Dex"
+go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
+(cd test/federation/dex && go test -count=1 -v ./... | grep -v '^=== ')
+
 echo "== race detector on what is shared between goroutines"
 go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
 
