@@ -176,6 +176,9 @@ func TestProofOpensTheTokenOfItsKey(t *testing.T) {
 		c, err := jwt.NewDPoPProof(jwt.DPoPOptions{Now: clock}).Verify(
 			by.forgeEC(by.dpopHead(), dpopBody()), jwt.DPoPRequest{Method: "GET", URL: resource})
 		ok(t, err)
+		if want := noon.Add(time.Minute + time.Second); !c.Expires().Equal(want) {
+			t.Errorf("a proof of noon must be remembered until %s, not %s", want, c.Expires())
+		}
 		return c.Confirmation()
 	}
 	c := edgeClaims()
