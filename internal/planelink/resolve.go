@@ -8,11 +8,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/wire"
 )
 
 const (
 	resolveFresh = 10 * time.Second // a resolved credential is asked for again after this; revocations void it at once
+	resolveStale = 10 * time.Minute // or after this while nobody answers, which no flow outlasts
+	quiet        = 2 * time.Second  // without a beat for so long, asking would only wait
 	maxResolved  = 50_000
 )
 
@@ -27,32 +30,45 @@ type resolutions struct {
 
 type resolved struct {
 	wire.Resolved
-	until time.Time
+	at time.Time
+}
+
+// holds reports whether an answer of this age may still be used.
+func (r resolved) holds(now time.Time, life time.Duration) bool {
+	return !r.at.IsZero() && now.Before(r.Expires) && now.Sub(r.at) <= life
 }
 
 // Resolve says whom a credential stands for, as the control plane knew at most
-// ten seconds ago; a revocation voids what is kept. An unknown credential is
-// Unauthenticated.
+// ten seconds ago; a revocation voids what is kept. While the control plane does
+// not answer the last answer stays, for until when that may be relied on Bound
+// says of each flow. An unknown credential is Unauthenticated.
 func (l *Link) Resolve(ctx context.Context, q wire.ResolveRequest) (wire.Resolved, error) {
-	key, epoch := resolveKey(q), l.State().Epoch
-	r, turn, ok := l.resolved.get(key, epoch, l.opt.Now())
-	if ok {
-		return r, nil
+	key, epoch, now := resolveKey(q), l.State().Epoch, l.opt.Now()
+	kept, turn := l.resolved.get(key, epoch)
+	if kept.holds(now, resolveFresh) || kept.holds(now, resolveStale) && l.Age() > quiet {
+		return kept.Resolved, nil
 	}
+	r, err := l.resolve(ctx, q)
+	if rampart.KindOf(err) == rampart.Unavailable && kept.holds(now, resolveStale) {
+		return kept.Resolved, nil
+	}
+	if err != nil {
+		return wire.Resolved{}, err
+	}
+	l.resolved.put(key, epoch, turn, resolved{r, now})
+	return r, nil
+}
+
+func (l *Link) resolve(ctx context.Context, q wire.ResolveRequest) (wire.Resolved, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
+	var r wire.Resolved
 	if err := l.Call(ctx, http.MethodPost, wire.PathResolve, q, &r); err != nil {
 		return wire.Resolved{}, err
 	}
 	if r.Principal.IsZero() {
 		return wire.Resolved{}, errors.New("planelink: the control plane resolved a credential to nobody")
 	}
-	now := l.opt.Now()
-	until := now.Add(resolveFresh)
-	if r.Expires.Before(until) {
-		until = r.Expires
-	}
-	l.resolved.put(key, epoch, turn, resolved{r, until})
 	return r, nil
 }
 
@@ -71,18 +87,14 @@ func resolveKey(q wire.ResolveRequest) [sha256.Size]byte {
 	return sha256.Sum256(b)
 }
 
-// get returns the answer that is kept, or the turn to hand to put.
-func (rs *resolutions) get(key [sha256.Size]byte, epoch uint64, now time.Time) (wire.Resolved, uint64, bool) {
+// get returns the answer that is kept, if any, and the turn to hand to put.
+func (rs *resolutions) get(key [sha256.Size]byte, epoch uint64) (resolved, uint64) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if rs.epoch != epoch {
 		rs.byKey, rs.epoch = nil, epoch
 	}
-	r, ok := rs.byKey[key]
-	if !ok || now.After(r.until) {
-		return wire.Resolved{}, rs.turn, false
-	}
-	return r.Resolved, rs.turn, true
+	return rs.byKey[key], rs.turn
 }
 
 func (rs *resolutions) put(key [sha256.Size]byte, epoch, turn uint64, r resolved) {

@@ -1,6 +1,7 @@
 package planelink
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,12 +18,16 @@ import (
 type answering struct {
 	asked  atomic.Int32
 	during func()
+	down   bool
 }
 
 func (a *answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	n := a.asked.Add(1)
 	if a.during != nil {
 		a.during()
+	}
+	if a.down {
+		return nil, errors.New("nobody answers")
 	}
 	body := fmt.Sprintf(`{"principal":{"sub":"user:%d"},"expires":"2100-01-01T00:00:00Z"}`, n)
 	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
@@ -35,6 +40,8 @@ func TestResolve(t *testing.T) {
 	now.Store(time.Now().UnixNano())
 	l := &Link{opt: Options{Now: func() time.Time { return time.Unix(0, now.Load()) }, Control: "control"}}
 	l.state.Store(&State{})
+	heard := func() { l.lastBeat.Store(now.Load()) }
+	heard()
 	a := &answering{}
 	l.gen.Store(&Generation{link: l, control: &http.Client{Transport: a}})
 	session := wire.ResolveRequest{Type: wire.TypeSession, Value: "s", IP: "192.0.2.1"}
@@ -62,6 +69,7 @@ func TestResolve(t *testing.T) {
 	expect("a key again", "user:2", key)
 	expect("a key from elsewhere", "user:3", from(key, "192.0.2.2"))
 	now.Add(int64(11 * time.Second))
+	heard()
 	expect("ten seconds later", "user:4", session)
 	l.state.Store(&State{Epoch: 1})
 	expect("after a revocation", "user:5", session)
@@ -78,11 +86,31 @@ func TestResolve(t *testing.T) {
 	expect("asked before a revocation", "user:9", session)
 	a.during = nil
 	expect("what was answered to that is not kept", "user:10", session)
+
+	a.down = true
+	now.Add(int64(11 * time.Second))
+	heard()
+	expect("nobody answers", "user:10", session)
+	before := a.asked.Load()
+	now.Add(int64(time.Minute))
+	expect("and nobody is heard", "user:10", session)
+	if a.asked.Load() != before {
+		t.Error("a control plane that is not heard is asked")
+	}
+	now.Add(int64(10 * time.Minute))
+	if r, err := l.Resolve(t.Context(), session); err == nil {
+		t.Errorf("ten minutes later %s is still who it was", r.Principal.Subject)
+	}
+	l.state.Store(&State{Epoch: 4})
+	if r, err := l.Resolve(t.Context(), session); err == nil {
+		t.Errorf("after a revocation %s is still who it was", r.Principal.Subject)
+	}
 }
 
 func BenchmarkResolve(b *testing.B) {
 	l := &Link{opt: Options{Now: time.Now, Control: "control"}}
 	l.state.Store(&State{})
+	l.lastBeat.Store(time.Now().UnixNano())
 	l.gen.Store(&Generation{link: l, control: &http.Client{Transport: &answering{}}})
 	q := wire.ResolveRequest{Type: wire.TypeSession, Value: "a session's value, which is 43 characters long", IP: "192.0.2.1"}
 	b.ReportAllocs()
