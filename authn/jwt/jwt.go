@@ -1,12 +1,16 @@
-// Package jwt answers "is this token one of ours, for me, now, and from this
-// peer?" It is the only package that parses tokens.
+// Package jwt answers "is this token of the kind I take, for me, now, and from
+// this peer?" It is the only package that parses tokens.
 //
 // Each kind of token has its own verifier with its own claims type, so that
-// one kind is never taken for another: Internal for tokens between planes,
-// Edge for access tokens of clients. A zero verifier refuses everything.
+// one kind is never taken for another: Internal for tokens between planes, Edge
+// for access tokens of clients, External for those of an outside issuer,
+// IDToken and LogoutToken for what a login provider sends, ClientAssertion and
+// DPoPProof for what a client proves itself and its key with. There is no
+// verifier for any token, and a zero one refuses everything.
+//
 // Verification is stricter than RFC 7519 asks: RFC 8725 and RFC 9068 with one
-// pinned algorithm, one spelling per token, bounded size and depth, and no
-// header member but alg, typ and kid.
+// algorithm pinned to each key, one spelling per token, bounded size and depth,
+// and no key from a token but the one that a DPoP proof is about.
 //
 // A token's text must never key a replay or deny list, for an ECDSA signature
 // has a second valid form; jti, sid and sub do.
@@ -68,7 +72,8 @@ func (b broken) Error() string { return "rule " + string(b) }
 
 // Rule returns the short, stable name of the rule that refused a token, for
 // audit and tests: size, segments, encoding, depth, dup, json, header, crit,
-// typ, alg, kid, signature, a claim's name, lifetime, revoked, unconfigured.
+// typ, alg, kid, jwk, signature, a claim's name, lifetime, revoked, replay,
+// unconfigured.
 // It returns "" when err is not a refusal of this package.
 func Rule(err error) string {
 	b, _ := errors.AsType[broken](err)
