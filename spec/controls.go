@@ -14,15 +14,16 @@ type ControlInstance struct {
 func KnownControls() []string {
 	return []string{
 		"audit.log",
-		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.jwt", "authn.password", "authn.session",
+		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.dpop", "authn.jwt", "authn.mfa", "authn.password", "authn.session", "authn.step_up",
 		"authz.domain", "authz.gateway", "authz.service",
 		"data.envelope", "db.audit_log", "db.check", "db.row_mac",
 		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "idempotency.key",
 		"limit.api_key", "limit.ip", "limit.login", "limit.pool", "limit.user",
 		"message.recipient_guard", "message.replay", "message.schema", "message.signature",
 		"mtls.peer_declared", "mtls.required", "nonce.window",
+		"revocation.bound",
 		"secret.acl", "secret.manager", "secret.not_in_env", "tls.min13",
-		"token.audience", "token.binding", "token.exchange",
+		"token.audience", "token.binding", "token.client_auth", "token.exchange",
 		"validate.json", "validate.max_body", "validate.openapi",
 	}
 }
@@ -121,6 +122,7 @@ func (d *deriver) flow(key string, f Flow) {
 func (d *deriver) entry(el, key string, f Flow) {
 	authn := key + ".authn"
 	d.derive(el, key, "edge.route", "headers.security", "authz.gateway", "validate.json")
+	d.add(el, "revocation", "revocation.bound")
 	d.add(el, key+".limit.ip", "limit.ip")
 	d.add(el, key+".limit.user", "limit.user")
 	d.add(el, key+".validate.max_body", "validate.max_body")
@@ -128,9 +130,9 @@ func (d *deriver) entry(el, key string, f Flow) {
 		d.add(el, authn, "authn."+m)
 		switch m {
 		case "session":
-			d.add(el, authn, "authn.csrf", "authn.password", "limit.login")
+			d.add(el, authn, "authn.csrf", "authn.password", "authn.mfa", "limit.login")
 		case "jwt": // a JWT is issued after the same login
-			d.add(el, authn, "authn.password", "limit.login")
+			d.add(el, authn, "authn.password", "authn.mfa", "limit.login", "authn.dpop", "token.client_auth")
 		case "api_key":
 			d.add(el, key+".limit.api_key", "limit.api_key")
 		}
@@ -149,6 +151,7 @@ func (d *deriver) internal(el, key string, f Flow, kind flowKind) {
 	d.when(len(f.ServerOwned.Fields) > 0, el, key+".server_owned", "field.server_owned")
 	d.when(f.Idempotency != nil, el, key+".idempotency", "idempotency.key")
 	d.when(f.Nonce != nil, el, key+".nonce", "nonce.window")
+	d.when(len(f.StepUp) > 0, el, key+".step_up", "authn.step_up")
 }
 
 func (d *deriver) message(el, key string, f Flow) {

@@ -183,6 +183,16 @@ func (t *target) newClient(ctx context.Context, principal string) (string, error
 
 // accessToken walks the authorization code flow with PKCE.
 func (e *Env) accessToken(ctx context.Context, a *account, client string) (tokens, error) {
+	f, err := e.code(ctx, a, client)
+	if err != nil {
+		return tokens{}, err
+	}
+	return e.grant(ctx, f)
+}
+
+// code has an account let a client in, and returns the form that trades the
+// code for tokens.
+func (e *Env) code(ctx context.Context, a *account, client string) (url.Values, error) {
 	verifier := rand.Text() + rand.Text()
 	sum := sha256.Sum256([]byte(verifier))
 	q := url.Values{"response_type": {"code"}, "client_id": {client}, "redirect_uri": {redirect}, "state": {rand.Text()},
@@ -191,14 +201,14 @@ func (e *Env) accessToken(ctx context.Context, a *account, client string) (token
 	ask.header = sessionHeader(a.session)
 	res, err := e.do(ctx, ask)
 	if err != nil {
-		return tokens{}, err
+		return nil, err
 	}
 	to, err := url.Parse(res.header.Get("Location"))
 	if err != nil || to.Query().Get("code") == "" || to.Query().Get("state") != q.Get("state") {
-		return tokens{}, fmt.Errorf("authorize was answered %d without a code", res.status)
+		return nil, fmt.Errorf("authorize was answered %d without a code", res.status)
 	}
-	return e.grant(ctx, url.Values{"grant_type": {"authorization_code"}, "client_id": {client}, "redirect_uri": {redirect},
-		"code": {to.Query().Get("code")}, "code_verifier": {verifier}})
+	return url.Values{"grant_type": {"authorization_code"}, "client_id": {client}, "redirect_uri": {redirect},
+		"code": {to.Query().Get("code")}, "code_verifier": {verifier}}, nil
 }
 
 // errGrant says that the token endpoint refused.
