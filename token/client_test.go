@@ -558,3 +558,9 @@ func FuzzAssertion(f *testing.F) {
 		}
 	})
 }
+
+// hash is the ath of an access token (RFC 9449 section 4.2).
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return b64.EncodeToString(sum[:])
+}
