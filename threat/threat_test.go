@@ -301,7 +301,7 @@ func TestNamesOfNothing(t *testing.T) {
 	if err == nil {
 		t.Fatal("names of no threat were accepted")
 	}
-	want := `rampart.yaml:12:1: accept[3].threat: "RT-T-QUEUE@flow-1" is no threat of this system; did you mean "RT-T-QUEUE@flow-5"?
+	want := `rampart.yaml:12:1: accept[4].threat: "RT-T-QUEUE@flow-1" is no threat of this system; did you mean "RT-T-QUEUE@flow-5"?
 rampart.yaml:76:1: threats.PAY-3.is: "RT-S-REPLAI@flow-2" is no threat of this system; did you mean "RT-S-REPLAY@flow-2"?`
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
