@@ -16,7 +16,7 @@ const patience = 2 * time.Second
 // attack through; a refusal by an earlier one, that it was never asked.
 var order = map[string]int{
 	"edge.route": 10, "limit.ip": 20, "validate.max_body": 30,
-	"authn.mfa": 40, "authn.session": 40, "authn.jwt": 40, "authn.dpop": 40, "token.client_auth": 40, "authn.api_key": 40, "authn.api_key_bound_to_jwt": 45, "authn.csrf": 50,
+	"authn.session": 40, "authn.jwt": 40, "authn.dpop": 40, "authn.api_key": 40, "authn.api_key_bound_to_jwt": 45, "authn.csrf": 50,
 	"limit.api_key": 60, "limit.user": 61, "authz.gateway": 70, "authn.step_up": 75, "validate.json": 80, "validate.openapi": 81,
 	"nonce.window": 90, "idempotency.key": 91, "token.exchange": 100,
 	"mtls.required": 110, "mtls.peer_declared": 111, "token.binding": 120, "token.audience": 121, "authz.service": 130,
