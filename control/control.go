@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,6 +61,10 @@ type Options struct {
 	Listen    string           // host:port for planes
 	Issuer    string           // https://HOST[:PORT]/ of the edge; "": localhost and the port of rampart.yaml
 	SVIDTTL   time.Duration    // 0: one hour
+
+	// Replica names this control plane among several on one Store, each with a
+	// state folder of its own and the same key file in it. "" is the only one.
+	Replica string
 }
 
 // Plane is a control plane. Safe for concurrent use.
@@ -88,6 +93,8 @@ type Plane struct {
 	mu       sync.Mutex // guards listener and admin
 	listener net.Listener
 	admin    net.Listener
+
+	followed atomic.Int64 // when the writes of other control planes were last read, in nanoseconds since 1970
 }
 
 // identity is a plane that may join.
@@ -223,13 +230,7 @@ func (p *Plane) recall(ctx context.Context) error {
 	}
 	for _, h := range heads {
 		p.planes.recall(h)
-	}
-	for _, id := range p.ids {
-		for _, h := range heads {
-			if h.Plane == id.plane() {
-				p.hub.endpoint(id, h.Listen)
-			}
-		}
+		p.publishEndpoint(h)
 	}
 	return nil
 }
@@ -301,6 +302,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	g.Go(func() error { return serve(admin, p.admin) })
 	g.Go(func() error { p.beat(ctx); return nil })
 	g.Go(func() error { p.housekeep(ctx); return nil })
+	g.Go(func() error { p.follow(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.Background(), grace)
@@ -347,7 +349,9 @@ func (p *Plane) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			p.hub.beat()
+			if p.current() {
+				p.hub.beat()
+			}
 		}
 	}
 }

@@ -132,7 +132,11 @@ func (k *keys) open(ctx context.Context, opt Options, name string, generate func
 	if err := opt.Audit.Record(ctx, e); err != nil {
 		return nil, err
 	}
-	return plain, k.store.PutSealed(ctx, name, sealed)
+	err = k.store.PutSealed(ctx, name, sealed)
+	if errors.Is(err, store.ErrExists) {
+		return k.open(ctx, opt, name, generate) // another control plane was faster
+	}
+	return plain, err
 }
 
 // sealAAD binds a sealed value to its name: moved to another, it does not open.

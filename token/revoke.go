@@ -198,6 +198,26 @@ func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation,
 	return v, s.opt.OnRevoke(ctx, v)
 }
 
+// Follow puts in force what other control planes on the same store have revoked
+// since the last call, and hands it to OnRevoke. Revocations of this Service
+// come by a second time, which changes nothing. Not for concurrent use.
+func (s *Service) Follow(ctx context.Context) error {
+	list, err := s.opt.Store.RevocationsAfter(ctx, s.followed, s.opt.Now())
+	if err != nil {
+		return unavailable(err)
+	}
+	for _, v := range list {
+		s.revoked.add(v)
+		if s.opt.OnRevoke != nil {
+			if err := s.opt.OnRevoke(ctx, v); err != nil {
+				return err
+			}
+		}
+		s.followed = v.Seq
+	}
+	return nil
+}
+
 // Revocations returns those in force, by Seq.
 func (s *Service) Revocations(ctx context.Context) ([]wire.Revocation, error) {
 	list, err := s.opt.Store.Revocations(ctx, s.opt.Now())

@@ -101,6 +101,10 @@ type Store interface {
 	PutRevocation(ctx context.Context, r wire.Revocation) (wire.Revocation, error)
 	// Revocations returns those that expire after now, by Seq.
 	Revocations(ctx context.Context, now time.Time) ([]wire.Revocation, error)
+	// RevocationsAfter is Revocations of those above seq. Revocations become
+	// visible in their order: who asks for what is above the last one seen
+	// misses none, whoever wrote it.
+	RevocationsAfter(ctx context.Context, seq uint64, now time.Time) ([]wire.Revocation, error)
 
 	// SweepTokens forgets codes, families and revocations that expired before now.
 	SweepTokens(ctx context.Context, now time.Time) error

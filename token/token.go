@@ -84,6 +84,7 @@ type Options struct {
 type Service struct {
 	opt        Options
 	revoked    cutoffs
+	followed   uint64 // newest revocation that Follow has seen
 	edge       *jwt.Edge
 	hints      *jwt.IDHint
 	proofs     *jwt.DPoPProof
@@ -123,6 +124,7 @@ func New(ctx context.Context, opt Options) (*Service, error) {
 	}
 	for _, v := range past {
 		s.revoked.add(v)
+		s.followed = v.Seq
 	}
 	if err := s.SetRings(opt.Rings); err != nil {
 		return nil, err

@@ -155,12 +155,17 @@ func (s *Store) PutRevocation(ctx context.Context, r wire.Revocation) (wire.Revo
 
 // Revocations implements token.Store.
 func (s *Store) Revocations(ctx context.Context, now time.Time) ([]wire.Revocation, error) {
+	return s.RevocationsAfter(ctx, 0, now)
+}
+
+// RevocationsAfter implements token.Store.
+func (s *Store) RevocationsAfter(ctx context.Context, seq uint64, now time.Time) ([]wire.Revocation, error) {
 	return list(ctx, s.db.Read, func(sc scanner) (wire.Revocation, error) {
 		var d revocationData
 		r := &d.Revocation
 		err := sc.Scan(&r.Seq, &r.Kind, &r.ID, instant{&r.NotBefore}, instant{&r.Expires}, object{&d})
 		return d.Revocation, err
-	}, `SELECT seq, kind, id, not_before, expires, data FROM revocations WHERE expires > $1 ORDER BY seq`, nanos(now))
+	}, `SELECT seq, kind, id, not_before, expires, data FROM revocations WHERE seq > $1 AND expires > $2 ORDER BY seq`, int64(seq), nanos(now))
 }
 
 // SweepTokens implements token.Store.

@@ -221,6 +221,11 @@ func testRevocations(t *testing.T, at time.Time, both func(t *testing.T) [2]toke
 		if len(got) != 2 || got[0].Kind != "sub" || got[1].Kind != "jti" || got[0].Seq >= got[1].Seq || !got[0].NotBefore.Equal(at) {
 			t.Errorf("got %+v, want sub and jti in order", got)
 		}
+		after, err := st.RevocationsAfter(t.Context(), got[0].Seq, at.Add(90*time.Minute))
+		must(t, err)
+		if diff := cmp.Diff(got[1:], after); diff != "" {
+			t.Errorf("after the first: -want +got\n%s", diff)
+		}
 	})
 }
 
