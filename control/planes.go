@@ -18,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/token"
 )
@@ -82,7 +83,7 @@ func traceOf(r *http.Request) string {
 }
 
 // caller returns the plane at the other end. The listener has verified its
-// certificate; here it must be one that the file still knows.
+// certificate; here it must be one that the file still knows and nobody disabled.
 func (p *Plane) caller(r *http.Request) (identity, error) {
 	peer, ok := svid.PeerOf(r.TLS)
 	if !ok {
@@ -90,6 +91,10 @@ func (p *Plane) caller(r *http.Request) (identity, error) {
 	}
 	if err := p.declared(peer.ID); err != nil {
 		return identity{}, err
+	}
+	if p.tokens.Disabled(peer.ID, peer.NotBefore.Add(ca.Skew)) {
+		// Nothing more for it, a new certificate least of all.
+		return identity{}, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this service is disabled")
 	}
 	if !time.Now().Before(peer.NotAfter) { // as crypto/tls does, which knows no other clock
 		// A connection outlives the handshake that judged it.

@@ -59,6 +59,10 @@ func TestServiceRevoked(t *testing.T) {
 	if got := mugs(); got != 403 || h.newest("stock").Control != "mtls.peer_declared" {
 		t.Errorf("as a peer: %d by %q", got, h.newest("stock").Control)
 	}
+	var id wire.Identity
+	if err := shop.Call(t.Context(), http.MethodPost, wire.PathRenew, wire.RenewRequest{}, &id); rampart.KindOf(err) != rampart.Denied {
+		t.Errorf("asking for a new certificate: %v, want a denial", err)
+	}
 	through := rampart.Principal{Subject: "user:ann", Actors: []string{h.System.ServiceID("stock"), h.System.ServiceID("shop")}}
 	if !stock.State().PrincipalRevoked(through, time.Now().Add(-time.Second)) {
 		t.Error("a token that came through it is good")

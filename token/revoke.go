@@ -180,6 +180,10 @@ func (s *Service) endFamily(ctx context.Context, id string) (wire.Revocation, er
 	return s.revoke(ctx, "sid", id)
 }
 
+// Disabled reports whether a service was disabled after a certificate of it was
+// issued.
+func (s *Service) Disabled(id string, issued time.Time) bool { return s.revoked.svid(id, issued) }
+
 // revoke appends one cut-off. It outlives the tokens it voids; refresh
 // families, sessions and API keys are ended in their own rows.
 func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
