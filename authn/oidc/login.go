@@ -10,7 +10,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"encoding/json"
@@ -37,6 +39,7 @@ type Start struct {
 	Next    string        `json:"next,omitzero"`    // where the person goes afterwards; at most 2 KiB
 	Session string        `json:"session,omitzero"` // handle of the session that asks to link; "": a login
 	MaxAge  time.Duration `json:"max_age,omitzero"` // the proof may be this old, whole seconds; 0: any age
+	ACR     string        `json:"acr,omitzero"`     // assurance to ask for, aal1 or aal2; Identity.ACR says what came of it
 }
 
 // half is a login's two secrets: state travels in the address, secret in the
@@ -85,7 +88,22 @@ func (rp *RelyingParty) Begin(ctx context.Context, s Start) (address string, coo
 		oauth2.SetAuthURLParam("nonce", h.text("nonce", rp.opt.Issuer)),
 		oauth2.SetAuthURLParam("max_age", strconv.FormatInt(int64(cmp.Or(s.MaxAge, oldestProof)/time.Second), 10)),
 	}
+	if wanted := rp.acrsFor(s.ACR); len(wanted) > 0 {
+		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(wanted, " ")))
+	}
 	return rp.client(p, "").AuthCodeURL(h.state, options...), loginCookie(base64.RawURLEncoding.EncodeToString(h.secret), int(loginLife/time.Second)), nil
+}
+
+// acrsFor returns what the provider calls an assurance, in a fixed order.
+func (rp *RelyingParty) acrsFor(acr string) []string {
+	var out []string
+	for theirs, ours := range rp.opt.ACR {
+		if ours == acr {
+			out = append(out, theirs)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // ClearCookie makes a browser forget its half of a login.

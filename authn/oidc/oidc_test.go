@@ -266,6 +266,10 @@ func TestReplayedCode(t *testing.T) {
 // TestFreshness: a provider that was asked for a fresh proof must bring one.
 func TestFreshness(t *testing.T) {
 	w := newWorld(t)
+	address, _, err := w.rp.Begin(t.Context(), oidc.Start{MaxAge: time.Minute, ACR: "aal2"})
+	if err != nil || !strings.Contains(address, "max_age=60") || !strings.Contains(address, "acr_values=urn%3Amfa") {
+		t.Errorf("asked by %s, %v", address, err)
+	}
 	for _, tc := range []struct {
 		name string
 		says map[string]any
