@@ -247,6 +247,33 @@ func TestFailureKeepsTheLastSet(t *testing.T) {
 	}
 }
 
+// TestEndlessAnswerIsNotRead: the issuer stops being able to write.
+func TestEndlessAnswerIsNotRead(t *testing.T) {
+	p, key := newProvider(t), newSigner(t)
+	p.publishes(t, key)
+	c, at := newClient(t, p)
+	trusts(t, c, key)
+	const much = 64 << 20
+	written := make(chan int, 1)
+	p.answers(func(w http.ResponseWriter, _ *http.Request) {
+		n, chunk := 0, make([]byte, 64<<10)
+		for n < much {
+			m, err := w.Write(chunk)
+			if n += m; err != nil {
+				break
+			}
+		}
+		written <- n
+	})
+	at.advance(5 * time.Minute)
+	if !trusts(t, c, key) {
+		t.Error("the last set is forgotten")
+	}
+	if n := <-written; n >= much {
+		t.Errorf("%d bytes were read", n)
+	}
+}
+
 // TestSlowIssuerHoldsNobody beyond the request's own patience.
 func TestSlowIssuerHoldsNobody(t *testing.T) {
 	p, key := newProvider(t), newSigner(t)
