@@ -43,3 +43,8 @@ if command -v npm >/dev/null && [[ ! -d test/browser/node_modules/playwright-cor
 	echo "installing playwright-core for the browser test"
 	(cd test/browser && npm ci --no-audit --no-fund --ignore-scripts --silent)
 fi
+
+if command -v npm >/dev/null && [[ ! -d test/oauth/node_modules/openid-client ]]; then
+	echo "installing openid-client and oauth4webapi for the test of foreign clients"
+	(cd test/oauth && npm ci --no-audit --no-fund --ignore-scripts --silent)
+fi
