@@ -20,6 +20,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/apikey"
+	"github.com/rampart-security/rampart/authn/guess"
 	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/authn/session"
@@ -79,9 +80,10 @@ type Plane struct {
 	tickets     ticket.Store
 	factors     mfa.Store
 	hasher      *password.Hasher
+	reserve     *password.Hasher // for known devices: strangers cannot fill its queue
 	hub         *hub
 	grants      grants
-	guesses     *guesses
+	guard       *guess.Guard
 	planes      planes
 	joins       ratelimit.Limiter
 	beats       ratelimit.Limiter
@@ -194,10 +196,11 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Ended: p.sessionsEnded,
 	})
 	p.apikeys = apikey.New(apikey.Options{Store: p.opt.Store, Key: k.apikey, Now: now})
-	p.hasher = password.NewHasher(0)
+	p.hasher, p.reserve = password.NewHasher(0), password.NewHasher(1)
+	p.guard = guess.New(guess.Options{Store: p.opt.Store, Key: k.guess, Now: now})
+	p.tickets, p.factors = p.opt.Store, p.opt.Store
 	p.hub = newHub(now)
 	p.grants = grantsOf(sys)
-	p.guesses = newGuesses(now)
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{
@@ -394,8 +397,7 @@ func (p *Plane) refresh(ctx context.Context) {
 
 func (p *Plane) sweep(ctx context.Context) {
 	p.advanceKeys(ctx)
-	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.opt.Store.SweepLogins(ctx, p.opt.Now().Add(-knownFor)))
-	p.guesses.sweep()
+	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.guard.Sweep(ctx), p.tickets.SweepTickets(ctx, p.opt.Now()))
 	if err != nil && ctx.Err() == nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))
 	}

@@ -3,12 +3,15 @@ package control
 import (
 	"context"
 	"errors"
-	"net"
+	"net/http"
+	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/authn/guess"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/store"
 )
@@ -19,82 +22,140 @@ const maxName = 64 // bytes of a user name
 type attempt struct {
 	name     string
 	password string
-	client   string // "ip:port" as the gateway saw it
-	agent    string
-	cookie   string // of the session that this browser had before
+	next     string // where the browser wants to go
 }
 
-// login checks a password and returns the id of a new session. The attempt is
-// counted before the compare, and recorded before anybody holds the result.
-func (p *Plane) login(ctx context.Context, a attempt) (string, error) {
-	e := audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Control: "authn.password", Peer: a.client}
-	a.name = a.name[:min(len(a.name), maxName+1)] // no account's either, and small enough to be counted by
-	giveBack, err := p.countGuess(ctx, a)
+// serveLogin takes the form.
+func (p *Plane) serveLogin(w http.ResponseWriter, r *http.Request) error {
+	if err := p.sameSite(r); err != nil {
+		return p.refuse(r.Context(), audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Peer: client(r)}, err)
+	}
+	if err := parseForm(r); err != nil {
+		return err
+	}
+	name := r.PostForm.Get("username")
+	a := attempt{
+		name:     name[:min(len(name), maxName+1)], // no account's either, and small enough to be counted by
+		password: r.PostForm.Get("password"),
+		next:     safeNext(r.PostForm.Get("next")),
+	}
+	to, err := p.login(w, r, a)
+	if err != nil {
+		return p.again(w, page{Username: name[:min(len(name), maxName)], Next: a.next}, err)
+	}
+	return p.onward(w, to)
+}
+
+// again shows the form with what was wrong.
+func (p *Plane) again(w http.ResponseWriter, v page, err error) error {
+	status := problem.Status(err)
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated, rampart.Limited, rampart.Unavailable:
+		v.Problem = sentence(err)
+	default:
+		return err
+	}
+	if d, ok := errors.AsType[*problem.Details](err); ok && d.RetryAfter > 0 {
+		w.Header().Set("Retry-After", retrySeconds(d.RetryAfter))
+	}
+	return p.show(w, status, v)
+}
+
+// sentence is the part of an error that may leave the house, for a page.
+func sentence(err error) string {
+	e, ok := errors.AsType[*rampart.Error](err)
+	if !ok || e.Msg == "" {
+		return "This is not possible right now."
+	}
+	return strings.ToUpper(e.Msg[:1]) + e.Msg[1:] + "."
+}
+
+// onward sends a browser on that has come through a form.
+func (p *Plane) onward(w http.ResponseWriter, to string) error {
+	if strings.HasPrefix(to, "/oauth2/authorize?") {
+		// A form's redirects are bound by form-action, which the client's own
+		// address is not in: leave the form before going there.
+		return p.show(w, http.StatusOK, page{Continue: to})
+	}
+	return p.redirect(w, to)
+}
+
+// login checks a password and goes on to a session or to the second step. It
+// returns where to send the browser. The attempt is counted before the
+// compare, and recorded before anybody holds the result.
+func (p *Plane) login(w http.ResponseWriter, r *http.Request, a attempt) (to string, err error) {
+	ctx, account := r.Context(), "user:"+a.name
+	e := audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Control: "authn.password", Peer: client(r)}
+	guessed, err := p.takeGuess(r, guess.Password, account)
 	if err != nil {
 		e.Class = audit.ClassLimit
 		return "", p.refuse(ctx, e, err)
 	}
-	u, err := p.checkPassword(ctx, a)
+	u, err := p.checkPassword(ctx, a, p.knownDevice(r, account) != "")
 	e.Subject = u.Facts.Subject // known accounts only: an unknown name may be a password in the wrong field
+	if rampart.KindOf(err) == rampart.Unavailable && err != nil {
+		return "", p.refuse(ctx, e, errors.Join(err, guessed.Void(ctx))) // nothing was compared
+	}
 	if err != nil {
 		return "", p.refuse(ctx, e, err)
 	}
-	giveBack()
-	if err := p.opt.Store.PutLogin(ctx, u.Name, ipKey(a.client), p.opt.Now()); err != nil {
-		return "", unavailable(err)
+	if err := guessed.Succeeded(ctx); err != nil {
+		return "", p.refuse(ctx, e, err)
 	}
-	if err := p.endOld(ctx, a.cookie); err != nil {
-		return "", err
-	}
-	host, _, err := net.SplitHostPort(a.client)
-	if err != nil {
-		return "", err
-	}
-	id, s, err := p.sessions.Create(ctx, session.Login{Subject: u.Facts.Subject, IP: host, Agent: a.agent, ACR: "aal1", AMR: []string{"pwd"}})
-	if err != nil {
-		return "", err
-	}
-	e.Outcome = audit.Allowed
-	if err := p.opt.Audit.Record(ctx, e); err != nil {
-		_, endErr := p.sessions.End(ctx, s.SID) // nobody holds it, nobody ever shall
-		return "", errors.Join(err, endErr)
-	}
-	return id, nil
+	return p.beginLogin(w, r, pending{Subject: u.Facts.Subject, ACR: acrOne, AMR: []string{amrPassword}, Next: a.next})
 }
 
-// countGuess counts the attempt before its password is looked at. giveBack
-// takes that back.
-func (p *Plane) countGuess(ctx context.Context, a attempt) (giveBack func(), err error) {
+// takeGuess counts an attempt of the browser at an account's secret before
+// anybody looks at it. What looks like stuffing goes on record.
+func (p *Plane) takeGuess(r *http.Request, what, account string) (guess.Ticket, error) {
 	if p.opt.System.Off("limit.login") {
-		return func() {}, nil
+		return guess.Ticket{}, nil
 	}
-	address := ipKey(a.client)
-	known, err := p.opt.Store.LoggedIn(ctx, a.name, address, p.opt.Now().Add(-knownFor))
+	from, err := netip.ParseAddrPort(client(r))
 	if err != nil {
-		return nil, unavailable(err)
+		return guess.Ticket{}, err
 	}
-	return p.guesses.take(a.name, address, known)
+	t, err := p.guard.Take(r.Context(), guess.Attempt{What: what, Account: account, Address: from.Addr(), Device: p.knownDevice(r, account)})
+	if err != nil {
+		return guess.Ticket{}, err
+	}
+	s, found := t.Stuffing()
+	if !found {
+		return t, nil
+	}
+	return t, p.opt.Audit.Record(r.Context(), audit.Event{
+		Class: audit.ClassLimit, Action: "guess.stuffing", Outcome: audit.Refused, Control: "limit.login", Resource: what, Peer: client(r),
+		Detail: map[string]string{
+			"network": s.Network.String(), "window": s.Window.String(), "accounts": strconv.Itoa(s.Accounts),
+			"attempts": strconv.Itoa(s.Attempts), "failures": strconv.Itoa(s.Failures),
+		},
+	})
 }
 
 // checkPassword returns the account if the password is its own. An unknown
-// name costs the same work and gets the same answer.
-func (p *Plane) checkPassword(ctx context.Context, a attempt) (store.User, error) {
-	wrong := rampart.Errorf(rampart.Unauthenticated, "authn.password", "user name or password is wrong")
-	u, err := p.opt.Store.User(ctx, a.name)
-	if errors.Is(err, store.ErrNotFound) {
-		if err := p.hasher.VerifyNone(ctx, a.password); err != nil {
-			return store.User{}, err
-		}
-		return store.User{}, wrong
+// name, an account without a password and one that is disabled cost the same
+// work and get the same answer. A known device does not wait behind strangers.
+func (p *Plane) checkPassword(ctx context.Context, a attempt, known bool) (store.User, error) {
+	hasher := p.hasher
+	if known {
+		hasher = p.reserve
 	}
-	if err != nil {
+	u, err := p.opt.Store.User(ctx, a.name)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, unavailable(err)
 	}
-	ok, rehash, err := p.hasher.Verify(ctx, u.Hash, a.password)
+	wrong := rampart.Errorf(rampart.Unauthenticated, "authn.password", "user name or password is wrong")
+	if u.Hash == "" {
+		if err := hasher.VerifyNone(ctx, a.password); err != nil {
+			return u, err
+		}
+		return u, wrong
+	}
+	ok, rehash, err := hasher.Verify(ctx, u.Hash, a.password)
 	if err != nil {
 		return u, err
 	}
-	if !ok {
+	if !ok || u.Disabled {
 		return u, wrong
 	}
 	if rehash {
@@ -103,17 +164,22 @@ func (p *Plane) checkPassword(ctx context.Context, a attempt) (store.User, error
 	return u, nil
 }
 
-// rehash stores a password under today's parameters.
+// rehash stores a password under today's parameters, unless the account has
+// changed since it was read.
 func (p *Plane) rehash(ctx context.Context, u store.User, password string) error {
-	hash, err := p.hasher.Hash(ctx, password)
-	if rampart.KindOf(err) == rampart.Invalid && err != nil {
-		return nil // chosen under older rules; still theirs
-	}
+	hash, err := p.hasher.Rehash(ctx, password)
 	if err != nil {
 		return err
 	}
-	u.Hash = hash
-	return unavailable(p.opt.Store.PutUser(ctx, u))
+	now, err := p.opt.Store.User(ctx, u.Name)
+	if err != nil {
+		return unavailable(err)
+	}
+	if now.Hash != u.Hash {
+		return nil
+	}
+	now.Hash = hash
+	return unavailable(p.opt.Store.PutUser(ctx, now))
 }
 
 // endOld ends the session that the browser had: a login never continues one

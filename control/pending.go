@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/guess"
 	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/ticket"
@@ -142,7 +143,7 @@ func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, a
 	if err != nil {
 		return err
 	}
-	id, s, err := p.sessions.Create(ctx, session.Login{Subject: v.Subject, IP: host, Agent: r.UserAgent(), ACR: acr, AMR: amr})
+	id, s, err := p.sessions.Create(ctx, session.Login{Subject: v.Subject, IP: host, Agent: r.UserAgent(), ACR: acr, AMR: amr, Upstream: v.Upstream})
 	if err != nil {
 		return err
 	}
@@ -183,6 +184,17 @@ func (p *Plane) spendPending(ctx context.Context, v pending) error {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this login is over; sign in again")
 	}
 	return unavailable(err)
+}
+
+// takeFactor counts an attempt at a second factor of a pending login. Reaching
+// the limit ends the login: it must not go on where it stopped once the pause
+// is over.
+func (p *Plane) takeFactor(w http.ResponseWriter, r *http.Request, v pending, what string) (guess.Ticket, error) {
+	t, err := p.takeGuess(r, what, v.Subject)
+	if err != nil && rampart.KindOf(err) == rampart.Limited {
+		err = errors.Join(err, p.dropLogin(w, r, v))
+	}
+	return t, err
 }
 
 // dropLogin ends a pending login without a session.

@@ -2,7 +2,6 @@ package control
 
 import (
 	"embed"
-	"errors"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/session"
-	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/token"
@@ -145,42 +143,6 @@ func safeNext(next string) string {
 		return "/"
 	}
 	return next
-}
-
-// serveLogin takes the form.
-func (p *Plane) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if err := p.sameSite(r); err != nil {
-		return p.refuse(r.Context(), audit.Event{Class: audit.ClassAuthentication, Action: "session.login", Peer: client(r)}, err)
-	}
-	if err := parseForm(r); err != nil {
-		return err
-	}
-	name, next := r.PostForm.Get("username"), safeNext(r.PostForm.Get("next"))
-	id, err := p.login(r.Context(), attempt{
-		name: name, password: r.PostForm.Get("password"), client: client(r), agent: r.UserAgent(), cookie: session.FromRequest(r),
-	})
-	again := page{Username: name[:min(len(name), maxName)], Next: next}
-	switch rampart.KindOf(err) {
-	case rampart.Unauthenticated:
-		again.Problem = "User name or password is wrong."
-		return p.show(w, http.StatusUnauthorized, again)
-	case rampart.Limited:
-		again.Problem = "Too many failed attempts. Try again later."
-		if d, ok := errors.AsType[*problem.Details](err); ok {
-			w.Header().Set("Retry-After", retrySeconds(d.RetryAfter))
-		}
-		return p.show(w, http.StatusTooManyRequests, again)
-	}
-	if err != nil {
-		return err
-	}
-	http.SetCookie(w, session.Cookie(id))
-	if strings.HasPrefix(next, "/oauth2/authorize?") {
-		// A form's redirects are bound by form-action, which the client's own
-		// address is not in: leave the form before going there.
-		return p.show(w, http.StatusOK, page{Continue: next})
-	}
-	return p.redirect(w, next)
 }
 
 // sameSite refuses a form that another site sent, as the gateway has done
