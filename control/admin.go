@@ -86,6 +86,7 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminSystemRoutes(),
 		p.adminUserRoutes(),
 		p.adminClientRoutes(),
+		p.adminTrustRoutes(),
 	} {
 		for pattern, call := range routes {
 			mux.HandleFunc(pattern, p.handle(p.administer(pattern, call)))

@@ -31,6 +31,9 @@ func (p *Plane) newJoinToken(ctx context.Context, path string) (string, error) {
 	if !ok {
 		return "", rampart.Errorf(rampart.NotFound, "mtls.peer_declared", "control: %.100q is not in rampart.yaml; use service/NAME, gateway/NAME or store/NAME", path)
 	}
+	if err := p.mayAct(ctx, id); err != nil {
+		return "", err
+	}
 	raw := make([]byte, 32)
 	rand.Read(raw)
 	text := joinPrefix + base64.RawURLEncoding.EncodeToString(raw)
@@ -85,6 +88,9 @@ func (p *Plane) serveRenew(w http.ResponseWriter, r *http.Request, id identity) 
 // issue signs, records and delivers, in this order.
 func (p *Plane) issue(w http.ResponseWriter, r *http.Request, csr []byte, id identity, e audit.Event) error {
 	e.Subject = id.id
+	if err := p.mayAct(r.Context(), id); err != nil {
+		return p.refuse(r.Context(), e, err)
+	}
 	chain, notAfter, err := p.keys.ca.Issue(csr, id.id, p.issueOptions())
 	if err != nil {
 		return p.refuse(r.Context(), e, err)

@@ -32,12 +32,12 @@ func (p *Plane) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PathJoin, p.handle(p.serveJoin))
 	for pattern, call := range map[string]planeCall{
-		"POST " + wire.PathRenew:            p.serveRenew,
+		"POST " + wire.PathRenew:            p.acting(p.serveRenew),
 		"GET " + wire.PathWatch:             p.serveWatch,
 		"POST " + wire.PathHeartbeat:        p.serveHeartbeat,
-		"POST " + wire.PathResolve:          p.serveResolve,
-		"GET " + wire.PathSecret + "{item}": p.serveSecret,
-		"POST " + wire.PathDEK:              p.serveDEK,
+		"POST " + wire.PathResolve:          p.acting(p.serveResolve),
+		"GET " + wire.PathSecret + "{item}": p.acting(p.serveSecret),
+		"POST " + wire.PathDEK:              p.acting(p.serveDEK),
 		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
 		"POST " + wire.PathToken:            p.serveToken,
 		"POST " + wire.PathIntrospect:       p.serveIntrospect,

@@ -24,6 +24,10 @@ func (f *adminFlags) completeKeys(cmd *cobra.Command, args []string, _ string) (
 	return complete(f, cmd, args, wire.AdminAPIKeys, func(k wire.APIKeyInfo) string { return k.ID })
 }
 
+func (f *adminFlags) completeServices(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return complete(f, cmd, args, wire.AdminServices, func(s wire.ServiceState) string { return s.Name })
+}
+
 func complete[T any](f *adminFlags, cmd *cobra.Command, args []string, path string, name func(T) string) ([]string, cobra.ShellCompDirective) {
 	var all []T
 	admin, err := f.open()

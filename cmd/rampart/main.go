@@ -98,7 +98,7 @@ attacks the running system to prove each claim.`,
 		c.GroupID = "use"
 		cmd.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{statusCmd(), auditCmd(), caCmd(), secretCmd(), userCmd(), clientCmd(), keyCmd(), sessionCmd()} {
+	for _, c := range []*cobra.Command{statusCmd(), auditCmd(), caCmd(), secretCmd(), userCmd(), clientCmd(), keyCmd(), sessionCmd(), tokenCmd(), serviceCmd()} {
 		c.GroupID = "admin"
 		cmd.AddCommand(c)
 	}

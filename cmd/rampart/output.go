@@ -35,6 +35,14 @@ func (f *adminFlags) addYes(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 }
 
+// dashedIDs says how to write an id that looks like a flag: ids are random, and
+// one in sixty begins with a dash.
+func dashedIDs(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usageError("%v; an id that begins with a dash goes after --", err)
+	})
+}
+
 func (f *adminFlags) open() (*adminClient, error) {
 	admin, _, err := openAdmin(f.stateDir)
 	return admin, err

@@ -103,6 +103,7 @@ func sessionRevokeCmd(f *adminFlags) *cobra.Command {
 	fl.BoolVar(&others, "others", false, "end all sessions and apps but this one and its own")
 	fl.BoolVar(&all, "all", false, "end all sessions and apps")
 	fl.BoolVar(&app, "app", false, "the id is an app's")
+	dashedIDs(cmd)
 	cmd.MarkFlagsMutuallyExclusive("others", "all", "app")
 	f.addYes(cmd)
 	return cmd

@@ -233,24 +233,32 @@ func (l *Link) adopt(ctx context.Context, via *Generation, key crypto.Signer, pa
 	return err
 }
 
+// askAgain is how often a plane whose service was disabled asks whether it may
+// act again.
+const askAgain = 10 * time.Second
+
 // renewLoop renews at half life, ten percent early or late so that a fleet
-// does not come at once, and retries until the certificate is dead.
+// does not come at once, and retries until the certificate is dead. One that
+// was voided, as its service was disabled, is dead once the service is enabled:
+// it takes a join token to come back.
 func (l *Link) renewLoop(ctx context.Context) error {
+	due := l.renewalDue()
 	for ctx.Err() == nil {
-		now := l.opt.Now()
-		leaf := l.Now().cert.Certificate.Leaf
-		life := leaf.NotAfter.Sub(leaf.NotBefore)
-		due := leaf.NotBefore.Add(life/2 + time.Duration((jitter()-0.5)*0.2*float64(life)))
-		sleep(ctx, max(due.Sub(now), life/20, 100*time.Millisecond))
+		life := l.Now().life()
+		sleep(ctx, min(max(due.Sub(l.opt.Now()), life/20, 100*time.Millisecond), askAgain))
 		if ctx.Err() != nil {
 			return nil
 		}
-		if l.opt.Now().Before(due) {
+		if l.opt.Now().Before(due) && l.Disabled() == nil {
 			continue
 		}
 		err := l.renew(ctx)
 		if err == nil || ctx.Err() != nil {
+			due = l.renewalDue()
 			continue
+		}
+		if rampart.KindOf(err) == rampart.Unauthenticated {
+			return err
 		}
 		if l.opt.Now().After(time.Unix(0, l.notAfter.Load())) {
 			return errExpired
@@ -258,6 +266,18 @@ func (l *Link) renewLoop(ctx context.Context) error {
 		l.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "SVID not renewed; will try again", slog.Any("error", err))
 	}
 	return nil
+}
+
+// renewalDue is when to renew the certificate in use.
+func (l *Link) renewalDue() time.Time {
+	g := l.Now()
+	return g.cert.Certificate.Leaf.NotBefore.Add(g.life()/2 + time.Duration((jitter()-0.5)*0.2*float64(g.life())))
+}
+
+// life is how long the generation's certificate holds.
+func (g *Generation) life() time.Duration {
+	leaf := g.cert.Certificate.Leaf
+	return leaf.NotAfter.Sub(leaf.NotBefore)
 }
 
 // Control returns a transport to the control plane and its host:port, for the

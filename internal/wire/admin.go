@@ -18,7 +18,7 @@ const (
 	AdminAPIKeys   = "/admin/api-keys"     // POST APIKeyRequest -> APIKey; GET ?client=ID -> []APIKeyInfo
 	AdminSecrets   = "/admin/secrets"      // POST SetSecret -> 204, GET -> []SecretMeta
 	AdminRevoke    = "/admin/revoke"       // POST Revocation (kind, id) -> 204
-	AdminSigning   = "/admin/signing-keys" // GET -> []SigningKey
+	AdminSigning   = "/admin/signing-keys" // GET -> []SigningKey, of each ring in the order in which they sign
 	AdminServices  = "/admin/services"     // GET -> []ServiceState
 )
 
@@ -27,12 +27,12 @@ const (
 const (
 	SubPassword = "/password" // of a user: POST SetPassword -> Ended
 	SubEnable   = "/enable"   // POST -> 204
-	SubDisable  = "/disable"  // POST -> Ended
+	SubDisable  = "/disable"  // POST -> Ended; of a service 204
 	SubFactors  = "/factors"  // of a user: DELETE -> Ended, all of them; or one, "/factors/ID"
 	SubLinks    = "/links"    // of a user: DELETE ?issuer=&upstream= -> Ended; without a query all
 	SubSessions = "/sessions" // of a user: GET -> []Session; DELETE -> Ended, all but ?except=SID; or one, "/sessions/SID"
 	SubApps     = "/apps"     // of a user: GET -> []App; DELETE one, "/apps/ID" -> Ended
-	SubRotate   = "/rotate"   // of a client's API keys: POST RotateKey -> APIKey; of a set of signing keys: POST -> SigningKey
+	SubRotate   = "/rotate"   // of a client's API key: POST RotateKey -> APIKey; of all signing keys: POST -> []SigningKey
 	SubRevoke   = "/revoke"   // of a signing key: POST -> 204
 )
 
@@ -171,10 +171,12 @@ type APIKeyInfo struct {
 
 // SigningKey is a key of the token service.
 type SigningKey struct {
-	KID   string    `json:"kid"`
-	Set   string    `json:"set"`   // internal | edge
-	State string    `json:"state"` // pending | active | retired
-	Since time.Time `json:"since"`
+	KID       string    `json:"kid"`
+	Ring      string    `json:"ring"` // internal | edge | id
+	Algorithm string    `json:"algorithm"`
+	State     string    `json:"state"`     // pending | active | retired
+	Published time.Time `json:"published"` // planes and clients know it since
+	From      time.Time `json:"from"`      // when it signs first
 }
 
 // ServiceState says whether a service may act.
