@@ -1,7 +1,6 @@
 package control
 
 import (
-	"html/template"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,9 +29,7 @@ func (p *Plane) deviceRoutes() map[string]handlerFunc {
 
 // sessionsView is what the page shows.
 type sessionsView struct {
-	System   string
 	Username string
-	Done     string // what the last form did
 	Sessions []wire.Session
 	Apps     []wire.App
 	Now      time.Time
@@ -50,16 +47,9 @@ func (p *Plane) serveSessionsPage(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	v.Done = doneText(r.URL.Query().Get("done"))
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	p.harden(h)
-	w.WriteHeader(http.StatusOK)
-	return gone(p.devicesPage.Execute(w, v))
-}
-
-func sessionsTemplate() (*template.Template, error) {
-	return template.New("sessions.html").Funcs(template.FuncMap{"ago": ago, "date": date, "stamp": stamp}).ParseFS(web, "web/sessions.html")
+	return p.render(w, http.StatusOK, "sessions", view{
+		Title: "Devices", Nav: sessionsPath, User: v.Username, Done: doneText(r.URL.Query().Get("done")), Body: v,
+	})
 }
 
 // date is a time as the page shows it; the reader's zone is not known here.
@@ -82,7 +72,7 @@ func ago(now, t time.Time) string {
 }
 
 func (p *Plane) sessionsView(r *http.Request, who token.Subject) (sessionsView, error) {
-	v := sessionsView{System: p.opt.System.Info.Name, Username: strings.TrimPrefix(who.Principal.Subject, "user:"), Now: p.opt.Now()}
+	v := sessionsView{Username: strings.TrimPrefix(who.Principal.Subject, "user:"), Now: p.opt.Now()}
 	var err error
 	if v.Sessions, err = p.sessionsOf(r.Context(), who.Principal.Subject, who.Principal.Session); err != nil {
 		return v, err

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,6 +21,7 @@ import (
 	"github.com/rampart-security/rampart/authn/apikey"
 	"github.com/rampart-security/rampart/authn/guess"
 	"github.com/rampart-security/rampart/authn/mfa"
+	"github.com/rampart-security/rampart/authn/mfa/passkey"
 	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/ticket"
@@ -70,27 +70,28 @@ type Options struct {
 
 // Plane is a control plane. Safe for concurrent use.
 type Plane struct {
-	opt         Options
-	ids         map[string]identity // by SPIFFE ID
-	keys        *keys
-	svid        *svid.Source
-	sessions    *session.Manager
-	apikeys     *apikey.Manager
-	tokens      *token.Service
-	tickets     ticket.Store
-	factors     mfa.Store
-	hasher      *password.Hasher
-	reserve     *password.Hasher // for known devices: strangers cannot fill its queue
-	hub         *hub
-	grants      grants
-	guard       *guess.Guard
-	planes      planes
-	joins       ratelimit.Limiter
-	beats       ratelimit.Limiter
-	page        *template.Template
-	devicesPage *template.Template
-	public      http.Handler
-	rotating    sync.Mutex // held while signing keys change
+	opt      Options
+	ids      map[string]identity // by SPIFFE ID
+	keys     *keys
+	svid     *svid.Source
+	sessions *session.Manager
+	apikeys  *apikey.Manager
+	tokens   *token.Service
+	tickets  ticket.Store
+	factors  mfa.Store
+	hasher   *password.Hasher
+	reserve  *password.Hasher // for known devices: strangers cannot fill its queue
+	hub      *hub
+	grants   grants
+	guard    *guess.Guard
+	planes   planes
+	joins    ratelimit.Limiter
+	beats    ratelimit.Limiter
+	codes    *mfa.Manager
+	passkeys *passkey.Manager // nil: the issuer has no host name
+	pages    pages
+	public   http.Handler
+	rotating sync.Mutex // held while signing keys change
 
 	mu       sync.Mutex // guards listener and admin
 	listener net.Listener
@@ -210,10 +211,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.page, err = loginTemplate(); err != nil {
-		return err
-	}
-	if p.devicesPage, err = sessionsTemplate(); err != nil {
+	if err := p.openFactors(); err != nil {
 		return err
 	}
 	p.public = p.publicRoutes()

@@ -31,6 +31,7 @@ const (
 	sealedToken    = "hmac:token"
 	sealedDevice   = "hmac:device"
 	sealedGuess    = "hmac:guess"
+	sealedPasskey  = "hmac:passkey"
 )
 
 // keys holds everything that the KEK opens.
@@ -44,6 +45,7 @@ type keys struct {
 	token   []byte
 	device  []byte
 	guess   []byte
+	passkey []byte
 	secrets *embedded.Store
 }
 
@@ -68,7 +70,7 @@ func openKeys(ctx context.Context, opt Options) (*keys, error) {
 	if k.rings, err = k.openRings(ctx, opt); err != nil {
 		return nil, err
 	}
-	for name, to := range map[string]*[]byte{sealedSession: &k.session, sealedAPIKey: &k.apikey, sealedToken: &k.token, sealedDevice: &k.device, sealedGuess: &k.guess} {
+	for name, to := range map[string]*[]byte{sealedSession: &k.session, sealedAPIKey: &k.apikey, sealedToken: &k.token, sealedDevice: &k.device, sealedGuess: &k.guess, sealedPasskey: &k.passkey} {
 		if *to, err = k.open(ctx, opt, name, randomKey); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package control
 
 import (
 	"embed"
-	"html/template"
 	"net/http"
 	"net/url"
 	"strings"
@@ -22,11 +21,11 @@ const maxNext = 2048 // bytes of an address to go to after login
 
 // page is what the login page shows.
 type page struct {
-	System   string
 	Username string
 	Problem  string
 	Next     string
 	Continue string // signed in: go here, without a form in between
+	Passkeys bool   // may sign in with one
 }
 
 // handlerFunc serves one call of the public surface; its error becomes a problem.
@@ -38,6 +37,7 @@ func (p *Plane) publicRoutes() http.Handler {
 	for _, routes := range []map[string]handlerFunc{
 		p.pageRoutes(),
 		p.oauthRoutes(),
+		p.factorRoutes(),
 		p.deviceRoutes(),
 	} {
 		for pattern, call := range routes {
@@ -55,7 +55,7 @@ func (p *Plane) pageRoutes() map[string]handlerFunc {
 	return map[string]handlerFunc{
 		"GET /login":      p.serveLoginPage,
 		"POST /login":     p.serveLogin,
-		"GET /login.css":  serveCSS,
+		"GET /login.css":  asset("login.css", "text/css"),
 		"POST /logout":    p.serveLogout,
 		"GET /session":    p.serveSession,
 		"DELETE /session": p.serveEndSession,
@@ -96,14 +96,10 @@ func (p *Plane) serveLoginPage(w http.ResponseWriter, r *http.Request) error {
 	return p.redirect(w, next)
 }
 
-// show writes the login page. It runs no script and can be framed by nobody.
+// show writes the login page. All but passkeys works without its script.
 func (p *Plane) show(w http.ResponseWriter, status int, v page) error {
-	v.System = p.opt.System.Info.Name
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	p.harden(h)
-	w.WriteHeader(status)
-	return gone(p.page.Execute(w, v))
+	v.Passkeys = p.passkeys != nil && v.Continue == ""
+	return p.render(w, status, "login", view{Title: "Sign in", Problem: v.Problem, Refresh: v.Continue, Script: v.Passkeys, Body: v})
 }
 
 func (p *Plane) harden(h http.Header) {
@@ -115,20 +111,6 @@ func (p *Plane) harden(h http.Header) {
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
-}
-
-func loginTemplate() (*template.Template, error) { return template.ParseFS(web, "web/login.html") }
-
-func serveCSS(w http.ResponseWriter, _ *http.Request) error {
-	css, err := web.ReadFile("web/login.css")
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "max-age=300")
-	_, err = w.Write(css)
-	return gone(err)
 }
 
 // safeNext returns a path on this very host, or "/". Anything a browser might

@@ -1,0 +1,464 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/mfa"
+	"github.com/rampart-security/rampart/authn/mfa/passkey"
+	"github.com/rampart-security/rampart/authn/session"
+)
+
+// factorRow is a factor as its page shows it.
+type factorRow struct {
+	ID, Label string
+	Created   string
+	LastUsed  string // "": never
+}
+
+func rowOf(f mfa.Factor, now time.Time) factorRow {
+	row := factorRow{ID: f.ID, Label: f.Label, Created: day(f.Created)}
+	if !f.LastUsed.IsZero() {
+		row.LastUsed = ago(now, f.LastUsed)
+	}
+	return row
+}
+
+// show writes an account page. done is what the address says was done.
+func (p *Plane) showAccount(w http.ResponseWriter, r *http.Request, m member, name string, v view) error {
+	v.User = m.name()
+	if v.Done == "" {
+		v.Done = factorDone(r.URL.Query().Get("done"))
+	}
+	status := http.StatusOK
+	if v.Problem != "" {
+		status = http.StatusUnprocessableEntity
+	}
+	return p.render(w, status, name, v)
+}
+
+// factorDone is what a page says after a form, by what stands in its address:
+// no text of a stranger's choice gets onto it.
+func factorDone(done string) string {
+	switch done {
+	case "totp":
+		return "Your authenticator app is on. Other devices are signed out. Make recovery codes too, for the day that your phone is lost."
+	case "passkey":
+		return "Your passkey is added. Other devices are signed out."
+	case "renamed":
+		return "The name is changed."
+	case "removed":
+		return "It is removed. Other devices are signed out."
+	case "password":
+		return "Your password is changed. Other devices are signed out."
+	}
+	return ""
+}
+
+// way is one line of the overview.
+type way struct {
+	Name, Text, State string
+	On                bool
+	Path, Do          string
+}
+
+// serveAccount shows who one is and how one signs in.
+func (p *Plane) serveAccount(w http.ResponseWriter, r *http.Request, m member) error {
+	list, err := p.factors.Factors(r.Context(), m.Subject)
+	if err != nil {
+		return unavailable(err)
+	}
+	left, err := p.codes.RecoveryLeft(r.Context(), m.Subject)
+	if err != nil {
+		return err
+	}
+	password, err := p.hasPassword(r.Context(), m)
+	if err != nil {
+		return err
+	}
+	body := struct {
+		Name                 string
+		Roles, Organizations []string
+		SignedIn             string
+		Strong               bool
+		Ways                 []way
+	}{m.name(), m.who.Roles, m.who.Organizations, ago(p.opt.Now(), m.AuthTime), m.ACR == acrTwo, waysShown(list, left, password)}
+	return p.showAccount(w, r, m, "account", view{Title: "Your account", Nav: accountPath, Body: body})
+}
+
+func waysShown(list []mfa.Factor, left int, password bool) []way {
+	count := func(kind mfa.Kind) (n int) {
+		for _, f := range list {
+			if f.Kind == kind {
+				n++
+			}
+		}
+		return n
+	}
+	keys, app := count(mfa.KindPasskey), count(mfa.KindTOTP) > 0
+	out := []way{
+		{"Passkeys", "Your device's fingerprint reader, face or PIN, instead of a password", plural(keys), keys > 0, passkeysPath, "Manage"},
+		{"Authenticator app", "A code from your phone after the password", onOff(app), app, totpPath, "Manage"},
+		{"Recovery codes", "For the day when your phone is lost", fmt.Sprintf("%d left", left), left > 0, recoveryPath, "Manage"},
+	}
+	if !password {
+		return out
+	}
+	return append([]way{{"Password", "What you know", "on", true, passwordPath, "Change"}}, out...)
+}
+
+func plural(n int) string {
+	if n == 0 {
+		return "none"
+	}
+	return fmt.Sprint(n)
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// serveTOTPPage shows the app that is on, the one that waits for its first
+// code, or how to begin.
+func (p *Plane) serveTOTPPage(w http.ResponseWriter, r *http.Request, m member) error {
+	return p.showTOTP(w, r, m, "")
+}
+
+type totpPage struct {
+	Factor *factorRow
+	Last   bool
+	Secret string
+	URI    template.URL
+	QR     mfa.QR
+}
+
+func (p *Plane) showTOTP(w http.ResponseWriter, r *http.Request, m member, wrong string) error {
+	body, err := p.totpBody(r, m)
+	if err != nil {
+		return err
+	}
+	return p.showAccount(w, r, m, "totp", view{Title: "Authenticator app", Nav: totpPath, Body: body, Problem: wrong})
+}
+
+func (p *Plane) totpBody(r *http.Request, m member) (totpPage, error) {
+	list, err := p.factors.Factors(r.Context(), m.Subject)
+	if err != nil {
+		return totpPage{}, unavailable(err)
+	}
+	if i := slices.IndexFunc(list, func(f mfa.Factor) bool { return f.Kind == mfa.KindTOTP }); i >= 0 {
+		row := rowOf(list[i], p.opt.Now())
+		return totpPage{Factor: &row, Last: onlyOne(list)}, nil
+	}
+	e, err := p.codes.PendingTOTP(r.Context(), m.Subject, m.SID, m.name())
+	if err != nil && rampart.KindOf(err) == rampart.NotFound {
+		return totpPage{}, nil
+	}
+	if err != nil {
+		return totpPage{}, err
+	}
+	qr, err := mfa.NewQR(e.URI)
+	return totpPage{Secret: spaced(e.Secret), URI: template.URL(e.URI), QR: qr}, err // the URI is of our own making
+}
+
+// onlyOne reports whether there is one strong factor: the last.
+func onlyOne(list []mfa.Factor) bool {
+	strong := 0
+	for _, f := range list {
+		if f.Kind != mfa.KindRecovery {
+			strong++
+		}
+	}
+	return strong == 1
+}
+
+// spaced puts a space after every fourth character, for who types it.
+func spaced(secret string) string {
+	var out []byte
+	for i := range len(secret) {
+		if i > 0 && i%4 == 0 {
+			out = append(out, ' ')
+		}
+		out = append(out, secret[i])
+	}
+	return string(out)
+}
+
+// serveTOTPBegin makes a secret for the page to show. A second app is a second
+// secret to lose: the first is removed before.
+func (p *Plane) serveTOTPBegin(w http.ResponseWriter, r *http.Request, m member) error {
+	ok, err := p.mayChange(w, r, m, "mfa.enrol")
+	if !ok || err != nil {
+		return err
+	}
+	has, err := p.waysOf(r.Context(), m.Subject)
+	if err != nil {
+		return err
+	}
+	if has.TOTP {
+		return p.redirect(w, totpPath)
+	}
+	if err := p.codes.BeginTOTP(r.Context(), m.Subject, m.SID); err != nil {
+		return err
+	}
+	return p.redirect(w, totpPath)
+}
+
+func (p *Plane) serveTOTPConfirm(w http.ResponseWriter, r *http.Request, m member) error {
+	ok, err := p.mayChange(w, r, m, "mfa.enrol")
+	if !ok || err != nil {
+		return err
+	}
+	f, err := p.codes.ConfirmTOTP(r.Context(), m.Subject, m.SID, r.PostForm.Get("code"))
+	switch {
+	case err == nil:
+	case rampart.KindOf(err) == rampart.Invalid:
+		return p.showTOTP(w, r, m, "This code is wrong. Type the one that your app shows now; if it stays wrong, check the clock of your phone.")
+	case rampart.KindOf(err) == rampart.NotFound:
+		return p.showTOTP(w, r, m, "This took longer than ten minutes. Set it up again.")
+	default:
+		return err
+	}
+	return p.enrolled(w, r, m, f, amrOTP, totpPath+"?done=totp")
+}
+
+// enrolled puts a new factor on record, ends the person's other sessions and
+// raises this one: the factor has just been shown.
+func (p *Plane) enrolled(w http.ResponseWriter, r *http.Request, m member, f mfa.Factor, amr, to string) error {
+	if err := p.changed(r, m, "mfa.enrol", f); err != nil {
+		_, undo := p.factors.DeleteFactor(r.Context(), f.Subject, f.ID) // what is not on record is not
+		return errors.Join(err, undo)
+	}
+	if _, err := p.endOthers(r.Context(), m.Subject, m.SID); err != nil {
+		return err
+	}
+	if err := p.raise(w, r, m, amr); err != nil {
+		return err
+	}
+	return p.redirect(w, to)
+}
+
+// changed records a change of a factor.
+func (p *Plane) changed(r *http.Request, m member, action string, f mfa.Factor) error {
+	e := factorEvent(r, action, m.Subject, map[string]string{"factor": string(f.Kind), "label": f.Label})
+	e.Resource = "factor:" + f.ID
+	return p.opt.Audit.Record(r.Context(), e)
+}
+
+func (p *Plane) serveTOTPRemove(w http.ResponseWriter, r *http.Request, m member) error {
+	return p.remove(w, r, m, mfa.KindTOTP, totpPath)
+}
+
+func (p *Plane) servePasskeyRemove(w http.ResponseWriter, r *http.Request, m member) error {
+	return p.remove(w, r, m, mfa.KindPasskey, passkeysPath)
+}
+
+// remove deletes one of the person's factors. With the last strong one go the
+// recovery codes, which stand in for it.
+func (p *Plane) remove(w http.ResponseWriter, r *http.Request, m member, kind mfa.Kind, page string) error {
+	ok, err := p.mayChange(w, r, m, "mfa.remove")
+	if !ok || err != nil {
+		return err
+	}
+	ctx := r.Context()
+	list, err := p.factors.Factors(ctx, m.Subject)
+	if err != nil {
+		return unavailable(err)
+	}
+	i := slices.IndexFunc(list, func(f mfa.Factor) bool { return f.ID == r.PostForm.Get("id") && f.Kind == kind })
+	if i < 0 {
+		return p.redirect(w, page) // it is gone already: the page shows what is left
+	}
+	if err := p.removed(r, m, list[i], onlyOne(list)); err != nil { // on record before it cannot be taken back
+		return err
+	}
+	if _, err := p.factors.DeleteFactor(ctx, m.Subject, list[i].ID); err != nil {
+		return unavailable(err)
+	}
+	if err := p.dropRecovery(ctx, m.Subject); err != nil {
+		return err
+	}
+	if _, err := p.endOthers(ctx, m.Subject, m.SID); err != nil {
+		return err
+	}
+	if err := p.rekey(w, r, func(*session.Session) {}); err != nil {
+		return err
+	}
+	return p.redirect(w, page+"?done=removed")
+}
+
+func (p *Plane) removed(r *http.Request, m member, f mfa.Factor, last bool) error {
+	e := factorEvent(r, "mfa.remove", m.Subject, map[string]string{"factor": string(f.Kind), "label": f.Label})
+	e.Resource = "factor:" + f.ID
+	if last {
+		e.Detail["last"] = "true"
+		e.Detail = alert(e.Detail)
+	}
+	return p.opt.Audit.Record(r.Context(), e)
+}
+
+// dropRecovery deletes recovery codes that stand in for nothing.
+func (p *Plane) dropRecovery(ctx context.Context, subject string) error {
+	list, err := p.factors.Factors(ctx, subject)
+	if err != nil {
+		return unavailable(err)
+	}
+	if slices.ContainsFunc(list, func(f mfa.Factor) bool { return f.Kind != mfa.KindRecovery }) {
+		return nil
+	}
+	for _, f := range list {
+		if _, err := p.factors.DeleteFactor(ctx, subject, f.ID); err != nil {
+			return unavailable(err)
+		}
+	}
+	return nil
+}
+
+// servePasskeysPage lists the passkeys and lets one be added.
+func (p *Plane) servePasskeysPage(w http.ResponseWriter, r *http.Request, m member) error {
+	return p.showPasskeys(w, r, m, "")
+}
+
+func (p *Plane) showPasskeys(w http.ResponseWriter, r *http.Request, m member, wrong string) error {
+	list, err := p.factors.Factors(r.Context(), m.Subject)
+	if err != nil {
+		return unavailable(err)
+	}
+	body := struct {
+		Passkeys []factorRow
+		Last     bool
+		Off      string // why there can be none
+	}{}
+	for _, f := range list {
+		if f.Kind == mfa.KindPasskey {
+			body.Passkeys = append(body.Passkeys, rowOf(f, p.opt.Now()))
+		}
+	}
+	body.Last = len(body.Passkeys) > 0 && onlyOne(list)
+	if p.passkeys == nil {
+		body.Off = sentence(noPasskeys())
+	}
+	return p.showAccount(w, r, m, "passkeys", view{Title: "Passkeys", Nav: passkeysPath, Body: body, Problem: wrong, Script: true})
+}
+
+func personOf(m member) passkey.Person { return passkey.Person{Subject: m.Subject, Name: m.name()} }
+
+// passkeyOptions begins a registration. Who must prove themselves first is told
+// so before the browser asks for a finger.
+func (p *Plane) passkeyOptions(w http.ResponseWriter, r *http.Request, m member) error {
+	n, err := p.changeNeeds(r, m)
+	if err != nil {
+		return err
+	}
+	if !n.met(m.Session, p.opt.Now()) {
+		if err := p.stale(r, m, "mfa.enrol"); err != nil {
+			return err
+		}
+		return writeJSON(w, elsewhere{stepUpPath + "?" + n.query()})
+	}
+	if p.passkeys == nil {
+		return noPasskeys()
+	}
+	b, err := p.passkeys.BeginRegistration(r.Context(), personOf(m), m.SID)
+	if err != nil {
+		return err
+	}
+	return p.writeOptions(w, b)
+}
+
+func (p *Plane) servePasskeyAdd(w http.ResponseWriter, r *http.Request, m member) error {
+	ok, err := p.mayChange(w, r, m, "mfa.enrol")
+	if !ok || err != nil {
+		return err
+	}
+	if p.passkeys == nil {
+		return noPasskeys()
+	}
+	f, err := p.passkeys.FinishRegistration(r.Context(), personOf(m), m.SID, r.PostForm.Get("label"), []byte(r.PostForm.Get("answer")))
+	if err == nil {
+		return p.enrolled(w, r, m, f, amrPasskey, passkeysPath+"?done=passkey")
+	}
+	err = p.refuse(r.Context(), factorEvent(r, "mfa.enrol", m.Subject, map[string]string{"factor": "passkey"}), err)
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated:
+		return p.showPasskeys(w, r, m, "This passkey was not accepted. Try again.")
+	case rampart.Conflict:
+		return p.showPasskeys(w, r, m, "This passkey is registered already.")
+	}
+	return err
+}
+
+func (p *Plane) servePasskeyRename(w http.ResponseWriter, r *http.Request, m member) error {
+	ok, err := p.mayChange(w, r, m, "mfa.rename")
+	if !ok || err != nil {
+		return err
+	}
+	if p.passkeys == nil {
+		return noPasskeys()
+	}
+	id, label := r.PostForm.Get("id"), passkey.Label(r.PostForm.Get("label"))
+	err = p.passkeys.Rename(r.Context(), m.Subject, id, label)
+	if err != nil && rampart.KindOf(err) == rampart.NotFound {
+		return p.redirect(w, passkeysPath)
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.changed(r, m, "mfa.rename", mfa.Factor{ID: id, Kind: mfa.KindPasskey, Label: label}); err != nil {
+		return err
+	}
+	return p.redirect(w, passkeysPath+"?done=renamed")
+}
+
+type recoveryPageBody struct {
+	Strong bool
+	Left   int
+	Codes  []string
+}
+
+// serveRecoveryPage says how many codes are left. The codes themselves are
+// shown once, by the form that makes them.
+func (p *Plane) serveRecoveryPage(w http.ResponseWriter, r *http.Request, m member) error {
+	has, err := p.waysOf(r.Context(), m.Subject)
+	if err != nil {
+		return err
+	}
+	left, err := p.codes.RecoveryLeft(r.Context(), m.Subject)
+	if err != nil {
+		return err
+	}
+	return p.showAccount(w, r, m, "recovery", view{Title: "Recovery codes", Nav: recoveryPath, Body: recoveryPageBody{Strong: has.strong(), Left: left}})
+}
+
+func (p *Plane) serveRecovery(w http.ResponseWriter, r *http.Request, m member) error {
+	ok, err := p.mayChange(w, r, m, "mfa.enrol")
+	if !ok || err != nil {
+		return err
+	}
+	has, err := p.waysOf(r.Context(), m.Subject)
+	if err != nil {
+		return err
+	}
+	if !has.strong() {
+		return p.redirect(w, recoveryPath)
+	}
+	if err := p.changed(r, m, "mfa.enrol", mfa.Factor{ID: "recovery", Kind: mfa.KindRecovery, Label: "Recovery codes"}); err != nil {
+		return err
+	}
+	codes, err := p.codes.NewRecoveryCodes(r.Context(), m.Subject)
+	if err != nil {
+		return err
+	}
+	if _, err := p.endOthers(r.Context(), m.Subject, m.SID); err != nil {
+		return err
+	}
+	return p.showAccount(w, r, m, "recovery", view{Title: "Recovery codes", Nav: recoveryPath, Body: recoveryPageBody{Codes: codes}})
+}

@@ -1,0 +1,131 @@
+package control
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/store"
+)
+
+// Characters that a new password has at least: alone it must bear everything
+// (SP 800-63B-4, section 3.1.1.2).
+const (
+	leastAlone  = 15
+	leastSecond = 8 // beside a second factor
+)
+
+type passwordPage struct {
+	Name    string
+	Current bool // ask for the password of now
+	None    bool // there is none to change
+	Least   int
+}
+
+// servePasswordPage shows the form. A second factor of the last five minutes
+// stands in for the password of now.
+func (p *Plane) servePasswordPage(w http.ResponseWriter, r *http.Request, m member) error {
+	return p.showPassword(w, r, m, nil)
+}
+
+func (p *Plane) showPassword(w http.ResponseWriter, r *http.Request, m member, wrong error) error {
+	has, err := p.hasPassword(r.Context(), m)
+	if err != nil {
+		return err
+	}
+	least, err := p.leastPassword(r.Context(), m)
+	if err != nil {
+		return err
+	}
+	v := view{Title: "Password", Nav: passwordPath, Body: passwordPage{Name: m.name(), Current: !p.provedTwo(m), None: !has, Least: least}}
+	if wrong != nil {
+		v.Problem = sentence(wrong)
+	}
+	return p.showAccount(w, r, m, "password", v)
+}
+
+// leastPassword is how many characters the person's next password has at least.
+func (p *Plane) leastPassword(ctx context.Context, m member) (int, error) {
+	has, err := p.waysOf(ctx, m.Subject)
+	if has.strong() {
+		return leastSecond, err
+	}
+	return leastAlone, err
+}
+
+// provedTwo reports whether the person has proved themselves with two factors
+// in the last five minutes.
+func (p *Plane) provedTwo(m member) bool {
+	return need{acr: acrTwo, maxAge: freshFor}.met(m.Session, p.opt.Now())
+}
+
+// servePassword changes the password, ends the person's other sessions and
+// gives this one a new id.
+func (p *Plane) servePassword(w http.ResponseWriter, r *http.Request, m member) error {
+	err := p.changePassword(r, m)
+	if k := rampart.KindOf(err); err != nil && (k == rampart.Unauthenticated || k == rampart.Limited || k == rampart.Invalid) {
+		return p.showPassword(w, r, m, err)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := p.endOthers(r.Context(), m.Subject, m.SID); err != nil {
+		return err
+	}
+	if err := p.rekey(w, r, func(*session.Session) {}); err != nil {
+		return err
+	}
+	return p.redirect(w, accountPath+"?done=password")
+}
+
+func (p *Plane) changePassword(r *http.Request, m member) error {
+	ctx := r.Context()
+	e := audit.Event{
+		Class: audit.ClassAuthentication, Action: "password.change", Outcome: audit.Allowed, Control: "authn.password", Subject: m.Subject, Peer: client(r),
+	}
+	if !p.provedTwo(m) {
+		if err := p.provePassword(r, m, r.PostForm.Get("current")); err != nil {
+			return err
+		}
+	}
+	hash, err := p.newHash(ctx, m, r.PostForm.Get("new"), r.PostForm.Get("repeat"))
+	if err != nil {
+		return p.refuse(ctx, e, err)
+	}
+	u, err := p.opt.Store.User(ctx, m.name())
+	if errors.Is(err, store.ErrNotFound) || err == nil && (u.Disabled || u.Hash == "") {
+		return p.refuse(ctx, e, rampart.Errorf(rampart.Denied, "authn.password", "this account has no password to change"))
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := p.opt.Audit.Record(ctx, e); err != nil {
+		return err
+	}
+	u.Hash, u.Changed = hash, p.opt.Now()
+	return unavailable(p.opt.Store.PutUser(ctx, u))
+}
+
+// newHash hashes a new password that its owner typed twice.
+func (p *Plane) newHash(ctx context.Context, m member, fresh, repeat string) (string, error) {
+	if subtle.ConstantTimeCompare([]byte(fresh), []byte(repeat)) != 1 {
+		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the two new passwords differ; type the same one twice")
+	}
+	if len(m.name()) > 3 && strings.Contains(strings.ToLower(fresh), strings.ToLower(m.name())) {
+		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the new password contains your user name, which is guessed first; choose another one")
+	}
+	least, err := p.leastPassword(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	if utf8.RuneCountInString(fresh) < least {
+		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the new password is too short; it must have at least %d characters", least)
+	}
+	return p.hasher.Hash(ctx, fresh)
+}
