@@ -203,7 +203,7 @@ func (p *Plane) rememberOwnHead(ctx context.Context) {
 		return
 	}
 	seq, hash := p.opt.AuditHead()
-	hb := wire.Heartbeat{Plane: p.opt.name(), Digest: p.opt.System.Bundle().Digest, AuditSeq: seq, AuditHead: hash[:]}
+	hb := wire.Heartbeat{Plane: p.opt.LogName(), Digest: p.opt.System.Bundle().Digest, AuditSeq: seq, AuditHead: hash[:]}
 	h := store.Head{Plane: hb.Plane, Seq: seq, Hash: hash, Seen: p.opt.Now()}
 	if seq == 0 {
 		h.Hash = [32]byte{}

@@ -16,8 +16,9 @@ const (
 	headsFollow   = 4               // endpoints are read at every fourth turn
 )
 
-// name is how this control plane calls itself in its audit log.
-func (o Options) name() string {
+// LogName is how the control plane calls itself in its audit log: "control", or
+// "control/NAME" for one of several.
+func (o Options) LogName() string {
 	if o.Replica == "" {
 		return "control"
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
-	"github.com/rampart-security/rampart/store/sqlite"
 )
 
 func auditCmd() *cobra.Command {
@@ -68,6 +67,7 @@ func printEvent(w io.Writer, e audit.Event, asJSON bool) error {
 func auditVerifyCmd() *cobra.Command {
 	var stateDir string
 	var asJSON bool
+	var stores storeFlags
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Check every record's hash, the chain, and that no log was cut",
@@ -78,7 +78,7 @@ func auditVerifyCmd() *cobra.Command {
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			heads, err := reportedHeads(cmd, state)
+			heads, err := reportedHeads(cmd, stores, state)
 			if err != nil {
 				return err
 			}
@@ -90,6 +90,7 @@ func auditVerifyCmd() *cobra.Command {
 		},
 	}
 	stateFlag(cmd, &stateDir)
+	stores.database.add(cmd, "database", "postgres://USER@HOST:PORT/DB", "PostgreSQL, if the control plane keeps its state there")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
@@ -139,12 +140,11 @@ func placeOf(p audit.Problem) string {
 // reportedHeads reads what the planes told the control plane of their logs, so
 // that a log cut off at its end is noticed. A folder without a database has
 // none.
-func reportedHeads(cmd *cobra.Command, state *statedir.Dir) (map[string]audit.Head, error) {
-	file := state.Path("control.db")
-	if _, err := os.Stat(file); err != nil {
+func reportedHeads(cmd *cobra.Command, stores storeFlags, state *statedir.Dir) (map[string]audit.Head, error) {
+	if _, err := os.Stat(state.Path("control.db")); err != nil && stores.database.url == "" {
 		return nil, nil
 	}
-	db, err := sqlite.Open(cmd.Context(), file)
+	db, err := stores.openBase(cmd.Context(), state)
 	if err != nil {
 		return nil, err
 	}

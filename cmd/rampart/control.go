@@ -11,13 +11,13 @@ import (
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
-	"github.com/rampart-security/rampart/store/sqlite"
 )
 
 func controlCmd() *cobra.Command {
 	var file, stateDir, listen, issuer string
 	var ttl time.Duration
 	var tied bool
+	var stores storeFlags
 	cmd := &cobra.Command{
 		Use:   "control",
 		Short: "Run the control plane",
@@ -28,11 +28,12 @@ func controlCmd() *cobra.Command {
 			if tied {
 				ctx = lifeline(ctx)
 			}
-			return runControl(ctx, file, stateDir, control.Options{Listen: listen, Issuer: issuer, SVIDTTL: ttl})
+			return runControl(ctx, file, stateDir, stores, control.Options{Listen: listen, Issuer: issuer, SVIDTTL: ttl, Replica: stores.replica})
 		},
 	}
 	fileFlag(cmd, &file)
 	stateFlag(cmd, &stateDir)
+	stores.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&listen, "listen", "127.0.0.1:8444", "address for planes, mutual TLS")
 	fl.StringVar(&issuer, "issuer", "https://localhost:8443/", "public URL of the edge")
@@ -41,7 +42,7 @@ func controlCmd() *cobra.Command {
 	return cmd
 }
 
-func runControl(ctx context.Context, file, stateDir string, opt control.Options) error {
+func runControl(ctx context.Context, file, stateDir string, stores storeFlags, opt control.Options) error {
 	log := newLogger("control")
 	state, err := statedir.Open(stateDir, statedir.Options{})
 	if err != nil {
@@ -51,12 +52,12 @@ func runControl(ctx context.Context, file, stateDir string, opt control.Options)
 	if err != nil {
 		return err
 	}
-	events, err := audit.Open(state.Path("audit"), "control", audit.Options{Logger: log})
+	events, err := audit.Open(state.Path("audit"), opt.LogName(), audit.Options{Logger: log})
 	if err != nil {
 		return err
 	}
 	defer events.Close()
-	db, err := sqlite.Open(ctx, state.Path("control.db"))
+	db, err := stores.open(ctx, state, log)
 	if err != nil {
 		return err
 	}
