@@ -90,6 +90,7 @@ type Plane struct {
 	codes    *mfa.Manager
 	passkeys *passkey.Manager // nil: the issuer has no host name
 	pages    pages
+	idps     map[string]*idp // identity providers by name
 	public   http.Handler
 	rotating sync.Mutex // held while signing keys change
 
@@ -212,6 +213,9 @@ func (p *Plane) assemble(ctx context.Context) error {
 		return err
 	}
 	if err := p.openFactors(); err != nil {
+		return err
+	}
+	if p.idps, err = p.newIDPs(); err != nil {
 		return err
 	}
 	p.public = p.publicRoutes()

@@ -57,14 +57,16 @@ func (p *Plane) waysOf(ctx context.Context, subject string) (ways, error) {
 // proofPage is a page that asks for a proof.
 type proofPage struct {
 	ways
-	Password bool // ask for it: there is no second factor
-	Again    bool // there is neither: only signing in again proves anything
-	Lost     bool // the form for recovery codes is open
-	Lead     string
-	Action   string // where the forms go
-	Next     string
-	Name     string
-	Cancel   string // where who does not want to goes; "": nowhere
+	Password  bool        // ask for it: there is no second factor
+	Again     bool        // there is nothing: only signing in again proves anything
+	Providers []idpChoice // that can vouch for the person again
+	Query     string      // of what is to be proved to them
+	Lost      bool        // the form for recovery codes is open
+	Lead      string
+	Action    string // where the forms go
+	Next      string
+	Name      string
+	Cancel    string // where who does not want to goes; "": nowhere
 }
 
 // serveFactorPage asks for the second factor of a login that has begun.

@@ -145,7 +145,11 @@ func (p *Plane) askStepUp(w http.ResponseWriter, r *http.Request, m member, n ne
 	if err != nil {
 		return err
 	}
-	if !has.strong() && n.acr == acrTwo {
+	providers, err := p.provers(r.Context(), m, n.acr)
+	if err != nil {
+		return err
+	}
+	if !has.strong() && len(providers) == 0 && n.acr == acrTwo {
 		return p.render(w, http.StatusForbidden, "nofactor", view{Title: "A second factor is needed", Nav: accountPath, User: m.name()})
 	}
 	password, err := p.hasPassword(r.Context(), m)
@@ -153,7 +157,7 @@ func (p *Plane) askStepUp(w http.ResponseWriter, r *http.Request, m member, n ne
 		return err
 	}
 	body := proofPage{
-		ways: has, Password: password && !has.strong(), Again: !password && !has.strong(), Lead: "What you are about to do needs a fresh proof that it is you.", Name: m.name(),
+		ways: has, Password: password && !has.strong() && n.acr == acrOne, Again: !password && !has.strong() && len(providers) == 0, Providers: providers, Query: n.query(), Lead: "What you are about to do needs a fresh proof that it is you.", Name: m.name(),
 		Action: stepUpPath + "?" + n.query(), Next: n.next, Cancel: "/", Lost: r.PostForm.Get("how") == "recovery",
 	}
 	if strings.HasPrefix(n.next, accountPath) {

@@ -35,6 +35,7 @@ type view struct {
 	Script  bool   // may talk to the browser's authenticator
 	Nav     string // path of the account page that this is; "": it is none
 	User    string // who is signed in, on account pages
+	Linking bool   // there are providers to sign in with
 	Body    any    // the page's own
 }
 
@@ -49,6 +50,9 @@ func (v view) Tabs() []tab {
 	list := []tab{
 		{Path: accountPath, Name: "Overview"}, {Path: passkeysPath, Name: "Passkeys"}, {Path: totpPath, Name: "Authenticator app"},
 		{Path: recoveryPath, Name: "Recovery codes"}, {Path: passwordPath, Name: "Password"}, {Path: sessionsPath, Name: "Devices"},
+	}
+	if v.Linking {
+		list = append(list, tab{Path: linksPath, Name: "Other logins"})
 	}
 	for i := range list {
 		list[i].Here = list[i].Path == v.Nav
@@ -111,7 +115,7 @@ func day(t time.Time) string { return t.UTC().Format("2 January 2006") }
 // render writes a page. It can be framed by nobody and loads nothing from
 // elsewhere; a script runs only where v says so, and only ours.
 func (p *Plane) render(w http.ResponseWriter, status int, name string, v view) error {
-	v.System = p.opt.System.Info.Name
+	v.System, v.Linking = p.opt.System.Info.Name, len(p.idps) > 0
 	var b bytes.Buffer
 	if err := p.pages[name].ExecuteTemplate(&b, "layout", v); err != nil {
 		return err

@@ -49,6 +49,7 @@ type pending struct {
 	Next     string           `json:"next"` // where the browser wants to go
 	Started  time.Time        `json:"started,omitzero"`
 	Upstream session.Upstream `json:"upstream,omitzero"` // zero: a local login
+	Proved   time.Time        `json:"proved,omitzero"`   // when the provider saw the proof; zero: just now
 
 	hash ticket.Hash // of its cookie; zero: nothing is kept of it
 }
@@ -143,7 +144,7 @@ func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, a
 	if err != nil {
 		return err
 	}
-	id, s, err := p.sessions.Create(ctx, session.Login{Subject: v.Subject, IP: host, Agent: r.UserAgent(), ACR: acr, AMR: amr, Upstream: v.Upstream})
+	id, s, err := p.sessions.Create(ctx, session.Login{Subject: v.Subject, IP: host, Agent: r.UserAgent(), ACR: acr, AMR: amr, Upstream: v.Upstream, Proved: v.Proved})
 	if err != nil {
 		return err
 	}

@@ -21,11 +21,12 @@ const maxNext = 2048 // bytes of an address to go to after login
 
 // page is what the login page shows.
 type page struct {
-	Username string
-	Problem  string
-	Next     string
-	Continue string // signed in: go here, without a form in between
-	Passkeys bool   // may sign in with one
+	Username  string
+	Problem   string
+	Next      string
+	Continue  string // signed in: go here, without a form in between
+	Passkeys  bool   // may sign in with one
+	Providers []idpChoice
 }
 
 // handlerFunc serves one call of the public surface; its error becomes a problem.
@@ -39,6 +40,7 @@ func (p *Plane) publicRoutes() http.Handler {
 		p.oauthRoutes(),
 		p.factorRoutes(),
 		p.deviceRoutes(),
+		p.federationRoutes(),
 	} {
 		for pattern, call := range routes {
 			mux.HandleFunc(pattern, p.handle(call))
@@ -98,7 +100,7 @@ func (p *Plane) serveLoginPage(w http.ResponseWriter, r *http.Request) error {
 
 // show writes the login page. All but passkeys works without its script.
 func (p *Plane) show(w http.ResponseWriter, status int, v page) error {
-	v.Passkeys = p.passkeys != nil && v.Continue == ""
+	v.Passkeys, v.Providers = p.passkeys != nil && v.Continue == "", p.providers()
 	return p.render(w, status, "login", view{Title: "Sign in", Problem: v.Problem, Refresh: v.Continue, Script: v.Passkeys, Body: v})
 }
 
