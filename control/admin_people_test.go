@@ -62,6 +62,9 @@ func TestEndsOfAnAccount(t *testing.T) {
 			}
 		}
 		if tc.name == "disabled" {
+			if got := h.browser().login("ann", password); got != http.StatusUnauthorized {
+				t.Errorf("a disabled account signs in: %d", got)
+			}
 			must(t, h.admin(http.MethodPost, one+wire.SubEnable, nil, nil))
 		}
 		if err := h.admin(http.MethodDelete, one, nil, nil); err != nil && statusOf(err) != http.StatusNotFound {
@@ -220,7 +223,7 @@ func TestServiceDisabled(t *testing.T) {
 	if got := secret("service/payments"); got != http.StatusForbidden {
 		t.Errorf("a disabled service asks for a secret: %d, want 403", got)
 	}
-	h.wantEvent("plane.act", audit.Refused, "mtls.peer_declared", h.sys.ServiceID("payments"))
+	h.wantEvent("plane.call", audit.Refused, "mtls.peer_declared", h.sys.ServiceID("payments"))
 	if err := h.admin(http.MethodPost, wire.AdminJoinToken, wire.JoinTokenRequest{Identity: "service/payments"}, nil); statusOf(err) != http.StatusForbidden {
 		t.Errorf("a join token for it: %v, want 403", err)
 	}

@@ -24,7 +24,7 @@ func (p *Plane) adminListSessions(r *http.Request, e *audit.Event) (any, error) 
 // sessionsOf tells the live sessions of a subject, newest first. this is the
 // SID of the one that asks, "" for none.
 func (p *Plane) sessionsOf(ctx context.Context, subject, this string) ([]wire.Session, error) {
-	live, err := p.liveSessions(ctx, subject)
+	live, err := p.sessions.List(ctx, subject)
 	out := make([]wire.Session, len(live))
 	for i, s := range live {
 		out[i] = wire.Session{
@@ -33,16 +33,6 @@ func (p *Plane) sessionsOf(ctx context.Context, subject, this string) ([]wire.Se
 		}
 	}
 	return out, err
-}
-
-// liveSessions leaves out what has run out and is not swept yet.
-func (p *Plane) liveSessions(ctx context.Context, subject string) ([]session.Session, error) {
-	all, err := p.opt.Store.Sessions(ctx, subject)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	now := p.opt.Now()
-	return slices.DeleteFunc(all, func(s session.Session) bool { return !now.Before(p.sessions.Until(s)) }), nil
 }
 
 func (p *Plane) adminEndSession(r *http.Request, e *audit.Event) (any, error) {
@@ -61,7 +51,7 @@ func (p *Plane) adminEndSession(r *http.Request, e *audit.Event) (any, error) {
 // endOwnSession ends one session if it is the subject's, with the apps that
 // were let in from it.
 func (p *Plane) endOwnSession(ctx context.Context, subject, sid string) error {
-	live, err := p.liveSessions(ctx, subject)
+	live, err := p.sessions.List(ctx, subject)
 	if err != nil {
 		return err
 	}
@@ -91,7 +81,7 @@ func (p *Plane) adminEndSessions(r *http.Request, e *audit.Event) (any, error) {
 // not let in from that one.
 func (p *Plane) endOthers(ctx context.Context, subject, keep string) (wire.Ended, error) {
 	var ended wire.Ended
-	live, err := p.liveSessions(ctx, subject)
+	live, err := p.sessions.List(ctx, subject)
 	if err != nil {
 		return ended, err
 	}
@@ -115,7 +105,7 @@ func (p *Plane) endOthers(ctx context.Context, subject, keep string) (wire.Ended
 		if f.SID == keep {
 			continue
 		}
-		if err := p.endFamily(ctx, f); err != nil {
+		if err := p.revoke(ctx, "family", f.ID); err != nil {
 			return ended, err
 		}
 		ended.Apps++
@@ -171,18 +161,8 @@ func (p *Plane) endApp(ctx context.Context, subject, id string) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	i := slices.IndexFunc(families, func(f token.Family) bool { return f.ID == id })
-	if i < 0 {
+	if !slices.ContainsFunc(families, func(f token.Family) bool { return f.ID == id }) {
 		return rampart.Errorf(rampart.NotFound, "", "control: there is no app %.64q of this account", id)
 	}
-	return p.endFamily(ctx, families[i])
-}
-
-// endFamily ends one client's login. The family is the sid of its access
-// tokens, so its cut-off voids those too.
-func (p *Plane) endFamily(ctx context.Context, f token.Family) error {
-	if _, err := p.opt.Store.RevokeFamilies(ctx, "family", f.ID); err != nil {
-		return unavailable(err)
-	}
-	return p.revoke(ctx, "sid", f.ID)
+	return p.revoke(ctx, "family", id)
 }

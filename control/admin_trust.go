@@ -13,8 +13,6 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/store"
-	"github.com/rampart-security/rampart/tls/ca"
-	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // adminTrustRoutes is what the system itself is trusted by: signing keys, and
@@ -133,22 +131,21 @@ func (p *Plane) mayAct(ctx context.Context, id identity) error {
 	return nil
 }
 
-// acting lets a plane act for its service only if nobody disabled it. Hearing
-// what is revoked, and saying that it lives, need no such leave.
-func (p *Plane) acting(call planeCall) planeCall {
-	return func(w http.ResponseWriter, r *http.Request, id identity) error {
-		e := audit.Event{Class: audit.ClassAuthzDeny, Action: "plane.act", Control: "mtls.peer_declared", Subject: id.id, Resource: r.Method + " " + r.URL.Path, Peer: r.RemoteAddr}
-		if err := p.mayAct(r.Context(), id); err != nil {
-			return p.refuse(r.Context(), e, err)
-		}
-		peer, _ := svid.PeerOf(r.TLS)
-		if p.tokens.ServiceVoid(id.id, peer.NotBefore.Add(ca.Skew)) {
-			// It may act again, with another certificate: whoever has copied this
-			// one would come back with it.
-			return p.refuse(r.Context(), e, rampart.Errorf(rampart.Unauthenticated, "mtls.peer_declared", "control: this certificate was voided; join anew"))
-		}
-		return call(w, r, id)
+// voided words why a certificate from before its service was disabled opens
+// nothing: the service still is, or it may act again, with another certificate,
+// as whoever has copied this one would come back with it. A plane that goes on
+// to say that it lives, and to listen, is not on record every second.
+func (p *Plane) voided(r *http.Request, id identity) error {
+	err := p.mayAct(r.Context(), id)
+	if err == nil {
+		err = rampart.Errorf(rampart.Unauthenticated, "mtls.peer_declared", "control: this certificate was voided; join anew")
 	}
+	if r.URL.Path == wire.PathHeartbeat || r.URL.Path == wire.PathWatch {
+		return err
+	}
+	return p.refuse(r.Context(), audit.Event{
+		Class: audit.ClassNetwork, Action: "plane.call", Control: "mtls.peer_declared", Subject: id.id, Resource: r.Method + " " + r.URL.Path, Peer: r.RemoteAddr,
+	}, err)
 }
 
 // disabledServices returns the SPIFFE IDs of the disabled services, and how the

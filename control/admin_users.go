@@ -307,7 +307,7 @@ func (p *Plane) adminUnlink(r *http.Request, e *audit.Event) (any, error) {
 // endAccount ends the sessions and refresh families of an account and voids
 // what was issued to it, in every plane.
 func (p *Plane) endAccount(ctx context.Context, subject string) (wire.Ended, error) {
-	sessions, err := p.liveSessions(ctx, subject)
+	sessions, err := p.sessions.List(ctx, subject)
 	if err != nil {
 		return wire.Ended{}, err
 	}

@@ -32,12 +32,12 @@ func (p *Plane) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PathJoin, p.handle(p.serveJoin))
 	for pattern, call := range map[string]planeCall{
-		"POST " + wire.PathRenew:            p.acting(p.serveRenew),
+		"POST " + wire.PathRenew:            p.serveRenew,
 		"GET " + wire.PathWatch:             p.serveWatch,
 		"POST " + wire.PathHeartbeat:        p.serveHeartbeat,
-		"POST " + wire.PathResolve:          p.acting(p.serveResolve),
-		"GET " + wire.PathSecret + "{item}": p.acting(p.serveSecret),
-		"POST " + wire.PathDEK:              p.acting(p.serveDEK),
+		"POST " + wire.PathResolve:          p.serveResolve,
+		"GET " + wire.PathSecret + "{item}": p.serveSecret,
+		"POST " + wire.PathDEK:              p.serveDEK,
 		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
 		"POST " + wire.PathToken:            p.serveToken,
 		"POST " + wire.PathIntrospect:       p.serveIntrospect,
@@ -94,7 +94,7 @@ func (p *Plane) caller(r *http.Request) (identity, error) {
 	}
 	if p.tokens.Disabled(peer.ID, peer.NotBefore.Add(ca.Skew)) {
 		// Nothing more for it, a new certificate least of all.
-		return identity{}, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this service is disabled")
+		return identity{}, p.voided(r, p.ids[peer.ID])
 	}
 	if !time.Now().Before(peer.NotAfter) { // as crypto/tls does, which knows no other clock
 		// A connection outlives the handshake that judged it.

@@ -85,10 +85,6 @@ func (r *cutoffs) svid(id string, issued time.Time) bool {
 	return ok && !issued.After(v.NotBefore)
 }
 
-// ServiceVoid reports whether a service was disabled after this certificate of
-// it was issued.
-func (s *Service) ServiceVoid(id string, issued time.Time) bool { return s.revoked.svid(id, issued) }
-
 // after moves an iat past the cut-off of an actor whose certificate is younger
 // than it.
 func (r *cutoffs) after(iat time.Time, actor string) time.Time {
