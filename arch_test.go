@@ -73,6 +73,8 @@ var owned = map[string]string{
 	"code.dny.dev/ssrf":                     "network/egress",
 	"github.com/stripe":                     "examples",
 	"golang.org/x/crypto/argon2":            "authn/password",
+	"golang.org/x/crypto/bcrypt":            "authn/password",
+	"golang.org/x/crypto/scrypt":            "authn/password",
 	"github.com/go-webauthn/webauthn":       "authn/mfa/passkey",
 	"github.com/coreos/go-oidc":             "", // tests only: it parses tokens
 	"golang.org/x/oauth2":                   "authn/oidc",

@@ -1,5 +1,6 @@
 // Package password hashes and checks passwords with argon2id (RFC 9106),
-// stored in PHC string form.
+// stored in PHC string form. It judges new ones by a Policy, and takes over
+// hashes of other schemes until their owners log in.
 //
 // One hash takes 46 MiB and some 30 ms of a core, so hashing stands behind a
 // bounded number of slots and a bounded queue: a flood of logins is refused
@@ -112,11 +113,11 @@ func (h *Hasher) hash(ctx context.Context, pw []byte) (string, error) {
 	if _, err := rand.Read(salt); err != nil {
 		return "", fmt.Errorf("password: make a salt: %v", err)
 	}
-	tag, err := h.run(ctx, pw, stored{current(), salt, nil}, tagLen)
-	if err != nil {
+	s := stored{current(), salt, nil}
+	if err := h.run(ctx, func() { s.tag = s.derive(pw, tagLen) }); err != nil {
 		return "", err
 	}
-	return stored{current(), salt, tag}.String(), nil
+	return s.String(), nil
 }
 
 // Verify reports whether password is the one behind phc. rehash says that it
@@ -124,23 +125,18 @@ func (h *Hasher) hash(ctx context.Context, pw []byte) (string, error) {
 // comparison takes the same time wherever the tags differ. An unreadable phc
 // is an error of kind Internal, after the time of a real check.
 func (h *Hasher) Verify(ctx context.Context, phc, password string) (ok, rehash bool, err error) {
-	s, parseErr := parse(phc)
+	if len(password) > maxBytes || !utf8.ValidString(password) {
+		return false, false, nil // no password of ours, so it matches none
+	}
+	v, parseErr := read(phc)
 	if parseErr != nil {
 		if err := h.VerifyNone(ctx, password); err != nil {
 			return false, false, err
 		}
 		return false, false, parseErr
 	}
-	pw, err := normalize(password)
-	if err != nil {
-		return false, false, nil // no password of ours, so it matches none
-	}
-	tag, err := h.run(ctx, pw, s, len(s.tag))
-	if err != nil {
-		return false, false, err
-	}
-	ok = subtle.ConstantTimeCompare(tag, s.tag) == 1
-	return ok, ok && (s.params != current() || len(s.salt) != saltLen || len(s.tag) != tagLen), nil
+	err = h.run(ctx, func() { ok = v.matches(password) })
+	return ok && err == nil, ok && err == nil && !v.fresh(), err
 }
 
 // VerifyNone does the work of Verify for a user who does not exist, so that
@@ -152,25 +148,25 @@ func (h *Hasher) VerifyNone(ctx context.Context, password string) error {
 		return nil // Verify is as quick about it
 	}
 	decoy := stored{current(), make([]byte, saltLen), nil}
-	_, err = h.run(ctx, pw, decoy, tagLen)
-	return err
+	return h.run(ctx, func() { decoy.derive(pw, tagLen) })
 }
 
-// run takes a slot, or fails when too many wait already.
-func (h *Hasher) run(ctx context.Context, pw []byte, s stored, length int) ([]byte, error) {
+// run does the work in a slot, or fails when too many wait already.
+func (h *Hasher) run(ctx context.Context, work func()) error {
 	select {
 	case h.queue <- struct{}{}:
 		defer func() { <-h.queue }()
 	default:
-		return nil, &problem.Details{RetryAfter: busyFor, Err: rampart.Errorf(rampart.Unavailable, control, "too many logins at once; try again")}
+		return &problem.Details{RetryAfter: busyFor, Err: rampart.Errorf(rampart.Unavailable, control, "too many logins at once; try again")}
 	}
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
 	case <-ctx.Done():
-		return nil, &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "password: gave up waiting", Err: ctx.Err()}
+		return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "password: gave up waiting", Err: ctx.Err()}
 	}
-	return argon2.IDKey(pw, s.salt, s.time, s.memory, s.threads, uint32(length)), nil
+	work()
+	return nil
 }
 
 // normalize makes the same password typed on two keyboards the same bytes.
@@ -184,10 +180,40 @@ func normalize(password string) ([]byte, error) {
 	return norm.NFKC.Bytes([]byte(password)), nil
 }
 
-// stored is a PHC string taken apart.
+// verifier is a stored hash of some scheme, taken apart and within bounds.
+type verifier interface {
+	matches(password string) bool // takes the same time wherever they differ
+	fresh() bool                  // it is what Hash would make today
+}
+
+// read takes a stored hash of any scheme apart.
+func read(hash string) (verifier, error) {
+	if len(hash) > maxPHC {
+		return nil, malformed("is too long")
+	}
+	if v, err := readImported(hash); v != nil || err != nil {
+		return v, err
+	}
+	return parse(hash)
+}
+
+// stored is a PHC string of argon2id taken apart.
 type stored struct {
 	params
 	salt, tag []byte
+}
+
+func (s stored) derive(pw []byte, length int) []byte {
+	return argon2.IDKey(pw, s.salt, s.time, s.memory, s.threads, uint32(length))
+}
+
+func (s stored) matches(password string) bool {
+	pw, err := normalize(password)
+	return err == nil && subtle.ConstantTimeCompare(s.derive(pw, len(s.tag)), s.tag) == 1
+}
+
+func (s stored) fresh() bool {
+	return s.params == current() && len(s.salt) == saltLen && len(s.tag) == tagLen
 }
 
 // String returns the PHC string. It is what the database keeps; it never
@@ -204,9 +230,6 @@ func malformed(rule string) error {
 
 // parse reads exactly the form that String writes, within the bounds.
 func parse(phc string) (stored, error) {
-	if len(phc) > maxPHC {
-		return stored{}, malformed("is too long")
-	}
 	f := strings.Split(phc, "$")
 	if len(f) != 6 || f[0] != "" || f[1] != "argon2id" || f[2] != "v="+strconv.Itoa(argon2.Version) {
 		return stored{}, malformed("is not argon2id of version 19")
