@@ -175,7 +175,7 @@ func (s authenticate) session(c *call, value string) error {
 	if err != nil {
 		return withControl(err, "authn.session", "the session is not valid; log in again")
 	}
-	c.principal, c.cred = r.Principal, credential{wire.TypeSession, value}
+	c.principal, c.cred, c.issued = r.Principal, credential{wire.TypeSession, value}, r.Principal.AuthTime
 	return nil
 }
 
@@ -188,7 +188,7 @@ func (s authenticate) apiKey(c *call, value string) error {
 	if r.Declared != c.entry.flow.From {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "the API key is not valid here")
 	}
-	c.principal, c.plan, c.keyID, c.cred = r.Principal, r.Plan, r.KeyID, credential{wire.TypeAPIKey, value}
+	c.principal, c.plan, c.keyID, c.cred, c.issued = r.Principal, r.Plan, r.KeyID, credential{wire.TypeAPIKey, value}, s.g.opt.Now()
 	return nil
 }
 
@@ -201,7 +201,8 @@ func (s authenticate) bearer(c *call, value string) error {
 		return err
 	}
 	p := claims.Principal()
-	if st := s.g.opt.Link.State(); st.PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) || st.Revoked("jti", claims.ID, time.Unix(claims.IssuedAt, 0)) {
+	c.issued = time.Unix(claims.IssuedAt, 0)
+	if st := s.g.opt.Link.State(); st.PrincipalRevoked(p, c.issued) || st.Revoked("jti", claims.ID, c.issued) {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
 	}
 	if c.entry.flow.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {

@@ -33,8 +33,9 @@ type call struct {
 	entry     *entry // flow by which the caller came in; nil until that is known
 	principal rampart.Principal
 	cred      credential
-	bound     bool // the token comes with a DPoP proof
-	narrowed  bool // the scope is less than that of cred
+	issued    time.Time // when cred was, as far as revocations count
+	bound     bool      // the token comes with a DPoP proof
+	narrowed  bool      // the scope is less than that of cred
 	plan      string
 	keyID     string
 	body      []byte // as it will be forwarded

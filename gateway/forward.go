@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -48,7 +49,15 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
 	}
-	if err := relay.Send(w, out, rt, func(h http.Header) { seal(h, c.table) }); err != nil {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	done := func() {}
+	defer func() { done() }()
+	edit := func(h http.Header) {
+		done = s.g.opt.Link.WhileValid(c.principal, c.issued, cancel)
+		seal(h, c.table)
+	}
+	if err := relay.Send(w, out.WithContext(ctx), rt, edit); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Msg: c.target.name + " does not answer; try again", Err: err}
 	}
 	return nil

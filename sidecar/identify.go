@@ -46,7 +46,8 @@ func (s *Sidecar) fromToken(a *arrival) error {
 		return err
 	}
 	p := claims.Principal()
-	if s.opt.Link.State().PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) {
+	a.issued = time.Unix(claims.IssuedAt, 0)
+	if s.opt.Link.State().PrincipalRevoked(p, a.issued) {
 		return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the token was revoked")
 	}
 	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
@@ -68,7 +69,8 @@ func (s *Sidecar) fromGateway(a *arrival) error {
 	}
 	p.Actors = append([]string{a.caller}, p.Actors...)
 	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
-	if !p.AuthTime.IsZero() && s.opt.Link.State().PrincipalRevoked(p, p.AuthTime) {
+	a.issued = s.issuedOf(p)
+	if s.opt.Link.State().PrincipalRevoked(p, a.issued) {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.session", "the login was revoked")
 	}
 	a.principal = p
@@ -95,10 +97,20 @@ func (s *Sidecar) fromCredential(a *arrival) error {
 		return err
 	}
 	p.Actors = []string{a.caller}
+	a.issued = s.issuedOf(p)
 	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
 	a.principal = p
 	a.forward = s.handles.put(handle{principal: p, kind: kind, value: value, ip: ip})
 	return nil
+}
+
+// issuedOf is when a credential that is not at hand was issued at the latest: at
+// the login that it stands for, or, where nobody logged in, now.
+func (s *Sidecar) issuedOf(p rampart.Principal) time.Time {
+	if p.AuthTime.IsZero() {
+		return s.opt.Now()
+	}
+	return p.AuthTime
 }
 
 func (s *Sidecar) edgeToken(text string) (rampart.Principal, error) {

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -37,6 +38,7 @@ type arrival struct {
 	trace     string
 	path      string // canonical
 	principal rampart.Principal
+	issued    time.Time          // when its credential was, as far as revocations count
 	forward   string             // Authorization for the service: an internal token, or a handle
 	op        *openapi.Operation // nil: the service has no document
 	body      []byte
@@ -203,8 +205,15 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err})
 		return
 	}
-	out := s.request(a)
-	if err := relay.Send(w, out, loopback, dropOurs); err != nil {
+	ctx, cancel := context.WithCancel(a.r.Context())
+	defer cancel()
+	done := func() {}
+	defer func() { done() }()
+	edit := func(h http.Header) {
+		done = s.opt.Link.WhileValid(a.principal, a.issued, cancel)
+		dropOurs(h)
+	}
+	if err := relay.Send(w, s.request(a).WithContext(ctx), loopback, edit); err != nil {
 		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Msg: s.opt.Service + " does not answer; try again", Err: err})
 	}
 }

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -70,5 +71,49 @@ func TestServiceRevoked(t *testing.T) {
 	res := h.do(http.DefaultTransport, "GET", "http://"+h.of["shop"].out+"/out/stock/mugs", "", "Authorization", "Bearer "+ann)
 	if res.StatusCode != 403 || h.newest("shop").Control != "mtls.peer_declared" {
 		t.Errorf("on its way out: %d by %q", res.StatusCode, h.newest("shop").Control)
+	}
+}
+
+// TestStreamCut: an answer that is still coming ends with the login that it is
+// for, and no other does.
+func TestStreamCut(t *testing.T) {
+	h := open(t, []string{"shop"})
+	edge := h.as("gateway/edge")
+	tok, err := edge.Now().Token(t.Context(), wire.TypeSession, h.session(edge), h.System.ServiceID("shop"))
+	must(t, err)
+	h.serve(func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("first"))
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	rt, addr, err := edge.Now().Service("shop")
+	must(t, err)
+	req, err := http.NewRequest("GET", "https://"+addr+"/orders/o1", nil)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+tok)
+	res, err := rt.RoundTrip(req)
+	must(t, err)
+	defer res.Body.Close()
+	first := make([]byte, 5)
+	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "first" {
+		t.Fatalf("the answer begins with %q, %v", first, err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, res.Body); ended <- err }()
+	link := h.of["shop"].opt.Link
+	for _, who := range []string{"user:bob", "user:ann"} {
+		epoch := link.State().Epoch
+		h.Revoke("sub", who)
+		h.Until("the revocation arrives", func() bool { return link.State().Epoch > epoch })
+		select {
+		case err := <-ended:
+			if who != "user:ann" || err == nil {
+				t.Errorf("after the revocation of %s: %v", who, err)
+			}
+		case <-time.After(map[string]time.Duration{"user:bob": 50 * time.Millisecond, "user:ann": 5 * time.Second}[who]):
+			if who == "user:ann" {
+				t.Error("the stream goes on")
+			}
+		}
 	}
 }

@@ -65,6 +65,7 @@ type Link struct {
 	lastBeat atomic.Int64 // unix nanoseconds: what was revoked until then is known
 	notAfter atomic.Int64
 	resolved resolutions
+	answers  answers
 
 	mu       sync.Mutex // guards watchers
 	watchers []func(*State)

@@ -163,6 +163,9 @@ func (l *Link) apply(u wire.Update) error {
 	}
 	next.Keys = next.trusted()
 	l.setState(&next)
+	if u.Kind == "revoked" {
+		l.endRevoked()
+	}
 	return nil
 }
 
