@@ -1,7 +1,6 @@
 package control
 
 import (
-	"html/template"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -276,20 +275,16 @@ func (p *Plane) serveRPLogout(w http.ResponseWriter, r *http.Request) error {
 
 // goodbye is what the page of a logout shows: the question, or where to go on.
 type goodbye struct {
-	System   string
 	Fields   url.Values // of the request, to be confirmed
 	Continue string     // signed out: go here
 }
 
 func (p *Plane) showLogout(w http.ResponseWriter, v goodbye) error {
-	page, err := template.ParseFS(web, "web/logout.html")
-	if err != nil {
-		return err
+	title := "Sign out?"
+	if v.Continue != "" {
+		title = "You are signed out"
 	}
-	v.System = p.opt.System.Info.Name
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	p.harden(w.Header())
-	return gone(page.Execute(w, v))
+	return p.render(w, http.StatusOK, "logout", view{Title: title, Refresh: v.Continue, Body: v})
 }
 
 // endSession ends a session and everything that hangs on it.

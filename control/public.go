@@ -193,11 +193,7 @@ func (p *Plane) logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.revoke(r.Context(), "sid", who.Principal.Session); err != nil {
-		return err
-	}
-	e := audit.Event{Class: audit.ClassAuthentication, Action: "session.logout", Outcome: audit.Allowed, Control: "authn.session", Subject: who.Principal.Subject, Peer: client(r)}
-	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
+	if err := p.endSession(r, who.Principal); err != nil {
 		return err
 	}
 	http.SetCookie(w, session.ClearCookie())
