@@ -194,7 +194,11 @@ func read(hash string) (verifier, error) {
 	if v, err := readImported(hash); v != nil || err != nil {
 		return v, err
 	}
-	return parse(hash)
+	s, err := parse(hash)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // stored is a PHC string of argon2id taken apart.
