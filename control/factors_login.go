@@ -60,7 +60,6 @@ type proofPage struct {
 	Password  bool        // ask for it: there is no second factor
 	Again     bool        // there is nothing: only signing in again proves anything
 	Providers []idpChoice // that can vouch for the person again
-	Query     string      // of what is to be proved to them
 	Lost      bool        // the form for recovery codes is open
 	Lead      string
 	Action    string // where the forms go

@@ -145,7 +145,7 @@ func (p *Plane) askStepUp(w http.ResponseWriter, r *http.Request, m member, n ne
 	if err != nil {
 		return err
 	}
-	providers, err := p.provers(r.Context(), m, n.acr)
+	providers, err := p.provers(r.Context(), m, n)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (p *Plane) askStepUp(w http.ResponseWriter, r *http.Request, m member, n ne
 		return err
 	}
 	body := proofPage{
-		ways: has, Password: password && !has.strong() && n.acr == acrOne, Again: !password && !has.strong() && len(providers) == 0, Providers: providers, Query: n.query(), Lead: "What you are about to do needs a fresh proof that it is you.", Name: m.name(),
+		ways: has, Password: password && !has.strong() && n.acr == acrOne, Again: !password && !has.strong() && len(providers) == 0, Providers: providers, Lead: "What you are about to do needs a fresh proof that it is you.", Name: m.name(),
 		Action: stepUpPath + "?" + n.query(), Next: n.next, Cancel: "/", Lost: r.PostForm.Get("how") == "recovery",
 	}
 	if strings.HasPrefix(n.next, accountPath) {

@@ -88,13 +88,17 @@ func (p *Plane) idpOf(r *http.Request) (*idp, error) {
 }
 
 // idpChoice is a provider as a page offers it.
-type idpChoice struct{ Name, Title string }
+type idpChoice struct {
+	Name, Title string
+	Address     string // where a login there begins
+}
 
-// providers lists whom a person may sign in with, by name.
-func (p *Plane) providers() []idpChoice {
+// providers lists whom a person may sign in with, by name. query is what such
+// a login is for.
+func (p *Plane) providers(query string) []idpChoice {
 	var out []idpChoice
-	for name, i := range p.idps {
-		out = append(out, idpChoice{name, i.Title})
+	for name, at := range p.idps {
+		out = append(out, idpChoice{name, at.Title, "/login/oidc/" + name + "?" + query})
 	}
 	slices.SortFunc(out, func(a, b idpChoice) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -209,16 +213,17 @@ func (p *Plane) proveAgain(w http.ResponseWriter, r *http.Request, m member, id 
 	return p.opt.Audit.Record(r.Context(), e)
 }
 
-// provers lists the providers that can prove a person again to acr: those that
-// the account is linked to, and for aal2 those whose word for it the file knows.
-func (p *Plane) provers(ctx context.Context, m member, acr string) ([]idpChoice, error) {
+// provers lists the providers that can prove a person again as needed: those
+// that the account is linked to, and for aal2 those whose word for it the file
+// knows.
+func (p *Plane) provers(ctx context.Context, m member, n need) ([]idpChoice, error) {
 	links, err := p.opt.Store.Links(ctx, m.Subject)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	return slices.DeleteFunc(p.providers(), func(c idpChoice) bool {
+	return slices.DeleteFunc(p.providers(n.query()), func(c idpChoice) bool {
 		at := p.idps[c.Name]
-		knows := acr == acrOne || slices.Contains(slices.Collect(maps.Values(at.ACR)), acr)
+		knows := n.acr == acrOne || slices.Contains(slices.Collect(maps.Values(at.ACR)), n.acr)
 		return !knows || !slices.ContainsFunc(links, func(l store.Link) bool { return l.Issuer == at.Issuer })
 	}), nil
 }

@@ -90,7 +90,7 @@ func (p *Plane) showLinks(w http.ResponseWriter, r *http.Request, m member, stat
 	if err != nil {
 		return unavailable(err)
 	}
-	body := linksView{Others: p.providers()}
+	body := linksView{Others: p.providers("")}
 	for _, l := range list {
 		row := linkRow{Title: l.Issuer, Upstream: l.Upstream, Created: l.Created, LastLogin: l.LastLogin}
 		for name, at := range p.idps {

@@ -100,7 +100,7 @@ func (p *Plane) serveLoginPage(w http.ResponseWriter, r *http.Request) error {
 
 // show writes the login page. All but passkeys works without its script.
 func (p *Plane) show(w http.ResponseWriter, status int, v page) error {
-	v.Passkeys, v.Providers = p.passkeys != nil && v.Continue == "", p.providers()
+	v.Passkeys, v.Providers = p.passkeys != nil && v.Continue == "", p.providers(url.Values{"next": {v.Next}}.Encode())
 	return p.render(w, status, "login", view{Title: "Sign in", Problem: v.Problem, Refresh: v.Continue, Script: v.Passkeys, Body: v})
 }
 

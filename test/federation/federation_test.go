@@ -1,8 +1,10 @@
 package federation
 
 import (
+	"html"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -262,6 +264,41 @@ func TestUpstreamLogout(t *testing.T) {
 	}
 	if e := h.last("federation.logout"); e.Detail["rule"] != "jti" {
 		t.Errorf("refused by %q", e.Detail["rule"])
+	}
+}
+
+// TestProveAgain: who has nothing but a provider proves themselves there, in
+// the session that they are in; a proof from before is none.
+func TestProveAgain(t *testing.T) {
+	t.Parallel()
+	h, idp := own(t, `link: create, acr: { "urn:mfa": aal2 }`)
+	b := h.browser()
+	if p := b.get("/login?next=%2Fsession"); !strings.Contains(p.text, `href="/login/oidc/corp?next=%2Fsession"`) {
+		t.Errorf("the login page offers no provider:\n%s", p.text)
+	}
+	idp.Say(map[string]any{"auth_time": time.Now().Add(-time.Hour).Unix()})
+	b.get(enter)
+	who, logins := b.who(), h.count("session.login")
+	p := b.post("/account/links/corp/unlink", url.Values{"upstream": {"u1"}})
+	m := regexp.MustCompile(`href="(/login/oidc/corp\?[^"]+)"`).FindStringSubmatch(p.text)
+	if m == nil {
+		t.Fatalf("an hour old, the login may unlink: %s at %s\n%s", p.Status, p.Request.URL, p.text)
+	}
+	again := html.UnescapeString(m[1])
+	b.get(again)
+	if e := h.last("federation.login"); e.Detail["rule"] != "auth_time" || b.who().Subject != who.Subject {
+		t.Errorf("an old proof where a fresh one was asked for: rule %q, signed in as %q", e.Detail["rule"], b.who().Subject)
+	}
+	idp.Say(map[string]any{"auth_time": time.Now().Unix(), "acr": "urn:mfa"})
+	if p := b.get(again); p.Request.URL.Path != "/account/links" || h.count("session.login") != logins {
+		t.Errorf("after the proof: %s, %d new sessions", p.Request.URL, h.count("session.login")-logins)
+	}
+	if e := h.last("session.step_up"); e.Control != "authn.step_up" || e.Detail["amr"] != "fed" || e.Detail["acr"] != "aal2" {
+		t.Errorf("on record: %+v", e)
+	}
+	p = b.post("/account/links/corp/unlink", url.Values{"upstream": {"u1"}})
+	if p.StatusCode != http.StatusConflict || !strings.Contains(p.text, "only way in") {
+		t.Errorf("the last way in was taken away: %s", p.Status)
 	}
 }
 

@@ -112,6 +112,18 @@ func (h *house) last(action string) audit.Event {
 	return audit.Event{}
 }
 
+// count returns how often an action is on the control plane's record.
+func (h *house) count(action string) int {
+	h.t.Helper()
+	n := 0
+	for _, e := range h.Events("control") {
+		if e.Action == action {
+			n++
+		}
+	}
+	return n
+}
+
 // browser is one person's: it keeps cookies and follows redirects and pages
 // that send it on, between the edge and the provider.
 type browser struct {
