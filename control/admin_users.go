@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
@@ -355,7 +356,14 @@ func told(e *audit.Event, v wire.Ended) wire.Ended {
 	return v
 }
 
-// hashOf is what is stored of a password.
+// hashOf is what is stored of a password, or the hash that another system kept
+// of it, which the next login replaces.
 func (p *Plane) hashOf(ctx context.Context, q wire.SetPassword) (string, error) {
-	return p.hasher.Hash(ctx, q.Password)
+	if q.Hash == "" {
+		return p.hasher.Hash(ctx, q.Password)
+	}
+	if q.Password != "" {
+		return "", invalid("give a password or a hash, not both")
+	}
+	return q.Hash, password.Import(q.Hash)
 }

@@ -18,9 +18,10 @@ func userCmd() *cobra.Command {
 	cmd := group("user", "Look after local accounts: people, their passwords, factors and rights")
 	cmd.Example = `  rampart user add frank --role customer --org acme
   rampart user show frank
-  rampart user disable frank`
+  rampart user disable frank
+  rampart user import users.jsonl`
 	f.add(cmd)
-	cmd.AddCommand(userListCmd(&f), userShowCmd(&f), userAddCmd(&f), userSetCmd(&f), userPasswordCmd(&f),
+	cmd.AddCommand(userListCmd(&f), userShowCmd(&f), userAddCmd(&f), userSetCmd(&f), userPasswordCmd(&f), userImportCmd(&f),
 		userDisableCmd(&f), userEnableCmd(&f), userDeleteCmd(&f), userRevokeCmd(&f), userFactorsCmd(&f), userUnlinkCmd(&f))
 	return cmd
 }
