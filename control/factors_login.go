@@ -63,6 +63,7 @@ type proofPage struct {
 	Lost      bool        // the form for recovery codes is open
 	Lead      string
 	Action    string // where the forms go
+	Options   string // where the question for a passkey comes from
 	Next      string
 	Name      string
 	Cancel    string // where who does not want to goes; "": nowhere
@@ -83,7 +84,7 @@ func (p *Plane) askFactor(w http.ResponseWriter, r *http.Request, v pending, wro
 		return err
 	}
 	body := proofPage{
-		ways: has, Lead: "Your password was right. Now prove that it is you.", Action: secondStep, Cancel: "/login",
+		ways: has, Lead: "Your password was right. Now prove that it is you.", Action: secondStep, Options: secondStep + "/options", Cancel: "/login",
 		Lost: r.PostForm.Get("how") == "recovery",
 	}
 	return p.ask(w, view{Title: "Second step", Body: body, Script: has.Passkey}, wrong)

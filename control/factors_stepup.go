@@ -158,7 +158,7 @@ func (p *Plane) askStepUp(w http.ResponseWriter, r *http.Request, m member, n ne
 	}
 	body := proofPage{
 		ways: has, Password: password && !has.strong() && n.acr == acrOne, Again: !password && !has.strong() && len(providers) == 0, Providers: providers, Lead: "What you are about to do needs a fresh proof that it is you.", Name: m.name(),
-		Action: stepUpPath + "?" + n.query(), Next: n.next, Cancel: "/", Lost: r.PostForm.Get("how") == "recovery",
+		Action: stepUpPath + "?" + n.query(), Options: stepUpPath + "/options", Next: n.next, Cancel: "/", Lost: r.PostForm.Get("how") == "recovery",
 	}
 	if strings.HasPrefix(n.next, accountPath) {
 		body.Cancel = accountPath
