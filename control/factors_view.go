@@ -52,7 +52,7 @@ func (v view) Tabs() []tab {
 		{Path: recoveryPath, Name: "Recovery codes"}, {Path: passwordPath, Name: "Password"}, {Path: sessionsPath, Name: "Devices"},
 	}
 	if v.Linking {
-		list = append(list, tab{Path: linksPath, Name: "Other logins"})
+		list = append(list, tab{Path: linksPath, Name: "Logins"})
 	}
 	for i := range list {
 		list[i].Here = list[i].Path == v.Nav
