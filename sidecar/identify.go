@@ -47,7 +47,7 @@ func (s *Sidecar) fromToken(a *arrival) error {
 	}
 	p := claims.Principal()
 	a.issued = time.Unix(claims.IssuedAt, 0)
-	if s.opt.Link.State().PrincipalRevoked(p, a.issued) {
+	if st := s.opt.Link.State(); st.PrincipalRevoked(p, a.issued) || st.Revoked("jti", claims.ID, a.issued) {
 		return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the token was revoked")
 	}
 	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
