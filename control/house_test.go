@@ -22,6 +22,7 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/store/sqlite"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
@@ -72,10 +73,13 @@ type house struct {
 	plane *control.Plane
 	state *statedir.Dir
 	sys   *spec.System
-	db    *sqlite.Store
+	db    store.Store
 	log   *audit.Log
 	stop  func()
 	roots []byte
+
+	replica string                                     // of several; "" is the only one
+	openDB  func(context.Context) (store.Store, error) // nil: SQLite in the state folder
 
 	mu    sync.Mutex
 	ahead time.Duration // how far the house's clock is ahead
@@ -125,6 +129,15 @@ func (h *house) Record(ctx context.Context, e audit.Event) error {
 
 func open(t testing.TB, extra string) *house {
 	t.Helper()
+	h := found(t, extra)
+	h.start()
+	t.Cleanup(func() { h.stop() })
+	return h
+}
+
+// found makes a house that has not been started.
+func found(t testing.TB, extra string) *house {
+	t.Helper()
 	h := &house{t: t, tls: map[string]*http.Client{}}
 	path := filepath.Join(t.TempDir(), "rampart.yaml")
 	must(t, os.WriteFile(path, []byte(file+extra), 0o600))
@@ -134,8 +147,6 @@ func open(t testing.TB, extra string) *house {
 	dir := filepath.Join(t.TempDir(), "state")
 	h.state, err = statedir.Open(dir, statedir.Options{Create: true, Throwaway: strings.Contains(extra, "unsafe")})
 	must(t, err)
-	h.start()
-	t.Cleanup(func() { h.stop() })
 	return h
 }
 
@@ -144,14 +155,18 @@ func (h *house) start() {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
-	h.db, err = sqlite.Open(ctx, h.state.Path("control.db"))
+	if h.openDB == nil {
+		h.openDB = func(ctx context.Context) (store.Store, error) { return sqlite.Open(ctx, h.state.Path("control.db")) }
+	}
+	h.db, err = h.openDB(ctx)
 	must(h.t, err)
 	quiet := slog.New(slog.DiscardHandler)
-	h.log, err = audit.Open(h.state.Path("audit"), "control", audit.Options{Logger: quiet})
+	opt := control.Options{
+		System: h.sys, State: h.state, Store: h.db, Audit: h, Logger: quiet, Now: h.now, Listen: "127.0.0.1:0", Issuer: issuer, Replica: h.replica,
+	}
+	h.log, err = audit.Open(h.state.Path("audit"), opt.LogName(), audit.Options{Logger: quiet})
 	must(h.t, err)
-	h.plane, err = control.New(control.Options{
-		System: h.sys, State: h.state, Store: h.db, Audit: h, Logger: quiet, Now: h.now, Listen: "127.0.0.1:0", Issuer: issuer,
-	})
+	h.plane, err = control.New(opt)
 	must(h.t, err)
 	done := make(chan error, 1)
 	go func() { done <- h.plane.Run(ctx) }()

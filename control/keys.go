@@ -106,7 +106,7 @@ func kekThere(ctx context.Context, opt Options) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("the key file %s is gone, but the database is sealed under it: put it back", path)
+	return fmt.Errorf("the key file %s is gone, but the database is sealed under it: put it back, or copy it from the first control plane", path)
 }
 
 // open returns the value sealed under name, or seals what make returns. Making

@@ -89,7 +89,11 @@ func (s *Store) Tries(ctx context.Context, keys []guess.Key) ([]guess.State, err
 	for i, key := range keys {
 		names[i] = s.triesKey(key)
 	}
-	values, err := s.db.MGet(ctx, names...).Result()
+	var values []any
+	err := live(func() (err error) {
+		values, err = s.db.MGet(ctx, names...).Result()
+		return err
+	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, unavailable(err)
 	}

@@ -100,8 +100,8 @@ func config(opt Options) (*redis.Options, error) {
 	}
 	t.GetClientCertificate = opt.Certificate
 	return &redis.Options{
-		Addr:      net.JoinHostPort(u.Hostname(), u.Port()),
-		TLSConfig: t,
+		Addr:   net.JoinHostPort(u.Hostname(), u.Port()),
+		Dialer: dialer(t),
 		CredentialsProviderContext: func(ctx context.Context) (user, password string, err error) {
 			s, err := opt.Password(ctx)
 			if err != nil {
@@ -174,7 +174,11 @@ func (s *Store) info(ctx context.Context, section, name string) (string, error) 
 // script runs one and returns its answer. A failure is an outage, never an
 // answer.
 func (s *Store) script(ctx context.Context, which *redis.Script, keys []string, args ...any) (any, error) {
-	v, err := which.Run(ctx, s.db, keys, args...).Result()
+	var v any
+	err := live(func() (err error) {
+		v, err = which.Run(ctx, s.db, keys, args...).Result()
+		return err
+	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, unavailable(err)
 	}

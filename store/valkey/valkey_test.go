@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -131,6 +132,18 @@ func TestOutage(t *testing.T) {
 	server.Run()
 	if got, err := m.Resolve(ctx, id); err != nil || got.SID != s.SID {
 		t.Errorf("after the crash the session is %+v, %v", got, err)
+	}
+	var wg sync.WaitGroup
+	for range 8 { // several connections lie in the pool
+		wg.Go(func() { m.Resolve(ctx, id) })
+	}
+	wg.Wait()
+	server.Kill()
+	server.Run()
+	for range 8 {
+		if _, err := m.Resolve(ctx, id); err != nil {
+			t.Errorf("a crash while nobody asked is seen by somebody: %v", err)
+		}
 	}
 	if err := st.PutTicket(ctx, "mark", ticket.Hash{1}, nil, at, at.Add(time.Hour)); !errors.Is(err, ticket.ErrExists) {
 		t.Errorf("after the crash a replay is %v, want ticket.ErrExists", err)
