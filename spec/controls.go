@@ -14,7 +14,7 @@ type ControlInstance struct {
 func KnownControls() []string {
 	return []string{
 		"audit.log",
-		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.dpop", "authn.jwt", "authn.mfa", "authn.password", "authn.session", "authn.step_up",
+		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.dpop", "authn.federation", "authn.jwt", "authn.mfa", "authn.password", "authn.session", "authn.step_up",
 		"authz.domain", "authz.gateway", "authz.service",
 		"data.envelope", "db.audit_log", "db.check", "db.row_mac",
 		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "idempotency.key",
@@ -23,7 +23,7 @@ func KnownControls() []string {
 		"mtls.peer_declared", "mtls.required", "nonce.window",
 		"revocation.bound",
 		"secret.acl", "secret.manager", "secret.not_in_env", "tls.min13",
-		"token.audience", "token.binding", "token.client_auth", "token.exchange",
+		"token.audience", "token.binding", "token.client_auth", "token.exchange", "token.rotation",
 		"validate.json", "validate.max_body", "validate.openapi",
 	}
 }
@@ -132,11 +132,13 @@ func (d *deriver) entry(el, key string, f Flow) {
 		case "session":
 			d.add(el, authn, "authn.csrf", "authn.password", "authn.mfa", "limit.login")
 		case "jwt": // a JWT is issued after the same login
-			d.add(el, authn, "authn.password", "authn.mfa", "limit.login", "authn.dpop", "token.client_auth")
+			d.add(el, authn, "authn.password", "authn.mfa", "limit.login", "authn.dpop", "token.client_auth", "token.rotation")
 		case "api_key":
 			d.add(el, key+".limit.api_key", "limit.api_key")
 		}
 	}
+	people := slices.Contains(f.Authn.All, "session") || slices.Contains(f.Authn.All, "jwt")
+	d.when(people && len(d.s.Identity.Providers) > 0, el, "identity.providers", "authn.federation")
 	d.when(f.Authn.Bind != "", el, authn+".bind", "authn.api_key_bound_to_jwt")
 }
 

@@ -86,21 +86,22 @@ func (n Node) element() string {
 
 // Flow is one edge of the graph.
 type Flow struct {
-	ID       string   `cel:"id" json:"id"`
-	From     Node     `cel:"from" json:"from"`
-	To       Node     `cel:"to" json:"to"`
-	Subject  string   `cel:"subject" json:"subject,omitempty"` // the person behind a client, "" if none is named
-	Crosses  bool     `cel:"crosses_boundary" json:"crosses_boundary"`
-	Carries  []Data   `cel:"carries" json:"carries"`
-	MaxRank  int      `cel:"max_rank" json:"max_rank"`
-	Authn    []string `cel:"authn" json:"authn,omitempty"`     // "session", "jwt", "api_key"
-	Pattern  string   `cel:"pattern" json:"pattern,omitempty"` // between services: "gateway", "per_service" or "exchange"
-	Topic    string   `cel:"topic" json:"topic,omitempty"`
-	Edge     bool     `cel:"edge" json:"edge"`         // from a principal into the system
-	Inside   bool     `cel:"inside" json:"inside"`     // from the gateway or a service to a service
-	Input    bool     `cel:"input" json:"input"`       // its receiver takes bodies or parameters
-	Exposure string   `cel:"exposure" json:"exposure"` // "high" from a zone below trust 30, "medium" over a boundary, else "low"
-	Line     int      `cel:"-" json:"line"`            // in rampart.yaml; 0 when unknown
+	ID        string   `cel:"id" json:"id"`
+	From      Node     `cel:"from" json:"from"`
+	To        Node     `cel:"to" json:"to"`
+	Subject   string   `cel:"subject" json:"subject,omitempty"` // the person behind a client, "" if none is named
+	Crosses   bool     `cel:"crosses_boundary" json:"crosses_boundary"`
+	Carries   []Data   `cel:"carries" json:"carries"`
+	MaxRank   int      `cel:"max_rank" json:"max_rank"`
+	Authn     []string `cel:"authn" json:"authn,omitempty"`     // "session", "jwt", "api_key"
+	Pattern   string   `cel:"pattern" json:"pattern,omitempty"` // between services: "gateway", "per_service" or "exchange"
+	Topic     string   `cel:"topic" json:"topic,omitempty"`
+	Edge      bool     `cel:"edge" json:"edge"`                     // from a principal into the system
+	Federated bool     `cel:"federated" json:"federated,omitempty"` // people may come by way of an identity provider
+	Inside    bool     `cel:"inside" json:"inside"`                 // from the gateway or a service to a service
+	Input     bool     `cel:"input" json:"input"`                   // its receiver takes bodies or parameters
+	Exposure  string   `cel:"exposure" json:"exposure"`             // "high" from a zone below trust 30, "medium" over a boundary, else "low"
+	Line      int      `cel:"-" json:"line"`                        // in rampart.yaml; 0 when unknown
 }
 
 // Service is one process of the system, the gateway included.
@@ -232,9 +233,10 @@ func (g *graph) newFlow(sys *spec.System, f spec.Flow) Flow {
 		ID: f.ID, From: from, To: to, Subject: f.Subject, Line: f.Line,
 		Crosses: from.Zone.Name != to.Zone.Name, Carries: g.items(f.Carries), Topic: f.Topic,
 		Authn: f.Authn.All, Pattern: f.Authn.Pattern, Exposure: exposure(from, to),
-		Edge:   from.Kind == "principal",
-		Inside: (from.Kind == "gateway" || from.Kind == "service") && to.Kind == "service",
-		Input:  takesInput(sys.Services[f.To]),
+		Edge:      from.Kind == "principal",
+		Federated: from.Kind == "principal" && len(sys.Identity.Providers) > 0 && (slices.Contains(f.Authn.All, "session") || slices.Contains(f.Authn.All, "jwt")),
+		Inside:    (from.Kind == "gateway" || from.Kind == "service") && to.Kind == "service",
+		Input:     takesInput(sys.Services[f.To]),
 	}
 	for _, d := range out.Carries {
 		out.MaxRank = max(out.MaxRank, d.Rank)

@@ -18,8 +18,11 @@ import (
 	"github.com/rampart-security/rampart/spec"
 )
 
-// sessionCookie is the cookie of browser sessions.
-const sessionCookie = "__Host-rampart_sid"
+// The cookies of a browser session, and of a browser that is known.
+const (
+	sessionCookie = "__Host-rampart_sid"
+	deviceCookie  = "__Host-rampart_device"
+)
 
 // redirect is where codes for our clients go: an address nobody listens on.
 const redirect = "http://127.0.0.1/verify"
@@ -29,6 +32,7 @@ type account struct {
 	name     string
 	password string
 	session  string // cookie value, "" before login
+	device   string // cookie of the browser that the account is known by
 }
 
 func (a *account) subject() string { return "user:" + a.name }
@@ -87,11 +91,19 @@ func (e *Env) account(ctx context.Context, facts spec.DemoUser) (*account, error
 	return a, nil
 }
 
-// login signs an account in and keeps the cookie.
+// login signs an account in, as the browser that it is known by, and keeps the
+// cookies.
 func (e *Env) login(ctx context.Context, a *account) error {
-	res, err := e.do(ctx, loginForm(a.name, a.password))
+	f := loginForm(a.name, a.password)
+	if a.device != "" {
+		f.header.Set("Cookie", deviceCookie+"="+a.device)
+	}
+	res, err := e.do(ctx, f)
 	if err != nil {
 		return err
+	}
+	if d, ok := cookieOf(res.header, deviceCookie); ok {
+		a.device = d.Value
 	}
 	c, ok := cookieOf(res.header, sessionCookie)
 	if !ok || res.status != http.StatusSeeOther {
@@ -144,13 +156,28 @@ func (e *Env) enterAs(ctx context.Context, a *account, flow spec.Flow, client st
 	}
 	c.header.Set("Authorization", "Bearer "+c.tokens.Access)
 	if slices.Contains(flow.Authn.All, "api_key") {
-		key, err := e.admin.apiKey(ctx, client)
+		key, err := e.keyOf(ctx, client)
 		if err != nil {
 			return c, err
 		}
-		c.header.Set("X-Api-Key", key.Key)
+		c.header.Set("X-Api-Key", key)
 	}
 	return c, nil
+}
+
+// keyOf returns the API key of a client of the run.
+func (t *target) keyOf(ctx context.Context, client string) (string, error) {
+	t.keys.Lock()
+	defer t.keys.Unlock()
+	if k, ok := t.apiKeys[client]; ok {
+		return k, nil
+	}
+	k, err := t.admin.apiKey(ctx, client)
+	if err != nil {
+		return "", err
+	}
+	t.apiKeys[client] = k.Key
+	return k.Key, nil
 }
 
 // clientFor returns the run's client of a principal, shared by its probes.

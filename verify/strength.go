@@ -130,6 +130,22 @@ func (h *holder) proof(method, path, token string) (string, error) {
 	return p.es256(h.key)
 }
 
+// issuer is the edge as the outside knows it, without the slash at the end:
+// what proofs must name, whatever address the probes come in by.
+func (e *Env) issuer(ctx context.Context) (string, error) {
+	res, err := e.mustPass(ctx, "the issuer's metadata", get("/.well-known/oauth-authorization-server"))
+	if err != nil {
+		return "", err
+	}
+	var meta struct {
+		Issuer string `json:"issuer"`
+	}
+	if err := json.Unmarshal(res.body, &meta); err != nil || meta.Issuer == "" {
+		return "", errors.New("the issuer's metadata names no issuer")
+	}
+	return strings.TrimSuffix(meta.Issuer, "/"), nil
+}
+
 // send makes a request with a fresh proof, and once more with the nonce that
 // the server asks for.
 func (e *Env) send(ctx context.Context, h *holder, r request, token string) (response, string, error) {
@@ -168,7 +184,11 @@ func boundToken(ctx context.Context, e *Env) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	owner, err := newHolder(e.http.base)
+	issuer, err := e.issuer(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	owner, err := newHolder(issuer)
 	if err != nil {
 		return Result{}, err
 	}
@@ -196,7 +216,7 @@ func boundToken(ctx context.Context, e *Env) (Result, error) {
 		return Result{}, fmt.Errorf("the token was refused its owner: %.200s", res.body)
 	}
 	e.note("the owner, with a proof: %d", res.status)
-	thief, err := newHolder(e.http.base)
+	thief, err := newHolder(issuer)
 	if err != nil {
 		return Result{}, err
 	}

@@ -46,6 +46,9 @@ type target struct {
 	stories    int
 	revoke     []wire.Revocation // at the end of the run
 
+	keys    sync.Mutex        // guards apiKeys
+	apiKeys map[string]string // by client
+
 	mail sync.Mutex // held while a hostile message is under way
 	exit sync.Mutex // guards left
 	left bool       // the declared call out was made
@@ -58,7 +61,7 @@ var ErrNotRunning = errors.New("the system does not run")
 // openTarget finds the running system of a state folder and makes sure that it
 // runs this very file.
 func openTarget(ctx context.Context, opt Options) (*target, error) {
-	t := &target{sys: opt.System, dir: opt.StateDir, run: randomID(4), now: opt.Now, clients: map[string]string{}, crowd: map[string]*sharedCaller{}}
+	t := &target{sys: opt.System, dir: opt.StateDir, run: randomID(4), now: opt.Now, clients: map[string]string{}, apiKeys: map[string]string{}, crowd: map[string]*sharedCaller{}}
 	b, err := os.ReadFile(filepath.Join(t.dir, "run", "system.json"))
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w on %s; start it with: rampart up --state %s", ErrNotRunning, t.dir, t.dir)
