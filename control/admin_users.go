@@ -134,7 +134,7 @@ func (p *Plane) adminPutUser(r *http.Request, e *audit.Event) (any, error) {
 		return nil, err
 	}
 	if q.Password != "" || q.Hash != "" || !exists {
-		if u.Hash, err = p.hashOf(r.Context(), wire.SetPassword{Password: q.Password, Hash: q.Hash}); err != nil {
+		if u.Hash, err = p.hashOf(r.Context(), q.Name, wire.SetPassword{Password: q.Password, Hash: q.Hash}); err != nil {
 			return nil, err
 		}
 	}
@@ -239,7 +239,7 @@ func (p *Plane) adminSetPassword(r *http.Request, e *audit.Event) (any, error) {
 	if err := readJSON(r, &q); err != nil {
 		return nil, err
 	}
-	if u.Hash, err = p.hashOf(r.Context(), q); err != nil {
+	if u.Hash, err = p.hashOf(r.Context(), u.Name, q); err != nil {
 		return nil, err
 	}
 	u.Changed = p.opt.Now()
@@ -358,12 +358,12 @@ func told(e *audit.Event, v wire.Ended) wire.Ended {
 
 // hashOf is what is stored of a password, or the hash that another system kept
 // of it, which the next login replaces.
-func (p *Plane) hashOf(ctx context.Context, q wire.SetPassword) (string, error) {
-	if q.Hash == "" {
-		return p.hasher.Hash(ctx, q.Password)
-	}
-	if q.Password != "" {
+func (p *Plane) hashOf(ctx context.Context, name string, q wire.SetPassword) (string, error) {
+	if q.Hash != "" && q.Password != "" {
 		return "", invalid("give a password or a hash, not both")
 	}
-	return q.Hash, password.Import(q.Hash)
+	if q.Hash != "" {
+		return q.Hash, password.Import(q.Hash)
+	}
+	return p.newPassword(ctx, name, q.Password)
 }

@@ -5,20 +5,11 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/store"
-)
-
-// Characters that a new password has at least: alone it must bear everything
-// (SP 800-63B-4, section 3.1.1.2).
-const (
-	leastAlone  = 15
-	leastSecond = 8 // beside a second factor
 )
 
 type passwordPage struct {
@@ -39,24 +30,15 @@ func (p *Plane) showPassword(w http.ResponseWriter, r *http.Request, m member, w
 	if err != nil {
 		return err
 	}
-	least, err := p.leastPassword(r.Context(), m)
+	policy, err := p.passwordPolicy(r.Context(), m.name())
 	if err != nil {
 		return err
 	}
-	v := view{Title: "Password", Nav: passwordPath, Body: passwordPage{Name: m.name(), Current: !p.provedTwo(m), None: !has, Least: least}}
+	v := view{Title: "Password", Nav: passwordPath, Body: passwordPage{Name: m.name(), Current: !p.provedTwo(m), None: !has, Least: policy.Least()}}
 	if wrong != nil {
 		v.Problem = sentence(wrong)
 	}
 	return p.showAccount(w, r, m, "password", v)
-}
-
-// leastPassword is how many characters the person's next password has at least.
-func (p *Plane) leastPassword(ctx context.Context, m member) (int, error) {
-	has, err := p.waysOf(ctx, m.Subject)
-	if has.strong() {
-		return leastSecond, err
-	}
-	return leastAlone, err
 }
 
 // provedTwo reports whether the person has proved themselves with two factors
@@ -117,15 +99,5 @@ func (p *Plane) newHash(ctx context.Context, m member, fresh, repeat string) (st
 	if subtle.ConstantTimeCompare([]byte(fresh), []byte(repeat)) != 1 {
 		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the two new passwords differ; type the same one twice")
 	}
-	if len(m.name()) > 3 && strings.Contains(strings.ToLower(fresh), strings.ToLower(m.name())) {
-		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the new password contains your user name, which is guessed first; choose another one")
-	}
-	least, err := p.leastPassword(ctx, m)
-	if err != nil {
-		return "", err
-	}
-	if utf8.RuneCountInString(fresh) < least {
-		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the new password is too short; it must have at least %d characters", least)
-	}
-	return p.hasher.Hash(ctx, fresh)
+	return p.newPassword(ctx, m.name(), fresh)
 }

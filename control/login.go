@@ -11,6 +11,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/guess"
+	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/store"
@@ -164,10 +165,29 @@ func (p *Plane) checkPassword(ctx context.Context, a attempt, known bool) (store
 	return u, nil
 }
 
+// passwordPolicy is what a new password of the account must meet: alone it has
+// to bear everything.
+func (p *Plane) passwordPolicy(ctx context.Context, name string) (password.Policy, error) {
+	two, err := p.secondFactor(ctx, "user:"+name)
+	return password.Policy{Alone: !two, Words: []string{p.opt.System.Info.Name, name}}, err
+}
+
+// newPassword returns what to store of a password that the account is to have.
+func (p *Plane) newPassword(ctx context.Context, name, fresh string) (string, error) {
+	policy, err := p.passwordPolicy(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if err := policy.Check(fresh); err != nil {
+		return "", err
+	}
+	return p.hasher.Hash(ctx, fresh)
+}
+
 // rehash stores a password under today's parameters, unless the account has
 // changed since it was read.
-func (p *Plane) rehash(ctx context.Context, u store.User, password string) error {
-	hash, err := p.hasher.Rehash(ctx, password)
+func (p *Plane) rehash(ctx context.Context, u store.User, word string) error {
+	hash, err := p.hasher.Rehash(ctx, word)
 	if err != nil {
 		return err
 	}

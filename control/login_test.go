@@ -264,6 +264,36 @@ func TestSecondFactorIsAskedFor(t *testing.T) {
 	}
 }
 
+// TestImportedHash: it lets its owner in once, and is ours from then on.
+func TestImportedHash(t *testing.T) {
+	h := open(t, "")
+	const bcrypt = "$2b$04$abcdefghijklmnopqrstuuqREtd3VJD2QVZbuFskFSLk6eRIrQoOS" // of password, by libxcrypt
+	h.mustAdmin(wire.AdminUsers, wire.User{Name: "ann", Hash: bcrypt, Facts: spec.DemoUser{Roles: []string{"customer"}}}, nil)
+	for range 2 {
+		if got := h.browser().login("ann", password); got != http.StatusSeeOther {
+			t.Fatalf("login: %d, want 303", got)
+		}
+		u, err := h.db.User(t.Context(), "ann")
+		must(t, err)
+		if !strings.HasPrefix(u.Hash, "$argon2id$") {
+			t.Errorf("stored as %.10s", u.Hash)
+		}
+	}
+	for what, u := range map[string]wire.User{
+		"a hash that is none":         {Name: "bob", Hash: "plain"},
+		"a hash out of bounds":        {Name: "bob", Hash: strings.Replace(bcrypt, "$04$", "$31$", 1)},
+		"a hash and a password":       {Name: "bob", Hash: bcrypt, Password: password},
+		"neither":                     {Name: "bob"},
+		"fourteen characters, alone":  {Name: "bob", Password: "correct horsey"},
+		"one that everybody knows":    {Name: "bob", Password: "passwordpassword"},
+		"little more than one's name": {Name: "bobby-tables", Password: "Bobby-Tables-2024!"},
+	} {
+		if err := h.admin(http.MethodPost, wire.AdminUsers, u, nil); statusOf(err) != http.StatusBadRequest {
+			t.Errorf("%s: %v, want 400", what, err)
+		}
+	}
+}
+
 func TestStuffingIsOnRecord(t *testing.T) {
 	h := open(t, "")
 	for n := range 21 {
@@ -285,19 +315,18 @@ func BenchmarkLogin(b *testing.B) {
 	h.mustAdmin(wire.AdminUsers, wire.User{Name: "ann", Password: password, Facts: spec.DemoUser{Roles: []string{"customer"}}}, nil)
 	laptop := h.browser()
 	laptop.login("ann", password)
+	hasher, hash := hashing.NewHasher(1), time.Duration(0)
 	b.ReportAllocs()
 	for b.Loop() {
 		if got := laptop.login("ann", password); got != http.StatusSeeOther {
 			b.Fatal(got)
 		}
-	}
-	perLogin := b.Elapsed() / time.Duration(b.N)
-	hasher := hashing.NewHasher(1)
-	began := time.Now()
-	for range 20 {
+		b.StopTimer() // measured in turns: the machine's other work hits both alike
+		began := time.Now()
 		must(b, hasher.VerifyNone(b.Context(), password))
+		hash += time.Since(began)
+		b.StartTimer()
 	}
-	hash := time.Since(began) / 20
-	b.ReportMetric(float64(hash)/1e6, "hash-ms/op")
-	b.ReportMetric(float64(perLogin-hash)/1e6, "overhead-ms/op")
+	b.ReportMetric(float64(hash)/float64(b.N)/1e6, "hash-ms/op")
+	b.ReportMetric(float64(b.Elapsed()-hash)/float64(b.N)/1e6, "overhead-ms/op")
 }
