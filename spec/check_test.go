@@ -126,7 +126,7 @@ func TestRefused(t *testing.T) {
 		{"step-up of nothing", `acr: aal2, max_age: 5m`, ``, `24:107: flows[2].step_up[0]: says neither how strong nor how fresh the login must be; add acr: aal2, or max_age: 5m`},
 		{"step-up to a slip", `acr: aal2`, `acr: all2`, `24:142: flows[2].step_up[0].acr: "all2" is not accepted here; did you mean "aal2"?`},
 		{"step-up route", `routes: "POST /orders/*/refund"`, `routes: [/orders/*]`, `24:118: flows[2].step_up[0].routes[0]: "/orders/*" is not accepted here; write "METHOD /path", such as "POST /payments/*/refund"; * is one segment, or at the end all that follows`},
-		{"step-up too old", `max_age: 5m`, `max_age: 2d`, `24:153: flows[2].step_up[0].max_age: no session is that old; write 24h or less`},
+		{"step-up too old", `max_age: 5m`, `max_age: 2d`, `24:153: flows[2].step_up[0].max_age: 2d is out of bounds; write 30s to 24h`},
 		{"step-up at the edge", `authn: session }`, `authn: session, step_up: [{ acr: aal2 }] }`, `22:53: flows[0].step_up: step_up belongs to flows from the gateway to a service or flows between services; remove it here, or move it to such a flow`},
 		{"scope without a verb", `scope: "orders:*"`, `scope: orders`, `24:85: flows[2].scope[0]: "orders" is not accepted here; write "type:verb" or "type:*"`},
 		{"scope of nothing", `scope: "orders:*"`, `scope: []`, `24:78: flows[2].scope: the list is empty; fill it, or remove the key`},

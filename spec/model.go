@@ -198,7 +198,7 @@ type FlowAuthz struct {
 type StepUp struct {
 	Routes []string `yaml:"routes" shape:"one"` // "METHOD /path" below the service's mount; default: all
 	ACR    string   `yaml:"acr"`                // aal1 | aal2
-	MaxAge Duration `yaml:"max_age"`            // since the newest proof; at most 24h
+	MaxAge Duration `yaml:"max_age"`            // since the newest proof; 30s to 24h
 }
 
 // ServerOwned names request fields whose truth is the server's.

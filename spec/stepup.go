@@ -13,6 +13,7 @@ import (
 
 // Bounds of step_up and revocation.
 const (
+	minStepUpAge = 30 * time.Second // a person needs that long to prove something and come back
 	maxStepUpAge = 24 * time.Hour
 	maxStepUps   = 64 // per flow, each with at most as many routes
 )
@@ -98,8 +99,8 @@ func (c *checker) stepUp(key string, f Flow) {
 			c.bad(at, "says neither how strong nor how fresh the login must be", "add acr: aal2, or max_age: 5m")
 		}
 		c.oneOf(at+".acr", s.ACR, assurance...)
-		if s.MaxAge > Duration(maxStepUpAge) {
-			c.bad(at+".max_age", "no session is that old", "write 24h or less")
+		if s.MaxAge != 0 {
+			c.within(at+".max_age", s.MaxAge, minStepUpAge, maxStepUpAge)
 		}
 		if len(s.Routes) > maxStepUps {
 			c.bad(at+".routes", fmt.Sprintf("more than %d entries", maxStepUps), `use * for a whole segment, such as "POST /payments/*/refund"`)
@@ -121,15 +122,17 @@ func (c *checker) scope(key string, scope []string) {
 }
 
 func (c *checker) revocation(r Revocation) {
-	between := func(key string, d Duration, least, most time.Duration) {
-		if d < Duration(least) || d > Duration(most) {
-			c.bad(key, fmt.Sprintf("%s is out of bounds", d), fmt.Sprintf("write %s to %s", Duration(least), Duration(most)))
-		}
-	}
-	between("revocation.sensitive", r.Sensitive, time.Second, time.Minute)
-	between("revocation.other", r.Other, 5*time.Second, 10*time.Minute)
+	c.within("revocation.sensitive", r.Sensitive, time.Second, time.Minute)
+	c.within("revocation.other", r.Other, 5*time.Second, 10*time.Minute)
 	if r.Other < r.Sensitive {
 		c.bad("revocation.other", fmt.Sprintf("shorter than the %s of sensitive flows", r.Sensitive), "raise it, or shorten sensitive")
+	}
+}
+
+// within reports a duration that is out of bounds.
+func (c *checker) within(key string, d Duration, least, most time.Duration) {
+	if d < Duration(least) || d > Duration(most) {
+		c.bad(key, fmt.Sprintf("%s is out of bounds", d), fmt.Sprintf("write %s to %s", Duration(least), Duration(most)))
 	}
 }
 
