@@ -91,7 +91,7 @@ func (rp *RelyingParty) provider(ctx context.Context) (*provider, error) {
 	}
 	if now.Sub(rp.tried) >= cooldown {
 		rp.tried = now
-		p, err := rp.discover(ctx)
+		p, err := rp.discover(context.WithoutCancel(ctx)) // for all who wait: nobody breaks it off by leaving
 		if err == nil {
 			rp.known = p
 			return p, nil

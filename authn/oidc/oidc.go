@@ -31,7 +31,8 @@ import (
 
 const control = "authn.federation"
 
-// Options declare one provider. What has no "nil:" is required.
+// Options declare one provider. Issuer, ClientID, Redirect, Scopes, Algorithms,
+// Transport, Tickets and Log are required.
 type Options struct {
 	Issuer     string                                // https address, compared byte for byte
 	ClientID   string                                // ours, at the provider
@@ -39,10 +40,10 @@ type Options struct {
 	Redirect   string                                // our callback, exactly as registered; no other provider has it
 	Scopes     []string                              // with openid
 	Algorithms []jwt.Algorithm                       // of ID tokens and logout tokens
-	RoleClaim  string                                // ID token claim that Roles reads; "": none
+	RoleClaim  string                                // claim that Roles reads; "": none
 	Roles      map[string]string                     // value of RoleClaim -> role
 	ACR        map[string]string                     // acr of the provider -> aal1 or aal2
-	NeedEmail  bool                                  // ask for a verified e-mail address where the ID token has none
+	NeedEmail  bool                                  // ask userinfo where the ID token has no e-mail address
 	Transport  http.RoundTripper                     // verifies TLS and reaches the provider's hosts alone
 	Tickets    ticket.Store
 	Log        *slog.Logger

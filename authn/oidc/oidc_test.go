@@ -424,7 +424,12 @@ func TestOutage(t *testing.T) {
 	}
 	down.off = false
 	w.ahead += 11 * time.Second
-	w.begin(oidc.Start{})
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	if _, _, err := w.rp.Begin(left, oidc.Start{}); err == nil {
+		t.Error("a login of a browser that has left")
+	}
+	w.begin(oidc.Start{}) // which stops nobody else
 	down.off = true
 	w.ahead += 2 * time.Hour
 	if _, _, err := w.rp.Begin(t.Context(), oidc.Start{}); err != nil {
