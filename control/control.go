@@ -80,7 +80,7 @@ type Plane struct {
 	tickets  ticket.Store
 	factors  mfa.Store
 	hasher   *password.Hasher
-	reserve  *password.Hasher // for known devices: strangers cannot fill its queue
+	reserve  *password.Hasher // for known devices, when strangers have filled the other's queue
 	hub      *hub
 	grants   grants
 	guard    *guess.Guard
@@ -207,7 +207,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{
 		System: sys, Issuer: p.opt.Issuer, Rings: k.rings, Key: k.token, Store: p.opt.Store, Tickets: p.opt.Store,
-		Directory: directory{p}, Audit: p.opt.Audit, OnRevoke: p.hub.revoked, Now: now,
+		Directory: directory{p}, Audit: p.opt.Audit, OnRevoke: p.revoked, Now: now,
 	})
 	if err != nil {
 		return err

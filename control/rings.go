@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -130,26 +131,32 @@ func (k *keys) sealRing(ctx context.Context, name string, ring *jwt.Ring) ([]byt
 }
 
 // changeKeys applies change to every ring, puts the rings in force and tells
-// the planes. What other replicas did comes in by the same way.
+// the planes. What other replicas did comes in by the same way. What is stored
+// is in force even if something else fails.
 func (p *Plane) changeKeys(ctx context.Context, action string, change func(*jwt.Ring) (bool, error)) error {
 	p.rotating.Lock()
 	defer p.rotating.Unlock()
-	var rings token.Rings
-	now := p.opt.Now()
+	rings, now := p.tokens.Rings(), p.opt.Now()
+	var errs []error
 	for _, name := range ringNames() {
 		ring, changed, err := p.keys.changeRing(ctx, name, now, change)
 		if err != nil {
-			return err
-		}
-		*ringOf(&rings, name) = ring
-		if !changed {
+			errs = append(errs, err)
 			continue
 		}
-		e := audit.Event{Class: audit.ClassKey, Action: action, Outcome: audit.Allowed, Control: "authn.jwt", Resource: name, Detail: map[string]string{"active": ring.Signer(now).KeyID()}}
-		if err := p.opt.Audit.Record(ctx, e); err != nil {
-			return err
+		*ringOf(&rings, name) = ring
+		if changed {
+			errs = append(errs, p.opt.Audit.Record(ctx, audit.Event{
+				Class: audit.ClassKey, Action: action, Outcome: audit.Allowed, Control: "authn.jwt", Resource: name,
+				Detail: map[string]string{"active": ring.Signer(now).KeyID()},
+			}))
 		}
 	}
+	return errors.Join(append(errs, p.putKeys(rings))...)
+}
+
+// putKeys puts rings in force here and, if planes verify by other keys then, there.
+func (p *Plane) putKeys(rings token.Rings) error {
 	before := p.tokens.Keys()
 	if err := p.tokens.SetRings(rings); err != nil {
 		return err
@@ -222,6 +229,16 @@ func (p *Plane) RevokeKey(ctx context.Context, kid string) error {
 	}
 	_, err = p.tokens.Revoke(ctx, "kid", kid)
 	return err
+}
+
+// revoked tells the planes of a revocation that is durable. If it is of a
+// signing key, whoever revoked it has changed the ring before: this replica must
+// not go on with the old one.
+func (p *Plane) revoked(ctx context.Context, v wire.Revocation) error {
+	if v.Kind == "kid" {
+		p.advanceKeys(ctx)
+	}
+	return p.hub.revoked(ctx, v)
 }
 
 // keys publishes the public keys that planes verify with.
