@@ -50,7 +50,7 @@ func factorDone(done string) string {
 	case "totp":
 		return "Your authenticator app is on. Other devices are signed out. Make recovery codes too, for the day that your phone is lost."
 	case "passkey":
-		return "Your passkey is added. Other devices are signed out."
+		return "Your passkey is added. Other devices are signed out. Make recovery codes too, for the day that it is lost."
 	case "renamed":
 		return "The name is changed."
 	case "removed":

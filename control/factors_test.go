@@ -447,6 +447,12 @@ func TestPagesOfOthers(t *testing.T) {
 	if res := b.do(http.MethodGet, "/login/passkey.js", nil); !strings.HasPrefix(res.Header.Get("Content-Type"), "text/javascript") {
 		t.Errorf("the script is %s", res.Header.Get("Content-Type"))
 	}
+	for accept, says := range map[string]string{"text/html,*/*": "There is no such page.", "application/json": `"status":404`} {
+		res := b.do(http.MethodGet, "/account/nothing", nil, "Accept", accept)
+		if text := body(t, res); res.StatusCode != http.StatusNotFound || !strings.Contains(text, says) {
+			t.Errorf("a page that is none, asked for as %s: %d\n%s", accept, res.StatusCode, text)
+		}
+	}
 	if raw := strings.TrimSpace(body(t, b.do(http.MethodGet, "/account?done="+base64.URLEncoding.EncodeToString([]byte("<b>")), nil))); strings.Contains(raw, `role="status"`) {
 		t.Error("the page says what its address says")
 	}

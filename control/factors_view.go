@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/authn/mfa/passkey"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
 
@@ -129,6 +131,31 @@ func (p *Plane) render(w http.ResponseWriter, status int, name string, v view) e
 	w.WriteHeader(status)
 	_, err := w.Write(b.Bytes())
 	return gone(err)
+}
+
+// answer tells what went wrong: a browser's person in a page, everybody else in
+// a problem document. Both say the same.
+func (p *Plane) answer(w http.ResponseWriter, r *http.Request, err error, trace string) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		problem.Write(w, err, trace)
+		return
+	}
+	text := ""
+	switch rampart.KindOf(err) {
+	case rampart.Internal:
+		text = "Something broke on our side. Try again; if it stays, ask for help."
+	case rampart.Unavailable:
+		w.Header().Set("Retry-After", "1")
+		text = "This is not possible right now. Try again in a minute."
+	case rampart.NotFound:
+		text = "There is no such page."
+	default:
+		text = sentence(err)
+	}
+	body := struct{ Text, Trace string }{text, trace}
+	if werr := p.render(w, problem.Status(err), "trouble", view{Title: "This did not work", Body: body}); werr != nil {
+		problem.Write(w, err, trace)
+	}
 }
 
 // asset serves a file of web that pages load.

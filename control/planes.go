@@ -67,7 +67,7 @@ func (p *Plane) handle(call func(w http.ResponseWriter, r *http.Request) error) 
 		if kind := rampart.KindOf(err); kind == rampart.Internal || kind == rampart.Unavailable {
 			p.opt.Logger.LogAttrs(r.Context(), slog.LevelError, "call failed", slog.String("path", r.URL.Path), slog.String("trace", trace), slog.Any("error", err))
 		}
-		problem.Write(w, err, trace)
+		p.answer(w, r, err, trace)
 	}
 }
 

@@ -83,7 +83,7 @@ async function shop(context, complaints) {
   await page.waitForURL(base + "/");
   await settled(page);
   demand((await page.textContent("#who")).includes(user), "after login the page says who is logged in");
-  demand((await context.cookies()).every((c) => c.name === cookieName && c.httpOnly && c.secure && c.sameSite !== "None"), "the session cookie is HttpOnly, Secure and same-site");
+  demand((await context.cookies()).every((c) => c.name.startsWith("__Host-rampart_") && c.httpOnly && c.secure && c.sameSite !== "None"), "every cookie is this host's, HttpOnly, Secure and same-site");
   demand((await page.evaluate(() => document.cookie)) === "", "no script sees it");
   await order(page, "MUG", 2);
   await order(page, "TEE", 1);
