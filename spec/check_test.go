@@ -130,7 +130,7 @@ func TestRefused(t *testing.T) {
 		{"step-up at the edge", `authn: session }`, `authn: session, step_up: [{ acr: aal2 }] }`, `22:53: flows[0].step_up: step_up belongs to flows from the gateway to a service or flows between services; remove it here, or move it to such a flow`},
 		{"scope without a verb", `scope: "orders:*"`, `scope: orders`, `24:85: flows[2].scope[0]: "orders" is not accepted here; write "type:verb" or "type:*"`},
 		{"scope of nothing", `scope: "orders:*"`, `scope: []`, `24:78: flows[2].scope: the list is empty; fill it, or remove the key`},
-		{"bound out of bounds", "stores:\n", "revocation: { sensitive: 2m }\nstores:\n", `16:15: revocation.sensitive: 2m is out of bounds; write 1s to 1m`},
+		{"bound out of bounds", "stores:\n", "revocation: { sensitive: 2m }\nstores:\n", `16:15: revocation.sensitive: 2m is out of bounds; write 2s to 1m`},
 		{"bounds the wrong way round", "stores:\n", "revocation: { sensitive: 30s, other: 20s }\nstores:\n", `16:31: revocation.other: shorter than the 30s of sensitive flows; raise it, or shorten sensitive`},
 		{"bound of nothing", "stores:\n", "revocation: { sensitiv: 5s }\nstores:\n", `16:15: revocation.sensitiv: unknown key; did you mean "sensitive"?`},
 		{"egress everywhere", `paths: [/v1/pay]`, `paths: ["/v1/*/pay"]`, `26:73: flows[4].egress.paths[0]: "/v1/*/pay" is no path; write an exact path, or a prefix that ends in "/*"; no .., // or query`},

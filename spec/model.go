@@ -86,7 +86,7 @@ type Sessions struct {
 // serves on: a revocation may be waiting there. After it the plane closes, flow
 // by flow.
 type Revocation struct {
-	Sensitive Duration `yaml:"sensitive"` // flows that System.Sensitive names; 1s to 1m, default 5s
+	Sensitive Duration `yaml:"sensitive"` // flows that System.Sensitive names; 2s to 1m, default 5s
 	Other     Duration `yaml:"other"`     // all others; 5s to 10m and not below Sensitive, default 2m
 }
 

@@ -122,7 +122,7 @@ func (c *checker) scope(key string, scope []string) {
 }
 
 func (c *checker) revocation(r Revocation) {
-	c.within("revocation.sensitive", r.Sensitive, time.Second, time.Minute)
+	c.within("revocation.sensitive", r.Sensitive, 2*time.Second, time.Minute) // the control plane is heard once a second
 	c.within("revocation.other", r.Other, 5*time.Second, 10*time.Minute)
 	if r.Other < r.Sensitive {
 		c.bad("revocation.other", fmt.Sprintf("shorter than the %s of sensitive flows", r.Sensitive), "raise it, or shorten sensitive")
