@@ -135,34 +135,34 @@ func (p *Plane) takeGuess(r *http.Request, what, account string) (guess.Ticket, 
 
 // checkPassword returns the account if the password is its own. An unknown
 // name, an account without a password and one that is disabled cost the same
-// work and get the same answer. A known device does not wait behind strangers.
+// work and get the same answer.
 func (p *Plane) checkPassword(ctx context.Context, a attempt, known bool) (store.User, error) {
-	hasher := p.hasher
-	if known {
-		hasher = p.reserve
-	}
 	u, err := p.opt.Store.User(ctx, a.name)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return store.User{}, unavailable(err)
 	}
-	wrong := rampart.Errorf(rampart.Unauthenticated, "authn.password", "user name or password is wrong")
-	if u.Hash == "" {
-		if err := hasher.VerifyNone(ctx, a.password); err != nil {
-			return u, err
-		}
-		return u, wrong
+	ok, rehash, err := verify(ctx, p.hasher, u.Hash, a.password)
+	if known && rampart.KindOf(err) == rampart.Unavailable {
+		ok, rehash, err = verify(ctx, p.reserve, u.Hash, a.password)
 	}
-	ok, rehash, err := hasher.Verify(ctx, u.Hash, a.password)
 	if err != nil {
 		return u, err
 	}
 	if !ok || u.Disabled {
-		return u, wrong
+		return u, rampart.Errorf(rampart.Unauthenticated, "authn.password", "user name or password is wrong")
 	}
 	if rehash {
 		return u, p.rehash(ctx, u, a.password)
 	}
 	return u, nil
+}
+
+// verify checks a password against a stored hash; none takes as long.
+func verify(ctx context.Context, h *password.Hasher, hash, word string) (ok, rehash bool, err error) {
+	if hash == "" {
+		return false, false, h.VerifyNone(ctx, word)
+	}
+	return h.Verify(ctx, hash, word)
 }
 
 // passwordPolicy is what a new password of the account must meet: alone it has

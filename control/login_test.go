@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -308,25 +309,45 @@ func TestStuffingIsOnRecord(t *testing.T) {
 	}
 }
 
-// BenchmarkLogin is a login on a known device, from the gateway's request to
-// its answer. Its overhead is the time beyond the hash.
+type person struct {
+	*browser
+	name string
+}
+
+// BenchmarkLogin compares the throughput of whole logins on known devices, from
+// the gateway's requests to their answers, with that of the hash alone.
 func BenchmarkLogin(b *testing.B) {
-	h := open(b, "")
-	h.mustAdmin(wire.AdminUsers, wire.User{Name: "ann", Password: password, Facts: spec.DemoUser{Roles: []string{"customer"}}}, nil)
-	laptop := h.browser()
-	laptop.login("ann", password)
-	hasher, hash := hashing.NewHasher(1), time.Duration(0)
-	b.ReportAllocs()
-	for b.Loop() {
-		if got := laptop.login("ann", password); got != http.StatusSeeOther {
-			b.Fatal(got)
+	b.Run("hash", func(b *testing.B) {
+		hasher := hashing.NewHasher(0)
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				must(b, hasher.VerifyNone(b.Context(), password))
+			}
+		})
+	})
+	b.Run("login", func(b *testing.B) {
+		h := open(b, "")
+		h.as("gateway/edge")
+		people := make(chan person, 4*runtime.GOMAXPROCS(0))
+		for n := range cap(people) {
+			name := fmt.Sprint("user", n)
+			h.mustAdmin(wire.AdminUsers, wire.User{Name: name, Password: password, Facts: spec.DemoUser{Roles: []string{"customer"}}}, nil)
+			someone := person{h.browser(), name}
+			someone.login(name, password)
+			people <- someone
 		}
-		b.StopTimer() // measured in turns: the machine's other work hits both alike
-		began := time.Now()
-		must(b, hasher.VerifyNone(b.Context(), password))
-		hash += time.Since(began)
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(hash)/float64(b.N)/1e6, "hash-ms/op")
-	b.ReportMetric(float64(b.Elapsed()-hash)/float64(b.N)/1e6, "overhead-ms/op")
+		b.ReportAllocs()
+		b.ResetTimer()
+		b.SetParallelism(4)
+		b.RunParallel(func(pb *testing.PB) {
+			someone := <-people
+			for pb.Next() {
+				someone.cookie = "" // the browser was closed since
+				if got := someone.login(someone.name, password); got != http.StatusSeeOther {
+					b.Error(got)
+				}
+			}
+		})
+	})
 }
