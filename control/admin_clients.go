@@ -58,7 +58,7 @@ func (p *Plane) adminListClients(r *http.Request, _ *audit.Event) (any, error) {
 func clientFrom(c token.Client) wire.Client {
 	return wire.Client{
 		ID: c.ID, Principal: c.Principal, Name: c.Name, Redirects: append([]string{}, c.Redirects...), Auth: c.Auth, JWKS: json.RawMessage(c.Keys),
-		Identity: c.Identity, Grants: c.Grants, Scopes: c.Scopes, DPoP: c.DPoP, Disabled: c.Disabled, Tag: c.Tag,
+		Identity: c.Identity, Grants: c.Grants, Scopes: c.Scopes, DPoP: c.DPoP, IDAlg: c.IDAlg, Disabled: c.Disabled, Tag: c.Tag,
 	}
 }
 
@@ -104,7 +104,7 @@ func (p *Plane) adminPutClient(r *http.Request, e *audit.Event) (any, error) {
 	}
 	return nil, unavailable(p.opt.Store.PutClient(r.Context(), token.Client{
 		ID: q.ID, Principal: q.Principal, Name: q.Name, Redirects: q.Redirects, Auth: q.Auth, Keys: []byte(q.JWKS), Identity: q.Identity,
-		Grants: q.Grants, Scopes: q.Scopes, DPoP: q.DPoP, Disabled: old.Disabled, Tag: q.Tag,
+		Grants: q.Grants, Scopes: q.Scopes, DPoP: q.DPoP, IDAlg: q.IDAlg, Disabled: old.Disabled, Tag: q.Tag,
 	}))
 }
 
@@ -123,6 +123,9 @@ func (p *Plane) checkClient(q wire.Client) error {
 	}
 	if bad := slices.IndexFunc(q.Scopes, func(s string) bool { return !scopeForm.MatchString(s) }); bad >= 0 || len(q.Scopes) > maxScopes {
 		return invalid(`scopes are up to %d permissions of the form "type:verb", openid and offline_access`, maxScopes)
+	}
+	if q.IDAlg != "" && q.IDAlg != "RS256" && q.IDAlg != "ES256" {
+		return invalid("%.16q is no algorithm of ID tokens; use RS256 or ES256", q.IDAlg)
 	}
 	if err := p.checkProof(q); err != nil {
 		return err
@@ -144,7 +147,7 @@ func (p *Plane) checkProof(q wire.Client) error {
 	switch q.Auth {
 	case "", "none":
 	case "private_key_jwt":
-		if _, err := jwt.ParseKeySet(q.JWKS); err != nil {
+		if _, err := jwt.ParseClientKeySet(q.JWKS); err != nil {
 			return invalid("the client's keys are refused: %v", err)
 		}
 	case "tls_client_auth":

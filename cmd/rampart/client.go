@@ -108,6 +108,7 @@ func (cf *clientFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&cf.c.Grants, "grant", nil, "authorization_code, refresh_token or client_credentials, may be repeated")
 	fl.StringArrayVar(&cf.c.Scopes, "scope", nil, `permission "type:verb" that it may ask for, may be repeated`)
 	fl.BoolVar(&cf.c.DPoP, "dpop", false, "give it tokens alone that are bound to a key of its own")
+	fl.StringVar(&cf.c.IDAlg, "id-alg", "", "how its ID tokens are signed: RS256 (default) or ES256")
 	cmd.RegisterFlagCompletionFunc("auth", cobra.FixedCompletions([]string{"none", "private_key_jwt", "tls_client_auth"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("grant", cobra.FixedCompletions([]string{"authorization_code", "refresh_token", "client_credentials"}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -215,6 +216,7 @@ func (cf *clientFlags) merge(cmd *cobra.Command, c *wire.Client) bool {
 	take("grant", func() { c.Grants = nonEmpty(cf.c.Grants) })
 	take("scope", func() { c.Scopes = nonEmpty(cf.c.Scopes) })
 	take("dpop", func() { c.DPoP = cf.c.DPoP })
+	take("id-alg", func() { c.IDAlg = cf.c.IDAlg })
 	return changed
 }
 

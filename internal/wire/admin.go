@@ -132,6 +132,7 @@ type Client struct {
 	Grants    []string        `json:"grants,omitempty"`   // none: authorization_code and refresh_token
 	Scopes    []string        `json:"scopes,omitempty"`   // permissions; none: all that its user has
 	DPoP      bool            `json:"dpop,omitempty"`     // gets sender-constrained tokens alone
+	IDAlg     string          `json:"id_alg,omitempty"`   // of its ID tokens: "" or RS256, or ES256
 	Disabled  bool            `json:"disabled,omitempty"`
 	Tag       string          `json:"tag,omitempty"`
 }

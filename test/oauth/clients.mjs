@@ -222,7 +222,7 @@ await step("refresh with another key is refused", async () => {
 });
 
 const key = await crypto.subtle.importKey("jwk", jwk, { name: "ECDSA", namedCurve: "P-256" }, false, ["sign"]);
-const own = await client.discovery(issuer, confidential, undefined, client.PrivateKeyJwt({ key, kid: jwk.kid }));
+const own = await client.discovery(issuer, confidential, { id_token_signed_response_alg: "ES256" }, client.PrivateKeyJwt({ key, kid: jwk.kid }));
 
 const machine = await step("client credentials with private_key_jwt", async () => {
   const t = await client.clientCredentialsGrant(own, { scope: scope.split(" ").find((s) => s.includes(":")) });

@@ -45,7 +45,7 @@ func TestForeignClients(t *testing.T) {
 	}
 	const redirect = "https://app.example/cb"
 	must(t, "", binary, "client", "add", "app", "--state", r.dir, "--principal", "users", "--redirect", redirect)
-	must(t, "", binary, "client", "add", "till", "--state", r.dir, "--principal", "users", "--redirect", redirect, "--auth", "private_key_jwt", "--jwks", jwks,
+	must(t, "", binary, "client", "add", "till", "--state", r.dir, "--principal", "users", "--redirect", redirect, "--auth", "private_key_jwt", "--jwks", jwks, "--id-alg", "ES256",
 		"--grant", "authorization_code", "--grant", "refresh_token", "--grant", "client_credentials", "--scope", "catalog:read", "--scope", "openid")
 	in, err := json.Marshal(map[string]any{
 		"base": r.base(), "user": "alice", "password": r.password("alice"), "redirect": redirect, "resource": r.base() + "/catalog/",
