@@ -219,6 +219,23 @@ func TestHostileProvider(t *testing.T) {
 	wantRefused(t, fresh, fresh.get(answer), "federation.login", "")
 }
 
+// TestEndpointElsewhere: a provider's document leads us to no host that the
+// file does not name.
+func TestEndpointElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"https://169.254.169.254/token", "https://internal.example/token", "https://example.com:8444/token"} {
+		h, idp := own(t, "link: create")
+		idp.Lie(idptest.Lies{Metadata: func(d map[string]any) { d["token_endpoint"] = address }})
+		b := h.browser()
+		if p := b.get(enter); p.StatusCode != http.StatusServiceUnavailable || b.who().Subject != "" {
+			t.Errorf("%s: %s", address, p.Status)
+		}
+		if e := h.last("federation.login"); !strings.Contains(e.Detail["error"], "not in hosts") {
+			t.Errorf("on record: %s", e.Detail["error"])
+		}
+	}
+}
+
 // TestUpstreamLogout: the provider says that the person left, and the session
 // is refused at the edge; a token that was changed or that came before ends
 // nothing.
