@@ -32,7 +32,7 @@ async function shoot(page, name) {
 // content security policy; answers that are refusals on purpose are none.
 function listen(page, complaints) {
   page.on("console", (m) => {
-    const refusal = /status of (401|422|429)/.test(m.text());
+    const refusal = /status of (401|403|422|429)/.test(m.text());
     if ((m.type() === "error" || m.type() === "warning") && !refusal) complaints.push(`${m.type()}: ${m.text()} (${m.location().url})`);
   });
   page.on("pageerror", (e) => complaints.push(`page error: ${e.message}`));
@@ -68,12 +68,32 @@ async function logOut(page) {
   await page.waitForURL(`${base}/login`);
 }
 
+// payOnce orders and pays, and returns the address of the receipt.
+async function payOnce(page) {
+  await page.goto(`${base}/`);
+  await page.waitForSelector("#orders[aria-busy=false]", { state: "attached" });
+  await page.selectOption("#sku", "MUG");
+  await page.fill("#quantity", "1");
+  await page.click("#create");
+  await page.locator("#orders > li button.pay").first().click();
+  await page.fill("#email", "alice@example.com");
+  await page.click("#pay-submit");
+  await page.waitForURL(`${base}/receipt?id=*`);
+  await page.waitForSelector("#receipt[data-status]", { state: "attached" });
+  return page.url();
+}
+
 // passkeys: registered on the account's page, then enough by itself.
 async function passkeys(context, page) {
   const phone = await device(context, page);
   await logIn(page, user, password);
   await page.waitForURL(`${base}/account`);
   await shoot(page, "f1-account");
+  const receipt = await payOnce(page);
+  await page.click("#show-card");
+  await page.waitForURL(`${base}/login/step-up?*`);
+  demand(new URL(page.url()).searchParams.get("acr") === "aal2" && (await page.textContent("main")).includes("two factors"), "what needs two factors leads who has one to where a second is added");
+  await shoot(page, "f1-no-factor");
   await page.goto(`${base}/account/passkeys`);
   const before = await cookie(context);
   await page.fill("#label", "Ann's phone");
@@ -91,6 +111,11 @@ async function passkeys(context, page) {
   await page.goto(`${base}/account`);
   demand((await page.textContent("main")).includes("two factors"), "the passkey alone signs in, and counts as two factors");
   demand((await phone.held())[0].signCount >= 1, "it has signed");
+  await page.goto(receipt);
+  await page.waitForSelector("#receipt[data-status]", { state: "attached" });
+  await page.click("#show-card");
+  await page.waitForFunction(() => document.querySelector("#card-ref").textContent !== "");
+  step("what needs two factors is shown to who has just used them");
 
   await logOut(page);
   await phone.lock(true);
