@@ -229,7 +229,7 @@ func boundToken(ctx context.Context, e *Env) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	want := []string{"authn.dpop", "authn.jwt"}
+	want := []string{"authn.dpop", "token.binding", "authn.jwt"} // as the rule is of the proof, of the binding or of the token
 	bound := read.set("Authorization", "DPoP "+t.Access)
 	return e.refusedAll(ctx, []attack{
 		{"as a bearer token", read.set("Authorization", "Bearer "+t.Access), want},
