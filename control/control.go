@@ -121,7 +121,7 @@ func (i identity) plane() string {
 // generate, and writes the roots to ca.pem. It opens the listeners; Run serves.
 //
 // Of the controls that a throw-away file may disable, these live here and are
-// left out: limit.login, secret.acl, token.exchange (declared flow and
+// left out: limit.login, authn.mfa, secret.acl, token.exchange (declared flow and
 // presenter rule), authn.csrf and headers.security of the login page.
 func New(opt Options) (*Plane, error) {
 	if opt.System == nil || opt.State == nil || opt.Store == nil || opt.Audit == nil || opt.Logger == nil || opt.Listen == "" {
