@@ -67,6 +67,7 @@ type house struct {
 
 	mu      sync.Mutex
 	events  []audit.Event
+	deaf    bool // the audit log fails
 	revoked []wire.Revocation
 	people  map[string]rampart.Principal
 	started time.Time // of every session
@@ -78,6 +79,9 @@ func (h *house) now() time.Time { return h.clock }
 func (h *house) Record(_ context.Context, e audit.Event) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.deaf {
+		return rampart.Errorf(rampart.Unavailable, "audit.log", "disk full")
+	}
 	h.events = append(h.events, e)
 	return nil
 }
