@@ -1,16 +1,141 @@
 package token_test
 
 import (
+	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart/authn/jwt"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/token"
 )
+
+func TestExchangeCarriesWhoAndThroughWhom(t *testing.T) {
+	h := newHouse(t, "")
+	first := h.mustExchange("edge", wire.TypeSession, "ann", "a")
+	second := h.mustExchange("a", wire.TypeJWT, first, "b")
+	got, err := h.read(second, "a", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := h.people["user:ann"]
+	want.Session, want.AuthTime = "sid-ann", h.started.UTC().Truncate(time.Second)
+	want.Actors = []string{h.sys.ServiceID("a"), h.sys.ServiceID("edge")}
+	if diff := cmp.Diff(want, got.Principal()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if life := got.Expires - h.clock.Unix(); life != 120 {
+		t.Errorf("the token lives %d s, want 120", life)
+	}
+	if _, err := h.read(second, "edge", "b"); jwt.Rule(err) != "cnf" {
+		t.Errorf("another peer presents it: %v, want the binding to refuse", err)
+	}
+	e := h.last()
+	if e.Action != "token.exchange" || e.Outcome != audit.Allowed || e.Control != "token.exchange" || e.Flow != "ab" || e.Subject != "user:ann" || e.Actor != h.sys.ServiceID("a") || e.Detail["jti"] != got.ID {
+		t.Errorf("recorded as %+v", e)
+	}
+}
+
+func TestExchangeOfEachKind(t *testing.T) {
+	h := newHouse(t, "")
+	access := h.login("shop").AccessToken
+	for _, tc := range []struct {
+		from, kind, value, to string
+		subject               string
+		life                  int64
+	}{
+		{"edge", wire.TypeSession, "ann", "a", "user:ann", 120},
+		{"edge", wire.TypeAPIKey, "rk_shop", "a", "client:shop", 30}, // never past the subject's own end
+		{"edge", wire.TypeJWT, access, "a", "user:ann", 120},
+		{"edge", wire.TypeAccess, access, "a", "user:ann", 120},
+		{"own", wire.TypeJWT, access, "b", "user:ann", 120},    // the file says per_service
+		{"own", wire.TypeSession, "ann", "b", "user:ann", 120}, // likewise
+		{"a", wire.TypeSVIDOnly, "", "b", h.sys.ServiceID("a"), 120},
+	} {
+		text, err := h.exchange(tc.from, tc.kind, tc.value, tc.to)
+		if err != nil {
+			t.Errorf("%s shows %s: %v", tc.from, tc.kind, err)
+			continue
+		}
+		got, err := h.read(text, tc.from, tc.to)
+		if err != nil || got.Subject != tc.subject || got.Expires-h.clock.Unix() != tc.life {
+			t.Errorf("%s shows %s: %s for %d s, %v; want %s for %d s", tc.from, tc.kind, got.Subject, got.Expires-h.clock.Unix(), err, tc.subject, tc.life)
+		}
+	}
+}
+
+func TestExchangeRefuses(t *testing.T) {
+	h := newHouse(t, "")
+	access := h.login("shop").AccessToken
+	forA := h.mustExchange("edge", wire.TypeSession, "ann", "a")
+	forB := h.mustExchange("a", wire.TypeJWT, forA, "b")
+	forC := h.mustExchange("b", wire.TypeJWT, forB, "c")
+	forD := h.mustExchange("c", wire.TypeJWT, forC, "d")
+	for _, tc := range []struct {
+		name, from, kind, value, to, code string
+	}{
+		{"an undeclared flow", "a", wire.TypeJWT, forA, "c", "invalid_target"},
+		{"a flow backwards", "b", wire.TypeJWT, forB, "a", "invalid_target"},
+		{"oneself", "a", wire.TypeJWT, forA, "a", "invalid_target"},
+		{"a token for another service", "b", wire.TypeJWT, forA, "c", "invalid_grant"},
+		{"a session shown by a service", "a", wire.TypeSession, "ann", "b", "unauthorized_client"},
+		{"an API key shown by a service", "a", wire.TypeAPIKey, "rk_shop", "b", "unauthorized_client"},
+		{"a client's token shown by a service", "a", wire.TypeJWT, access, "b", "invalid_grant"},
+		{"an internal token shown by the gateway", "edge", wire.TypeJWT, forA, "a", "invalid_grant"},
+		{"an unknown session", "edge", wire.TypeSession, "eve", "a", "invalid_grant"},
+		{"a fifth actor", "d", wire.TypeJWT, forD, "e", "invalid_grant"},
+		{"a subject token with the service as itself", "a", wire.TypeSVIDOnly, forA, "b", "invalid_request"},
+		{"no subject token", "edge", wire.TypeSession, "", "a", "invalid_request"},
+		{"an unknown type", "edge", "urn:x", "ann", "a", "invalid_request"},
+		{"nonsense", "a", wire.TypeJWT, "a.b.c", "b", "invalid_grant"},
+	} {
+		_, err := h.exchange(tc.from, tc.kind, tc.value, tc.to)
+		if err == nil || token.CodeOf(err) != tc.code {
+			t.Errorf("%s: %v, want %s", tc.name, err, tc.code)
+			continue
+		}
+		if e := h.last(); e.Outcome != audit.Refused || e.Control == "" || e.Code != tc.code {
+			t.Errorf("%s: recorded as %+v", tc.name, e)
+		}
+	}
+	for name, add := range map[string]url.Values{
+		"two audiences":        {"audience": {h.sys.ServiceID("b"), h.sys.ServiceID("c")}},
+		"an actor token":       {"actor_token": {forA}},
+		"an actor's own token": {"actor_token": {forA}, "actor_token_type": {wire.TypeJWT}},
+		"another resource":     {"resource": {"https://api.example/"}},
+		"a refresh token back": {"requested_token_type": {"urn:ietf:params:oauth:token-type:refresh_token"}},
+	} {
+		form := url.Values{"audience": {h.sys.ServiceID("b")}, "subject_token_type": {wire.TypeJWT}, "subject_token": {forA}}
+		maps.Copy(form, add)
+		if _, err := h.Exchange(t.Context(), h.caller("a"), form); token.CodeOf(err) != "invalid_request" {
+			t.Errorf("%s: %v, want invalid_request", name, err)
+		}
+	}
+}
+
+// TestExchangeOff: where a throw-away file drops the control, the two rules
+// are gone. That is what makes their probes able to fail.
+func TestExchangeOff(t *testing.T) {
+	h := newHouse(t, "unsafe: { disable: [token.exchange] }\n")
+	forA := h.mustExchange("edge", wire.TypeSession, "ann", "a")
+	h.mustExchange("b", wire.TypeJWT, forA, "d")
+}
+
+func BenchmarkExchange(b *testing.B) {
+	h := newHouse(b, "")
+	forA := h.mustExchange("edge", wire.TypeSession, "ann", "a")
+	b.ReportAllocs()
+	for b.Loop() {
+		h.events = h.events[:0]
+		h.mustExchange("a", wire.TypeJWT, forA, "b")
+	}
+}
 
 // limit makes ann's credentials good for these permissions only.
 func (h *house) limit(scope ...string) {
