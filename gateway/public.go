@@ -70,7 +70,7 @@ func (g *Gateway) publicStages(t *table) []stage {
 		{"limit.ip", ipLimit{t.ip}},
 		{"", publicCaps{}},
 		{"", body{}}, // before a slot is taken: a slow stranger must not hold one
-		{"", shedder{shed.New(maxConcurrent / 4), shed.Important}},
+		{"", newPublicShares()},
 		{"authn.csrf", publicCSRF{csrf{http.NewCrossOriginProtection()}}},
 		{"", toControl{g}},
 	}
@@ -81,6 +81,29 @@ func (g *Gateway) publicStages(t *table) []stage {
 		}
 	}
 	return out
+}
+
+// publicShares bounds what is in flight. Logins have places of their own, of
+// which one network holds an eighth: whoever guesses from there must not turn
+// everybody else away.
+type publicShares struct {
+	login *shed.Shares
+	rest  *shed.Gate
+}
+
+func newPublicShares() publicShares {
+	return publicShares{shed.NewShares(maxConcurrent/4, maxConcurrent/32), shed.New(maxConcurrent / 4)}
+}
+
+func (s publicShares) check(c *call) error {
+	if c.path != "/login" && !strings.HasPrefix(c.path, "/login/") {
+		return shedder{s.rest, shed.Important}.check(c)
+	}
+	if err := s.login.Enter(c.ip, shed.Important); err != nil {
+		return err
+	}
+	c.after = func() { s.login.Leave(c.ip) }
+	return nil
 }
 
 // publicCSRF guards login, account and logout: they change the browser's session

@@ -42,6 +42,10 @@ func (g *Gate) Enter(p Priority) error {
 		return nil
 	}
 	g.inFlight.Add(-1)
+	return full()
+}
+
+func full() error {
 	return problem.With(rampart.Errorf(rampart.Unavailable, "", "too many requests in flight"), problem.Details{RetryAfter: time.Second})
 }
 

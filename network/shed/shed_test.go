@@ -1,6 +1,8 @@
 package shed
 
 import (
+	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -83,5 +85,45 @@ func BenchmarkShed(b *testing.B) {
 		if g.Enter(Important) == nil {
 			g.Leave()
 		}
+	}
+}
+
+// TestNeighboursAlone: a network that floods the gate leaves the rest of it to
+// others, and its places come back.
+func TestNeighboursAlone(t *testing.T) {
+	s := NewShares(10, 3)
+	in := func(format string, n int) (got []netip.Addr) {
+		for i := range n {
+			if a := netip.MustParseAddr(fmt.Sprintf(format, i)); s.Enter(a, Important) == nil {
+				got = append(got, a)
+			}
+		}
+		return got
+	}
+	flood := in("192.0.2.%d", 100)
+	for what, tc := range map[string]struct {
+		format string
+		want   int
+	}{
+		"the flood's /24":     {"192.0.2.%d", 0},
+		"in another spelling": {"::ffff:192.0.2.%d", 0},
+		"its neighbour":       {"192.0.3.%d", 3},
+		"a /64":               {"2001:db8::%x", 3},
+	} {
+		if got := in(tc.format, 50); len(got) != tc.want {
+			t.Errorf("%s: %d entered, want %d", what, len(got), tc.want)
+		}
+	}
+	if got := in("198.51.100.%d", 50); len(flood) != 3 || len(got) != 1 {
+		t.Errorf("%d of the flood and %d of the last entered, want 3 and 1", len(flood), len(got))
+	}
+	for _, a := range flood {
+		s.Leave(a)
+	}
+	if got := in("203.0.113.%d", 50); len(got) != 3 {
+		t.Errorf("%d entered the places that were left, want 3", len(got))
+	}
+	if err := new(Shares).Enter(netip.MustParseAddr("192.0.2.1"), Important); rampart.KindOf(err) != rampart.Unavailable {
+		t.Errorf("zero shares: %v", err)
 	}
 }
