@@ -119,6 +119,13 @@ await step("refresh, narrower", async () => {
   tokens = { ...t, claims: t.claims };
 });
 
+await step("a hundred refreshes at once", async () => {
+  const all = await Promise.all(Array.from({ length: 100 }, () => client.refreshTokenGrant(config, tokens.refresh_token)));
+  const successors = new Set(all.map((t) => t.refresh_token));
+  demand(successors.size === 1, `${successors.size} successors`);
+  tokens = await client.refreshTokenGrant(config, [...successors][0]);
+});
+
 await step("prompt=none with a session", async () => {
   const { url, checks } = await request(config, { prompt: "none" });
   await client.authorizationCodeGrant(config, await browser.authorize(url), checks);

@@ -19,7 +19,7 @@ import (
 // order of the script.
 var grants = []string{
 	"discovery", "protected resource metadata",
-	"authorization code with PKCE", "userinfo", "protected resource", "refresh", "refresh, narrower",
+	"authorization code with PKCE", "userinfo", "protected resource", "refresh", "refresh, narrower", "a hundred refreshes at once",
 	"prompt=none with a session", "prompt=none without one", "max_age", "a code is good once",
 	"authorization code with PKCE and DPoP", "userinfo with DPoP", "protected resource with DPoP",
 	"a bound token is no bearer token", "refresh with DPoP", "refresh with another key is refused",
