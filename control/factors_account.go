@@ -30,7 +30,8 @@ func rowOf(f mfa.Factor, now time.Time) factorRow {
 	return row
 }
 
-// show writes an account page. done is what the address says was done.
+// showAccount writes an account page. What was done stands in the address,
+// unless v says it; a page with a problem is a 422.
 func (p *Plane) showAccount(w http.ResponseWriter, r *http.Request, m member, name string, v view) error {
 	v.User = m.name()
 	if v.Done == "" {

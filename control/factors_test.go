@@ -415,6 +415,51 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
+// TestNoRecordNoChange: what cannot be put on record does not happen.
+func TestNoRecordNoChange(t *testing.T) {
+	h, b := signIn(t)
+	a := b.enrolTOTP()
+	list, err := h.db.Factors(t.Context(), "user:ann")
+	must(t, err)
+	h.addUser("bob", "customer")
+	bob := h.browser()
+	bob.login("bob", password)
+	bob.wantPost("/account/totp", url.Values{}, "/account/totp")
+	ann := h.browser()
+	ann.login("ann", password)
+
+	h.setDeaf(true)
+	for path, form := range map[string]url.Values{
+		"/account/totp/remove": {"id": {list[0].ID}}, "/account/recovery": {},
+		"/account/password": {"new": {"a new and long password"}, "repeat": {"a new and long password"}},
+	} {
+		if got, _ := b.post(path, form); got != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d", path, got)
+		}
+	}
+	if got, _ := ann.post("/login/factor", url.Values{"how": {"totp"}, "code": {a.next()}}); got != http.StatusServiceUnavailable || ann.cookie != "" {
+		t.Errorf("the second step: %d, session %q", got, ann.cookie)
+	}
+	d := newDevice()
+	q, err := virtual.ParseAttestationOptions(body(t, bob.do(http.MethodPost, "/account/passkeys/options", url.Values{})))
+	must(t, err)
+	answer := virtual.CreateAttestationResponse(rp(), d.auth, d.cred, *q)
+	if got, _ := bob.post("/account/passkeys", url.Values{"answer": {answer}}); got != http.StatusServiceUnavailable {
+		t.Errorf("a new passkey: %d", got)
+	}
+	h.setDeaf(false)
+
+	for subject, want := range map[string]int{"user:ann": 1, "user:bob": 0} {
+		if list, err := h.db.Factors(t.Context(), subject); err != nil || len(list) != want {
+			t.Errorf("%s has %d factors, want %d, %v", subject, len(list), want, err)
+		}
+	}
+	h.pass(time.Minute)
+	if _, to := h.browser().post("/login", url.Values{"username": {"ann"}, "password": {password}}); to != "/login/factor" {
+		t.Errorf("with the password of before ann is sent to %q", to)
+	}
+}
+
 // TestFormsOfOtherSites: no form of another site changes anything.
 func TestFormsOfOtherSites(t *testing.T) {
 	_, b := signIn(t)

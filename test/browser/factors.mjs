@@ -228,8 +228,8 @@ async function useRecovery(page, code) {
   await page.click("form:has(#recovery) button");
 }
 
-// phones looks at the pages as a phone in the dark shows them.
-async function phones(browser) {
+// phoneSignIn looks at signing in as a phone in the dark shows it.
+async function phoneSignIn(browser) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 375, height: 720 }, colorScheme: "dark" });
   context.setDefaultTimeout(20_000);
   const page = await context.newPage();
@@ -244,8 +244,8 @@ async function phones(browser) {
   await context.close();
 }
 
-// wide is a signed-in phone: the account's pages.
-async function wide(browser, state) {
+// phoneAccount looks at the pages of an account there.
+async function phoneAccount(browser, state) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 375, height: 720 }, colorScheme: "dark", storageState: state });
   const page = await context.newPage();
   for (const name of ["", "/passkeys", "/totp", "/recovery", "/password", "/sessions"]) {
@@ -286,8 +286,8 @@ try {
   await passkeys(first, alice);
   const [second, bob] = await open();
   await codes(second, bob);
-  await phones(browser);
-  await wide(browser, await second.storageState());
+  await phoneSignIn(browser);
+  await phoneAccount(browser, await second.storageState());
   await plain(browser);
   demand(complaints.length === 0, `no page broke its own rules${complaints.map((c) => `\n  ${c}`).join("")}`);
 } catch (err) {
