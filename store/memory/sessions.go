@@ -22,8 +22,9 @@ type sessions struct {
 	byLogin   map[login][]*row // federated ones alone
 }
 
-// login is one account at one identity provider.
-type login struct{ issuer, subject string }
+// login names an account at an identity provider by its subject, or one login
+// there by its sid.
+type login struct{ issuer, subject, sid string }
 
 // row is a session in less room: a time is a number, and texts that many
 // sessions share are kept once.
@@ -88,18 +89,29 @@ func instant(n int64) time.Time {
 func (t *sessions) addLocked(r *row) {
 	t.byKey[r.key], t.bySID[r.sid] = r, r
 	t.bySubject[r.subject] = append(t.bySubject[r.subject], r)
-	if r.upstream != nil {
-		at := login{r.upstream.Issuer, r.upstream.Subject}
+	for _, at := range r.logins() {
 		t.byLogin[at] = append(t.byLogin[at], r)
 	}
+}
+
+// logins are the names that a session is found by.
+func (r *row) logins() []login {
+	if r.upstream == nil {
+		return nil
+	}
+	names := []login{{issuer: r.upstream.Issuer, subject: r.upstream.Subject}}
+	if r.upstream.SID != "" {
+		names = append(names, login{issuer: r.upstream.Issuer, sid: r.upstream.SID})
+	}
+	return names
 }
 
 func (t *sessions) dropLocked(r *row) {
 	delete(t.byKey, r.key)
 	delete(t.bySID, r.sid)
 	without(t.bySubject, r.subject, r)
-	if r.upstream != nil {
-		without(t.byLogin, login{r.upstream.Issuer, r.upstream.Subject}, r)
+	for _, at := range r.logins() {
+		without(t.byLogin, at, r)
 	}
 }
 
@@ -144,33 +156,25 @@ func (s *Store) Sessions(_ context.Context, subject string) ([]session.Session, 
 	t := &s.sessions
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return newestFirst(t.bySubject[subject], func(*row) bool { return true }), nil
+	return newestFirst(t.bySubject[subject]), nil
 }
 
-// UpstreamSessions implements session.Store. A logout at a provider is rare:
-// it may cost a walk over all that came from one.
+// UpstreamSessions implements session.Store.
 func (s *Store) UpstreamSessions(_ context.Context, issuer, subject, sid string) ([]session.Session, error) {
 	t := &s.sessions
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	at := login{issuer: issuer, sid: sid}
 	if sid == "" {
-		return newestFirst(t.byLogin[login{issuer, subject}], func(*row) bool { return true }), nil
+		at.subject = subject
 	}
-	var found []*row
-	for at, rows := range t.byLogin {
-		if at.issuer == issuer {
-			found = append(found, rows...)
-		}
-	}
-	return newestFirst(found, func(r *row) bool { return r.upstream.SID == sid }), nil
+	return newestFirst(t.byLogin[at]), nil
 }
 
-func newestFirst(rows []*row, keep func(*row) bool) []session.Session {
+func newestFirst(rows []*row) []session.Session {
 	var out []session.Session
 	for _, r := range rows {
-		if keep(r) {
-			out = append(out, r.session())
-		}
+		out = append(out, r.session())
 	}
 	slices.SortFunc(out, func(a, b session.Session) int {
 		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.SID, b.SID))

@@ -60,10 +60,16 @@ func TestStore(t *testing.T) {
 	}
 	admin := connect(c, options(server, "postgres"), 1)
 	defer admin.Close()
+	if _, err := admin.Exec("CREATE DATABASE migrated"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, options(server, "migrated")).Close(); err != nil { // nobody may be in a template
+		t.Fatal(err)
+	}
 	var n atomic.Int32
 	storetest.Test(t, func(t *testing.T) (a, b store.Store) {
 		name := fmt.Sprint("test_", n.Add(1))
-		if _, err := admin.Exec("CREATE DATABASE " + name); err != nil {
+		if _, err := admin.Exec("CREATE DATABASE " + name + " TEMPLATE migrated"); err != nil {
 			t.Fatal(err)
 		}
 		return open(t, options(server, name)), open(t, options(server, name))

@@ -51,7 +51,10 @@ CREATE TABLE sessions (
     data             object NOT NULL
 );
 CREATE INDEX sessions_subject ON sessions (subject, created);
+CREATE INDEX sessions_seen ON sessions (last_seen);
+CREATE INDEX sessions_expires ON sessions (expires);
 CREATE INDEX sessions_upstream ON sessions (upstream_issuer, upstream_subject) WHERE upstream_issuer IS NOT NULL;
+CREATE INDEX sessions_upstream_sid ON sessions (upstream_issuer, upstream_sid) WHERE upstream_sid IS NOT NULL;
 
 CREATE TABLE clients (
     id        ident PRIMARY KEY CHECK (length(id) <= 64),

@@ -23,7 +23,10 @@ INSERT INTO sessions (key, sid, subject, created, last_seen, expires, data)
     FROM sessions_old;
 DROP TABLE sessions_old;
 CREATE INDEX sessions_subject ON sessions (subject, created);
+CREATE INDEX sessions_seen ON sessions (last_seen);
+CREATE INDEX sessions_expires ON sessions (expires);
 CREATE INDEX sessions_upstream ON sessions (upstream_issuer, upstream_subject) WHERE upstream_issuer IS NOT NULL;
+CREATE INDEX sessions_upstream_sid ON sessions (upstream_issuer, upstream_sid) WHERE upstream_sid IS NOT NULL;
 
 ALTER TABLE logins RENAME TO logins_old;
 ALTER TABLE users RENAME TO users_old;
