@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"errors"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -109,7 +110,13 @@ func (v *ClientAssertion) Verify(assertion string, keys func(client string) (*Ke
 }
 
 // ParseClientKeySet reads the JWK set that a client registers for its
-// assertions: ParseForeignKeySet with the algorithms that assertions may have.
+// assertions: ParseForeignKeySet with the algorithms that assertions may have. A
+// set of which no key counts is an error: its client could never come in, and
+// would not learn why.
 func ParseClientKeySet(data []byte) (*KeySet, error) {
-	return ParseForeignKeySet(data, foreignAlgorithms()...)
+	set, err := ParseForeignKeySet(data, foreignAlgorithms()...)
+	if err == nil && len(set.keys) == 0 {
+		return nil, errors.New("jwt: key set has no key that counts: each needs a kid, and to be for signatures by RS256, PS256, ES256 or EdDSA")
+	}
+	return set, err
 }

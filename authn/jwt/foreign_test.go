@@ -306,6 +306,10 @@ func TestParseForeignKeySet(t *testing.T) {
 			if (err == nil) != tc.ok || set.Has("a") != tc.has {
 				t.Errorf("error %v, has the key %v; want accepted %v, %v", err, set.Has("a"), tc.ok, tc.has)
 			}
+			// A client's own set must hold a key that it can come in by.
+			if _, err := jwt.ParseClientKeySet([]byte(tc.set)); (err == nil) != (tc.ok && tc.has) {
+				t.Errorf("as a client's: error %v", err)
+			}
 		})
 	}
 	if _, err := jwt.ParseKeySet([]byte(`{"keys":[` + sound + `]}`)); err == nil {
