@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/guess"
 	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
@@ -247,7 +248,8 @@ func (p *Plane) adminSetPassword(r *http.Request, e *audit.Event) (any, error) {
 		return nil, unavailable(err)
 	}
 	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
-	return told(e, ended), err
+	// What was guessed at is gone, and its owner may have been shut out.
+	return told(e, ended), errors.Join(err, p.guard.Forgive(r.Context(), u.Facts.Subject, guess.Password))
 }
 
 // adminResetFactors is for whoever lost phone and recovery codes: what was
@@ -263,7 +265,7 @@ func (p *Plane) adminResetFactors(r *http.Request, e *audit.Event) (any, error) 
 	}
 	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
 	ended.Factors = n
-	return told(e, ended), err
+	return told(e, ended), errors.Join(err, p.guard.Forgive(r.Context(), u.Facts.Subject, guess.OTP, guess.Recovery))
 }
 
 func (p *Plane) adminDeleteFactor(r *http.Request, e *audit.Event) (any, error) {

@@ -104,6 +104,10 @@ func TestAttackFromEverywhere(t *testing.T) {
 	if got := h.at("203.0.113.1").login("ann", password); got != http.StatusTooManyRequests {
 		t.Errorf("from a strange device after a restart: %d, want 429", got)
 	}
+	h.mustAdmin(wire.AdminUsers+"/ann"+wire.SubPassword, wire.SetPassword{Password: "another horse battery"}, nil)
+	if got := h.at("203.0.113.1").login("ann", "another horse battery"); got != http.StatusSeeOther {
+		t.Errorf("from a strange device with a new password: %d, want 303", got)
+	}
 	if got := h.at("203.0.113.1").login("bob", password); got != http.StatusSeeOther {
 		t.Errorf("another account: %d, want 303", got)
 	}
@@ -261,6 +265,42 @@ func TestSecondFactorIsAskedFor(t *testing.T) {
 		h.wantEvent("login.pending", audit.Allowed, "authn.password", "user:"+name)
 		if _, err := h.resolve(wire.TypeSession, ticket); statusOf(err) != http.StatusUnauthorized {
 			t.Errorf("%s: a pending login is taken for a session: %v", name, err)
+		}
+	}
+}
+
+// TestPendingLogin: between the steps a login stays with its device, for ten
+// minutes, and does not outlive what it has proved.
+func TestPendingLogin(t *testing.T) {
+	h, laptop := signIn(t)
+	phone := laptop.enrolTOTP()
+	setPassword := func() {
+		h.mustAdmin(wire.AdminUsers+"/ann"+wire.SubPassword, wire.SetPassword{Password: password}, nil)
+	}
+	for _, tc := range []struct {
+		name   string
+		before func(b *browser)
+		status int
+	}{
+		{"at once", func(*browser) {}, http.StatusSeeOther},
+		{"after nine minutes", func(*browser) { h.pass(9 * time.Minute) }, http.StatusSeeOther},
+		{"after ten minutes", func(*browser) { h.pass(10 * time.Minute) }, http.StatusUnauthorized},
+		{"away from its device", func(b *browser) { delete(b.others, "__Host-rampart_device") }, http.StatusUnauthorized},
+		{"after the password was set anew", func(*browser) { h.pass(time.Second); setPassword() }, http.StatusUnauthorized},
+	} {
+		h.pass(30 * time.Second)
+		b := h.at("192.0.2.1")
+		b.others = map[string]string{"__Host-rampart_device": laptop.others["__Host-rampart_device"]}
+		b.wantPost("/login", url.Values{"username": {"ann"}, "password": {password}}, "/login/factor")
+		tc.before(b)
+		ticket := b.others["__Host-rampart_login"]
+		if got, _ := b.post("/login/factor", url.Values{"how": {"totp"}, "code": {phone.code()}}); got != tc.status || (b.cookie != "") != (tc.status == http.StatusSeeOther) {
+			t.Errorf("%s: %d with session %q, want %d", tc.name, got, b.cookie, tc.status)
+		}
+		h.pass(30 * time.Second)
+		b.others["__Host-rampart_login"] = ticket
+		if got, _ := b.post("/login/factor", url.Values{"how": {"totp"}, "code": {phone.code()}}); got != http.StatusUnauthorized && tc.status == http.StatusSeeOther {
+			t.Errorf("%s, twice: %d, want 401", tc.name, got)
 		}
 	}
 }
