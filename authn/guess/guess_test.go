@@ -368,6 +368,29 @@ func TestStrangersSuccess(t *testing.T) {
 	})
 }
 
+// TestVoid: a guess that was never compared costs nothing, and forgives nothing.
+func TestVoid(t *testing.T) {
+	for _, device := range []string{"", "laptop"} {
+		w := newWorld(t)
+		a := on(device)
+		for range 4 {
+			w.fail(a)
+		}
+		for range 50 {
+			ticket, err := w.guard.Take(t.Context(), a)
+			if err != nil {
+				t.Fatalf("device %q: %v", device, err)
+			}
+			if err := ticket.Void(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if w.fail(a) != 0 || w.fail(a) != time.Second {
+			t.Errorf("device %q: four failures were not kept", device)
+		}
+	}
+}
+
 func TestForgive(t *testing.T) {
 	w := newWorld(t)
 	w.exhaust("")
