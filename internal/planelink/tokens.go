@@ -52,17 +52,24 @@ func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string
 	}
 	// The epoch is part of the flight's name: an exchange that began before a
 	// revocation must not answer, or be kept for, who asks after it.
+	// What it brings is kept before the flight ends: who comes after it finds it.
 	v, err, _ := g.flight.Do(string(binary.BigEndian.AppendUint64(key[:], epoch)), func() (any, error) {
-		return g.exchange(ctx, url.Values{
+		if t, ok := g.cached(key, epoch); ok {
+			return t, nil
+		}
+		t, err := g.exchange(ctx, url.Values{
 			"grant_type": {wire.GrantExchange}, "audience": {aud}, "subject_token_type": {subjectType}, "subject_token": {subject}, "scope": {narrow},
 		})
+		if err != nil {
+			return "", err
+		}
+		g.keep(key, epoch, t)
+		return t.text, nil
 	})
 	if err != nil {
 		return "", err
 	}
-	t := v.(cachedToken)
-	g.keep(key, epoch, t)
-	return t.text, nil
+	return v.(string), nil
 }
 
 func keyOf(subjectType, subject, aud, scope string) tokenKey {
