@@ -119,7 +119,7 @@ func resolved(s token.Subject, err error) (wire.Resolved, error) {
 	if err != nil {
 		return wire.Resolved{}, err
 	}
-	return wire.Resolved{Principal: s.Principal, Expires: s.Expires}, nil
+	return wire.Resolved{Principal: s.Principal, Issued: s.Issued, Expires: s.Expires}, nil
 }
 
 // revoke ends credentials in their own rows first, then tells every plane: a

@@ -120,6 +120,7 @@ type Resolved struct {
 	Declared  string            `json:"declared"` // key of principals in rampart.yaml, "" for any human
 	Plan      string            `json:"plan,omitempty"`
 	KeyID     string            `json:"key_id,omitempty"`
+	Issued    time.Time         `json:"issued"` // when the credential itself was made: what a cut-off is measured against
 	Expires   time.Time         `json:"expires"`
 }
 
