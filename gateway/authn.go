@@ -63,6 +63,9 @@ func (s authenticate) check(c *call) error {
 		if err := s.verify(c, m.method, shown.value[i]); err != nil {
 			return err
 		}
+		if s.g.opt.Link.State().CredentialRevoked(c.credential()) {
+			return rampart.Errorf(rampart.Unauthenticated, "authn."+m.name, "the credential was revoked")
+		}
 	}
 	if c.principal.IsZero() {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.session", "authentication is required")
@@ -175,7 +178,7 @@ func (s authenticate) session(c *call, value string) error {
 	if err != nil {
 		return withControl(err, "authn.session", "the session is not valid; log in again")
 	}
-	c.principal, c.cred, c.issued = r.Principal, credential{wire.TypeSession, value}, r.Principal.AuthTime
+	c.principal, c.cred, c.issued = r.Principal, credential{wire.TypeSession, value}, r.Issued
 	return nil
 }
 
@@ -188,7 +191,7 @@ func (s authenticate) apiKey(c *call, value string) error {
 	if r.Declared != c.entry.flow.From {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "the API key is not valid here")
 	}
-	c.principal, c.plan, c.keyID, c.cred, c.issued = r.Principal, r.Plan, r.KeyID, credential{wire.TypeAPIKey, value}, s.g.opt.Now()
+	c.principal, c.plan, c.keyID, c.cred, c.issued = r.Principal, r.Plan, r.KeyID, credential{wire.TypeAPIKey, value}, r.Issued
 	return nil
 }
 
@@ -201,16 +204,12 @@ func (s authenticate) bearer(c *call, value string) error {
 		return err
 	}
 	p := claims.Principal()
-	c.issued = time.Unix(claims.IssuedAt, 0)
-	if st := s.g.opt.Link.State(); st.PrincipalRevoked(p, c.issued) || st.Revoked("jti", claims.ID, c.issued) {
-		return rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
-	}
 	if c.entry.flow.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {
 		return rampart.Errorf(rampart.Unauthenticated, "authn.api_key_bound_to_jwt", "the token was not issued to this API key's client")
 	}
 	c.narrowed = c.principal.Scope != nil // by the API key: the token alone does not say so
 	p.Scope = rampart.MeetScopes(p.Scope, c.principal.Scope)
-	c.principal, c.cred = p, credential{wire.TypeAccess, value}
+	c.principal, c.cred, c.issued, c.tokenID = p, credential{wire.TypeAccess, value}, time.Unix(claims.IssuedAt, 0), claims.ID
 	return nil
 }
 

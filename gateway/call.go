@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/trace"
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -33,7 +35,8 @@ type call struct {
 	entry     *entry // flow by which the caller came in; nil until that is known
 	principal rampart.Principal
 	cred      credential
-	issued    time.Time // when cred was, as far as revocations count
+	issued    time.Time // when cred was, by us
+	tokenID   string    // of cred, if it is a token
 	bound     bool      // the token comes with a DPoP proof
 	narrowed  bool      // the scope is less than that of cred
 	plan      string
@@ -48,6 +51,15 @@ type call struct {
 type credential struct {
 	kind  string // wire.TypeSession, wire.TypeAccess or wire.TypeAPIKey
 	value string
+}
+
+// credential is what a revocation that voids the call would name.
+func (c *call) credential() planelink.Credential {
+	v := planelink.Credential{Principal: c.principal, Issued: c.issued, TokenID: c.tokenID, KeyID: c.keyID}
+	if c.cred.kind == wire.TypeAccess {
+		v.Token = c.cred.value
+	}
+	return v
 }
 
 // stage is one step at the edge. An error ends the request; its Control names

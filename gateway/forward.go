@@ -54,7 +54,7 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	done := func() {}
 	defer func() { done() }()
 	edit := func(h http.Header) {
-		done = s.g.opt.Link.WhileValid(c.principal, c.issued, cancel)
+		done = s.g.opt.Link.WhileValid(c.credential(), cancel)
 		seal(h, c.table)
 	}
 	if err := relay.Send(w, out.WithContext(ctx), rt, edit); err != nil {
@@ -67,7 +67,7 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 func (s forward) identify(c *call, gen *planelink.Generation, h http.Header) error {
 	switch c.target.flow.Authn.Pattern {
 	case "gateway":
-		b, err := json.Marshal(c.principal)
+		b, err := json.Marshal(c.credential().Vouched())
 		if err != nil {
 			return err
 		}

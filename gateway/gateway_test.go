@@ -5,11 +5,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
 
@@ -294,6 +296,84 @@ func TestRevocation(t *testing.T) {
 	for control, header := range map[string][]string{"authn.session": {"Cookie", cookie}, "authn.jwt": {"Authorization", bearer}} {
 		if res := h.do("GET", "/orders/o1", "", header...); res.StatusCode != 401 || h.newest().Control != control {
 			t.Errorf("%s after: %d by %q", header[0], res.StatusCode, h.newest().Control)
+		}
+	}
+}
+
+// TestOlderProof: a cut-off is measured against when a session began here. A
+// provider may have seen the person's proof long before.
+func TestOlderProof(t *testing.T) {
+	for _, pattern := range []string{"gateway", "per_service"} {
+		t.Run(pattern, func(t *testing.T) {
+			h := open(t, "carries: [order], authn: gateway }", "carries: [order], authn: "+pattern+" }")
+			epoch := h.link.State().Epoch
+			h.Revoke("sub", "user:ann")
+			h.Until("the revocation arrives", func() bool { return h.link.State().Epoch > epoch })
+			cookie := h.login("ann")
+			h.prove("user:ann", time.Now().Add(-time.Hour))
+			h.serve(func(w http.ResponseWriter, _ *http.Request) {
+				for range 3 {
+					io.WriteString(w, "piece ")
+					http.NewResponseController(w).Flush()
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+			for _, path := range []string{"/orders/o1", "/stock/mugs"} {
+				if res := h.do("GET", path, "", "Cookie", cookie); res.StatusCode != 200 || res.body != "piece piece piece " {
+					t.Errorf("%s: %d %q", path, res.StatusCode, res.body)
+				}
+			}
+		})
+	}
+}
+
+// TestStreamCut: an answer that is still coming ends with the very credential
+// that it was asked for with, and no other does.
+func TestStreamCut(t *testing.T) {
+	h := open(t)
+	h.serve(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "first")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	key, withKey, token, kept := h.apiKey("app"), h.token("ann", "app"), h.token("ann", "app"), h.token("ann", "app")
+	streams := []struct {
+		name  string
+		ended <-chan error
+		end   func()
+	}{
+		{"a revoked token's", h.stream("Authorization", token), func() {
+			h.do("POST", "/oauth2/revoke", url.Values{"client_id": {"app"}, "token": {strings.TrimPrefix(token, "Bearer ")}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+		}},
+		{"a disabled API key's", h.stream("Authorization", withKey, "X-Api-Key", key), func() {
+			var keys []wire.APIKeyInfo
+			h.Admin(wire.AdminAPIKeys, nil, &keys)
+			h.Admin(wire.AdminAPIKeys+"/"+keys[0].ID+wire.SubDisable, struct{}{}, nil)
+		}},
+		{"one whose token a revoked key signed", h.stream("Authorization", kept), func() {
+			var ring []wire.SigningKey
+			h.Admin(wire.AdminSigning, nil, &ring)
+			for _, k := range ring {
+				if k.Ring == "edge" && k.State == "active" {
+					h.Admin(wire.AdminSigning+"/"+k.KID+wire.SubRevoke, struct{}{}, nil)
+				}
+			}
+		}},
+		{"the session's", h.stream("Cookie", h.login("ann")), func() { h.Revoke("sub", "user:ann") }},
+	}
+	for i, s := range streams {
+		s.end()
+		select {
+		case <-s.ended:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s stream goes on", s.name)
+		}
+		for _, other := range streams[i+1:] {
+			select {
+			case err := <-other.ended:
+				t.Fatalf("with %s stream ended %s: %v", s.name, other.name, err)
+			default:
+			}
 		}
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/sidecar"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store/sqlite"
 )
 
 // house is a whole system in one process: control plane, gateway, the sidecars
@@ -194,6 +195,26 @@ func (h *house) do(method, path, body string, header ...string) answer {
 	return answer{res, string(b)}
 }
 
+// stream sends a request whose answer has no end; what it returns tells when it
+// has one.
+func (h *house) stream(header ...string) <-chan error {
+	h.t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "https://"+h.gw.Addr()+"/orders/o1", nil)
+	must(h.t, err)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := h.client.Do(req)
+	must(h.t, err)
+	h.t.Cleanup(func() { res.Body.Close() })
+	if res.StatusCode != 200 {
+		h.t.Fatalf("a stream: %s", res.Status)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, res.Body); ended <- err }()
+	return ended
+}
+
 // newest returns the gateway's newest record.
 func (h *house) newest() audit.Event {
 	h.t.Helper()
@@ -215,6 +236,24 @@ func (h *house) login(name string) string {
 	}
 	h.t.Fatalf("login of %s: %s %s", name, res.Status, res.body)
 	return ""
+}
+
+// prove moves the proof of the subject's newest session to another time, as a
+// provider does that saw it.
+func (h *house) prove(subject string, at time.Time) {
+	h.t.Helper()
+	db, err := sqlite.Open(h.t.Context(), h.State.Path("control.db"))
+	must(h.t, err)
+	defer db.Close()
+	list, err := db.Sessions(h.t.Context(), subject)
+	must(h.t, err)
+	s := list[0]
+	s.AuthTime = at
+	ok, err := db.RekeySession(h.t.Context(), s.Key, s)
+	must(h.t, err)
+	if !ok {
+		h.t.Fatal("the session is gone")
+	}
 }
 
 // token returns an access token of a person for a client, by the authorization

@@ -230,6 +230,27 @@ func (h *house) do(rt http.RoundTripper, method, at, body string, header ...stri
 	return reply{res, string(b)}
 }
 
+// stream asks the shop, as link's plane, for an answer that begins with "first"
+// and has no end; what it returns tells when it has one.
+func (h *house) stream(link *planelink.Link, header, value string) <-chan error {
+	h.t.Helper()
+	rt, addr, err := link.Now().Service("shop")
+	must(h.t, err)
+	req, err := http.NewRequest(http.MethodGet, "https://"+addr+"/orders/o1", nil)
+	must(h.t, err)
+	req.Header.Set(header, value)
+	res, err := rt.RoundTrip(req)
+	must(h.t, err)
+	h.t.Cleanup(func() { res.Body.Close() })
+	first := make([]byte, 5)
+	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "first" {
+		h.t.Fatalf("the answer begins with %q, %v", first, err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, res.Body); ended <- err }()
+	return ended
+}
+
 // newest returns a sidecar's newest record.
 func (h *house) newest(service string) audit.Event {
 	h.t.Helper()

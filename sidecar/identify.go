@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/validate/strictjson"
@@ -45,14 +46,9 @@ func (s *Sidecar) fromToken(a *arrival) error {
 	if err != nil {
 		return err
 	}
-	p := claims.Principal()
-	a.issued = time.Unix(claims.IssuedAt, 0)
-	if st := s.opt.Link.State(); st.PrincipalRevoked(p, a.issued) || st.Revoked("jti", claims.ID, a.issued) {
-		return rampart.Errorf(rampart.Unauthenticated, "token.exchange", "the token was revoked")
-	}
-	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
-	a.principal, a.forward = p, text
-	return nil
+	c := planelink.Credential{Principal: claims.Principal(), Issued: time.Unix(claims.IssuedAt, 0), TokenID: claims.ID, Token: text}
+	a.forward = text
+	return s.admit(a, c, "token.exchange")
 }
 
 // fromGateway trusts the caller's word, because mutual TLS says who speaks and
@@ -63,18 +59,16 @@ func (s *Sidecar) fromGateway(a *arrival) error {
 	if err != nil || len(b) == 0 || len(b) > 8<<10 {
 		return refused
 	}
-	var p rampart.Principal
-	if err := json.Unmarshal(b, &p); err != nil || p.IsZero() {
+	var v wire.Vouched
+	if err := json.Unmarshal(b, &v); err != nil || v.IsZero() {
 		return refused
 	}
-	p.Actors = append([]string{a.caller}, p.Actors...)
-	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
-	a.issued = s.issuedOf(p)
-	if s.opt.Link.State().PrincipalRevoked(p, a.issued) {
-		return rampart.Errorf(rampart.Unauthenticated, "authn.session", "the login was revoked")
+	c := planelink.Credential{Principal: v.Principal, Issued: v.Issued, TokenID: v.TokenID, KeyID: v.KeyID}
+	c.Principal.Actors = append([]string{a.caller}, v.Actors...)
+	if err := s.admit(a, c, "authn.session"); err != nil {
+		return err
 	}
-	a.principal = p
-	a.forward = s.handles.put(handle{principal: p})
+	a.forward = s.handles.put(handle{by: a.by})
 	return nil
 }
 
@@ -83,54 +77,54 @@ func (s *Sidecar) fromGateway(a *arrival) error {
 func (s *Sidecar) fromCredential(a *arrival) error {
 	kind, value, _ := strings.Cut(a.r.Header.Get(wire.HeaderCred), " ")
 	ip := a.r.Header.Get(wire.HeaderClientIP)
-	var p rampart.Principal
+	var c planelink.Credential
 	var err error
+	control := "authn.session"
 	switch kind {
 	case wire.TypeAccess:
-		p, err = s.edgeToken(value)
+		control = "authn.jwt"
+		c, err = s.edgeToken(value)
 	case wire.TypeSession, wire.TypeAPIKey:
-		p, err = s.resolve(a.r.Context(), wire.ResolveRequest{Type: kind, Value: value, IP: ip})
+		c, err = s.resolve(a.r.Context(), wire.ResolveRequest{Type: kind, Value: value, IP: ip})
 	default:
 		err = rampart.Errorf(rampart.Unauthenticated, "authn.session", "the caller passed no credential on")
 	}
 	if err != nil {
 		return err
 	}
-	p.Actors = []string{a.caller}
-	a.issued = s.issuedOf(p)
-	p.Scope = rampart.MeetScopes(p.Scope, a.flow.Scope)
-	a.principal = p
-	a.forward = s.handles.put(handle{principal: p, kind: kind, value: value, ip: ip})
+	c.Principal.Actors = []string{a.caller}
+	if err := s.admit(a, c, control); err != nil {
+		return err
+	}
+	a.forward = s.handles.put(handle{by: a.by, kind: kind, value: value, ip: ip})
 	return nil
 }
 
-// issuedOf is when a credential that is not at hand was issued at the latest: at
-// the login that it stands for, or, where nobody logged in, now.
-func (s *Sidecar) issuedOf(p rampart.Principal) time.Time {
-	if p.AuthTime.IsZero() {
-		return s.opt.Now()
+// admit takes the request as one of c's, within the scope of the flow, unless c
+// was revoked.
+func (s *Sidecar) admit(a *arrival, c planelink.Credential, control string) error {
+	if s.opt.Link.State().CredentialRevoked(c) {
+		return rampart.Errorf(rampart.Unauthenticated, control, "the credential was revoked")
 	}
-	return p.AuthTime
+	c.Principal.Scope = rampart.MeetScopes(c.Principal.Scope, a.flow.Scope)
+	a.by, a.principal = c, c.Principal
+	return nil
 }
 
-func (s *Sidecar) edgeToken(text string) (rampart.Principal, error) {
+func (s *Sidecar) edgeToken(text string) (planelink.Credential, error) {
 	claims, err := s.tokens.external(s.opt.Link.State().Keys, s.table.Load().id, text)
 	if err != nil {
-		return rampart.Principal{}, err
+		return planelink.Credential{}, err
 	}
-	p := claims.Principal()
-	if st := s.opt.Link.State(); st.PrincipalRevoked(p, time.Unix(claims.IssuedAt, 0)) || st.Revoked("jti", claims.ID, time.Unix(claims.IssuedAt, 0)) {
-		return rampart.Principal{}, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the token was revoked")
-	}
-	return p, nil
+	return planelink.Credential{Principal: claims.Principal(), Issued: time.Unix(claims.IssuedAt, 0), TokenID: claims.ID, Token: text}, nil
 }
 
-func (s *Sidecar) resolve(ctx context.Context, q wire.ResolveRequest) (rampart.Principal, error) {
+func (s *Sidecar) resolve(ctx context.Context, q wire.ResolveRequest) (planelink.Credential, error) {
 	r, err := s.opt.Link.Resolve(ctx, q)
 	if err != nil {
-		return rampart.Principal{}, &rampart.Error{Kind: kindOr(err, rampart.Unauthenticated), Control: "authn.session", Msg: "the credential is not valid", Err: err}
+		return planelink.Credential{}, &rampart.Error{Kind: kindOr(err, rampart.Unauthenticated), Control: "authn.session", Msg: "the credential is not valid", Err: err}
 	}
-	return r.Principal, nil
+	return planelink.Credential{Principal: r.Principal, Issued: r.Issued, KeyID: r.KeyID}, nil
 }
 
 func kindOr(err error, fallback rampart.Kind) rampart.Kind {
@@ -219,7 +213,7 @@ type handles struct {
 }
 
 type handle struct {
-	principal   rampart.Principal
+	by          planelink.Credential
 	kind, value string // external credential; "" under the pattern gateway
 	ip          string // of the client, as the gateway saw it
 	expires     time.Time

@@ -16,6 +16,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/internal/trace"
@@ -38,9 +39,9 @@ type arrival struct {
 	trace     string
 	path      string // canonical
 	principal rampart.Principal
-	issued    time.Time          // when its credential was, as far as revocations count
-	forward   string             // Authorization for the service: an internal token, or a handle
-	op        *openapi.Operation // nil: the service has no document
+	by        planelink.Credential // what the principal was let in with
+	forward   string               // Authorization for the service: an internal token, or a handle
+	op        *openapi.Operation   // nil: the service has no document
 	body      []byte
 }
 
@@ -210,7 +211,7 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 	done := func() {}
 	defer func() { done() }()
 	edit := func(h http.Header) {
-		done = s.opt.Link.WhileValid(a.principal, a.issued, cancel)
+		done = s.opt.Link.WhileValid(a.by, cancel)
 		dropOurs(h)
 	}
 	if err := relay.Send(w, s.request(a).WithContext(ctx), loopback, edit); err != nil {

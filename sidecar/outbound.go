@@ -180,7 +180,7 @@ func (s *Sidecar) onward(d *departure, flow spec.Flow, gen *planelink.Generation
 	}
 	switch flow.Authn.Pattern {
 	case "gateway":
-		return setPrincipal(h, held.principal)
+		return setPrincipal(h, held.by)
 	case "per_service":
 		h.Set(wire.HeaderCred, kind+" "+value)
 		h.Set(wire.HeaderClientIP, held.ip)
@@ -194,8 +194,8 @@ func (s *Sidecar) onward(d *departure, flow spec.Flow, gen *planelink.Generation
 	return nil
 }
 
-func setPrincipal(h http.Header, p rampart.Principal) error {
-	b, err := json.Marshal(p)
+func setPrincipal(h http.Header, c planelink.Credential) error {
+	b, err := json.Marshal(c.Vouched())
 	if err != nil {
 		return err
 	}

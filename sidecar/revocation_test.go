@@ -1,8 +1,10 @@
 package sidecar
 
 import (
-	"io"
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,46 +76,103 @@ func TestServiceRevoked(t *testing.T) {
 	}
 }
 
-// TestStreamCut: an answer that is still coming ends with the login that it is
-// for, and no other does.
+// TestVouched: the gateway's word says what it rests on, so that a revocation of
+// that is found here too, and the age of a proof is not taken for that of a login.
+func TestVouched(t *testing.T) {
+	h := open(t, []string{"stock"})
+	edge, link := h.as("gateway/edge"), h.of["stock"].opt.Link
+	ann := rampart.Principal{Kind: rampart.KindHuman, Subject: "user:ann", Roles: []string{"customer"}, AuthTime: time.Now().Add(-time.Hour)}
+	mugs := func(v wire.Vouched) int {
+		v.Principal = ann
+		return h.call(edge, "stock", "GET", "/mugs", "", wire.HeaderPrinc, encoded(v)).StatusCode
+	}
+	began := time.Now()
+	if got := mugs(wire.Vouched{Issued: began, TokenID: "t1", KeyID: "k1"}); got != 200 {
+		t.Fatalf("before: %d", got)
+	}
+	for kind, id := range map[string]string{"jti": "t1", "key": "k1", "sub": "user:ann"} {
+		epoch := link.State().Epoch
+		h.Revoke(kind, id)
+		h.Until("the revocation arrives", func() bool { return link.State().Epoch > epoch })
+	}
+	now := time.Now()
+	for name, tc := range map[string]struct {
+		v    wire.Vouched
+		want int
+	}{
+		"a login since":           {wire.Vouched{Issued: now, TokenID: "t2", KeyID: "k2"}, 200},
+		"a login before":          {wire.Vouched{Issued: began}, 401},
+		"a login of no date":      {wire.Vouched{}, 401},
+		"the token":               {wire.Vouched{Issued: now, TokenID: "t1"}, 401},
+		"a token beside the key":  {wire.Vouched{Issued: now, TokenID: "t2", KeyID: "k1"}, 401},
+		"another token, no key":   {wire.Vouched{Issued: now, TokenID: "t2"}, 200},
+		"names of another's kind": {wire.Vouched{Issued: now, TokenID: "k1", KeyID: "t1"}, 200},
+	} {
+		if got := mugs(tc.v); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+}
+
+// TestStreamCut: an answer that is still coming ends with the token or the login
+// that it is for, and no other does.
 func TestStreamCut(t *testing.T) {
 	h := open(t, []string{"shop"})
 	edge := h.as("gateway/edge")
-	tok, err := edge.Now().Token(t.Context(), wire.TypeSession, h.session(edge), h.System.ServiceID("shop"))
-	must(t, err)
 	h.serve(func(w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("first"))
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	rt, addr, err := edge.Now().Service("shop")
-	must(t, err)
-	req, err := http.NewRequest("GET", "https://"+addr+"/orders/o1", nil)
-	must(t, err)
-	req.Header.Set("Authorization", "Bearer "+tok)
-	res, err := rt.RoundTrip(req)
-	must(t, err)
-	defer res.Body.Close()
-	first := make([]byte, 5)
-	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "first" {
-		t.Fatalf("the answer begins with %q, %v", first, err)
+	stream := func() (tokenID string, ended <-chan error) {
+		tok, err := edge.Now().Token(t.Context(), wire.TypeSession, h.session(edge), h.System.ServiceID("shop"))
+		must(t, err)
+		return idOf(t, tok), h.stream(edge, "Authorization", "Bearer "+tok)
 	}
-	ended := make(chan error, 1)
-	go func() { _, err := io.Copy(io.Discard, res.Body); ended <- err }()
+	one, first := stream()
+	_, second := stream()
 	link := h.of["shop"].opt.Link
-	for _, who := range []string{"user:bob", "user:ann"} {
+	for _, row := range []struct {
+		kind, id string
+		ends     <-chan error
+		others   []<-chan error
+	}{
+		{"sub", "user:bob", nil, []<-chan error{first, second}},
+		{"jti", one, first, []<-chan error{second}},
+		{"sub", "user:ann", second, nil},
+	} {
 		epoch := link.State().Epoch
-		h.Revoke("sub", who)
+		h.Revoke(row.kind, row.id)
 		h.Until("the revocation arrives", func() bool { return link.State().Epoch > epoch })
-		select {
-		case err := <-ended:
-			if who != "user:ann" || err == nil {
-				t.Errorf("after the revocation of %s: %v", who, err)
+		if row.ends != nil {
+			select {
+			case err := <-row.ends:
+				if err == nil {
+					t.Errorf("after the revocation of %s %s the answer looks whole", row.kind, row.id)
+				}
+			case <-time.After(5 * time.Second):
+				t.Errorf("after the revocation of %s %s the stream goes on", row.kind, row.id)
 			}
-		case <-time.After(map[string]time.Duration{"user:bob": 50 * time.Millisecond, "user:ann": 5 * time.Second}[who]):
-			if who == "user:ann" {
-				t.Error("the stream goes on")
+		}
+		time.Sleep(50 * time.Millisecond)
+		for _, other := range row.others {
+			select {
+			case err := <-other:
+				t.Errorf("after the revocation of %s %s another stream ended: %v", row.kind, row.id, err)
+			default:
 			}
 		}
 	}
+}
+
+// idOf reads the jti of a token.
+func idOf(t *testing.T, token string) string {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	must(t, err)
+	var claims struct {
+		ID string `json:"jti"`
+	}
+	must(t, json.Unmarshal(b, &claims))
+	return claims.ID
 }

@@ -1,11 +1,6 @@
 package planelink
 
-import (
-	"sync"
-	"time"
-
-	"github.com/rampart-security/rampart"
-)
+import "sync"
 
 // answers are those under way, so that a revocation can end them: one that
 // streams would go on for as long as it likes. The zero value is ready.
@@ -16,15 +11,13 @@ type answers struct {
 }
 
 type answer struct {
-	who    rampart.Principal
-	issued time.Time
-	end    func()
+	by  Credential
+	end func()
 }
 
-// WhileValid calls end when the credential of p that was issued then is revoked,
-// at once if it is already; end must not block. The caller calls done when the
-// answer is over.
-func (l *Link) WhileValid(p rampart.Principal, issued time.Time, end func()) (done func()) {
+// WhileValid calls end when c is revoked, at once if it is already; end must not
+// block. The caller calls done when the answer is over.
+func (l *Link) WhileValid(c Credential, end func()) (done func()) {
 	a := &l.answers
 	a.mu.Lock()
 	id := a.next
@@ -32,9 +25,9 @@ func (l *Link) WhileValid(p rampart.Principal, issued time.Time, end func()) (do
 	if a.live == nil {
 		a.live = map[uint64]answer{}
 	}
-	a.live[id] = answer{p, issued, end}
+	a.live[id] = answer{c, end}
 	a.mu.Unlock()
-	if l.State().PrincipalRevoked(p, issued) {
+	if l.State().CredentialRevoked(c) {
 		end() // the revocation came between the check at the door and here
 	}
 	return func() {
@@ -50,7 +43,7 @@ func (l *Link) endRevoked() {
 	l.answers.mu.Lock()
 	defer l.answers.mu.Unlock()
 	for _, a := range l.answers.live {
-		if st.PrincipalRevoked(a.who, a.issued) {
+		if st.CredentialRevoked(a.by) {
 			a.end()
 		}
 	}

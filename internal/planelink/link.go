@@ -52,6 +52,7 @@ type State struct {
 	Epoch     uint64 // grows with every revocation: caches of older epochs are void
 	published wire.Keys
 	revoked   map[revokedID]wire.Revocation
+	keysLost  bool // a signing key is among the revoked
 }
 
 type revokedID struct{ kind, id string }

@@ -147,16 +147,7 @@ func (l *Link) apply(u wire.Update) error {
 		}
 		next.Endpoints = *u.Endpoints
 	case "revoked":
-		next.revoked = maps.Clone(next.revoked)
-		if next.revoked == nil {
-			next.revoked = map[revokedID]wire.Revocation{}
-		}
-		now := l.opt.Now()
-		maps.DeleteFunc(next.revoked, func(_ revokedID, r wire.Revocation) bool { return now.After(r.Expires) })
-		for _, r := range u.Revoked {
-			id := revokedID{r.Kind, r.ID}
-			next.revoked[id] = later(next.revoked[id], r)
-		}
+		next.revoke(u.Revoked, l.opt.Now())
 		next.Epoch++
 	default:
 		return nil // beats carry nothing but their arrival
@@ -167,6 +158,24 @@ func (l *Link) apply(u wire.Update) error {
 		l.endRevoked()
 	}
 	return nil
+}
+
+// revoke adds to what is revoked, without what has outlived all that it voids.
+// Other states share the map that was there.
+func (s *State) revoke(list []wire.Revocation, now time.Time) {
+	all := maps.Clone(s.revoked)
+	if all == nil {
+		all = map[revokedID]wire.Revocation{}
+	}
+	maps.DeleteFunc(all, func(_ revokedID, r wire.Revocation) bool { return now.After(r.Expires) })
+	for _, r := range list {
+		id := revokedID{r.Kind, r.ID}
+		all[id] = later(all[id], r)
+	}
+	s.revoked, s.keysLost = all, false
+	for id := range all {
+		s.keysLost = s.keysLost || id.kind == "kid"
+	}
 }
 
 // trusted returns the published keys without those that were revoked. A key that

@@ -100,6 +100,61 @@ func TestPrincipalRevoked(t *testing.T) {
 	}
 }
 
+// TestWhileValid: an answer ends with its principal, its token, its API key or the
+// key that signed its token, whichever is revoked, and with nothing else. Of a
+// principal the date counts, of a single credential it does not.
+func TestWhileValid(t *testing.T) {
+	now := time.Unix(1000, 0)
+	by := Credential{
+		Principal: rampart.Principal{Subject: "user:ann", Session: "s1"}, Issued: now.Add(time.Second),
+		TokenID: "t1", Token: "eyJhbGciOiJFUzI1NiIsImtpZCI6ImUxIn0.e30.c2ln", KeyID: "k1", // header {"alg":"ES256","kid":"e1"}
+	}
+	for _, row := range []struct {
+		kind, id string
+		at       time.Time
+		want     bool
+	}{
+		{"sub", "user:ann", now, false},
+		{"sub", "user:ann", now.Add(2 * time.Second), true},
+		{"jti", "t1", now, true},
+		{"key", "k1", now, true},
+		{"kid", "e1", now, true},
+		{"jti", "k1", now, false},
+		{"key", "", now, false},
+		{"kid", "e2", now, false},
+	} {
+		l := &Link{opt: Options{Now: func() time.Time { return now }}}
+		l.state.Store(&State{})
+		cut := 0
+		done := l.WhileValid(by, func() { cut++ })
+		apply(t, l, wire.Update{Kind: "revoked", Revoked: []wire.Revocation{{Kind: row.kind, ID: row.id, NotBefore: row.at, Expires: now.Add(time.Hour)}}})
+		if (cut > 0) != row.want {
+			t.Errorf("%s %q: cut %d times", row.kind, row.id, cut)
+		}
+		done()
+		before := cut
+		apply(t, l, wire.Update{Kind: "revoked"})
+		if cut != before {
+			t.Errorf("%s %q: cut after its end", row.kind, row.id)
+		}
+		late := 0
+		l.WhileValid(by, func() { late++ })()
+		if (late > 0) != row.want {
+			t.Errorf("%s %q: an answer that begins later is cut %d times", row.kind, row.id, late)
+		}
+	}
+	if (&State{}).CredentialRevoked(Credential{}) || signer("no token") != "" {
+		t.Error("nothing is revoked")
+	}
+}
+
+func apply(t *testing.T, l *Link, u wire.Update) {
+	t.Helper()
+	if err := l.apply(u); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestKeyRevoked: a revoked key is gone from what verifiers see, whichever of
 // key and revocation came first.
 func TestKeyRevoked(t *testing.T) {

@@ -36,7 +36,7 @@ const (
 	TypeSession    = "urn:rampart:token-type:session" // gateway only: the session cookie's value
 	TypeAPIKey     = "urn:rampart:token-type:api_key" // gateway only: an API key used alone
 	TypeSVIDOnly   = "urn:rampart:token-type:service" // a service acting as itself: no subject_token
-	HeaderPrinc    = "Rampart-Principal"              // gateway to sidecar, pattern gateway: base64url JSON of rampart.Principal
+	HeaderPrinc    = "Rampart-Principal"              // gateway to sidecar, pattern gateway: base64url JSON of Vouched
 	HeaderCred     = "Rampart-Credential"             // gateway to sidecar, pattern per_service: "TYPE VALUE"
 	HeaderClientIP = "Rampart-Client-Ip"              // gateway to control's public surface
 )
@@ -122,6 +122,15 @@ type Resolved struct {
 	KeyID     string            `json:"key_id,omitempty"`
 	Issued    time.Time         `json:"issued"` // when the credential itself was made: what a cut-off is measured against
 	Expires   time.Time         `json:"expires"`
+}
+
+// Vouched is whom a plane let in, as it says under the pattern gateway, and what
+// a revocation of the credential would name.
+type Vouched struct {
+	rampart.Principal
+	Issued  time.Time `json:"issued,omitzero"` // when the credential was made; zero: before every cut-off
+	TokenID string    `json:"jti,omitzero"`
+	KeyID   string    `json:"key_id,omitzero"`
 }
 
 // Exchanged is the RFC 8693 answer.
