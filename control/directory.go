@@ -44,11 +44,29 @@ func (d directory) bySession(ctx context.Context, s session.Session) (token.Subj
 
 // APIKey implements token.Directory: a key used alone stands for its client.
 func (d directory) APIKey(ctx context.Context, text string) (token.Subject, error) {
-	k, err := d.p.apikeys.Verify(ctx, text)
+	k, _, err := d.key(ctx, text)
 	if err != nil {
 		return token.Subject{}, err
 	}
 	return d.byKey(k), nil
+}
+
+// key returns a key that is good, with its client, which may act at all. From
+// where it may be used, only the plane that was shown it can ask: see
+// resolveKey.
+func (d directory) key(ctx context.Context, text string) (apikey.Key, token.Client, error) {
+	k, err := d.p.apikeys.Verify(ctx, text)
+	if err != nil {
+		return k, token.Client{}, err
+	}
+	c, err := d.p.opt.Store.Client(ctx, k.Client)
+	if err != nil && !errors.Is(err, token.ErrNotFound) {
+		return k, c, unavailable(err)
+	}
+	if err != nil || c.Disabled {
+		return k, c, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
+	}
+	return k, c, nil
 }
 
 func (d directory) byKey(k apikey.Key) token.Subject {
@@ -76,6 +94,23 @@ func (d directory) Facts(ctx context.Context, subject string) (rampart.Principal
 	return u.Facts, unavailable(err)
 }
 
+// Live implements token.Directory.
+func (d directory) Live(ctx context.Context, subject, sid string) (time.Time, error) {
+	list, err := d.p.sessions.List(ctx, subject)
+	for _, s := range list {
+		if s.SID == sid {
+			return s.Expires, err
+		}
+	}
+	return time.Time{}, err
+}
+
+// EndSession implements token.Directory.
+func (d directory) EndSession(ctx context.Context, sid string) error {
+	_, err := d.p.sessions.End(ctx, sid)
+	return err
+}
+
 // resolve says whom a credential stands for, with the facts as they are now,
 // and what rampart.yaml calls its owner.
 func (p *Plane) resolve(ctx context.Context, q wire.ResolveRequest) (wire.Resolved, error) {
@@ -93,19 +128,11 @@ func (p *Plane) resolve(ctx context.Context, q wire.ResolveRequest) (wire.Resolv
 	return wire.Resolved{}, rampart.Errorf(rampart.Invalid, "", "control: %.100q is no kind of credential", q.Type)
 }
 
-// resolveKey lets a key in from the address that shows it, if its client may
-// act at all.
+// resolveKey lets a key in from the address that shows it.
 func (p *Plane) resolveKey(ctx context.Context, text, ip string) (wire.Resolved, error) {
-	k, err := p.apikeys.Verify(ctx, text)
+	k, c, err := directory{p}.key(ctx, text)
 	if err != nil {
 		return wire.Resolved{}, err
-	}
-	c, err := p.opt.Store.Client(ctx, k.Client)
-	if err != nil {
-		return wire.Resolved{}, unavailable(err)
-	}
-	if c.Disabled {
-		return wire.Resolved{}, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
 	}
 	if err := p.apikeys.Admit(ctx, k, ip); err != nil {
 		return wire.Resolved{}, err

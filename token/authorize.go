@@ -179,11 +179,8 @@ func (s *Service) Authorize(ctx context.Context, a Authorization, who Subject) (
 	code, now := "rac_"+random(32), s.opt.Now()
 	row := Code{
 		Hash: s.sum(code), Client: a.Client, Redirect: a.Redirect, Challenge: a.challenge, JKT: a.jkt,
-		Subject: p.Subject, SID: p.Session, AuthTime: p.AuthTime, ACR: p.ACR, AMR: p.AMR,
-		Scope: a.scope.permissions, OpenID: a.scope.openid, Nonce: a.nonce, Expires: now.Add(codeLife),
-	}
-	if a.scope.offline {
-		row.SID = "" // what hangs on no session ends with none
+		Subject: p.Subject, SID: p.Session, Issued: who.Issued, AuthTime: p.AuthTime, ACR: p.ACR, AMR: p.AMR,
+		Scope: a.scope.permissions, OpenID: a.scope.openid, Offline: a.scope.offline, Nonce: a.nonce, Expires: now.Add(codeLife),
 	}
 	if err := s.opt.Store.PutCode(ctx, row); err != nil {
 		return "", unavailable(err)

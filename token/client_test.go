@@ -216,6 +216,7 @@ func TestDPoP(t *testing.T) {
 
 	// An exchange at the gateway goes by the token; that its key was proved the
 	// gateway has seen.
+	h.signIn()
 	g, err = h.grant(code(), mine.proof(h))
 	if err != nil {
 		t.Fatal(err)

@@ -15,30 +15,40 @@ const dpopControl = "authn.dpop"
 // Nonce returns the nonce that clients are to put into their next proof.
 func (s *Service) Nonce() string { return s.nonces.Nonce(s.opt.Now()) }
 
-// proved returns the key that a client's DPoP header at the token endpoint
-// proves, or nothing if there is none.
-func (s *Service) proved(ctx context.Context, proofs []string) (jwt.Confirmation, error) {
-	return s.possession(ctx, proofs, jwt.DPoPRequest{Method: http.MethodPost, URL: s.opt.Issuer + "oauth2/token"})
+// proved returns the proof in a client's DPoP header at the token endpoint, or
+// the zero one if there is none.
+func (s *Service) proved(proofs []string) (jwt.DPoPClaims, error) {
+	return s.possession(proofs, jwt.DPoPRequest{Method: http.MethodPost, URL: s.opt.Issuer + "oauth2/token"})
 }
 
-// possession judges the proof that came with a request. Each counts once,
-// whichever replica it is shown to.
-func (s *Service) possession(ctx context.Context, proofs []string, r jwt.DPoPRequest) (jwt.Confirmation, error) {
+// possession judges the proof that came with a request, all but whether it
+// came before: see spendProof.
+func (s *Service) possession(proofs []string, r jwt.DPoPRequest) (jwt.DPoPClaims, error) {
 	if len(proofs) == 0 {
-		return jwt.Confirmation{}, nil
+		return jwt.DPoPClaims{}, nil
 	}
 	if len(proofs) > 1 {
-		return jwt.Confirmation{}, refuseBy(dpopControl, "invalid_dpop_proof", "one DPoP header is enough")
+		return jwt.DPoPClaims{}, refuseBy(dpopControl, "invalid_dpop_proof", "one DPoP header is enough")
 	}
 	claims, err := s.proofs.Verify(proofs[0], r)
 	if jwt.Rule(err) == "nonce" {
-		return jwt.Confirmation{}, &Refusal{Code: "use_dpop_nonce", Err: err}
+		return jwt.DPoPClaims{}, &Refusal{Code: "use_dpop_nonce", Err: err}
 	}
 	if err != nil {
-		return jwt.Confirmation{}, &Refusal{Code: "invalid_dpop_proof", Err: err}
+		return jwt.DPoPClaims{}, &Refusal{Code: "invalid_dpop_proof", Err: err}
+	}
+	return claims, nil
+}
+
+// spendProof lets a proof count once, whichever replica it is shown to. That
+// leaves a mark in the store, so it comes last, for what is good: else any
+// stranger with a key could fill the store.
+func (s *Service) spendProof(ctx context.Context, proof jwt.DPoPClaims) error {
+	if proof.JKT == "" {
+		return nil
 	}
 	used := refuseBy(dpopControl, "invalid_dpop_proof", "proof was used before")
-	return claims.Confirmation(), s.spend(ctx, "dpop", claims.JKT+"\n"+claims.ID, claims.Expires(), used)
+	return s.spend(ctx, "dpop", proof.JKT+"\n"+proof.ID, proof.Expires(), used)
 }
 
 // Presented is a client's request with an access token, as it came.
@@ -61,9 +71,13 @@ func (s *Service) bearer(ctx context.Context, r Presented) (jwt.EdgeClaims, erro
 	case len(r.Proofs) == 0:
 		return jwt.EdgeClaims{}, rampart.Errorf(rampart.Unauthenticated, dpopControl, "token: a DPoP proof is required")
 	}
-	bound, err := s.possession(ctx, r.Proofs, jwt.DPoPRequest{Method: r.Method, URL: r.URL, AccessToken: r.Token})
+	proof, err := s.possession(r.Proofs, jwt.DPoPRequest{Method: r.Method, URL: r.URL, AccessToken: r.Token})
 	if err != nil {
 		return jwt.EdgeClaims{}, err
 	}
-	return s.edge.VerifyBound(r.Token, bound)
+	claims, err := s.edge.VerifyBound(r.Token, proof.Confirmation())
+	if err != nil {
+		return jwt.EdgeClaims{}, err
+	}
+	return claims, s.spendProof(ctx, proof)
 }

@@ -273,28 +273,31 @@ func (s *Service) AccessToken(ctx context.Context, text string) (Subject, error)
 
 // holder returns whom verified claims stand for now.
 func (s *Service) holder(ctx context.Context, claims jwt.EdgeClaims) (Subject, error) {
-	p, err := s.facts(ctx, claims)
+	client, err := s.client(ctx, claims.Client)
+	if err != nil {
+		return Subject{}, err
+	}
+	p, err := s.facts(ctx, client, claims.Subject)
 	if err != nil {
 		return Subject{}, err
 	}
 	then := claims.Principal()
 	p.Client, p.Session = then.Client, then.Session
-	p.AuthTime, p.ACR, p.AMR, p.Scope = then.AuthTime, then.ACR, then.AMR, then.Scope
+	p.AuthTime, p.ACR, p.AMR = then.AuthTime, then.ACR, then.AMR
+	if p.Scope, err = client.still(then.Scope); err != nil {
+		return Subject{}, err
+	}
 	sub := Subject{Principal: p, Issued: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}
 	_, err = s.revoked.issuedAt(p, sub.Issued, s.opt.Now())
 	return sub, err
 }
 
 // facts returns the facts of a token's subject: a person, or the client itself.
-func (s *Service) facts(ctx context.Context, claims jwt.EdgeClaims) (rampart.Principal, error) {
-	client, err := s.client(ctx, claims.Client)
-	if err != nil {
-		return rampart.Principal{}, err
+func (s *Service) facts(ctx context.Context, client Client, subject string) (rampart.Principal, error) {
+	if subject == "client:"+client.ID {
+		return rampart.Principal{Kind: rampart.KindClient, Subject: subject}, nil
 	}
-	if claims.Subject == "client:"+client.ID {
-		return rampart.Principal{Kind: rampart.KindClient, Subject: claims.Subject}, nil
-	}
-	return s.opt.Directory.Facts(ctx, claims.Subject)
+	return s.opt.Directory.Facts(ctx, subject)
 }
 
 // claims builds the new token: the subject unchanged, the caller on top of the

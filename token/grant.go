@@ -30,6 +30,7 @@ type Granted struct {
 type grant struct {
 	client Client
 	form   url.Values
+	proof  jwt.DPoPClaims   // to be spent once all else is good; zero: none was shown
 	bound  jwt.Confirmation // what the client has proved to hold, for its tokens to be bound to
 }
 
@@ -53,11 +54,15 @@ func (s *Service) Grant(ctx context.Context, r Request) (Granted, error) {
 	if !client.may(kind) {
 		return Granted{}, refuse("unauthorized_client", "the client is not registered for this grant_type")
 	}
-	bound, err := s.binding(ctx, client, r)
+	proof, err := s.proved(r.Proofs)
 	if err != nil {
 		return Granted{}, err
 	}
-	out, err := serve(ctx, grant{client, r.Form, bound})
+	bound, err := binding(client, proof, r.Caller)
+	if err != nil {
+		return Granted{}, err
+	}
+	out, err := serve(ctx, grant{client, r.Form, proof, bound})
 	if err != nil {
 		return Granted{}, err // what was minted before an error nobody may hold
 	}
@@ -65,13 +70,10 @@ func (s *Service) Grant(ctx context.Context, r Request) (Granted, error) {
 }
 
 // binding returns what the client's tokens are to be bound to.
-func (s *Service) binding(ctx context.Context, client Client, r Request) (jwt.Confirmation, error) {
-	bound, err := s.proved(ctx, r.Proofs)
-	if err != nil {
-		return bound, err
-	}
+func binding(client Client, proof jwt.DPoPClaims, c *Caller) (jwt.Confirmation, error) {
+	bound := proof.Confirmation()
 	if client.Auth == authTLS {
-		bound.Thumbprint = jwt.Confirm(r.Caller.Fingerprint).Thumbprint
+		bound.Thumbprint = jwt.Confirm(c.Fingerprint).Thumbprint
 	}
 	if client.DPoP && bound == (jwt.Confirmation{}) {
 		return bound, refuseBy(dpopControl, "invalid_dpop_proof", "this client's tokens are bound to a key: a DPoP proof is required")
@@ -83,71 +85,135 @@ func (s *Service) binding(ctx context.Context, client Client, r Request) (jwt.Co
 // so that a thief without the verifier cannot burn it for the owner; spending
 // is one conditional step, so that of two at once one wins.
 func (s *Service) redeem(ctx context.Context, g grant) (Granted, error) {
-	code, err := s.opt.Store.Code(ctx, s.sum(g.form.Get("code")))
-	if errors.Is(err, ErrNotFound) {
-		return Granted{}, refuse("invalid_grant", "code is not valid")
-	}
+	code, err := s.code(ctx, g)
 	if err != nil {
-		return Granted{}, unavailable(err)
+		return Granted{}, err
 	}
-	now := s.opt.Now()
-	switch {
-	case code.Client != g.client.ID || code.Redirect != g.form.Get("redirect_uri"):
-		return Granted{}, refuse("invalid_grant", "code is not valid")
-	case !proves(g.form.Get("code_verifier"), code.Challenge):
-		return Granted{}, refuse("invalid_grant", "code_verifier does not match")
-	case code.JKT != "" && code.JKT != g.bound.JKT:
-		return Granted{}, refuseBy(dpopControl, "invalid_grant", "code is bound to a key that was not proved")
-	case code.Family != "":
-		return Granted{}, s.reused(ctx, code)
-	case !now.Before(code.Expires):
-		return Granted{}, refuse("invalid_grant", "code has expired")
-	case g.form.Get("scope") != "":
-		return Granted{}, refuse("invalid_scope", "the scope was settled with the code")
+	want, err := g.client.registered(scope{code.Scope, code.OpenID, code.Offline})
+	if err != nil {
+		return Granted{}, err
 	}
 	p, err := s.person(ctx, code.Subject)
 	if err != nil {
 		return Granted{}, err
 	}
-	f := familyOf(code, g, now)
-	// The browser session may have ended since the code was issued.
-	old := p
-	old.Session, old.Client = code.SID, g.client.ID
-	if _, err := s.revoked.issuedAt(old, code.AuthTime, now); err != nil {
-		return Granted{}, refuse("invalid_grant", "the session has ended")
+	f, err := s.begin(ctx, g, code, p)
+	if err != nil {
+		return Granted{}, err
 	}
-	err = s.opt.Store.UseCode(ctx, code.Hash, f)
+	if err := s.spendProof(ctx, g.proof); err != nil {
+		return Granted{}, err
+	}
+	if err := s.use(ctx, code, f); err != nil {
+		return Granted{}, err
+	}
+	return s.issue(ctx, g, f, p, want, code.Nonce)
+}
+
+// code returns the code that the client may redeem.
+func (s *Service) code(ctx context.Context, g grant) (Code, error) {
+	code, err := s.opt.Store.Code(ctx, s.sum(g.form.Get("code")))
+	if errors.Is(err, ErrNotFound) {
+		return code, refuse("invalid_grant", "code is not valid")
+	}
+	if err != nil {
+		return code, unavailable(err)
+	}
+	switch {
+	case code.Client != g.client.ID || code.Redirect != g.form.Get("redirect_uri"):
+		return code, refuse("invalid_grant", "code is not valid")
+	case !proves(g.form.Get("code_verifier"), code.Challenge):
+		return code, refuse("invalid_grant", "code_verifier does not match")
+	case code.JKT != "" && code.JKT != g.bound.JKT:
+		return code, refuseBy(dpopControl, "invalid_grant", "code is bound to a key that was not proved")
+	case code.Family != "":
+		return code, s.reused(ctx, code)
+	case !s.opt.Now().Before(code.Expires):
+		return code, refuse("invalid_grant", "code has expired")
+	case g.form.Get("scope") != "":
+		return code, refuse("invalid_scope", "the scope was settled with the code")
+	}
+	return code, nil
+}
+
+// begin makes the refresh family of a code, if the browser session that it was
+// issued from is still there. That counts for offline access too: what a person
+// ended begins nothing any more.
+func (s *Service) begin(ctx context.Context, g grant, code Code, p rampart.Principal) (Family, error) {
+	now := s.opt.Now()
+	f := Family{
+		ID: random(16), Rotated: now, Client: g.client.ID, Subject: code.Subject, SID: code.SID, Issued: code.Issued,
+		AuthTime: code.AuthTime, ACR: code.ACR, AMR: code.AMR, Scope: code.Scope, OpenID: code.OpenID, JKT: g.bound.JKT,
+		Absolute: now.Add(maxFamilyLife),
+	}
+	p.Session, p.Client = code.SID, g.client.ID
+	if _, err := s.revoked.issuedAt(p, f.issued(), now); err != nil {
+		return f, refuse("invalid_grant", "the session has ended")
+	}
+	ends, err := s.live(ctx, code.Subject, code.SID)
+	if err != nil {
+		return f, err
+	}
+	if code.Offline {
+		f.SID = "" // what hangs on no session ends with none
+	} else if ends.Before(f.Absolute) {
+		f.Absolute = ends
+	}
+	f.Expires = now.Add(idleFamilyLife)
+	if f.Absolute.Before(f.Expires) {
+		f.Expires = f.Absolute
+	}
+	return f, nil
+}
+
+// live returns when a browser session ends at the latest, and refuses one that
+// has ended.
+func (s *Service) live(ctx context.Context, subject, sid string) (time.Time, error) {
+	ends, err := s.opt.Directory.Live(ctx, subject, sid)
+	if err == nil && ends.IsZero() {
+		err = refuse("invalid_grant", "the session has ended")
+	}
+	return ends, err
+}
+
+// use spends the code for the family. Whoever ended the session meanwhile has
+// not seen the family: it ends here.
+func (s *Service) use(ctx context.Context, code Code, f Family) error {
+	err := s.opt.Store.UseCode(ctx, code.Hash, f)
 	if errors.Is(err, ErrUsed) {
 		if code, err = s.opt.Store.Code(ctx, code.Hash); err == nil {
-			return Granted{}, s.reused(ctx, code)
+			return s.reused(ctx, code)
 		}
 	}
 	if err != nil {
-		return Granted{}, unavailable(err)
+		return unavailable(err)
 	}
-	return s.issue(ctx, g, f, p, f.scope(), code.Nonce)
-}
-
-// familyOf begins the refresh family of a code.
-func familyOf(code Code, g grant, now time.Time) Family {
-	return Family{
-		ID: random(16), Rotated: now, Client: g.client.ID, Subject: code.Subject, SID: code.SID,
-		AuthTime: code.AuthTime, ACR: code.ACR, AMR: code.AMR, Scope: code.Scope, OpenID: code.OpenID, JKT: g.bound.JKT,
-		Expires: now.Add(idleFamilyLife), Absolute: now.Add(maxFamilyLife),
+	if _, err := s.live(ctx, code.Subject, code.SID); err != nil {
+		if _, failed := s.endFamily(ctx, f.ID); failed != nil {
+			return failed
+		}
+		return err
 	}
+	return nil
 }
 
 // scope is what the family was begun with. One that hangs on no session was
 // begun with offline_access.
 func (f Family) scope() scope { return scope{f.Scope, f.OpenID, f.SID == ""} }
 
+// issued is what cut-offs of the family are measured against.
+func (f Family) issued() time.Time {
+	if f.Issued.IsZero() {
+		return f.AuthTime
+	}
+	return f.Issued
+}
+
 // reused ends what a code was traded for: two holders mean that one stole it
 // (RFC 6749 section 4.1.2).
 func (s *Service) reused(ctx context.Context, code Code) error {
-	if _, err := s.endFamily(ctx, code.Family); err != nil {
-		return err
-	}
-	return s.theft(ctx, code.Subject, code.Client, "authorization code used twice")
+	f := Family{ID: code.Family, Client: code.Client, Subject: code.Subject, SID: code.SID}
+	return s.theft(ctx, f, "authorization code used twice")
 }
 
 // proves checks PKCE S256 (RFC 7636 section 4.6).
@@ -170,7 +236,7 @@ func (s *Service) refresh(ctx context.Context, g grant) (Granted, error) {
 		if err != nil {
 			return Granted{}, err
 		}
-		want, err := again(f, g.form.Get("scope"))
+		want, err := again(g.client, f, g.form.Get("scope"))
 		if err != nil {
 			return Granted{}, err
 		}
@@ -178,6 +244,10 @@ func (s *Service) refresh(ctx context.Context, g grant) (Granted, error) {
 		if err != nil {
 			return Granted{}, err
 		}
+		if err := s.spendProof(ctx, g.proof); err != nil {
+			return Granted{}, err
+		}
+		g.proof = jwt.DPoPClaims{} // once is enough for both rounds
 		done, err := s.rotate(ctx, g.client, &f, generation)
 		if err != nil {
 			return Granted{}, err
@@ -189,8 +259,8 @@ func (s *Service) refresh(ctx context.Context, g grant) (Granted, error) {
 	return Granted{}, refuse("invalid_grant", "refresh token is not valid")
 }
 
-// family returns the live family of a refresh token, if it is the client's and
-// the key that it is bound to was proved.
+// family returns the live family of a refresh token, if it is the client's, the
+// key that it is bound to was proved, and the session that it hangs on is there.
 func (s *Service) family(ctx context.Context, g grant, id string) (Family, error) {
 	f, err := s.opt.Store.Family(ctx, id)
 	if errors.Is(err, ErrNotFound) {
@@ -205,19 +275,29 @@ func (s *Service) family(ctx context.Context, g grant, id string) (Family, error
 	if f.JKT != "" && f.JKT != g.bound.JKT {
 		return f, refuseBy(dpopControl, "invalid_grant", "refresh token is bound to a key that was not proved")
 	}
-	return f, nil
+	if f.SID != "" {
+		_, err = s.live(ctx, f.Subject, f.SID)
+	}
+	return f, err
 }
 
-// again is the scope of a refreshed access token: that of the family, or less
-// if the client asks for less (RFC 6749 section 6).
-func again(f Family, text string) (scope, error) {
-	had, want := f.scope(), scope{}
-	want, err := parseScope(text)
+// again is the scope of a refreshed access token: that of the family as far as
+// the client is still registered for it, or less if the client asks for less
+// (RFC 6749 section 6).
+func again(c Client, f Family, text string) (scope, error) {
+	had, err := c.registered(f.scope())
 	if err != nil || text == "" {
 		return had, err
 	}
-	if !within(want.permissions, had.permissions) || want.openid && !had.openid || want.offline && !had.offline {
+	want, err := parseScope(text)
+	if err != nil {
+		return scope{}, err
+	}
+	if !within(want.permissions, f.Scope) || want.openid && !had.openid || want.offline && !had.offline {
 		return scope{}, refuse("invalid_scope", "the scope is more than was granted")
+	}
+	if want.permissions, err = c.still(want.permissions); err != nil {
+		return scope{}, refuse("invalid_scope", "the client is no longer registered for this scope")
 	}
 	return want, nil
 }
@@ -241,10 +321,7 @@ func (s *Service) rotate(ctx context.Context, client Client, f *Family, generati
 	case generation == f.Generation-1 && now.Sub(f.Rotated) <= healWindow:
 		return true, nil
 	case generation != f.Generation:
-		if _, err := s.endFamily(ctx, f.ID); err != nil {
-			return false, err
-		}
-		return false, s.theft(ctx, f.Subject, f.Client, "refresh token used twice")
+		return false, s.theft(ctx, *f, "refresh token used twice")
 	}
 	won, err := s.opt.Store.RotateFamily(ctx, f.ID, generation, now, now.Add(idleFamilyLife))
 	if won {
@@ -253,11 +330,24 @@ func (s *Service) rotate(ctx context.Context, client Client, f *Family, generati
 	return won, unavailable(err)
 }
 
-// theft puts on record that two hold what one got, and refuses.
-func (s *Service) theft(ctx context.Context, subject, client, what string) error {
+// theft ends what two hold though one got it, and the browser session that it
+// came from: who could copy the one may have copied the other. It puts that on
+// record, for somebody to look at, and refuses.
+func (s *Service) theft(ctx context.Context, f Family, what string) error {
+	if _, err := s.endFamily(ctx, f.ID); err != nil {
+		return err
+	}
+	if f.SID != "" {
+		if err := s.opt.Directory.EndSession(ctx, f.SID); err != nil {
+			return err
+		}
+		if _, err := s.endSession(ctx, f.SID); err != nil {
+			return err
+		}
+	}
 	err := s.opt.Audit.Record(ctx, audit.Event{
 		Class: audit.ClassAuthentication, Action: "token.theft", Outcome: audit.Refused, Control: rotationControl,
-		Code: "reuse", Subject: subject, Actor: "client:" + client, Detail: map[string]string{"error": what},
+		Code: "reuse", Subject: f.Subject, Actor: "client:" + f.Client, Detail: map[string]string{"error": what, "alert": "true"},
 	})
 	if err != nil {
 		return err
@@ -279,7 +369,7 @@ func (s *Service) person(ctx context.Context, subject string) (rampart.Principal
 func (s *Service) issue(ctx context.Context, g grant, f Family, p rampart.Principal, sc scope, nonce string) (Granted, error) {
 	p.Client, p.Session = f.Client, f.ID
 	p.AuthTime, p.ACR, p.AMR = f.AuthTime, f.ACR, f.AMR
-	out, err := s.mint(g, p, sc, f.AuthTime, edgeLife)
+	out, err := s.mint(g, p, sc, f.issued(), edgeLife)
 	if err != nil {
 		return Granted{}, err
 	}
@@ -306,6 +396,9 @@ func (s *Service) credentials(ctx context.Context, g grant) (Granted, error) {
 	}
 	if sc.openid || sc.offline {
 		return Granted{}, refuse("invalid_scope", "there is no person here")
+	}
+	if err := s.spendProof(ctx, g.proof); err != nil {
+		return Granted{}, err
 	}
 	p := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + g.client.ID, Client: g.client.ID}
 	out, err := s.mint(g, p, sc, s.opt.Now(), clientLife)

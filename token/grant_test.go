@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +50,9 @@ func TestAuthorizationCode(t *testing.T) {
 	}
 	if _, err := h.refresh("shop", g.RefreshToken); err == nil {
 		t.Error("the refresh token of a stolen code outlives its second use")
+	}
+	if e := h.last(); e.Action != "token.theft" || e.Detail["alert"] != "true" || !slices.Contains(h.over, "sid-ann") {
+		t.Errorf("recorded as %+v, and the sessions %v ended", e, h.over)
 	}
 }
 
@@ -172,7 +176,7 @@ func TestRefreshTheft(t *testing.T) {
 			if _, err := h.refresh("shop", tc.reuse(h, g.RefreshToken, next.RefreshToken)); token.CodeOf(err) != "invalid_grant" {
 				t.Fatalf("reuse: %v, want invalid_grant", err)
 			}
-			if e := h.last(); e.Action != "token.theft" || e.Subject != "user:ann" {
+			if e := h.last(); e.Action != "token.theft" || e.Subject != "user:ann" || e.Detail["alert"] != "true" {
 				t.Errorf("recorded as %+v", e)
 			}
 			if _, err := h.refresh("shop", next.RefreshToken); err == nil {
@@ -181,8 +185,8 @@ func TestRefreshTheft(t *testing.T) {
 			if _, err := h.AccessToken(t.Context(), next.AccessToken); err == nil {
 				t.Error("the family's access token survived")
 			}
-			if _, err := h.exchange("edge", wire.TypeSession, "ann", "a"); err != nil {
-				t.Errorf("the person's own session fell with it: %v", err)
+			if _, err := h.exchange("edge", wire.TypeSession, "ann", "a"); err == nil || !slices.Contains(h.over, "sid-ann") {
+				t.Errorf("the browser session that it came from survived: %v, ended are %v", err, h.over)
 			}
 		})
 	}

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +58,7 @@ type house struct {
 	t     testing.TB
 	sys   *spec.System
 	db    *sqlite.Store
+	store *between // db as the service has it
 	rings token.Rings
 	clock time.Time
 
@@ -65,6 +68,9 @@ type house struct {
 	revoked []wire.Revocation
 	people  map[string]rampart.Principal
 	started time.Time // of every session
+	proved  time.Time // by every session's person; zero: when it began
+	ends    time.Time // of every session; zero: they have ended
+	over    []string  // handles of sessions that were ended
 	joined  time.Time // of every service
 }
 
@@ -101,6 +107,9 @@ func (h *house) onRevoke(_ context.Context, v wire.Revocation) error {
 func (h *house) Session(ctx context.Context, id string) (token.Subject, error) {
 	p, err := h.Facts(ctx, "user:"+id)
 	p.Session, p.AuthTime = "sid-"+id, h.started
+	if !h.proved.IsZero() {
+		p.AuthTime = h.proved
+	}
 	return token.Subject{Principal: p, Issued: h.started, Expires: h.clock.Add(time.Hour)}, err
 }
 
@@ -119,6 +128,23 @@ func (h *house) Facts(_ context.Context, subject string) (rampart.Principal, err
 	return p, nil
 }
 
+// Live and EndSession go on with that.
+func (h *house) Live(_ context.Context, subject, sid string) (time.Time, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.clock.Before(h.ends) && "sid-"+strings.TrimPrefix(subject, "user:") == sid && !slices.Contains(h.over, sid) {
+		return h.ends, nil
+	}
+	return time.Time{}, nil
+}
+
+func (h *house) EndSession(_ context.Context, sid string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = append(h.over, sid)
+	return nil
+}
+
 func newHouse(t testing.TB, extra string) *house {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rampart.yaml")
@@ -134,9 +160,10 @@ func newHouse(t testing.TB, extra string) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	h := &house{t: t, sys: sys, db: db, clock: time.Unix(1_700_000_000, 500_000_000), people: map[string]rampart.Principal{
+	h := &house{t: t, sys: sys, db: db, store: &between{Store: db}, clock: time.Unix(1_700_000_000, 500_000_000), people: map[string]rampart.Principal{
 		"user:ann": {Kind: rampart.KindHuman, Subject: "user:ann", Tenant: "acme", Organizations: []string{"acme"}, Roles: []string{"customer"}, Team: "red"},
 	}}
+	h.ends = h.clock.Add(365 * 24 * time.Hour)
 	h.started, h.joined = h.clock.Add(-time.Minute), h.clock.Add(-time.Hour)
 	if err := db.PutClient(t.Context(), token.Client{ID: "shop", Principal: "users", Redirects: []string{"https://shop.example/cb", "http://127.0.0.1/cb"}}); err != nil {
 		t.Fatal(err)
@@ -168,7 +195,7 @@ func (h *house) restart() {
 	}
 	var err error
 	h.Service, err = token.New(h.t.Context(), token.Options{
-		System: h.sys, Issuer: issuer, Rings: h.rings, Key: make([]byte, 32), Store: h.db, Tickets: h.db, Directory: h, Audit: h, OnRevoke: h.onRevoke, Now: h.now,
+		System: h.sys, Issuer: issuer, Rings: h.rings, Key: make([]byte, 32), Store: h.store, Tickets: h.store, Directory: h, Audit: h, OnRevoke: h.onRevoke, Now: h.now,
 	})
 	if err != nil {
 		h.t.Fatal(err)

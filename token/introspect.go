@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/jwt"
@@ -12,7 +15,8 @@ import (
 )
 
 // Introspect says what a token is good for (RFC 7662): the token's own claims,
-// word for word, if it is active for whoever asks, and nothing else if not.
+// word for word but for a scope that its client has lost a part of, if it is
+// active for whoever asks, and nothing else if not.
 //
 // A client must prove itself, and sees what was issued to it. A service asks
 // with its SVID and sees internal tokens that are for it, and clients' tokens
@@ -23,7 +27,7 @@ func (s *Service) Introspect(ctx context.Context, r Request) (map[string]any, er
 		return nil, err
 	}
 	text := r.Form.Get("token")
-	kind, err := look(text)
+	said, err := look(text)
 	if k := rampart.KindOf(err); err != nil && (k == rampart.Unavailable || k == rampart.Internal) {
 		return nil, err
 	}
@@ -34,13 +38,15 @@ func (s *Service) Introspect(ctx context.Context, r Request) (map[string]any, er
 	if err != nil {
 		return nil, err
 	}
-	answer["active"], answer["token_type"] = true, kind
+	maps.Copy(answer, said)
+	answer["active"] = true
 	return answer, nil
 }
 
-// viewer returns how whoever asks may look at a token. Looking returns the
-// token_type, or an error for a token that is not active or not theirs to see.
-func (s *Service) viewer(ctx context.Context, r Request) (look func(text string) (string, error), err error) {
+// viewer returns how whoever asks may look at a token. Looking returns what is
+// to be said beside the token's claims or in their place, or an error for a
+// token that is not active or not theirs to see.
+func (s *Service) viewer(ctx context.Context, r Request) (look func(text string) (map[string]any, error), err error) {
 	c := r.Caller
 	if c != nil && r.Form.Get("client_id") == "" && r.Form.Get("client_assertion") == "" {
 		if err := once(r.Form); err != nil {
@@ -49,7 +55,7 @@ func (s *Service) viewer(ctx context.Context, r Request) (look func(text string)
 		if s.revoked.svid(c.ID, c.Issued) {
 			return nil, refuseClient("%s is disabled: its certificate was revoked", c.Name)
 		}
-		return func(text string) (string, error) { return s.lookAsService(ctx, *c, text) }, nil
+		return func(text string) (map[string]any, error) { return s.lookAsService(ctx, *c, text) }, nil
 	}
 	client, err := s.authenticate(ctx, r)
 	if err != nil {
@@ -58,41 +64,49 @@ func (s *Service) viewer(ctx context.Context, r Request) (look func(text string)
 	if client.public() {
 		return nil, refuseClient("introspection takes a client that proves itself")
 	}
-	return func(text string) (string, error) { return s.lookAsClient(ctx, client.ID, text) }, nil
+	return func(text string) (map[string]any, error) { return s.lookAsClient(ctx, client.ID, text) }, nil
 }
 
-func (s *Service) lookAsClient(ctx context.Context, client, text string) (string, error) {
+func (s *Service) lookAsClient(ctx context.Context, client, text string) (map[string]any, error) {
 	claims, err := s.edge.VerifySubject(text)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if client != "" && claims.Client != client {
-		return "", refuse("invalid_grant", "the token was issued to another client")
+		return nil, refuse("invalid_grant", "the token was issued to another client")
 	}
-	_, err = s.holder(ctx, claims)
+	sub, err := s.holder(ctx, claims)
+	if err != nil {
+		return nil, err
+	}
+	said := map[string]any{"token_type": "Bearer"}
 	if claims.Confirm != nil && claims.Confirm.JKT != "" {
-		return "DPoP", err
+		said["token_type"] = "DPoP"
 	}
-	return "Bearer", err
+	if left := sub.Principal.Scope; !slices.Equal(left, claims.Principal().Scope) { // the client is registered for less now
+		now := scope{left, slices.Contains(claims.Scope, scopeOpenID), slices.Contains(claims.Scope, scopeOffline)}
+		said["scope"] = strings.Join(now.claim(), " ")
+	}
+	return said, nil
 }
 
-func (s *Service) lookAsService(ctx context.Context, c Caller, text string) (string, error) {
+func (s *Service) lookAsService(ctx context.Context, c Caller, text string) (map[string]any, error) {
 	v, ok := s.presented[c.ID]
 	if !ok {
-		return "", refuse("invalid_grant", "%s takes no tokens", c.Name)
+		return nil, refuse("invalid_grant", "%s takes no tokens", c.Name)
 	}
 	claims, err := v.VerifySubject(text)
 	if err != nil {
 		if s.external[c.Name] {
 			return s.lookAsClient(ctx, "", text)
 		}
-		return "", err
+		return nil, err
 	}
 	sub := internalSubject(claims)
 	if _, err = s.revoked.issuedAt(sub.Principal, sub.Issued, s.opt.Now()); err != nil {
-		return "", err
+		return nil, err
 	}
-	return "N_A", nil // good with the certificate alone
+	return map[string]any{"token_type": "N_A"}, nil // good with the certificate alone
 }
 
 // claimsOf decodes the claims of a verified token.

@@ -116,7 +116,7 @@ func narrow(have []string, requested string) ([]string, error) {
 		return nil, refuse("invalid_scope", "the scope is more than may be had")
 	case want.permissions != nil:
 		return want.permissions, nil
-	case have != nil && len(have) == 0:
+	case nothing(have):
 		return nil, refuse("invalid_scope", "no permission is left")
 	}
 	return have, nil
@@ -137,11 +137,38 @@ func ask(c Client, text string) (scope, error) {
 	if c.Scopes == nil {
 		return want, nil
 	}
-	if !within(want.permissions, c.Scopes) || want.offline && !slices.Contains(c.Scopes, scopeOffline) {
+	if !within(want.permissions, c.Scopes) || want.offline && !c.mayStay() {
 		return scope{}, refuse("invalid_scope", "the client is not registered for this scope")
 	}
 	return want, nil
 }
+
+// mayStay reports whether c is registered for access that outlives sessions.
+func (c Client) mayStay() bool { return c.Scopes == nil || slices.Contains(c.Scopes, scopeOffline) }
+
+// registered is what a client still has of a scope that it was granted, now
+// that it may be registered for less.
+func (c Client) registered(had scope) (scope, error) {
+	if had.offline && !c.mayStay() {
+		return scope{}, refuse("invalid_grant", "the client is no longer registered for %s", scopeOffline)
+	}
+	left, err := c.still(had.permissions)
+	had.permissions = left
+	return had, err
+}
+
+// still returns those permissions that c is registered for. To lose all is an
+// error; a scope of protocol values had none to lose.
+func (c Client) still(had []string) ([]string, error) {
+	left := meet(had, permissionsOf(c.Scopes))
+	if nothing(left) && !nothing(had) {
+		return nil, refuse("invalid_grant", "the client is no longer registered for any permission of this grant")
+	}
+	return left, nil
+}
+
+// nothing tells no permission from nil, which is all of them.
+func nothing(permissions []string) bool { return permissions != nil && len(permissions) == 0 }
 
 // permissionsOf leaves protocol scopes out; nil stays nil.
 func permissionsOf(list []string) []string {

@@ -39,12 +39,14 @@ type Code struct {
 	Redirect  string
 	Challenge string // PKCE S256
 	Subject   string
-	SID       string
-	AuthTime  time.Time
+	SID       string    // the browser session that it was issued from
+	Issued    time.Time // when that session began: what a cut-off is measured against
+	AuthTime  time.Time // of the newest proof, which may be a provider's and older than the session
 	ACR       string
 	AMR       []string
 	Scope     []string // permissions; nil: all
 	OpenID    bool     // an ID token is asked for
+	Offline   bool     // what it is traded for outlives the session
 	Nonce     string   // OpenID Connect
 	JKT       string   // RFC 7638 thumbprint of the DPoP key; "" if none
 	Expires   time.Time
@@ -59,7 +61,8 @@ type Family struct {
 	Rotated    time.Time // when that token was first issued
 	Client     string
 	Subject    string
-	SID        string
+	SID        string    // browser session that it ends with; "": none, it was begun with offline_access
+	Issued     time.Time // when the session behind it began; zero in rows from before it was kept: AuthTime
 	AuthTime   time.Time
 	ACR        string
 	AMR        []string

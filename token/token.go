@@ -64,6 +64,11 @@ type Directory interface {
 	APIKey(ctx context.Context, key string) (Subject, error)
 	// Facts returns the current facts of "user:NAME", without session or client.
 	Facts(ctx context.Context, subject string) (rampart.Principal, error)
+	// Live returns when the subject's session of this handle ends at the latest,
+	// or the zero time if it has ended, by idling too.
+	Live(ctx context.Context, subject, sid string) (time.Time, error)
+	// EndSession ends the session of this handle, if it is there.
+	EndSession(ctx context.Context, sid string) error
 }
 
 // Options configure a Service. All but OnRevoke and Now are required.
