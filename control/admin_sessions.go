@@ -77,8 +77,9 @@ func (p *Plane) adminEndSessions(r *http.Request, e *audit.Event) (any, error) {
 	return told(e, ended), err
 }
 
-// endOthers ends every session of the subject but one, and every app that was
-// not let in from that one.
+// endOthers ends every session of the subject but one, and every app that does
+// not hang on that one. Which apps there are is asked once the sessions are
+// gone: from then on none of them lets another in.
 func (p *Plane) endOthers(ctx context.Context, subject, keep string) (wire.Ended, error) {
 	var ended wire.Ended
 	live, err := p.sessions.List(ctx, subject)
@@ -88,10 +89,6 @@ func (p *Plane) endOthers(ctx context.Context, subject, keep string) (wire.Ended
 	if !slices.ContainsFunc(live, func(s session.Session) bool { return s.SID == keep }) {
 		return ended, rampart.Errorf(rampart.NotFound, "", "control: there is no session %.64q of this account", keep)
 	}
-	families, err := p.opt.Store.Families(ctx, subject)
-	if err != nil {
-		return ended, unavailable(err)
-	}
 	for _, s := range live {
 		if s.SID == keep {
 			continue
@@ -100,6 +97,10 @@ func (p *Plane) endOthers(ctx context.Context, subject, keep string) (wire.Ended
 			return ended, err
 		}
 		ended.Sessions++
+	}
+	families, err := p.opt.Store.Families(ctx, subject)
+	if err != nil {
+		return ended, unavailable(err)
 	}
 	for _, f := range families {
 		if f.SID == keep {
