@@ -1,6 +1,8 @@
 package federation
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"html"
 	"net/http"
 	"net/url"
@@ -85,6 +87,36 @@ func TestFirstLoginMakesAccount(t *testing.T) {
 	}
 	if p := other.post("/login", url.Values{"username": {strings.TrimPrefix(first.Subject, "user:")}, "password": {""}}); p.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a password for an account without one: %s", p.Status)
+	}
+}
+
+// TestRolesOfTodayLetAppsIn: a login that changes the account's roles ends what
+// was issued under the old ones. It is not among that itself, though the
+// provider saw the person before.
+func TestRolesOfTodayLetAppsIn(t *testing.T) {
+	t.Parallel()
+	h, idp := own(t, `link: create, roles: { claim: groups, map: { staff: customer, readers: viewer } }`)
+	const back = "https://app.example/cb"
+	h.Admin(wire.AdminClients, wire.Client{ID: "app", Principal: "customer", Redirects: []string{back}}, nil)
+	for _, group := range []string{"staff", "readers"} { // the first login makes the account
+		idp.Say(map[string]any{"groups": []string{group}, "auth_time": time.Now().Add(-10 * time.Minute).Unix()})
+		b := h.browser()
+		b.get(enter)
+		verifier := strings.Repeat("v", 43)
+		sum := sha256.Sum256([]byte(verifier))
+		b.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		p := b.get("/oauth2/authorize?" + url.Values{
+			"response_type": {"code"}, "client_id": {"app"}, "redirect_uri": {back}, "scope": {"orders:read"},
+			"code_challenge_method": {"S256"}, "code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])},
+		}.Encode())
+		to, err := p.Location()
+		must(t, err)
+		p = b.post("/oauth2/token", url.Values{
+			"grant_type": {"authorization_code"}, "client_id": {"app"}, "redirect_uri": {back}, "code": {to.Query().Get("code")}, "code_verifier": {verifier},
+		})
+		if p.StatusCode != http.StatusOK || !strings.Contains(p.text, "access_token") {
+			t.Errorf("%s: the app gets %s: %s", group, p.Status, p.text)
+		}
 	}
 }
 
