@@ -55,9 +55,10 @@ type RelyingParty struct {
 	opt  Options
 	http *http.Client
 
-	mu    sync.Mutex // held while metadata is fetched: one flight
-	known *provider
-	tried time.Time // of the last fetch
+	mu     sync.Mutex // guards below
+	known  *provider
+	flight *flight   // the fetch under way; nil: none is
+	tried  time.Time // end of the last fetch
 }
 
 // New returns the relying party of one provider. It makes no connection. It

@@ -11,7 +11,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
@@ -23,6 +26,8 @@ import (
 	"github.com/rampart-security/rampart/authn/oidc"
 	"github.com/rampart-security/rampart/authn/oidc/idptest"
 	"github.com/rampart-security/rampart/authn/session"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/store/memory"
 	"github.com/rampart-security/rampart/store/sqlite"
 )
 
@@ -406,6 +411,62 @@ func TestSlowProvider(t *testing.T) {
 	if _, _, err := w.rp.Finish(ctx, query, cookie); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestHangingProvider: one that takes a question and never answers costs each
+// login three seconds of one fetch at most, and nothing until it is asked again.
+func TestHangingProvider(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		line := &hanging{}
+		rp := oidc.New(oidc.Options{
+			Issuer: "https://idp.example", ClientID: idptest.ClientID, Redirect: redirect, Scopes: []string{"openid"}, Algorithms: []jwt.Algorithm{jwt.RS256},
+			Transport: line, Tickets: memory.New(), Log: slog.New(slog.DiscardHandler),
+		})
+		begun := time.Now()
+		ask := func(ctx context.Context, answered, retry time.Duration) {
+			t.Helper()
+			_, _, err := rp.Begin(ctx, oidc.Start{})
+			d, ok := errors.AsType[*problem.Details](err)
+			if !ok || rampart.KindOf(err) != rampart.Unavailable || d.RetryAfter != retry {
+				t.Errorf("%v with %+v, want to be tried again after %v", err, d, retry)
+			}
+			if got := time.Since(begun); got != answered {
+				t.Errorf("answered after %v, want %v", got, answered)
+			}
+		}
+		left, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		var all sync.WaitGroup
+		all.Go(func() { ask(left, time.Second, 10*time.Second) })
+		for range 50 {
+			all.Go(func() { ask(t.Context(), 3*time.Second, 10*time.Second) })
+		}
+		time.Sleep(2 * time.Second)
+		all.Go(func() { ask(t.Context(), 3*time.Second, 10*time.Second) })
+		all.Wait()
+		time.Sleep(time.Second)
+		ask(t.Context(), 4*time.Second, 10*time.Second)
+		time.Sleep(11 * time.Second) // the fetch was given up after ten
+		ask(t.Context(), 15*time.Second, 5*time.Second)
+		if n := line.tries.Load(); n != 1 {
+			t.Errorf("the provider was asked %d times", n)
+		}
+		time.Sleep(5 * time.Second)
+		ask(t.Context(), 23*time.Second, 10*time.Second)
+		if n := line.tries.Load(); n != 2 {
+			t.Errorf("the provider was asked %d times, want once more", n)
+		}
+		time.Sleep(10 * time.Second) // nothing goes on
+	})
+}
+
+// hanging is a line to a provider that never answers.
+type hanging struct{ tries atomic.Int64 }
+
+func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	h.tries.Add(1)
+	<-r.Context().Done()
+	return nil, r.Context().Err()
 }
 
 // TestOutage: a provider that is silent is not asked at every click, and one
