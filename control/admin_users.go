@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -124,28 +125,51 @@ func (p *Plane) adminPutUser(r *http.Request, e *audit.Event) (any, error) {
 	if !nameForm.MatchString(q.Name) {
 		return nil, rampart.Errorf(rampart.Invalid, "", "control: a user name is up to 64 of a-z, 0-9 and . _ -, starting with a letter or digit")
 	}
-	old, err := p.opt.Store.User(r.Context(), q.Name)
-	exists := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, unavailable(err)
-	}
-	u := store.User{Name: q.Name, Tag: q.Tag, Facts: factsOf(q), Hash: old.Hash, Disabled: old.Disabled, Changed: p.opt.Now()}
-	e.Resource = u.Facts.Subject
-	if err := p.checkRoles(u.Facts.Roles); err != nil {
+	e.Resource = "user:" + q.Name
+	if err := p.checkRoles(q.Facts.Roles); err != nil {
 		return nil, err
 	}
-	if q.Password != "" || q.Hash != "" || !exists {
-		if u.Hash, err = p.hashOf(r.Context(), q.Name, wire.SetPassword{Password: q.Password, Hash: q.Hash}); err != nil {
+	_, err := p.user(r.Context(), e.Resource)
+	fresh := errors.Is(err, store.ErrNotFound)
+	if err != nil && !fresh {
+		return nil, err
+	}
+	hash := ""
+	if q.Password != "" || q.Hash != "" || fresh {
+		if hash, err = p.hashOf(r.Context(), q.Name, wire.SetPassword{Password: q.Password, Hash: q.Hash}); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.opt.Store.PutUser(r.Context(), u); err != nil {
-		return nil, unavailable(err)
+	if fresh {
+		return nil, p.createUser(r.Context(), q, hash)
 	}
-	if exists && (u.Hash != old.Hash || !reflect.DeepEqual(u.Facts, old.Facts)) {
-		return nil, p.revoke(r.Context(), "sub", u.Facts.Subject)
+	return nil, p.replaceUser(r.Context(), q, hash)
+}
+
+func (p *Plane) createUser(ctx context.Context, q wire.User, hash string) error {
+	err := p.opt.Store.CreateUser(ctx, store.User{Name: q.Name, Tag: q.Tag, Facts: factsOf(q), Hash: hash, Changed: p.opt.Now()})
+	if errors.Is(err, store.ErrExists) {
+		return rampart.Errorf(rampart.Conflict, "", "control: user %s has just been created", q.Name)
 	}
-	return nil, nil
+	return unavailable(err)
+}
+
+// replaceUser gives an account the facts of q, and a password unless hash is "".
+func (p *Plane) replaceUser(ctx context.Context, q wire.User, hash string) error {
+	ends := false
+	u, err := p.changeUser(ctx, "user:"+q.Name, func(u *store.User) error {
+		facts := factsOf(q)
+		ends = hash != "" || !reflect.DeepEqual(u.Facts, facts)
+		u.Tag, u.Facts, u.Hash = q.Tag, facts, cmp.Or(hash, u.Hash)
+		return nil
+	})
+	if err != nil || !ends {
+		return err
+	}
+	if err := p.revoke(ctx, "sub", u.Facts.Subject); err != nil || hash == "" {
+		return err
+	}
+	return p.guard.Forgive(ctx, u.Facts.Subject, guess.Password)
 }
 
 func factsOf(u wire.User) rampart.Principal {
@@ -185,7 +209,7 @@ func (p *Plane) adminDeleteUser(r *http.Request, e *audit.Event) (any, error) {
 		return nil, err
 	}
 	ctx := r.Context()
-	if err := p.putDisabled(ctx, u, true); err != nil {
+	if err := p.putDisabled(ctx, u.Facts.Subject, true); err != nil {
 		return nil, err
 	}
 	ended, err := p.endAccount(ctx, u.Facts.Subject)
@@ -211,7 +235,7 @@ func (p *Plane) adminDisableUser(r *http.Request, e *audit.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.putDisabled(r.Context(), u, true); err != nil {
+	if err := p.putDisabled(r.Context(), u.Facts.Subject, true); err != nil {
 		return nil, err
 	}
 	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
@@ -223,12 +247,15 @@ func (p *Plane) adminEnableUser(r *http.Request, e *audit.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, p.putDisabled(r.Context(), u, false)
+	return nil, p.putDisabled(r.Context(), u.Facts.Subject, false)
 }
 
-func (p *Plane) putDisabled(ctx context.Context, u store.User, disabled bool) error {
-	u.Disabled, u.Changed = disabled, p.opt.Now()
-	return unavailable(p.opt.Store.PutUser(ctx, u))
+func (p *Plane) putDisabled(ctx context.Context, subject string, disabled bool) error {
+	_, err := p.changeUser(ctx, subject, func(u *store.User) error {
+		u.Disabled = disabled
+		return nil
+	})
+	return err
 }
 
 func (p *Plane) adminSetPassword(r *http.Request, e *audit.Event) (any, error) {
@@ -240,12 +267,16 @@ func (p *Plane) adminSetPassword(r *http.Request, e *audit.Event) (any, error) {
 	if err := readJSON(r, &q); err != nil {
 		return nil, err
 	}
-	if u.Hash, err = p.hashOf(r.Context(), u.Name, q); err != nil {
+	hash, err := p.hashOf(r.Context(), u.Name, q)
+	if err != nil {
 		return nil, err
 	}
-	u.Changed = p.opt.Now()
-	if err := p.opt.Store.PutUser(r.Context(), u); err != nil {
-		return nil, unavailable(err)
+	_, err = p.changeUser(r.Context(), u.Facts.Subject, func(u *store.User) error {
+		u.Hash = hash
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
 	// What was guessed at is gone, and its owner may have been shut out.
@@ -281,6 +312,9 @@ func (p *Plane) adminDeleteFactor(r *http.Request, e *audit.Event) (any, error) 
 	}
 	if !ok {
 		return nil, rampart.Errorf(rampart.NotFound, "", "control: user %s has no factor %.64q", u.Name, id)
+	}
+	if err := p.dropRecovery(r.Context(), u.Facts.Subject); err != nil {
+		return nil, err
 	}
 	ended, err := p.endAccount(r.Context(), u.Facts.Subject)
 	ended.Factors = 1

@@ -234,17 +234,26 @@ func (p *Plane) serveTOTPConfirm(w http.ResponseWriter, r *http.Request, m membe
 // enrolled puts a new factor on record, ends the person's other sessions and
 // raises this one: the factor has just been shown.
 func (p *Plane) enrolled(w http.ResponseWriter, r *http.Request, m member, f mfa.Factor, amr, to string) error {
-	if err := p.changed(r, m, "mfa.enrol", f); err != nil {
-		_, undo := p.factors.DeleteFactor(r.Context(), f.Subject, f.ID) // what is not on record is not
-		return errors.Join(err, undo)
+	err := p.changed(r, m, "mfa.enrol", f)
+	if err == nil {
+		_, err = p.endOthers(r.Context(), m.Subject, m.SID)
 	}
-	if _, err := p.endOthers(r.Context(), m.Subject, m.SID); err != nil {
-		return err
+	if err == nil {
+		err = p.raise(w, r, m, amr)
 	}
-	if err := p.raise(w, r, m, amr); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, p.unenrol(r, m, f)) // its owner was not told, or the session was over
 	}
 	return p.redirect(w, to)
+}
+
+// unenrol takes a factor back whose enrolment did not come to its end.
+func (p *Plane) unenrol(r *http.Request, m member, f mfa.Factor) error {
+	ctx := context.WithoutCancel(r.Context()) // who hangs up leaves nothing half done
+	if _, err := p.factors.DeleteFactor(ctx, f.Subject, f.ID); err != nil {
+		return unavailable(err)
+	}
+	return p.changed(r.WithContext(ctx), m, "mfa.remove", f)
 }
 
 // changed records a change of a factor.

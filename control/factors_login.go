@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -120,7 +119,7 @@ func (p *Plane) serveFactor(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := p.finishLogin(w, r, v, acrTwo, append(v.AMR, amr)); err != nil {
-		return err
+		return p.again(w, page{Next: v.Next}, err)
 	}
 	http.SetCookie(w, hostCookie(loginCookie, "", -time.Second))
 	return p.onward(w, v.Next)
@@ -189,28 +188,29 @@ func (p *Plane) servePasskeyLogin(w http.ResponseWriter, r *http.Request) error 
 	v := pending{Next: safeNext(r.PostForm.Get("next"))}
 	a, err := p.verifyPasskey(r, "", anyLogin)
 	if err == nil {
-		v.Subject = a.Subject
-		err = p.enabled(r, a.Subject)
+		v.Subject, v.factor = a.Subject, a.Factor
+		v.Changed, err = p.enabled(r, a.Subject)
+	}
+	if err == nil {
+		err = p.finishLogin(w, r, v, acrTwo, []string{amrPasskey})
 	}
 	if err != nil {
 		return p.again(w, page{Next: v.Next}, err)
 	}
-	if err := p.finishLogin(w, r, v, acrTwo, []string{amrPasskey}); err != nil {
-		return err
-	}
 	return p.onward(w, v.Next)
 }
 
-// enabled refuses the account that is gone or disabled, on record.
-func (p *Plane) enabled(r *http.Request, subject string) error {
-	u, err := p.opt.Store.User(r.Context(), strings.TrimPrefix(subject, "user:"))
+// enabled says when the account last changed, and refuses one that is gone or
+// disabled, on record.
+func (p *Plane) enabled(r *http.Request, subject string) (changed time.Time, err error) {
+	u, err := p.user(r.Context(), subject)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return unavailable(err)
+		return changed, err
 	}
 	if err == nil && !u.Disabled {
-		return nil
+		return u.Changed, nil
 	}
-	return p.refuse(r.Context(), factorEvent(r, "session.login", subject, nil),
+	return changed, p.refuse(r.Context(), factorEvent(r, "session.login", subject, nil),
 		rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this account cannot sign in; ask an administrator"))
 }
 

@@ -71,6 +71,10 @@ func (p *Plane) changePassword(r *http.Request, m member) error {
 	e := audit.Event{
 		Class: audit.ClassAuthentication, Action: "password.change", Outcome: audit.Allowed, Control: "authn.password", Subject: m.Subject, Peer: client(r),
 	}
+	was, err := p.withPassword(ctx, m)
+	if err != nil {
+		return p.refuse(ctx, e, err)
+	}
 	if !p.provedTwo(m) {
 		if err := p.provePassword(r, m, r.PostForm.Get("current")); err != nil {
 			return err
@@ -80,18 +84,29 @@ func (p *Plane) changePassword(r *http.Request, m member) error {
 	if err != nil {
 		return p.refuse(ctx, e, err)
 	}
-	u, err := p.opt.Store.User(ctx, m.name())
-	if errors.Is(err, store.ErrNotFound) || err == nil && (u.Disabled || u.Hash == "") {
-		return p.refuse(ctx, e, rampart.Errorf(rampart.Denied, "authn.password", "this account has no password to change"))
-	}
-	if err != nil {
-		return unavailable(err)
-	}
 	if err := p.opt.Audit.Record(ctx, e); err != nil {
 		return err
 	}
-	u.Hash, u.Changed = hash, p.opt.Now()
-	return unavailable(p.opt.Store.PutUser(ctx, u))
+	_, err = p.changeUser(ctx, m.Subject, func(u *store.User) error {
+		u.Hash = hash
+		return sameUser(was, *u, "authn.password") // else who knew an old one would have the last word
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		err = changedMeanwhile("authn.password")
+	}
+	if err != nil {
+		return p.refuse(ctx, e, err)
+	}
+	return nil
+}
+
+// withPassword returns the person's account, if it has a password to change.
+func (p *Plane) withPassword(ctx context.Context, m member) (store.User, error) {
+	u, err := p.user(ctx, m.Subject)
+	if errors.Is(err, store.ErrNotFound) || err == nil && (u.Disabled || u.Hash == "") {
+		return u, rampart.Errorf(rampart.Denied, "authn.password", "this account has no password to change")
+	}
+	return u, err
 }
 
 // newHash hashes a new password that its owner typed twice.

@@ -183,12 +183,13 @@ func (p *Plane) serveCallback(w http.ResponseWriter, r *http.Request) error {
 // never an e-mail address.
 func (p *Plane) enter(w http.ResponseWriter, r *http.Request, at *idp, id oidc.Identity) error {
 	ctx, e := r.Context(), federationEvent(r, "federation.login", at)
-	subject, err := p.linked(ctx, at, id)
+	u, err := p.linked(ctx, at, id)
 	if err != nil {
 		return p.refuse(ctx, e, err)
 	}
+	subject := u.Facts.Subject
 	e.Subject = subject
-	if err := p.takeRoles(ctx, at, subject, id.Roles); err != nil {
+	if u, err = p.takeRoles(ctx, at, u, id.Roles); err != nil {
 		return p.refuse(ctx, e, err)
 	}
 	if err := p.opt.Store.TouchLink(ctx, id.Issuer, id.Subject, p.opt.Now()); err != nil {
@@ -198,7 +199,7 @@ func (p *Plane) enter(w http.ResponseWriter, r *http.Request, at *idp, id oidc.I
 	if err == nil && m.Subject == subject && m.Upstream == id.Upstream {
 		return p.proveAgain(w, r, m, id)
 	}
-	return p.finishLogin(w, r, pending{Subject: subject, Upstream: id.Upstream, Proved: id.AuthTime}, id.ACR, []string{amrFed})
+	return p.finishLogin(w, r, pending{Subject: subject, Changed: u.Changed, Upstream: id.Upstream, Proved: id.AuthTime}, id.ACR, []string{amrFed})
 }
 
 // proveAgain raises the session that this very login at the provider opened,
@@ -228,46 +229,46 @@ func (p *Plane) provers(ctx context.Context, m member, n need) ([]idpChoice, err
 	}), nil
 }
 
-// linked returns the subject that an identity belongs to, after making an
-// account for it where the file says so.
-func (p *Plane) linked(ctx context.Context, at *idp, id oidc.Identity) (string, error) {
+// linked returns the account that an identity belongs to, after making one for
+// it where the file says so.
+func (p *Plane) linked(ctx context.Context, at *idp, id oidc.Identity) (store.User, error) {
 	l, err := p.opt.Store.Link(ctx, id.Issuer, id.Subject)
 	if errors.Is(err, store.ErrNotFound) {
 		return p.adopt(ctx, at, id)
 	}
 	if err != nil {
-		return "", unavailable(err)
+		return store.User{}, unavailable(err)
 	}
-	u, err := p.opt.Store.User(ctx, strings.TrimPrefix(l.Subject, "user:"))
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return "", unavailable(err)
+	u, err := p.user(ctx, l.Subject)
+	if errors.Is(err, store.ErrNotFound) || err == nil && u.Disabled {
+		return store.User{}, rampart.Errorf(rampart.Unauthenticated, federationControl, "this account is not in use")
 	}
-	if err != nil || u.Disabled {
-		return "", rampart.Errorf(rampart.Unauthenticated, federationControl, "this account is not in use")
-	}
-	return l.Subject, nil
+	return u, err
 }
 
 // takeRoles gives an account the roles that the provider says and takes those
 // that it no longer says, among the roles that the file maps. Rights that are
-// gone end what was issued under them.
-func (p *Plane) takeRoles(ctx context.Context, at *idp, subject string, said []string) error {
+// gone end what was issued under them. It returns the account as it became.
+func (p *Plane) takeRoles(ctx context.Context, at *idp, u store.User, said []string) (store.User, error) {
 	if at.Roles.Claim == "" {
-		return nil
+		return u, nil
 	}
-	u, err := p.opt.Store.User(ctx, strings.TrimPrefix(subject, "user:"))
-	if err != nil {
-		return unavailable(err)
+	took := false
+	now, err := p.changeUser(ctx, u.Facts.Subject, func(now *store.User) error {
+		roles := mergeRoles(now.Facts.Roles, at.Roles.Map, said)
+		if took = !slices.Equal(roles, now.Facts.Roles); !took {
+			return nil
+		}
+		now.Facts.Roles = roles
+		return sameUser(u, *now, federationControl)
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return now, changedMeanwhile(federationControl)
 	}
-	roles := mergeRoles(u.Facts.Roles, at.Roles.Map, said)
-	if slices.Equal(roles, u.Facts.Roles) {
-		return nil
+	if err != nil || !took {
+		return now, err
 	}
-	u.Facts.Roles, u.Changed = roles, p.opt.Now()
-	if err := p.opt.Store.PutUser(ctx, u); err != nil {
-		return unavailable(err)
-	}
-	return p.revoke(ctx, "sub", subject)
+	return now, p.revoke(ctx, "sub", u.Facts.Subject)
 }
 
 // mergeRoles keeps the roles that the provider does not speak of, in their

@@ -26,45 +26,44 @@ const (
 // adopt makes an account for an identity that nobody has, where the file says
 // so. The account has a name of its own: one that a provider chose could be
 // somebody else's here.
-func (p *Plane) adopt(ctx context.Context, at *idp, id oidc.Identity) (string, error) {
+func (p *Plane) adopt(ctx context.Context, at *idp, id oidc.Identity) (store.User, error) {
 	if at.Link == "create" && len(at.Domains) > 0 && !slices.Contains(at.Domains, id.Domain()) {
-		return "", rampart.Errorf(rampart.Unauthenticated, federationControl, "%s gives no verified e-mail address that may have an account here", at.Title)
+		return store.User{}, rampart.Errorf(rampart.Unauthenticated, federationControl, "%s gives no verified e-mail address that may have an account here", at.Title)
 	}
 	if at.Link != "create" {
-		return "", rampart.Errorf(rampart.Unauthenticated, federationControl, "no account is linked to this login at %s; sign in here first and link it on the page of your account", at.Title)
+		return store.User{}, rampart.Errorf(rampart.Unauthenticated, federationControl, "no account is linked to this login at %s; sign in here first and link it on the page of your account", at.Title)
 	}
 	u, err := p.newAccount(ctx, at)
 	if err != nil {
-		return "", err
+		return store.User{}, err
 	}
 	err = p.opt.Store.PutLink(ctx, store.Link{Issuer: id.Issuer, Upstream: id.Subject, Subject: u.Facts.Subject, Created: p.opt.Now()})
 	if err == nil {
-		return u.Facts.Subject, nil
+		return u, nil
 	}
 	// Of two first logins at once one made the link: its account is the one.
 	if _, derr := p.opt.Store.DeleteUser(ctx, u.Name); derr != nil {
-		return "", unavailable(derr)
+		return store.User{}, unavailable(derr)
 	}
 	if !errors.Is(err, store.ErrExists) {
-		return "", unavailable(err)
+		return store.User{}, unavailable(err)
 	}
 	l, err := p.opt.Store.Link(ctx, id.Issuer, id.Subject)
-	return l.Subject, unavailable(err)
+	if err != nil {
+		return store.User{}, unavailable(err)
+	}
+	return p.user(ctx, l.Subject)
 }
 
 // newAccount stores an account without password and rights.
 func (p *Plane) newAccount(ctx context.Context, at *idp) (store.User, error) {
 	for range maxTries {
 		name := at.name[:min(len(at.name), 32)] + "-" + strings.ToLower(rand.Text()[:16])
-		_, err := p.opt.Store.User(ctx, name)
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, store.ErrNotFound) {
-			return store.User{}, unavailable(err)
-		}
 		u := store.User{Name: name, Facts: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:" + name}, Changed: p.opt.Now()}
-		return u, unavailable(p.opt.Store.PutUser(ctx, u))
+		err := p.opt.Store.CreateUser(ctx, u)
+		if !errors.Is(err, store.ErrExists) {
+			return u, unavailable(err)
+		}
 	}
 	return store.User{}, rampart.Errorf(rampart.Unavailable, federationControl, "control: no free name for an account")
 }
@@ -157,6 +156,9 @@ func (p *Plane) putLink(ctx context.Context, subject string, id oidc.Identity) e
 		return rampart.Errorf(rampart.Conflict, federationControl, "an account has at most %d links", maxLinks)
 	}
 	err = p.opt.Store.PutLink(ctx, store.Link{Issuer: id.Issuer, Upstream: id.Subject, Subject: subject, Created: p.opt.Now()})
+	if errors.Is(err, store.ErrNotFound) {
+		return changedMeanwhile(federationControl)
+	}
 	if !errors.Is(err, store.ErrExists) {
 		return unavailable(err)
 	}

@@ -103,7 +103,7 @@ func (p *Plane) login(w http.ResponseWriter, r *http.Request, a attempt) (to str
 	if err := guessed.Succeeded(ctx); err != nil {
 		return "", p.refuse(ctx, e, err)
 	}
-	return p.beginLogin(w, r, pending{Subject: u.Facts.Subject, ACR: acrOne, AMR: []string{amrPassword}, Next: a.next})
+	return p.beginLogin(w, r, pending{Subject: u.Facts.Subject, Changed: u.Changed, ACR: acrOne, AMR: []string{amrPassword}, Next: a.next})
 }
 
 // takeGuess counts an attempt of the browser at an account's secret before
@@ -133,7 +133,8 @@ func (p *Plane) takeGuess(r *http.Request, what, account string) (guess.Ticket, 
 	})
 }
 
-// checkPassword returns the account if the password is its own. An unknown
+// checkPassword returns the account, as it was before the compare, if the
+// password is its own. An unknown
 // name, an account without a password and one that is disabled cost the same
 // work and get the same answer.
 func (p *Plane) checkPassword(ctx context.Context, a attempt, known bool) (store.User, error) {
@@ -185,21 +186,15 @@ func (p *Plane) newPassword(ctx context.Context, name, fresh string) (string, er
 }
 
 // rehash stores a password under today's parameters, unless the account has
-// changed since it was read.
+// changed since it was read: then the next login does.
 func (p *Plane) rehash(ctx context.Context, u store.User, word string) error {
 	hash, err := p.hasher.Rehash(ctx, word)
 	if err != nil {
 		return err
 	}
-	now, err := p.opt.Store.User(ctx, u.Name)
-	if err != nil {
-		return unavailable(err)
-	}
-	if now.Hash != u.Hash {
-		return nil
-	}
-	now.Hash = hash
-	return unavailable(p.opt.Store.PutUser(ctx, now))
+	u.Hash = hash
+	_, err = p.opt.Store.SwapUser(ctx, u)
+	return unavailable(err)
 }
 
 // endOld ends the session that the browser had: a login never continues one

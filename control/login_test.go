@@ -206,7 +206,9 @@ func TestNobodyIsTold(t *testing.T) {
 		u, err := h.db.User(t.Context(), name)
 		must(t, err)
 		change(&u.Hash, &u.Disabled)
-		must(t, h.db.PutUser(t.Context(), u))
+		if ok, err := h.db.SwapUser(t.Context(), u); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
 	}
 	try := func(name, word string) string {
 		res := h.at("192.0.2.1").do(http.MethodPost, "/login", url.Values{"username": {name}, "password": {word}})

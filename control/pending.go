@@ -43,37 +43,39 @@ const (
 // second step and nothing else.
 type pending struct {
 	Subject  string           `json:"sub"`             // "user:NAME"
+	Changed  time.Time        `json:"changed"`         // of the account, read before anything was proved
+	Two      bool             `json:"two,omitzero"`    // of a password: there was a second factor to ask for
 	Device   string           `json:"device,omitzero"` // id of the known device that it began on; "": a strange one
 	ACR      string           `json:"acr,omitzero"`    // proved so far
 	AMR      []string         `json:"amr,omitzero"`
-	Next     string           `json:"next"` // where the browser wants to go
-	Started  time.Time        `json:"started,omitzero"`
+	Next     string           `json:"next"`              // where the browser wants to go
 	Upstream session.Upstream `json:"upstream,omitzero"` // zero: a local login
 	Proved   time.Time        `json:"proved,omitzero"`   // when the provider saw the proof; zero: just now
 
-	hash ticket.Hash // of its cookie; zero: nothing is kept of it
+	hash   ticket.Hash // of its cookie; zero: nothing is kept of it
+	factor string      // id of the passkey that began it
 }
 
 // beginLogin goes on from what v has proved: straight to a session, or to the
 // second step if its subject has a second factor. It returns where to send the
 // browser.
 func (p *Plane) beginLogin(w http.ResponseWriter, r *http.Request, v pending) (to string, err error) {
-	two, err := p.secondFactor(r.Context(), v.Subject)
-	if err != nil {
+	if v.Two, err = p.secondFactor(r.Context(), v.Subject); err != nil {
 		return "", err
 	}
-	if !two || p.opt.System.Off("authn.mfa") {
+	if !v.Two || p.opt.System.Off("authn.mfa") {
 		return v.Next, p.finishLogin(w, r, v, v.ACR, v.AMR)
 	}
 	raw := make([]byte, sha256.Size)
 	rand.Read(raw)
 	id := base64.RawURLEncoding.EncodeToString(raw)
-	v.Device, v.Started = p.knownDevice(r, v.Subject), p.opt.Now()
+	v.Device = p.knownDevice(r, v.Subject)
 	value, err := json.Marshal(v)
 	if err != nil {
 		return "", err
 	}
-	if err := p.tickets.PutTicket(r.Context(), ticketLogin, sha256.Sum256([]byte(id)), value, v.Started, v.Started.Add(pendingFor)); err != nil {
+	now := p.opt.Now()
+	if err := p.tickets.PutTicket(r.Context(), ticketLogin, sha256.Sum256([]byte(id)), value, now, now.Add(pendingFor)); err != nil {
 		return "", unavailable(err)
 	}
 	e := audit.Event{Class: audit.ClassAuthentication, Action: "login.pending", Outcome: audit.Allowed, Control: controlOfAMR(v.AMR), Subject: v.Subject, Peer: client(r)}
@@ -118,20 +120,46 @@ func (p *Plane) pendingLogin(r *http.Request) (pending, error) {
 		return pending{}, none
 	}
 	v.Device = now
-	u, err := p.opt.Store.User(r.Context(), strings.TrimPrefix(v.Subject, "user:"))
+	same, err := p.unchanged(r.Context(), v)
+	if err != nil {
+		return pending{}, err
+	}
+	if !same {
+		return pending{}, none
+	}
+	return v, nil
+}
+
+// unchanged reports whether the account, and what the login came in by, are
+// still those that v has proved something about.
+func (p *Plane) unchanged(ctx context.Context, v pending) (bool, error) {
+	u, err := p.user(ctx, v.Subject)
 	if errors.Is(err, store.ErrNotFound) {
-		return pending{}, none
+		return false, nil
 	}
-	if err == nil && (u.Disabled || u.Changed.After(v.Started)) {
-		return pending{}, none
+	if err != nil || u.Disabled || !u.Changed.Equal(v.Changed) {
+		return false, err
 	}
-	return v, unavailable(err)
+	if v.Upstream.Issuer != "" {
+		list, err := p.opt.Store.Links(ctx, v.Subject)
+		return slices.ContainsFunc(list, func(l store.Link) bool {
+			return l.Issuer == v.Upstream.Issuer && l.Upstream == v.Upstream.Subject
+		}), unavailable(err)
+	}
+	if v.factor != "" {
+		list, err := p.factors.Factors(ctx, v.Subject)
+		return slices.ContainsFunc(list, func(f mfa.Factor) bool { return f.ID == v.factor }), unavailable(err)
+	}
+	two, err := p.secondFactor(ctx, v.Subject)
+	return two == v.Two, err
 }
 
 // finishLogin ends a login with a session of v's subject, proved to acr by
-// amr, and makes the browser known. A pending login is good for one session;
-// one that was never kept, such as a passkey's, needs no more than Subject.
-// The session that the browser had before ends.
+// amr, and makes the browser known. A pending login is good for one session.
+// The session that the browser had before ends. A login that began before the
+// account changed is refused: the look comes after the session is stored, so
+// that whoever changes the account either is seen here, or finds the session
+// and ends it.
 func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, acr string, amr []string) error {
 	ctx := r.Context()
 	if err := p.spendPending(ctx, v); err != nil {
@@ -152,8 +180,8 @@ func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, a
 		Class: audit.ClassAuthentication, Action: "session.login", Outcome: audit.Allowed, Control: controlOfAMR(amr), Subject: v.Subject, Peer: client(r),
 		Detail: map[string]string{"acr": acr, "amr": strings.Join(amr, " ")},
 	}
-	if err := p.opt.Audit.Record(ctx, e); err != nil {
-		_, endErr := p.sessions.End(ctx, s.SID) // nobody holds it, nobody ever shall
+	if err := p.admit(ctx, e, v); err != nil {
+		_, endErr := p.sessions.End(context.WithoutCancel(ctx), s.SID) // nobody holds it, nobody ever shall
 		return errors.Join(err, endErr)
 	}
 	http.SetCookie(w, session.Cookie(id))
@@ -162,6 +190,19 @@ func (p *Plane) finishLogin(w http.ResponseWriter, r *http.Request, v pending, a
 	}
 	p.knowDevice(w, r, v.Subject)
 	return nil
+}
+
+// admit puts a login on record, as one that is let in if nothing that it rests
+// on has changed.
+func (p *Plane) admit(ctx context.Context, e audit.Event, v pending) error {
+	same, err := p.unchanged(ctx, v)
+	if err == nil && !same {
+		err = changedMeanwhile(e.Control)
+	}
+	if err != nil {
+		return p.refuse(ctx, e, err)
+	}
+	return p.opt.Audit.Record(ctx, e)
 }
 
 // controlOfAMR names the control that the newest proof passed.

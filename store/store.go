@@ -39,7 +39,6 @@ type Store interface {
 	embedded.Rows
 	Accounts
 	Links
-	Logins
 	JoinTokens
 	Seals
 	DEKs
@@ -56,13 +55,23 @@ type User struct {
 	Tag   string // "verify" for probe identities
 	// Disabled accounts keep their data and can do nothing with it.
 	Disabled bool
-	Changed  time.Time
+	// Changed is when rights, password or standing last changed: what was proved
+	// before says nothing about the account as it is.
+	Changed time.Time
+	// Version is the Store's: it grows with every change, and no two accounts of
+	// one name share any.
+	Version int64
 }
 
 // Accounts keeps people and clients.
 type Accounts interface {
-	// PutUser inserts u, or replaces the one with its name.
-	PutUser(ctx context.Context, u User) error
+	// CreateUser inserts u; a name that exists is ErrExists. Factors and links
+	// that an earlier account of the name left behind go.
+	CreateUser(ctx context.Context, u User) error
+	// SwapUser stores u if the account's Version is still u.Version, and reports
+	// whether it was: of two who read it, change it and write it, one loses and
+	// reads again. An account that is gone does not come back.
+	SwapUser(ctx context.Context, u User) (bool, error)
 	// User returns one account, or ErrNotFound.
 	User(ctx context.Context, name string) (User, error)
 	// Users returns all accounts by name.
@@ -70,7 +79,7 @@ type Accounts interface {
 	// PutClient inserts c, or replaces the one with its id.
 	PutClient(ctx context.Context, c token.Client) error
 	// DeleteUser deletes an account with all that would pass to the next one of
-	// its name: factors, links, logins, sessions, codes and refresh families. It
+	// its name: factors, links, sessions, codes and refresh families. It
 	// reports whether the account was there. Tokens that are out are the caller's
 	// to revoke.
 	DeleteUser(ctx context.Context, name string) (bool, error)
@@ -94,7 +103,8 @@ type Link struct {
 // Links keeps which accounts of identity providers belong to whom.
 type Links interface {
 	// PutLink inserts l; an (Issuer, Upstream) that exists is ErrExists, whoever
-	// it belongs to.
+	// it belongs to. A subject without an account is ErrNotFound: the next of
+	// that name would inherit the link.
 	PutLink(ctx context.Context, l Link) error
 	// Link returns one link, or ErrNotFound.
 	Link(ctx context.Context, issuer, upstream string) (Link, error)
@@ -104,20 +114,6 @@ type Links interface {
 	TouchLink(ctx context.Context, issuer, upstream string, at time.Time) error
 	// DeleteLink deletes a link and reports whether it was there.
 	DeleteLink(ctx context.Context, issuer, upstream string) (bool, error)
-}
-
-// MaxLogins is how many addresses are remembered of one account.
-const MaxLogins = 16
-
-// Logins remembers from where accounts have logged in.
-type Logins interface {
-	// PutLogin notes a login of the account from an address, in whatever form
-	// the caller counts addresses by. Of one account the MaxLogins newest stay.
-	PutLogin(ctx context.Context, name, address string, at time.Time) error
-	// LoggedIn reports whether a login from there is noted at or after since.
-	LoggedIn(ctx context.Context, name, address string, since time.Time) (bool, error)
-	// SweepLogins forgets those before the bound.
-	SweepLogins(ctx context.Context, before time.Time) error
 }
 
 // JoinTokens keeps one-time tokens by their SHA-256.

@@ -98,7 +98,11 @@ func (m *Manager) put(ctx context.Context, f *Factor, row any) error {
 	if err := m.seal(ctx, f, row); err != nil {
 		return err
 	}
-	return unavailable(m.opt.Store.PutFactor(ctx, *f))
+	err := m.opt.Store.PutFactor(ctx, *f)
+	if errors.Is(err, ErrNotFound) {
+		return rampart.Errorf(rampart.Denied, control, "mfa: this account is gone")
+	}
+	return unavailable(err)
 }
 
 func (m *Manager) swap(ctx context.Context, f Factor, row any) (bool, error) {

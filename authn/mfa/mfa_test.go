@@ -22,6 +22,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/secrets/embedded"
+	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/store/sqlite"
 )
 
@@ -56,6 +57,9 @@ func open(t *testing.T) *home {
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "db"))
 	must(t, err)
 	t.Cleanup(func() { db.Close() })
+	for _, name := range []string{"ann", "bob", "eve"} {
+		must(t, db.CreateUser(t.Context(), store.User{Name: name, Changed: time.Unix(1, 0)}))
+	}
 	kek, err := embedded.OpenKEK(filepath.Join(dir, "kek"))
 	must(t, err)
 	h := &home{store: db}

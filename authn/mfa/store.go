@@ -36,7 +36,9 @@ type Factor struct {
 // Store keeps factors. Every change is durable when its method returns.
 // Implementations are judged by mfatest.Test.
 type Store interface {
-	// PutFactor inserts f; an ID or Credential that exists is an error.
+	// PutFactor inserts f; an ID or Credential that exists is an error. A subject
+	// without an account is ErrNotFound: the next of that name would inherit the
+	// factor.
 	PutFactor(ctx context.Context, f Factor) error
 	// Factor returns the factor with this ID, or ErrNotFound.
 	Factor(ctx context.Context, id string) (Factor, error)

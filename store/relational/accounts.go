@@ -2,8 +2,10 @@ package relational
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
-	"errors"
+	"encoding/binary"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart/authn/apikey"
@@ -18,97 +20,121 @@ type userData struct {
 	Name    hidden `json:",omitzero"`
 	Hash    hidden `json:",omitzero"`
 	Changed hidden `json:",omitzero"`
+	Version hidden `json:",omitzero"`
 }
 
-// PutUser implements store.Accounts.
-func (s *Store) PutUser(ctx context.Context, u store.User) error {
+const userColumns = `name, hash, facts, changed, version, data`
+
+func userRow(u store.User) ([]any, error) {
 	facts, err := text(u.Facts)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	data, err := text(userData{User: u})
-	if err != nil {
-		return err
-	}
-	return s.run(ctx, `INSERT INTO users (name, hash, facts, changed, data) VALUES ($1,$2,$3,$4,$5)
-		ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, facts = excluded.facts, changed = excluded.changed, data = excluded.data`,
-		u.Name, u.Hash, facts, nanos(u.Changed), data)
-}
-
-const userColumns = `SELECT name, hash, facts, changed, data FROM users`
-
-// User implements store.Accounts.
-func (s *Store) User(ctx context.Context, name string) (store.User, error) {
-	u, err := scanUser(s.db.Read.QueryRowContext(ctx, userColumns+` WHERE name = $1`, name))
-	return u, s.orMissing(err, store.ErrNotFound)
-}
-
-// Users implements store.Accounts.
-func (s *Store) Users(ctx context.Context) ([]store.User, error) {
-	return list(ctx, s.db.Read, scanUser, userColumns+` ORDER BY name`)
+	return []any{u.Name, u.Hash, facts, nanos(u.Changed), u.Version, data}, err
 }
 
 func scanUser(sc scanner) (store.User, error) {
 	var d userData
-	err := sc.Scan(&d.User.Name, &d.User.Hash, object{&d.User.Facts}, instant{&d.User.Changed}, object{&d})
+	err := sc.Scan(&d.User.Name, &d.User.Hash, object{&d.User.Facts}, instant{&d.User.Changed}, &d.User.Version, object{&d})
 	if err != nil {
 		return store.User{}, err
 	}
 	return d.User, nil
 }
 
-// DeleteUser implements store.Accounts.
-func (s *Store) DeleteUser(ctx context.Context, name string) (found bool, err error) {
-	u, err := s.User(ctx, name)
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
+// CreateUser implements store.Accounts.
+func (s *Store) CreateUser(ctx context.Context, u store.User) error {
+	u.Version = firstVersion()
+	row, err := userRow(u)
+	if err != nil {
+		return err
 	}
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO users (`+userColumns+`) VALUES ($1,$2,$3,$4,$5,$6)`, row...); err != nil {
+			return err
+		}
+		return dropOf(ctx, tx, subjectOf(u.Name), "factors", "links")
+	})
+}
+
+// firstVersion is where a new account begins to count: anywhere, so that who
+// has read an earlier account of its name changes nothing about this one.
+func firstVersion() int64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return int64(binary.BigEndian.Uint64(b[:])>>2) + 1
+}
+
+// SwapUser implements store.Accounts.
+func (s *Store) SwapUser(ctx context.Context, u store.User) (bool, error) {
+	row, err := userRow(u)
 	if err != nil {
 		return false, err
 	}
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		for _, table := range []string{"factors", "links", "sessions", "codes", "refresh_tokens"} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE subject = $1`, u.Facts.Subject); err != nil {
-				return err
-			}
-		}
-		n, err := s.change(ctx, tx, `DELETE FROM users WHERE name = $1`, name)
-		found = n > 0
-		return err
-	})
-	return found, err
+	return s.hit(ctx, `UPDATE users SET hash = $2, facts = $3, changed = $4, version = version + 1, data = $6 WHERE name = $1 AND version = $5`, row...)
 }
 
-// PutLogin implements store.Logins.
-func (s *Store) PutLogin(ctx context.Context, name, address string, at time.Time) error {
+// subjectOf is what an account's rows elsewhere call it.
+func subjectOf(name string) string { return "user:" + name }
+
+// insertOf inserts a row of a subject's while its account is there, or answers
+// with missing. It locks the account's row: who deletes it comes before, and
+// then there is no row, or after, and then deletes this one too.
+func (s *Store) insertOf(ctx context.Context, subject string, missing error, query string, args ...any) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO logins (name, address, seen) VALUES ($1,$2,$3)
-			ON CONFLICT (name, address) DO UPDATE SET seen = excluded.seen WHERE logins.seen < excluded.seen`, name, address, nanos(at))
+		n, err := s.change(ctx, tx, `UPDATE users SET version = version WHERE name = $1`, strings.TrimPrefix(subject, subjectOf("")))
+		if err == nil && n == 0 {
+			return missing
+		}
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM logins WHERE name = $1 AND address NOT IN
-			(SELECT address FROM logins WHERE name = $1 ORDER BY seen DESC, address LIMIT $2)`, name, store.MaxLogins)
+		_, err = tx.ExecContext(ctx, query, args...)
 		return err
 	})
 }
 
-// LoggedIn implements store.Logins.
-func (s *Store) LoggedIn(ctx context.Context, name, address string, since time.Time) (found bool, err error) {
-	err = s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM logins WHERE name = $1 AND address = $2 AND seen >= $3)`, name, address, nanos(since)).Scan(&found)
-	return found, s.orMissing(err, nil)
+// dropOf deletes a subject's rows from tables.
+func dropOf(ctx context.Context, tx *sql.Tx, subject string, tables ...string) error {
+	for _, table := range tables {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE subject = $1`, subject); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// SweepLogins implements store.Logins.
-func (s *Store) SweepLogins(ctx context.Context, before time.Time) error {
-	return s.run(ctx, `DELETE FROM logins WHERE seen < $1`, nanos(before))
+// User implements store.Accounts.
+func (s *Store) User(ctx context.Context, name string) (store.User, error) {
+	u, err := scanUser(s.db.Read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users WHERE name = $1`, name))
+	return u, s.orMissing(err, store.ErrNotFound)
+}
+
+// Users implements store.Accounts.
+func (s *Store) Users(ctx context.Context) ([]store.User, error) {
+	return list(ctx, s.db.Read, scanUser, `SELECT `+userColumns+` FROM users ORDER BY name`)
+}
+
+// DeleteUser implements store.Accounts.
+func (s *Store) DeleteUser(ctx context.Context, name string) (found bool, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		n, err := s.change(ctx, tx, `DELETE FROM users WHERE name = $1`, name)
+		found = n > 0
+		if err != nil || !found {
+			return err
+		}
+		return dropOf(ctx, tx, subjectOf(name), "factors", "links", "sessions", "codes", "refresh_tokens")
+	})
+	return found, s.orMissing(err, nil)
 }
 
 const linkColumns = `issuer, upstream, subject, created, last_login`
 
 // PutLink implements store.Links.
 func (s *Store) PutLink(ctx context.Context, l store.Link) error {
-	return s.run(ctx, `INSERT INTO links (`+linkColumns+`) VALUES ($1,$2,$3,$4,$5)`, l.Issuer, l.Upstream, l.Subject, nanos(l.Created), nanos(l.LastLogin))
+	return s.insertOf(ctx, l.Subject, store.ErrNotFound, `INSERT INTO links (`+linkColumns+`) VALUES ($1,$2,$3,$4,$5)`,
+		l.Issuer, l.Upstream, l.Subject, nanos(l.Created), nanos(l.LastLogin))
 }
 
 // Link implements store.Links.

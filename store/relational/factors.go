@@ -50,7 +50,7 @@ func (s *Store) PutFactor(ctx context.Context, f mfa.Factor) error {
 	if err != nil {
 		return err
 	}
-	return s.run(ctx, `INSERT INTO factors (`+factorColumns+`) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)`, row...)
+	return s.insertOf(ctx, f.Subject, mfa.ErrNotFound, `INSERT INTO factors (`+factorColumns+`) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)`, row...)
 }
 
 // Factor implements mfa.Store.

@@ -103,8 +103,9 @@ func TestChecks(t *testing.T) {
 		"a key of no client":       `INSERT INTO api_keys (id, hash, client, disabled, created, last_used, data) VALUES ('a', zeroblob(32), 'nobody', 0, 1, 0, '{}')`,
 		"an unknown revocation":    `INSERT INTO revocations (kind, id, not_before, expires, data) VALUES ('x', 'y', 1, 2, '{}')`,
 		"plain text where sealed":  `INSERT INTO sealed (name, value) VALUES ('ca', 'PEM')`,
-		"facts that are no object": `INSERT INTO users VALUES ('ann', '$argon2id$', '[]', 1, '{}')`,
-		"a password in the clear":  `INSERT INTO users VALUES ('ann', 'secret', '{}', 1, '{}')`,
+		"facts that are no object": `INSERT INTO users VALUES ('ann', '$argon2id$', '[]', 1, '{}', 1)`,
+		"a password in the clear":  `INSERT INTO users VALUES ('ann', 'secret', '{}', 1, '{}', 1)`,
+		"an account of no version": `INSERT INTO users VALUES ('ann', '', '{}', 1, '{}', 0)`,
 		"a passkey of no key":      `INSERT INTO factors VALUES ('f', 'user:ann', 'passkey', NULL, x'00', 0, 1, 0, '{}')`,
 	} {
 		if _, err := st.w.Exec(stmt); err == nil {

@@ -46,7 +46,13 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 		sessiontest.Test(t, func(t *testing.T) (a, b session.Store) { return both(t) })
 	})
 	t.Run("factors", func(t *testing.T) {
-		mfatest.Test(t, func(t *testing.T) (a, b mfa.Store) { return both(t) })
+		mfatest.Test(t, func(t *testing.T, names ...string) (a, b mfa.Store) {
+			st, other := both(t)
+			for _, n := range names {
+				must(t, st.CreateUser(t.Context(), store.User{Name: n, Changed: when()}))
+			}
+			return st, other
+		})
 	})
 	t.Run("counters", func(t *testing.T) {
 		guesstest.Test(t, func(t *testing.T) (a, b guess.Store) { return both(t) })
@@ -69,9 +75,10 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	})
 	t.Run("secrets", func(t *testing.T) { testSecrets(t, open) })
 	t.Run("accounts", func(t *testing.T) { testAccounts(t, open) })
+	t.Run("changes of accounts", func(t *testing.T) { testSwapUser(t, both) })
 	t.Run("links", func(t *testing.T) { testLinks(t, open) })
 	t.Run("deletions", func(t *testing.T) { testDeletions(t, both) })
-	t.Run("logins", func(t *testing.T) { testLogins(t, open) })
+	t.Run("late rows", func(t *testing.T) { testLateRows(t, both) })
 	t.Run("join tokens", func(t *testing.T) { testJoinTokens(t, both) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
@@ -126,13 +133,17 @@ func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 		Name: "ann", Hash: "$argon2id$x", Tag: "verify", Disabled: true, Changed: when(),
 		Facts: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:ann", Tenant: "acme", Organizations: []string{"acme", "globex"}, Roles: []string{"admin"}, Team: "red", ManagedTeams: []string{"blue"}},
 	}
-	must(t, st.PutUser(ctx, store.User{Name: "bob", Hash: "$argon2id$y", Changed: when()}))
-	must(t, st.PutUser(ctx, store.User{Name: "ann", Hash: "$argon2id$old", Changed: when()}))
-	must(t, st.PutUser(ctx, ann)) // replaces
+	for _, u := range []store.User{ann, {Name: "bob", Hash: "$argon2id$y", Changed: when()}} {
+		must(t, st.CreateUser(ctx, u))
+	}
+	if err := st.CreateUser(ctx, store.User{Name: "ann", Hash: "$argon2id$eves", Changed: when()}); !errors.Is(err, store.ErrExists) {
+		t.Errorf("an account was created twice: %v, want store.ErrExists", err)
+	}
 	got, err := st.User(ctx, "ann")
 	must(t, err)
+	ann.Version = got.Version
 	if diff := cmp.Diff(ann, got); diff != "" {
-		t.Errorf("-put +got\n%s", diff)
+		t.Errorf("-created +got\n%s", diff)
 	}
 	for _, name := range []string{"eve", "", "ANN", "a\x00nn", "\xff", "ann\x00"} { // names come from outside
 		_, errUser := st.User(ctx, name)
@@ -141,21 +152,130 @@ func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 			t.Errorf("%q: %v, %v; want not found", name, errUser, errClient)
 		}
 	}
-	for _, hash := range []string{"", "$2b$10$x", "$scrypt$x", "$pbkdf2-sha256$x"} { // none, and those of other systems
-		must(t, st.PutUser(ctx, store.User{Name: "bob", Hash: hash, Changed: when()}))
+	for i, hash := range []string{"", "$2b$10$x", "$scrypt$x", "$pbkdf2-sha256$x"} { // none, and those of other systems
+		must(t, st.CreateUser(ctx, store.User{Name: fmt.Sprint("of-old-", i), Hash: hash, Changed: when()}))
 	}
-	if err := st.PutUser(ctx, store.User{Name: "eve", Hash: "secret", Changed: when()}); err == nil {
+	if err := st.CreateUser(ctx, store.User{Name: "eve", Hash: "secret", Changed: when()}); err == nil {
 		t.Error("a password was stored in the clear")
 	}
 	all, err := st.Users(ctx)
 	must(t, err)
-	if len(all) != 2 || all[0].Name != "ann" || all[1].Name != "bob" {
-		t.Errorf("users are %+v, want ann and bob", all)
+	if len(all) != 6 || all[0].Name != "ann" || all[1].Name != "bob" {
+		t.Errorf("users are %+v, want ann, bob and four more", all)
+	}
+}
+
+// testSwapUser: what is read, changed and written undoes nothing that others
+// did in between.
+func testSwapUser(t *testing.T, both func(*testing.T) (a, b store.Store)) {
+	a, b := both(t)
+	ctx := t.Context()
+	must(t, a.CreateUser(ctx, store.User{Name: "ann", Hash: "$argon2id$x", Changed: when()}))
+	read, err := b.User(ctx, "ann")
+	must(t, err)
+	swap := func(u store.User, want bool) {
+		t.Helper()
+		got, err := a.SwapUser(ctx, u)
+		must(t, err)
+		if got != want {
+			t.Errorf("swapped: %v, want %v", got, want)
+		}
+	}
+	var wg sync.WaitGroup
+	var won atomic.Int32
+	for i := range 16 {
+		wg.Go(func() {
+			u := read
+			u.Tag, u.Disabled, u.Changed = fmt.Sprint(i), true, when().Add(1)
+			ok, err := []store.Store{a, b}[i%2].SwapUser(ctx, u)
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				won.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	now, err := b.User(ctx, "ann")
+	must(t, err)
+	if won.Load() != 1 || !now.Disabled || now.Tag == "" || !now.Changed.Equal(when().Add(1)) || now.Version == read.Version {
+		t.Errorf("%d of 16 made %+v of %+v, want one", won.Load(), now, read)
+	}
+	swap(read, false)
+	now.Disabled = false
+	swap(now, true)
+
+	_, err = a.DeleteUser(ctx, "ann")
+	must(t, err)
+	now, read = read, now
+	swap(read, false)
+	if _, err := b.User(ctx, "ann"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a deleted account is back: %v", err)
+	}
+	for range 3 { // whatever was read of an account says nothing about the next
+		must(t, a.CreateUser(ctx, store.User{Name: "ann", Changed: when()}))
+		swap(now, false)
+		swap(read, false)
+		read, err = b.User(ctx, "ann")
+		must(t, err)
+		_, err = a.DeleteUser(ctx, "ann")
+		must(t, err)
+	}
+}
+
+// testLateRows: a factor or link that is on its way while its account is
+// deleted never belongs to the next of the name.
+func testLateRows(t *testing.T, both func(*testing.T) (a, b store.Store)) {
+	a, b := both(t)
+	ctx := t.Context()
+	factor := func(i int) mfa.Factor {
+		return mfa.Factor{ID: fmt.Sprint(i), Subject: "user:ann", Kind: mfa.KindTOTP, Created: when()}
+	}
+	link := func(i int) store.Link {
+		return store.Link{Issuer: "https://a.example", Upstream: fmt.Sprint(i), Subject: "user:ann", Created: when()}
+	}
+	if err := a.PutFactor(ctx, factor(0)); !errors.Is(err, mfa.ErrNotFound) {
+		t.Errorf("a factor of nobody: %v, want mfa.ErrNotFound", err)
+	}
+	if err := a.PutLink(ctx, link(0)); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a link to nobody: %v, want store.ErrNotFound", err)
+	}
+	for round := range 8 {
+		must(t, a.CreateUser(ctx, store.User{Name: "ann", Changed: when()}))
+		var wg sync.WaitGroup
+		for i := range 8 {
+			id, st := 100*round+i, []store.Store{a, b}[i%2]
+			wg.Go(func() {
+				if err := st.PutFactor(ctx, factor(id)); err != nil && !errors.Is(err, mfa.ErrNotFound) {
+					t.Error(err)
+				}
+				if err := st.PutLink(ctx, link(id)); err != nil && !errors.Is(err, store.ErrNotFound) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Go(func() {
+			if _, err := b.DeleteUser(ctx, "ann"); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		factors, err := a.Factors(ctx, "user:ann")
+		must(t, err)
+		links, err := a.Links(ctx, "user:ann")
+		must(t, err)
+		if len(factors)+len(links) > 0 {
+			t.Fatalf("a deleted account left %d factors and %d links", len(factors), len(links))
+		}
 	}
 }
 
 func testLinks(t *testing.T, open func(*testing.T) store.Store) {
 	st, ctx := open(t), t.Context()
+	for _, name := range []string{"ann", "eve"} {
+		must(t, st.CreateUser(ctx, store.User{Name: name, Changed: when()}))
+	}
 	one := store.Link{Issuer: "https://a.example", Upstream: "42", Subject: "user:ann", Created: when().Add(1)}
 	two := store.Link{Issuer: "https://b.example", Upstream: "42", Subject: "user:ann", Created: when(), LastLogin: when()}
 	must(t, st.PutLink(ctx, one))
@@ -196,8 +316,7 @@ func testDeletions(t *testing.T, both func(*testing.T) (a, b store.Store)) {
 	ctx := t.Context()
 	for i, name := range []string{"ann", "bob"} {
 		n, subject := byte(i+1), "user:"+name
-		must(t, a.PutUser(ctx, store.User{Name: name, Facts: rampart.Principal{Subject: subject}, Changed: when()}))
-		must(t, a.PutLogin(ctx, name, "home", when()))
+		must(t, a.CreateUser(ctx, store.User{Name: name, Facts: rampart.Principal{Subject: subject}, Changed: when()}))
 		must(t, a.PutLink(ctx, store.Link{Issuer: "https://a.example", Upstream: name, Subject: subject, Created: when()}))
 		must(t, a.PutFactor(ctx, mfa.Factor{ID: name, Subject: subject, Kind: mfa.KindTOTP, Created: when()}))
 		now := time.Now().UTC()
@@ -224,17 +343,12 @@ func testDeletions(t *testing.T, both func(*testing.T) (a, b store.Store)) {
 			must(t, err)
 			keys, err := b.APIKeys(ctx, "of-"+name)
 			must(t, err)
-			known, err := b.LoggedIn(ctx, name, "home", when())
-			must(t, err)
 			out[name] = len(factors) + len(links) + len(sessions) + len(families)
-			if known {
-				out[name]++
-			}
 			out["keys of "+name] = len(keys)
 		}
 		return out
 	}
-	want := map[string]int{"ann": 5, "keys of ann": 1, "bob": 5, "keys of bob": 1}
+	want := map[string]int{"ann": 4, "keys of ann": 1, "bob": 4, "keys of bob": 1}
 	if diff := cmp.Diff(want, left()); diff != "" {
 		t.Fatalf("at first: -want +got\n%s", diff)
 	}
@@ -247,7 +361,7 @@ func testDeletions(t *testing.T, both func(*testing.T) (a, b store.Store)) {
 			t.Errorf("deletions report %v and %v, want %v", gotUser, gotClient, found)
 		}
 	}
-	want = map[string]int{"ann": 0, "keys of ann": 1, "bob": 4, "keys of bob": 0} // bob's client took its family along
+	want = map[string]int{"ann": 0, "keys of ann": 1, "bob": 3, "keys of bob": 0} // bob's client took its family along
 	if diff := cmp.Diff(want, left()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
@@ -256,39 +370,6 @@ func testDeletions(t *testing.T, both func(*testing.T) (a, b store.Store)) {
 	if len(clients) != 1 || clients[0].ID != "of-ann" {
 		t.Errorf("clients are %+v, want of-ann", clients)
 	}
-}
-
-func testLogins(t *testing.T, open func(*testing.T) store.Store) {
-	st, ctx := open(t), t.Context()
-	for _, name := range []string{"ann", "bob"} {
-		must(t, st.PutUser(ctx, store.User{Name: name, Hash: "$argon2id$x", Changed: when()}))
-	}
-	want := func(name, address string, since time.Time, want bool) {
-		t.Helper()
-		got, err := st.LoggedIn(ctx, name, address, since)
-		must(t, err)
-		if got != want {
-			t.Errorf("%s at %s since %s: %t", name, address, since, got)
-		}
-	}
-	must(t, st.PutLogin(ctx, "ann", "home", when()))
-	must(t, st.PutLogin(ctx, "ann", "home", when().Add(-time.Hour))) // a clock that stepped back
-	want("ann", "home", when(), true)
-	want("ann", "home", when().Add(1), false)
-	want("ann", "office", when(), false)
-	want("bob", "home", when(), false)
-
-	must(t, st.PutLogin(ctx, "bob", "home", when().Add(-time.Hour)))
-	for i := range store.MaxLogins {
-		must(t, st.PutLogin(ctx, "ann", fmt.Sprint("hotel ", i), when().Add(time.Duration(i+1)*time.Minute)))
-	}
-	want("ann", "home", time.Unix(1, 0), false)
-	want("ann", "hotel 0", when(), true)
-	want("bob", "home", time.Unix(1, 0), true) // another's travels push nobody out
-
-	must(t, st.SweepLogins(ctx, when()))
-	want("bob", "home", time.Unix(1, 0), false)
-	want("ann", "hotel 0", when(), true)
 }
 
 func testJoinTokens(t *testing.T, both func(*testing.T) (a, b store.Store)) {

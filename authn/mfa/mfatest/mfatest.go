@@ -13,9 +13,9 @@ import (
 )
 
 // Test runs the contract of mfa.Store. Each call of open makes one empty store
-// and returns two handles on it, as two replicas hold them; they may be the
-// same.
-func Test(t *testing.T, open func(t *testing.T) (a, b mfa.Store)) {
+// with accounts of these names and returns two handles on it, as two replicas
+// hold them; they may be the same.
+func Test(t *testing.T, open func(t *testing.T, names ...string) (a, b mfa.Store)) {
 	at := time.Date(2026, 5, 4, 3, 2, 1, 123456789, time.UTC)
 	key := mfa.Factor{
 		ID: "key", Subject: "user:ann", Kind: mfa.KindPasskey, Label: "blue \"key\"", Credential: [32]byte{1},
@@ -24,7 +24,7 @@ func Test(t *testing.T, open func(t *testing.T) (a, b mfa.Store)) {
 	phone := mfa.Factor{ID: "phone", Subject: "user:ann", Kind: mfa.KindTOTP, Data: []byte("sealed"), Version: 3, Created: at.Add(-time.Hour)}
 	bobs := mfa.Factor{ID: "bobs", Subject: "user:bob", Kind: mfa.KindRecovery, Data: []byte("sealed"), Created: at}
 	fill := func(t *testing.T) (a, b mfa.Store) {
-		a, b = open(t)
+		a, b = open(t, "ann", "bob", "eve")
 		for _, f := range []mfa.Factor{key, phone, bobs} {
 			must(t, a.PutFactor(t.Context(), f))
 		}
@@ -62,6 +62,14 @@ func Test(t *testing.T, open func(t *testing.T) (a, b mfa.Store)) {
 			if err := a.PutFactor(t.Context(), f); err == nil {
 				t.Errorf("%s was stored twice", name)
 			}
+		}
+	})
+	t.Run("nobody has no factor", func(t *testing.T) {
+		a, _ := fill(t)
+		f := bobs
+		f.ID, f.Subject = "next", "user:zoe"
+		if err := a.PutFactor(t.Context(), f); !errors.Is(err, mfa.ErrNotFound) {
+			t.Errorf("got %v, want mfa.ErrNotFound", err)
 		}
 	})
 	t.Run("a factor changes from the version that was read, once", func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"strings"
 	"unicode"
 
@@ -70,7 +71,11 @@ func (m *Manager) FinishRegistration(ctx context.Context, p Person, binding, lab
 	if err := m.seal(ctx, &f, recordOf(c)); err != nil {
 		return mfa.Factor{}, err
 	}
-	return f, unavailable(m.opt.Store.PutFactor(ctx, f))
+	err = m.opt.Store.PutFactor(ctx, f)
+	if errors.Is(err, mfa.ErrNotFound) {
+		return mfa.Factor{}, rampart.Errorf(rampart.Denied, control, "passkey: this account is gone")
+	}
+	return f, unavailable(err)
 }
 
 // Rename gives one of the subject's passkeys another name. One that is not
