@@ -8,7 +8,8 @@
 //
 // A known device of the account has a counter of its own. Nothing that
 // strangers do touches it, and nothing that happens on it touches theirs: the
-// owner's daily logins would feed an attacker new guesses every day.
+// owner's daily logins would feed an attacker new guesses every day. Forgive, for
+// which somebody has looked at who is there, empties both.
 //
 // Everybody else is a stranger, with these counters:
 //

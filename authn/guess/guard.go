@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -27,6 +28,10 @@ const (
 	Recovery = "recovery"
 	Client   = "client"
 )
+
+// ErrOwn is what a Limited error of Take is when failures at this very account
+// caused it.
+var ErrOwn = errors.New("guess: too many failures at this account")
 
 // Options configure a Guard. Store and Key are required.
 type Options struct {
@@ -79,6 +84,8 @@ type Ticket struct {
 // Take counts a and admits it, or counts nothing and returns an error: of kind
 // Limited, with the time to wait, if any counter is full, and of kind
 // Unavailable if the store fails or is too busy. It comes before the compare.
+// A Limited error is ErrOwn when it is the account's, the pair's or the device's
+// own failures that are too many, and not those of a neighbour.
 func (g *Guard) Take(ctx context.Context, a Attempt) (Ticket, error) {
 	a.Address = a.Address.Unmap().WithZone("")
 	if a.What == "" || a.Account == "" || !a.Address.IsValid() {
@@ -88,7 +95,7 @@ func (g *Guard) Take(ctx context.Context, a Attempt) (Ticket, error) {
 	err := g.change(ctx, t.counters, func(states []State, now time.Time) ([]State, error) {
 		for i, c := range t.counters {
 			if wait := c.class.wait(states[i], now); wait > 0 {
-				return nil, limited(wait)
+				return nil, limited(c.class, wait)
 			}
 		}
 		to := count(t.counters, states, now)
@@ -133,15 +140,22 @@ func (t Ticket) Void(ctx context.Context) error {
 // every attempt.
 func (t Ticket) Stuffing() (Stuffing, bool) { return t.stuffing, t.stuffing != Stuffing{} }
 
-// Forgive forgets the failures of strangers at an account, for whoever has
-// proved to be its owner by other means.
+// Forgive forgets the failures at an account, of strangers and on every known
+// device, for whoever has proved to be its owner by other means. Those of
+// addresses and networks stay.
 func (g *Guard) Forgive(ctx context.Context, account string, what ...string) error {
-	list := make([]counter, len(what))
-	for i, w := range what {
-		list[i] = g.counter(byAccount, w, account)
+	var list []counter
+	for _, w := range what {
+		list = append(list, g.counter(byAccount, w, account), g.counter(byPardon, w, account))
 	}
-	return g.change(ctx, list, func(states []State, _ time.Time) ([]State, error) {
-		return make([]State, len(states)), nil
+	return g.change(ctx, list, func(states []State, now time.Time) ([]State, error) {
+		to := make([]State, len(states))
+		for i, c := range list {
+			if c.class == byPardon {
+				to[i] = pardon(now)
+			}
+		}
+		return to, nil
 	})
 }
 
@@ -153,7 +167,7 @@ func (g *Guard) Sweep(ctx context.Context) error {
 // counters lists what a is counted by.
 func (g *Guard) counters(a Attempt) []counter {
 	if a.Device != "" {
-		return []counter{g.counter(byDevice, a.What, a.Account, a.Device)}
+		return []counter{g.counter(byDevice, a.What, a.Account, a.Device), g.counter(byPardon, a.What, a.Account)}
 	}
 	from, net := a.Address.String(), network(a.Address).String()
 	return []counter{
@@ -208,6 +222,7 @@ func (g *Guard) change(ctx context.Context, list []counter, next func(states []S
 		for i := range was {
 			states[i] = live(was[i], now)
 		}
+		pardoned(list, states)
 		to, err := next(states, now)
 		if err != nil {
 			return err
@@ -249,7 +264,7 @@ func count(list []counter, states []State, now time.Time) []State {
 		if c.class == byPair {
 			fresh = states[i].Count == 0
 		}
-		if c.class != allTargets || fresh {
+		if c.class != byPardon && (c.class != allTargets || fresh) {
 			to[i] = c.class.add(states[i], now)
 		}
 	}
@@ -276,12 +291,16 @@ func forgive(list []counter, states []State, now time.Time) []State {
 
 // limited says how long to wait. Longer than any pause is the end of guessing:
 // then there are other ways in for the owner.
-func limited(wait time.Duration) error {
+func limited(by class, wait time.Duration) error {
 	text := "too many failed attempts; try again later"
 	if wait > longestPause {
 		text = "too many failed attempts; sign in on a device that you have used before, or with a passkey, or ask for a new password"
 	}
-	return &problem.Details{RetryAfter: wait, Err: rampart.Errorf(rampart.Limited, control, "%s", text)}
+	err := &rampart.Error{Kind: rampart.Limited, Control: control, Msg: text}
+	if by.own() {
+		err.Err = ErrOwn
+	}
+	return &problem.Details{RetryAfter: wait, Err: err}
 }
 
 func unavailable(err error) error {

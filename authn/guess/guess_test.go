@@ -391,14 +391,76 @@ func TestVoid(t *testing.T) {
 	}
 }
 
+// TestForgive: whose owner was looked at begins anew, as a stranger and on each
+// known device, and what fails from then on counts as it did before.
 func TestForgive(t *testing.T) {
-	w := newWorld(t)
-	w.exhaust("")
-	if err := w.guard.Forgive(t.Context(), "user:ann", guess.Password, guess.OTP); err != nil {
-		t.Fatal(err)
+	for _, device := range []string{"", "laptop"} {
+		w := newWorld(t)
+		a := on(device)
+		w.exhaust(device)
+		if err := w.guard.Forgive(t.Context(), "user:bob", guess.Password); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.guard.Forgive(t.Context(), "user:ann", guess.OTP); err != nil {
+			t.Fatal(err)
+		}
+		if w.fail(a) == 0 {
+			t.Errorf("device %q: another account, or other guesses, were forgiven", device)
+		}
+		if err := w.guard.Forgive(t.Context(), "user:ann", guess.Password, guess.OTP); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 5 {
+			if pause := w.fail(a); pause != 0 {
+				t.Errorf("device %q: %v at guess %d after the account was forgiven", device, pause, n+1)
+			}
+		}
+		if pause := w.fail(a); pause != time.Second {
+			t.Errorf("device %q: %v after five more failures, want a second", device, pause)
+		}
+		if n := w.exhaust(device); n != 94 {
+			t.Errorf("device %q: %d guesses beside those five, want 94", device, n)
+		}
 	}
-	if pause := w.fail(from("192.0.2.1")); pause != 0 {
-		t.Errorf("%v after the account was forgiven", pause)
+}
+
+// TestOwnFailures: who is refused can tell whether it is for their own account
+// or for what neighbours did.
+func TestOwnFailures(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fill func(w *world)
+		own  bool
+	}{
+		"the account's, from elsewhere": {func(w *world) { w.exhaust("") }, true},
+		"the device's":                  {func(w *world) { w.exhaust("laptop") }, true},
+		"the pair's": {func(w *world) {
+			for range 10 {
+				for w.fail(from("192.0.2.1")) > 0 {
+					w.pass(time.Second)
+				}
+			}
+		}, true},
+		"the address's": {func(w *world) {
+			for n := range 30 {
+				w.fail(of(from("192.0.2.1"), fmt.Sprint("user:u", n)))
+			}
+		}, false},
+		"the network's": {func(w *world) {
+			for n := range 100 {
+				w.fail(of(from(fmt.Sprint("192.0.2.", 2+n)), fmt.Sprint("user:u", n)))
+			}
+		}, false},
+	} {
+		w := newWorld(t)
+		tc.fill(w)
+		a := from("192.0.2.1")
+		if name == "the device's" {
+			a.Device = "laptop"
+		}
+		_, err := w.guard.Take(t.Context(), a)
+		if rampart.KindOf(err) != rampart.Limited || err == nil || errors.Is(err, guess.ErrOwn) != tc.own {
+			t.Errorf("%s failures are too many: %v, want own %v", name, err, tc.own)
+		}
 	}
 }
 

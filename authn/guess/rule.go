@@ -33,13 +33,17 @@ const (
 	byNetwork  class = "network"  //
 	allTries   class = "tries"    // of a network, failed or not
 	allTargets class = "accounts" // that a network has tried
+	byPardon   class = "pardon"   // when an account was last forgiven
 )
 
 // inRow reports whether c counts failures in a row.
 func (c class) inRow() bool { return c == byDevice || c == byAccount }
 
-// tally reports whether c only counts: it refuses nobody and forgives nothing.
-func (c class) tally() bool { return c == allTries || c == allTargets }
+// tally reports whether c only notes: it refuses nobody and forgives nothing.
+func (c class) tally() bool { return c == allTries || c == allTargets || c == byPardon }
+
+// own reports whether c counts failures at one account.
+func (c class) own() bool { return c == byDevice || c == byAccount || c == byPair }
 
 // most is how many failures c admits.
 func (c class) most() int {
@@ -52,7 +56,7 @@ func (c class) most() int {
 		return maxPerAddress
 	case byNetwork:
 		return maxPerNetwork
-	case allTries, allTargets:
+	case allTries, allTargets, byPardon:
 		return math.MaxInt
 	}
 	return 0
@@ -99,6 +103,27 @@ func (c class) remove(s State, n int, now time.Time) State {
 		s.Until = t // a success must not leave a longer pause than it found
 	}
 	return s
+}
+
+// pardoned empties what was counted on a known device before its account was
+// forgiven.
+func pardoned(list []counter, states []State) {
+	var at time.Time
+	for i, c := range list {
+		if c.class == byPardon {
+			at = states[i].Since
+		}
+	}
+	for i, c := range list {
+		if c.class == byDevice && states[i].Since.Before(at) {
+			states[i] = State{}
+		}
+	}
+}
+
+// pardon notes that an account was forgiven, for as long as any counter lives.
+func pardon(now time.Time) State {
+	return State{Count: 1, Since: now, Updated: now.Add(life(longestLife))}
 }
 
 // until is when the pause after failure n ends; the zero time: there is none.
