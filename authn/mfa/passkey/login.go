@@ -25,17 +25,18 @@ type Assertion struct {
 }
 
 // BeginLogin returns the options for navigator.credentials.get as JSON. With
-// subject "" any person's passkey may answer. binding names who may answer,
-// within five minutes. A subject without a passkey gets NotFound.
+// subject "" any person's passkey may answer, and nothing is stored. binding
+// names who may answer, within five minutes. A subject without a passkey gets
+// NotFound.
 func (m *Manager) BeginLogin(ctx context.Context, subject, binding string) ([]byte, error) {
-	var options *protocol.CredentialAssertion
-	var session *webauthn.SessionData
-	var err error
 	if subject == "" {
-		options, session, err = m.lib.BeginDiscoverableLogin()
-	} else {
-		options, session, err = m.beginFor(ctx, subject)
+		options, err := m.beginForAnyone(binding)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(options)
 	}
+	options, session, err := m.beginFor(ctx, subject)
 	if err != nil {
 		return nil, err
 	}
@@ -66,10 +67,32 @@ func (m *Manager) FinishLogin(ctx context.Context, subject, binding string, answ
 	if err != nil {
 		return Assertion{}, refusedBy(err)
 	}
-	session, err := m.recall(ctx, parsed.Response.CollectedClientData.Challenge, ceremony{Subject: subject, Binding: binding})
+	challenge := parsed.Response.CollectedClientData.Challenge
+	session, err := m.question(ctx, subject, binding, challenge)
 	if err != nil {
 		return Assertion{}, err
 	}
+	a, err := m.settle(ctx, subject, session, parsed)
+	if err == nil && subject == "" {
+		err = m.spend(ctx, challenge)
+	}
+	if err != nil {
+		return Assertion{}, err
+	}
+	return a, nil
+}
+
+// question returns what the challenge was in. One that names a subject is spent
+// by any answer.
+func (m *Manager) question(ctx context.Context, subject, binding, challenge string) (webauthn.SessionData, error) {
+	if subject == "" {
+		return m.reopen(challenge, binding)
+	}
+	return m.recall(ctx, challenge, ceremony{Subject: subject, Binding: binding})
+}
+
+// settle finds the passkey that answers and judges the answer.
+func (m *Manager) settle(ctx context.Context, subject string, session webauthn.SessionData, parsed *protocol.ParsedCredentialAssertionData) (Assertion, error) {
 	for range swaps {
 		f, r, err := m.find(ctx, parsed.RawID)
 		if err != nil {

@@ -40,7 +40,7 @@ var ErrNoDomain = errors.New("passkey: the issuer has no host name")
 type Options struct {
 	Issuer  string // https://HOST[:PORT]/ of the edge: the host is the relying party, scheme, host and port are the origin
 	System  string // how a browser names it
-	Key     []byte // HMAC key of user handles, 32 bytes or more
+	Key     []byte // HMAC key of user handles and of challenges to anybody, 32 bytes or more
 	Store   mfa.Store
 	Tickets ticket.Store
 	Sealer  mfa.Sealer
@@ -97,7 +97,7 @@ type Person struct {
 // challenge names it, so that an answer can be given to its own question only,
 // and once.
 type ceremony struct {
-	Subject string               `json:"sub"`     // "": a login that the passkey shall name the person for
+	Subject string               `json:"sub"`
 	Binding string               `json:"binding"` // the session or pending login that it belongs to
 	Create  bool                 `json:"create"`
 	Session webauthn.SessionData `json:"session"`
