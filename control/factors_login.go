@@ -95,6 +95,7 @@ func (p *Plane) ask(w http.ResponseWriter, v view, wrong error) error {
 		return p.render(w, http.StatusOK, "prove", v)
 	}
 	v.Problem = sentence(wrong)
+	sayWhen(w, wrong)
 	return p.render(w, problem.Status(wrong), "prove", v)
 }
 
@@ -111,9 +112,9 @@ func (p *Plane) serveFactor(w http.ResponseWriter, r *http.Request) error {
 	amr, err := p.prove(r, v.Subject, pendingBinding(v), take)
 	switch {
 	case err == nil:
-	case rampart.KindOf(err) == rampart.Limited:
+	case errors.Is(err, guess.ErrOwn):
 		return p.again(w, page{Next: v.Next}, err) // the login is over
-	case rampart.KindOf(err) == rampart.Unauthenticated:
+	case rampart.KindOf(err) == rampart.Unauthenticated, rampart.KindOf(err) == rampart.Limited:
 		return p.askFactor(w, r, v, err)
 	default:
 		return err

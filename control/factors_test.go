@@ -22,6 +22,7 @@ import (
 	virtual "github.com/descope/virtualwebauthn"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
@@ -181,6 +182,63 @@ func TestCodesCannotBeGuessed(t *testing.T) {
 	h.pass(time.Minute)
 	if status, _ := thief.post("/login/factor", url.Values{"how": {"totp"}, "code": {"000000"}}); status != http.StatusUnauthorized {
 		t.Errorf("after the limit the login goes on: %d", status)
+	}
+}
+
+// TestNeighboursEndNoLogin: what others behind one's address fail at makes a
+// login wait, and does not end it.
+func TestNeighboursEndNoLogin(t *testing.T) {
+	h, b := signIn(t)
+	phone := b.enrolTOTP()
+	ann := h.at("198.51.100.9")
+	ann.wantPost("/login", url.Values{"username": {"ann"}, "password": {password}}, "/login/factor")
+	guessed := url.Values{"how": {"recovery"}, "code": {"0000-0000-0000-0000"}}
+	for n := 0; n < 30; n += 4 {
+		name := fmt.Sprint("u", n)
+		h.addUser(name, "customer")
+		must(t, h.db.PutFactor(t.Context(), mfa.Factor{ID: name, Subject: "user:" + name, Kind: mfa.KindTOTP, Created: h.now()}))
+		neighbour := h.at(ann.ip)
+		neighbour.login(name, password)
+		for range 4 {
+			neighbour.post("/login/factor", guessed)
+		}
+	}
+	res := ann.do(http.MethodPost, "/login/factor", guessed)
+	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+		t.Errorf("behind a crowded address: %d, retry after %q; want 429", res.StatusCode, res.Header.Get("Retry-After"))
+	}
+	ann.wantPost("/login/factor", url.Values{"how": {"totp"}, "code": {phone.next()}}, "/")
+}
+
+// TestCodesGoWithTheLastFactor: recovery codes stand in for a factor; when an
+// administrator takes the last one away, they are good for nothing later.
+func TestCodesGoWithTheLastFactor(t *testing.T) {
+	h, b := signIn(t)
+	b.enrolTOTP()
+	b.register(newDevice(), "phone")
+	body(t, b.do(http.MethodPost, "/account/recovery", url.Values{}))
+	left := func() (kinds []string) {
+		var u wire.User
+		must(t, h.admin(http.MethodGet, wire.AdminUsers+"/ann", nil, &u))
+		for _, f := range u.Factors {
+			kinds = append(kinds, f.Kind)
+		}
+		slices.Sort(kinds)
+		return kinds
+	}
+	remove := func(kind mfa.Kind) {
+		list, err := h.db.Factors(t.Context(), "user:ann")
+		must(t, err)
+		i := slices.IndexFunc(list, func(f mfa.Factor) bool { return f.Kind == kind })
+		must(t, h.admin(http.MethodDelete, wire.AdminUsers+"/ann"+wire.SubFactors+"/"+list[i].ID, nil, nil))
+	}
+	remove(mfa.KindTOTP)
+	if got := left(); !slices.Equal(got, []string{"passkey", "recovery"}) {
+		t.Errorf("without the app there are %v", got)
+	}
+	remove(mfa.KindPasskey)
+	if got := left(); len(got) > 0 {
+		t.Errorf("without a strong factor there are %v, want none", got)
 	}
 }
 

@@ -56,10 +56,15 @@ func (p *Plane) again(w http.ResponseWriter, v page, err error) error {
 	default:
 		return err
 	}
+	sayWhen(w, err)
+	return p.show(w, status, v)
+}
+
+// sayWhen tells how long to wait, if err knows.
+func sayWhen(w http.ResponseWriter, err error) {
 	if d, ok := errors.AsType[*problem.Details](err); ok && d.RetryAfter > 0 {
 		w.Header().Set("Retry-After", retrySeconds(d.RetryAfter))
 	}
-	return p.show(w, status, v)
 }
 
 // sentence is the part of an error that may leave the house, for a page.

@@ -113,6 +113,34 @@ func TestAttackFromEverywhere(t *testing.T) {
 	}
 }
 
+// TestNewPasswordFreesTheOwnersDevice: whoever mistyped too often at home and
+// asks for a new password gets in with it, at once.
+func TestNewPasswordFreesTheOwnersDevice(t *testing.T) {
+	h := open(t, "")
+	h.freeze()
+	for name, renew := range map[string]func(word string){
+		"set alone":        func(word string) { h.mustAdmin(ofAnn+wire.SubPassword, wire.SetPassword{Password: word}, nil) },
+		"with the account": func(word string) { h.mustAdmin(wire.AdminUsers, wire.User{Name: "ann", Password: word}, nil) },
+	} {
+		h.addUser("ann", "customer")
+		laptop := h.browser()
+		laptop.login("ann", password)
+		h.pass(time.Second)
+		for range 5 {
+			laptop.login("ann", wrong)
+		}
+		if got := laptop.login("ann", password); got != http.StatusTooManyRequests {
+			t.Fatalf("%s: after five failures %d, want 429", name, got)
+		}
+		h.pass(time.Millisecond)
+		renew(fresh)
+		if got := laptop.login("ann", fresh); got != http.StatusSeeOther {
+			t.Errorf("%s: the new password is answered %d, want 303", name, got)
+		}
+		must(t, h.admin(http.MethodDelete, ofAnn, nil, nil))
+	}
+}
+
 // TestKnownDevice: what the cookie is good for, and for whom.
 func TestKnownDevice(t *testing.T) {
 	h := open(t, "")

@@ -229,11 +229,11 @@ func (p *Plane) spendPending(ctx context.Context, v pending) error {
 }
 
 // takeFactor counts an attempt at a second factor of a pending login. Reaching
-// the limit ends the login: it must not go on where it stopped once the pause
-// is over.
+// the account's limit ends the login: it must not go on where it stopped once
+// the pause is over. What neighbours fail at only makes it wait.
 func (p *Plane) takeFactor(w http.ResponseWriter, r *http.Request, v pending, what string) (guess.Ticket, error) {
 	t, err := p.takeGuess(r, what, v.Subject)
-	if err != nil && rampart.KindOf(err) == rampart.Limited {
+	if errors.Is(err, guess.ErrOwn) {
 		err = errors.Join(err, p.dropLogin(w, r, v))
 	}
 	return t, err
