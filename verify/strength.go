@@ -172,37 +172,9 @@ func (e *Env) send(ctx context.Context, h *holder, r request, token string) (res
 
 // boundToken has a token bound to a key, and uses it as its thief would.
 func boundToken(ctx context.Context, e *Env) (Result, error) {
-	flow, _ := entryWith(e.sys, "jwt")
-	a, err := e.account(ctx, e.facts())
+	owner, t, err := e.boundGrant(ctx)
 	if err != nil {
 		return Result{}, err
-	}
-	if err := e.login(ctx, a); err != nil {
-		return Result{}, err
-	}
-	client, err := e.clientFor(ctx, flow.From)
-	if err != nil {
-		return Result{}, err
-	}
-	issuer, err := e.issuer(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	owner, err := newHolder(issuer)
-	if err != nil {
-		return Result{}, err
-	}
-	f, err := e.code(ctx, a, client)
-	if err != nil {
-		return Result{}, err
-	}
-	res, _, err := e.send(ctx, owner, form("/oauth2/token", f), "")
-	if err != nil {
-		return Result{}, err
-	}
-	var t tokens
-	if err := json.Unmarshal(res.body, &t); err != nil || t.Access == "" {
-		return Result{}, fmt.Errorf("a grant with a proof was answered %d: %.200s", res.status, res.body)
 	}
 	read, _, err := e.readable()
 	if err != nil {
@@ -216,7 +188,7 @@ func boundToken(ctx context.Context, e *Env) (Result, error) {
 		return Result{}, fmt.Errorf("the token was refused its owner: %.200s", res.body)
 	}
 	e.note("the owner, with a proof: %d", res.status)
-	thief, err := newHolder(issuer)
+	thief, err := newHolder(owner.base)
 	if err != nil {
 		return Result{}, err
 	}
@@ -238,6 +210,43 @@ func boundToken(ctx context.Context, e *Env) (Result, error) {
 		{"with a proof of another request", bound.set("Dpop", elsewhere), want},
 		{"with the proof used before", bound.set("Dpop", used), want},
 	})
+}
+
+// boundGrant gets a new user's token for a client that shows a key.
+func (e *Env) boundGrant(ctx context.Context) (*holder, tokens, error) {
+	var t tokens
+	flow, _ := entryWith(e.sys, "jwt")
+	a, err := e.account(ctx, e.facts())
+	if err != nil {
+		return nil, t, err
+	}
+	if err := e.login(ctx, a); err != nil {
+		return nil, t, err
+	}
+	client, err := e.clientFor(ctx, flow.From)
+	if err != nil {
+		return nil, t, err
+	}
+	issuer, err := e.issuer(ctx)
+	if err != nil {
+		return nil, t, err
+	}
+	owner, err := newHolder(issuer)
+	if err != nil {
+		return nil, t, err
+	}
+	f, err := e.code(ctx, a, client)
+	if err != nil {
+		return nil, t, err
+	}
+	res, _, err := e.send(ctx, owner, form("/oauth2/token", f), "")
+	if err != nil {
+		return nil, t, err
+	}
+	if err := json.Unmarshal(res.body, &t); err != nil || t.Access == "" {
+		return nil, t, fmt.Errorf("a grant with a proof was answered %d: %.200s", res.status, res.body)
+	}
+	return owner, t, nil
 }
 
 // nosyStranger asks what a genuine token says.
