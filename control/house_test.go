@@ -135,12 +135,16 @@ func open(t testing.TB, extra string) *house {
 	return h
 }
 
-// found makes a house that has not been started.
-func found(t testing.TB, extra string) *house {
+// found makes a house that has not been started. beside are names and texts of
+// files beside rampart.yaml.
+func found(t testing.TB, extra string, beside ...string) *house {
 	t.Helper()
 	h := &house{t: t, tls: map[string]*http.Client{}}
 	path := filepath.Join(t.TempDir(), "rampart.yaml")
 	must(t, os.WriteFile(path, []byte(file+extra), 0o600))
+	for i := 0; i+1 < len(beside); i += 2 {
+		must(t, os.WriteFile(filepath.Join(filepath.Dir(path), beside[i]), []byte(beside[i+1]), 0o600))
+	}
 	var err error
 	h.sys, err = spec.Load(path)
 	must(t, err)

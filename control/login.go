@@ -131,10 +131,10 @@ func (p *Plane) takeGuess(r *http.Request, what, account string) (guess.Ticket, 
 	}
 	return t, p.opt.Audit.Record(r.Context(), audit.Event{
 		Class: audit.ClassLimit, Action: "guess.stuffing", Outcome: audit.Refused, Control: "limit.login", Resource: what, Peer: client(r),
-		Detail: map[string]string{
+		Detail: alert(map[string]string{
 			"network": s.Network.String(), "window": s.Window.String(), "accounts": strconv.Itoa(s.Accounts),
 			"attempts": strconv.Itoa(s.Attempts), "failures": strconv.Itoa(s.Failures),
-		},
+		}),
 	})
 }
 

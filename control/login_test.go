@@ -374,7 +374,7 @@ func TestStuffingIsOnRecord(t *testing.T) {
 	if len(list) != 1 {
 		t.Fatalf("%d events, want one", len(list))
 	}
-	if e := list[0]; e.Control != "limit.login" || e.Detail["network"] != "192.0.2.0/24" || e.Detail["accounts"] != "20" || e.Detail["failures"] != "20" {
+	if e := list[0]; e.Control != "limit.login" || e.Detail["alert"] != "true" || e.Detail["network"] != "192.0.2.0/24" || e.Detail["accounts"] != "20" || e.Detail["failures"] != "20" {
 		t.Errorf("event %+v", e)
 	}
 }

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	virtual "github.com/descope/virtualwebauthn"
 
 	"github.com/rampart-security/rampart/authn/mfa"
+	"github.com/rampart-security/rampart/authn/oidc/idptest"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/internal/wire"
@@ -69,9 +71,9 @@ func (c *crowded) PutFactor(ctx context.Context, f mfa.Factor) error {
 
 // crowd opens a house on such a store, whose clock stands still: what happens
 // at one time is told apart all the same.
-func crowd(t *testing.T) (*house, *crowded) {
+func crowd(t *testing.T, extra string, beside ...string) (*house, *crowded) {
 	t.Helper()
-	h, db := found(t, ""), &crowded{}
+	h, db := found(t, extra, beside...), &crowded{}
 	h.openDB = func(ctx context.Context) (st store.Store, err error) {
 		db.Store, err = sqlite.Open(ctx, h.state.Path("control.db"))
 		return db, err
@@ -151,7 +153,7 @@ func TestLoginMeetsAChange(t *testing.T) {
 		}},
 	} {
 		for _, write := range way.writes {
-			h, db := crowd(t)
+			h, db := crowd(t, "")
 			for what, change := range h.changes() {
 				if slices.Contains(way.but, what) {
 					continue
@@ -180,6 +182,55 @@ func TestLoginMeetsAChange(t *testing.T) {
 	}
 }
 
+// TestProviderLoginMeetsAChange: so is one that a provider vouches for, also
+// when its link is taken away, or its roles were.
+func TestProviderLoginMeetsAChange(t *testing.T) {
+	var h *house
+	idp := idptest.New(t, "https://example.com", func() time.Time { return h.now() })
+	idp.Redirect = issuer + "oidc/corp/callback"
+	idp.Say(map[string]any{"groups": []string{"staff"}})
+	h, db := crowd(t, fmt.Sprintf(`identity: { providers: { corp: { issuer: %q, client_id: rampart, client_secret: key, title: Corp, ca: corp.pem, stand_in: %q, link: linked_only, roles: { claim: groups, map: { staff: customer } } } } }
+`, idp.Issuer, idp.Server.Listener.Addr().String()), "corp.pem", string(idp.CA()))
+	h.mustAdmin(wire.AdminSecrets, wire.SetSecret{Path: "prod/key", Value: []byte(idptest.Secret)}, nil)
+	changes := h.changes()
+	changes["unlinked"] = func() {
+		if err := h.admin(http.MethodDelete, ofAnn+wire.SubLinks, nil, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	delete(changes, "factors reset") // on which such a login does not rest
+	delete(changes, "a factor enrolled")
+	enter := func() *browser {
+		b := h.at("203.0.113.9")
+		to := location(t, b.do(http.MethodGet, "/login/oidc/corp", nil))
+		b.do(http.MethodGet, "/oidc/corp/callback?"+idp.Visit(to.String()), nil)
+		return b
+	}
+	for what, change := range changes {
+		for _, write := range []string{"session", "user"} {
+			if write == "user" && what == "unlinked" {
+				continue // before the session it has been
+			}
+			roles := []string{"customer"}
+			if write == "user" {
+				roles = nil // the login brings them
+			}
+			h.addUser("ann", roles...)
+			must(t, h.db.PutLink(t.Context(), store.Link{Issuer: idp.Issuer, Upstream: "u1", Subject: "user:ann", Created: h.now()}))
+			if enter().cookie == "" {
+				t.Fatalf("%s: no login when nothing happens", what)
+			}
+			h.addUser("ann", roles...)
+			db.before(write, change)
+			b := enter()
+			if list, err := h.db.Sessions(t.Context(), "user:ann"); b.cookie != "" || err != nil || len(list) > 0 {
+				t.Errorf("%s before the %s: session %q, %d are left, %v", what, write, b.cookie, len(list), err)
+			}
+			h.admin(http.MethodDelete, ofAnn, nil, nil)
+		}
+	}
+}
+
 // TestChangesUndoNothing: of two changes of an account at once both stand, or
 // the one that was made in ignorance of the other is refused.
 func TestChangesUndoNothing(t *testing.T) {
@@ -197,7 +248,7 @@ func TestChangesUndoNothing(t *testing.T) {
 			h.admin(http.MethodPost, ofAnn+wire.SubPassword, wire.SetPassword{Password: fresh}, nil)
 		},
 	} {
-		h, db := crowd(t)
+		h, db := crowd(t, "")
 		for _, what := range []string{"disabled", "deleted", "another password"} {
 			h.addUser("ann", "customer")
 			b := h.browser()
@@ -226,7 +277,7 @@ func TestChangesUndoNothing(t *testing.T) {
 // TestOldPasswordHasNoLastWord: who knows the password of before does not
 // overtake the one that an administrator sets.
 func TestOldPasswordHasNoLastWord(t *testing.T) {
-	h, db := crowd(t)
+	h, db := crowd(t, "")
 	h.addUser("ann", "customer")
 	thief := h.browser()
 	thief.login("ann", password)
@@ -248,7 +299,7 @@ func TestOldPasswordHasNoLastWord(t *testing.T) {
 // TestNextOfTheName: a passkey that was on its way while its account was
 // deleted is nobody's, and not the next ann's.
 func TestNextOfTheName(t *testing.T) {
-	h, db := crowd(t)
+	h, db := crowd(t, "")
 	for _, when := range []string{"factor", "after factor"} {
 		h.addUser("ann", "customer")
 		b := h.browser()
@@ -268,7 +319,7 @@ func TestNextOfTheName(t *testing.T) {
 // TestEnrolmentIsWhole: a passkey whose enrolment did not come to its end is
 // not there.
 func TestEnrolmentIsWhole(t *testing.T) {
-	h, db := crowd(t)
+	h, db := crowd(t, "")
 	h.addUser("ann", "customer")
 	b := h.browser()
 	b.login("ann", password)
@@ -298,7 +349,7 @@ func (b *browser) offer(d *device) int {
 // TestUserIsCreatedOnce: two administrators who create one name make one
 // account, and the other is told.
 func TestUserIsCreatedOnce(t *testing.T) {
-	h, _ := crowd(t)
+	h, _ := crowd(t, "")
 	var wg sync.WaitGroup
 	errs := make([]error, 4)
 	for i := range errs {
