@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,18 +158,20 @@ func run(t testing.TB, f func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// queue starts the broker on a folder and returns how to stop it.
+// queue starts the broker on a folder and returns how to stop it, from when on
+// its link tells of no address, as that of a process that has ended.
 func (h *house) queue(dir, listen string) (addr string, stop func()) {
 	h.t.Helper()
 	opt := h.Options("store/events", "queue/events")
-	var mu sync.Mutex
-	opt.ListenAddr = func() string { mu.Lock(); defer mu.Unlock(); return addr }
+	var at atomic.Pointer[string]
+	at.Store(new(string))
+	opt.ListenAddr = func() string { return *at.Load() }
 	q, err := queue.New(queue.Options{Store: "events", Link: h.Link(opt), Audit: h.Log("queue/events"), Logger: h.Logger, Listen: listen, Dir: dir, Key: strings.Repeat("k", 32)})
 	must(h.t, err)
-	mu.Lock()
 	addr = q.Addr()
-	mu.Unlock()
-	return addr, run(h.t, q.Run)
+	at.Store(&addr)
+	end := run(h.t, q.Run)
+	return addr, func() { at.Store(new(string)); end() }
 }
 
 // as joins as another plane, to call like it.

@@ -268,7 +268,9 @@ type queues struct {
 	byName map[string]*nats.Conn
 }
 
-// queue connects to an embedded queue with this plane's SVID.
+// queue connects to an embedded queue with this plane's SVID. A connection that
+// is lost is closed: the queue may come back elsewhere, where only the next call
+// finds it, and whoever waits for an answer learns at once that none comes.
 func (s *Sidecar) queue(name string) (jetstream.JetStream, error) {
 	st := s.opt.Link.State()
 	addr := st.Endpoints.Queues[name]
@@ -278,12 +280,12 @@ func (s *Sidecar) queue(name string) (jetstream.JetStream, error) {
 	s.queues.mu.Lock()
 	defer s.queues.mu.Unlock()
 	nc := s.queues.byName[name]
-	if nc == nil || nc.IsClosed() || nc.ConnectedUrl() != "" && !strings.HasSuffix(nc.ConnectedUrl(), addr) {
+	if nc == nil || !nc.IsConnected() || !strings.HasSuffix(nc.ConnectedUrl(), addr) {
 		if nc != nil {
 			nc.Close()
 		}
 		cfg := profile.MTLSClient(s.opt.Link.Source(), st.System.StoreID(name))
-		fresh, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(broker.InboxPrefix(s.table.Load().id)), nats.MaxReconnects(5), nats.ReconnectWait(200*time.Millisecond), nats.Timeout(3*time.Second))
+		fresh, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(broker.InboxPrefix(s.table.Load().id)), nats.NoReconnect(), nats.Timeout(3*time.Second))
 		if err != nil {
 			return nil, &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue does not answer", Err: err}
 		}
