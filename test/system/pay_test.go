@@ -52,7 +52,8 @@ func TestPatterns(t *testing.T) {
 	for _, pattern := range []string{"exchange", "per_service", "gateway"} {
 		t.Run(pattern, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, variant(t, "authn: exchange }", "authn: "+pattern+" }", "authn: exchange #", "authn: "+pattern+" #"))
+			r := start(t, variant(t, "authn: exchange }", "authn: "+pattern+" }", "authn: exchange #", "authn: "+pattern+" #",
+				`authn: exchange, scope: ["orders:read"] }`, "authn: "+pattern+" }")) // a scope narrows an exchanged token
 			alice := r.login("alice")
 			o := r.order(alice, "acme")
 			status, body, err := r.pay(alice, o, "key-1")
