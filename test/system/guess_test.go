@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -143,13 +145,18 @@ func passwordGuesses(t *testing.T, r *running) {
 }
 
 // codeGuesses gives the attackers bob's password: each refusal costs them the
-// login they have begun, so each guess costs a whole one.
+// login they have begun, so each guess costs a whole one. CODES says how many
+// each of them makes; 50, the number of the password's, take some minutes.
 func codeGuesses(t *testing.T, r *running) {
 	right := url.Values{"username": {"bob"}, "password": {r.password("bob")}}
 	home := r.login("bob")
 	key := r.enrolTOTP(t, home)
 	shown := time.Now().Unix() / 30 // the step that enrolment took
-	r.attack(t, 5, func(c *http.Client, n int) int {
+	rounds, err := strconv.Atoi(os.Getenv("CODES"))
+	if err != nil {
+		rounds = 5
+	}
+	r.attack(t, rounds, func(c *http.Client, n int) int {
 		if status, to, _ := r.submit(c, "/login", right); status != http.StatusSeeOther || to != "/login/factor" {
 			return status
 		}
