@@ -12,7 +12,6 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/mfa"
 	"github.com/rampart-security/rampart/authn/mfa/passkey"
-	"github.com/rampart-security/rampart/authn/session"
 )
 
 // factorRow is a factor as its page shows it.
@@ -30,15 +29,14 @@ func rowOf(f mfa.Factor, now time.Time) factorRow {
 	return row
 }
 
-// showAccount writes an account page. What was done stands in the address,
-// unless v says it; a page with a problem is a 422.
+// showAccount writes an account page. What was done stands in the address; a
+// page with a problem is a 422, and says nothing of what was done before.
 func (p *Plane) showAccount(w http.ResponseWriter, r *http.Request, m member, name string, v view) error {
-	v.User = m.name()
-	if v.Done == "" {
-		v.Done = factorDone(r.URL.Query().Get("done"))
-	}
+	v.User, v.Next = m.name(), wanted(r)
 	status := http.StatusOK
-	if v.Problem != "" {
+	if v.Problem == "" {
+		v.Done = factorDone(r.URL.Query().Get("done"))
+	} else {
 		status = http.StatusUnprocessableEntity
 	}
 	return p.render(w, status, name, v)
@@ -52,6 +50,8 @@ func factorDone(done string) string {
 		return "Your authenticator app is on. Other devices are signed out. Make recovery codes too, for the day that your phone is lost."
 	case "passkey":
 		return "Your passkey is added. Other devices are signed out. Make recovery codes too, for the day that it is lost."
+	case "codes":
+		return "Your recovery codes are made. Other devices are signed out."
 	case "renamed":
 		return "The name is changed."
 	case "removed":
@@ -205,12 +205,12 @@ func (p *Plane) serveTOTPBegin(w http.ResponseWriter, r *http.Request, m member)
 		return err
 	}
 	if has.TOTP {
-		return p.redirect(w, totpPath)
+		return p.redirect(w, pageOf(r))
 	}
 	if err := p.codes.BeginTOTP(r.Context(), m.Subject, m.SID); err != nil {
 		return err
 	}
-	return p.redirect(w, totpPath)
+	return p.redirect(w, pageOf(r))
 }
 
 func (p *Plane) serveTOTPConfirm(w http.ResponseWriter, r *http.Request, m member) error {
@@ -228,12 +228,12 @@ func (p *Plane) serveTOTPConfirm(w http.ResponseWriter, r *http.Request, m membe
 	default:
 		return err
 	}
-	return p.enrolled(w, r, m, f, amrOTP, totpPath+"?done=totp")
+	return p.enrolled(w, r, m, f, amrOTP, "totp")
 }
 
 // enrolled puts a new factor on record, ends the person's other sessions and
 // raises this one: the factor has just been shown.
-func (p *Plane) enrolled(w http.ResponseWriter, r *http.Request, m member, f mfa.Factor, amr, to string) error {
+func (p *Plane) enrolled(w http.ResponseWriter, r *http.Request, m member, f mfa.Factor, amr, what string) error {
 	err := p.changed(r, m, "mfa.enrol", f)
 	if err == nil {
 		_, err = p.endOthers(r.Context(), m.Subject, m.SID)
@@ -244,7 +244,7 @@ func (p *Plane) enrolled(w http.ResponseWriter, r *http.Request, m member, f mfa
 	if err != nil {
 		return errors.Join(err, p.unenrol(r, m, f)) // its owner was not told, or the session was over
 	}
-	return p.redirect(w, to)
+	return p.redirect(w, did(r, what))
 }
 
 // unenrol takes a factor back whose enrolment did not come to its end.
@@ -261,75 +261,6 @@ func (p *Plane) changed(r *http.Request, m member, action string, f mfa.Factor) 
 	e := factorEvent(r, action, m.Subject, map[string]string{"factor": string(f.Kind), "label": f.Label})
 	e.Resource = "factor:" + f.ID
 	return p.opt.Audit.Record(r.Context(), e)
-}
-
-func (p *Plane) serveTOTPRemove(w http.ResponseWriter, r *http.Request, m member) error {
-	return p.remove(w, r, m, mfa.KindTOTP, totpPath)
-}
-
-func (p *Plane) servePasskeyRemove(w http.ResponseWriter, r *http.Request, m member) error {
-	return p.remove(w, r, m, mfa.KindPasskey, passkeysPath)
-}
-
-// remove deletes one of the person's factors. With the last strong one go the
-// recovery codes, which stand in for it.
-func (p *Plane) remove(w http.ResponseWriter, r *http.Request, m member, kind mfa.Kind, page string) error {
-	ok, err := p.mayChange(w, r, m, "mfa.remove")
-	if !ok || err != nil {
-		return err
-	}
-	ctx := r.Context()
-	list, err := p.factors.Factors(ctx, m.Subject)
-	if err != nil {
-		return unavailable(err)
-	}
-	i := slices.IndexFunc(list, func(f mfa.Factor) bool { return f.ID == r.PostForm.Get("id") && f.Kind == kind })
-	if i < 0 {
-		return p.redirect(w, page) // it is gone already: the page shows what is left
-	}
-	if err := p.removed(r, m, list[i], onlyOne(list)); err != nil { // on record before it cannot be taken back
-		return err
-	}
-	if _, err := p.factors.DeleteFactor(ctx, m.Subject, list[i].ID); err != nil {
-		return unavailable(err)
-	}
-	if err := p.dropRecovery(ctx, m.Subject); err != nil {
-		return err
-	}
-	if _, err := p.endOthers(ctx, m.Subject, m.SID); err != nil {
-		return err
-	}
-	if err := p.rekey(w, r, func(*session.Session) {}); err != nil {
-		return err
-	}
-	return p.redirect(w, page+"?done=removed")
-}
-
-func (p *Plane) removed(r *http.Request, m member, f mfa.Factor, last bool) error {
-	e := factorEvent(r, "mfa.remove", m.Subject, map[string]string{"factor": string(f.Kind), "label": f.Label})
-	e.Resource = "factor:" + f.ID
-	if last {
-		e.Detail["last"] = "true"
-		e.Detail = alert(e.Detail)
-	}
-	return p.opt.Audit.Record(r.Context(), e)
-}
-
-// dropRecovery deletes recovery codes that stand in for nothing.
-func (p *Plane) dropRecovery(ctx context.Context, subject string) error {
-	list, err := p.factors.Factors(ctx, subject)
-	if err != nil {
-		return unavailable(err)
-	}
-	if slices.ContainsFunc(list, func(f mfa.Factor) bool { return f.Kind != mfa.KindRecovery }) {
-		return nil
-	}
-	for _, f := range list {
-		if _, err := p.factors.DeleteFactor(ctx, subject, f.ID); err != nil {
-			return unavailable(err)
-		}
-	}
-	return nil
 }
 
 // servePasskeysPage lists the passkeys and lets one be added.
@@ -394,7 +325,7 @@ func (p *Plane) servePasskeyAdd(w http.ResponseWriter, r *http.Request, m member
 	}
 	f, err := p.passkeys.FinishRegistration(r.Context(), personOf(m), m.SID, r.PostForm.Get("label"), []byte(r.PostForm.Get("answer")))
 	if err == nil {
-		return p.enrolled(w, r, m, f, amrPasskey, passkeysPath+"?done=passkey")
+		return p.enrolled(w, r, m, f, amrPasskey, "passkey")
 	}
 	err = p.refuse(r.Context(), factorEvent(r, "mfa.enrol", m.Subject, map[string]string{"factor": "passkey"}), err)
 	switch rampart.KindOf(err) {
@@ -417,7 +348,7 @@ func (p *Plane) servePasskeyRename(w http.ResponseWriter, r *http.Request, m mem
 	id, label := r.PostForm.Get("id"), passkey.Label(r.PostForm.Get("label"))
 	err = p.passkeys.Rename(r.Context(), m.Subject, id, label)
 	if err != nil && rampart.KindOf(err) == rampart.NotFound {
-		return p.redirect(w, passkeysPath)
+		return p.redirect(w, pageOf(r))
 	}
 	if err != nil {
 		return err
@@ -425,50 +356,5 @@ func (p *Plane) servePasskeyRename(w http.ResponseWriter, r *http.Request, m mem
 	if err := p.changed(r, m, "mfa.rename", mfa.Factor{ID: id, Kind: mfa.KindPasskey, Label: label}); err != nil {
 		return err
 	}
-	return p.redirect(w, passkeysPath+"?done=renamed")
-}
-
-type recoveryPageBody struct {
-	Strong bool
-	Left   int
-	Codes  []string
-}
-
-// serveRecoveryPage says how many codes are left. The codes themselves are
-// shown once, by the form that makes them.
-func (p *Plane) serveRecoveryPage(w http.ResponseWriter, r *http.Request, m member) error {
-	has, err := p.waysOf(r.Context(), m.Subject)
-	if err != nil {
-		return err
-	}
-	left, err := p.codes.RecoveryLeft(r.Context(), m.Subject)
-	if err != nil {
-		return err
-	}
-	return p.showAccount(w, r, m, "recovery", view{Title: "Recovery codes", Nav: recoveryPath, Body: recoveryPageBody{Strong: has.strong(), Left: left}})
-}
-
-func (p *Plane) serveRecovery(w http.ResponseWriter, r *http.Request, m member) error {
-	ok, err := p.mayChange(w, r, m, "mfa.enrol")
-	if !ok || err != nil {
-		return err
-	}
-	has, err := p.waysOf(r.Context(), m.Subject)
-	if err != nil {
-		return err
-	}
-	if !has.strong() {
-		return p.redirect(w, recoveryPath)
-	}
-	if err := p.changed(r, m, "mfa.enrol", mfa.Factor{ID: "recovery", Kind: mfa.KindRecovery, Label: "Recovery codes"}); err != nil {
-		return err
-	}
-	codes, err := p.codes.NewRecoveryCodes(r.Context(), m.Subject)
-	if err != nil {
-		return err
-	}
-	if _, err := p.endOthers(r.Context(), m.Subject, m.SID); err != nil {
-		return err
-	}
-	return p.showAccount(w, r, m, "recovery", view{Title: "Recovery codes", Nav: recoveryPath, Body: recoveryPageBody{Codes: codes}})
+	return p.redirect(w, did(r, "renamed"))
 }

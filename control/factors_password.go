@@ -80,7 +80,7 @@ func (p *Plane) changePassword(r *http.Request, m member) error {
 			return err
 		}
 	}
-	hash, err := p.newHash(ctx, m, r.PostForm.Get("new"), r.PostForm.Get("repeat"))
+	hash, err := p.newHash(ctx, was, r.PostForm.Get("new"), r.PostForm.Get("repeat"))
 	if err != nil {
 		return p.refuse(ctx, e, err)
 	}
@@ -109,10 +109,22 @@ func (p *Plane) withPassword(ctx context.Context, m member) (store.User, error) 
 	return u, err
 }
 
-// newHash hashes a new password that its owner typed twice.
-func (p *Plane) newHash(ctx context.Context, m member, fresh, repeat string) (string, error) {
+// newHash hashes a new password that its owner typed twice. The one that they
+// have is none.
+func (p *Plane) newHash(ctx context.Context, u store.User, fresh, repeat string) (string, error) {
 	if subtle.ConstantTimeCompare([]byte(fresh), []byte(repeat)) != 1 {
 		return "", rampart.Errorf(rampart.Invalid, "authn.password", "the two new passwords differ; type the same one twice")
 	}
-	return p.newPassword(ctx, m.name(), fresh)
+	hash, err := p.newPassword(ctx, u.Name, fresh)
+	if err != nil {
+		return "", err
+	}
+	same, _, err := p.hasher.Verify(ctx, u.Hash, fresh)
+	if err != nil {
+		return "", err
+	}
+	if same {
+		return "", rampart.Errorf(rampart.Invalid, "authn.password", "this is the password that you have; choose another one")
+	}
+	return hash, nil
 }

@@ -65,16 +65,45 @@ func (p *Plane) members(call func(w http.ResponseWriter, r *http.Request, m memb
 	}
 }
 
-// pageOf is the page that a request belongs to: itself, or the one with the form.
+// pageOf is the page that a request belongs to: itself, or the one with the
+// form, which still leads on to what the person wanted.
 func pageOf(r *http.Request) string {
 	if r.Method == http.MethodGet {
 		return r.URL.RequestURI()
 	}
+	return onPage(r, "", "")
+}
+
+// did is the page of a form, saying what it did.
+func did(r *http.Request, what string) string { return onPage(r, "done", what) }
+
+// onPage is the page of a form with one more parameter; name "" is none.
+func onPage(r *http.Request, name, value string) string {
+	page, q := accountPath, url.Values{}
 	if rest, ok := strings.CutPrefix(r.URL.Path, accountPath+"/"); ok {
 		first, _, _ := strings.Cut(rest, "/")
-		return accountPath + "/" + first
+		page += "/" + first
 	}
-	return accountPath
+	if next := wanted(r); next != "" {
+		q.Set("next", next)
+	}
+	if name != "" {
+		q.Set(name, value)
+	}
+	if len(q) == 0 {
+		return page
+	}
+	return page + "?" + q.Encode()
+}
+
+// wanted is what the person was about to do when a page of the account came in
+// between, "" if nothing.
+func wanted(r *http.Request) string {
+	next := safeNext(r.URL.Query().Get("next"))
+	if next == "/" {
+		return ""
+	}
+	return next
 }
 
 // memberScript serves the script of who is signed in, with JSON.
@@ -118,6 +147,15 @@ func needOf(v url.Values) need {
 	return n
 }
 
+// knownACR refuses an address that asks for an assurance which is none here.
+func knownACR(r *http.Request) error {
+	switch r.URL.Query().Get("acr") {
+	case "", acrOne, acrTwo:
+		return nil
+	}
+	return rampart.Errorf(rampart.Invalid, "authn.step_up", "acr is one of %s and %s", acrOne, acrTwo)
+}
+
 func (n need) query() string {
 	return url.Values{"acr": {n.acr}, "max_age": {strconv.Itoa(int(n.maxAge / time.Second))}, "next": {n.next}}.Encode()
 }
@@ -133,6 +171,9 @@ func (n need) met(s session.Session, now time.Time) bool {
 // serveStepUpPage asks for the proof that a route or a change needs, and for no
 // more than that.
 func (p *Plane) serveStepUpPage(w http.ResponseWriter, r *http.Request, m member) error {
+	if err := knownACR(r); err != nil {
+		return err
+	}
 	n := needOf(r.URL.Query())
 	if n.met(m.Session, p.opt.Now()) {
 		return p.redirect(w, n.next)
@@ -150,7 +191,7 @@ func (p *Plane) askStepUp(w http.ResponseWriter, r *http.Request, m member, n ne
 		return err
 	}
 	if !has.strong() && len(providers) == 0 && n.acr == acrTwo {
-		return p.render(w, http.StatusForbidden, "nofactor", view{Title: "A second factor is needed", Nav: accountPath, User: m.name()})
+		return p.render(w, http.StatusForbidden, "nofactor", view{Title: "A second factor is needed", Next: n.next})
 	}
 	password, err := p.hasPassword(r.Context(), m)
 	if err != nil {
@@ -175,6 +216,9 @@ func (p *Plane) hasPassword(ctx context.Context, m member) (bool, error) {
 
 // serveStepUp raises the session that the browser is in, and no other.
 func (p *Plane) serveStepUp(w http.ResponseWriter, r *http.Request, m member) error {
+	if err := knownACR(r); err != nil {
+		return err
+	}
 	n := needOf(r.URL.Query())
 	has, err := p.waysOf(r.Context(), m.Subject)
 	if err != nil {
@@ -215,7 +259,7 @@ func (p *Plane) provePassword(r *http.Request, m member, password string) error 
 	known := p.knownDevice(r, m.Subject) != ""
 	_, err = p.checkPassword(ctx, attempt{name: m.name(), password: password}, known)
 	if err != nil && rampart.KindOf(err) == rampart.Unauthenticated {
-		return p.refuse(ctx, e, rampart.Errorf(rampart.Unauthenticated, "authn.password", "this password is wrong; try again"))
+		return p.refuse(ctx, e, rampart.Errorf(rampart.Unauthenticated, "authn.password", "your current password is wrong; try again"))
 	}
 	if err != nil {
 		return p.refuse(ctx, e, errors.Join(err, guessed.Void(ctx))) // nothing was compared

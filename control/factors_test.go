@@ -246,13 +246,22 @@ func TestRecoveryCodes(t *testing.T) {
 	h, b := signIn(t)
 	b.wantPost("/account/recovery", url.Values{}, "/account/recovery") // nothing to stand in for
 	b.enrolTOTP()
-	page := body(t, b.do(http.MethodPost, "/account/recovery", url.Values{}))
+	const made = "/account/recovery?done=codes"
+	b.wantPost("/account/recovery", url.Values{}, made)
+	page := body(t, b.do(http.MethodGet, made, nil))
 	codes := regexp.MustCompile(`<code>([0-9a-z-]+)</code>`).FindAllStringSubmatch(page, -1)
 	if len(codes) != 10 {
 		t.Fatalf("%d codes\n%s", len(codes), page)
 	}
-	if again := body(t, b.do(http.MethodGet, "/account/recovery", nil)); strings.Contains(again, codes[0][1]) {
-		t.Error("the codes are shown twice")
+	for _, path := range []string{"/account/recovery", made} {
+		if again := body(t, b.do(http.MethodGet, path, nil)); strings.Contains(again, codes[0][1]) {
+			t.Errorf("%s shows the codes twice", path)
+		}
+	}
+	const ask = "/account/recovery?replace=yes"
+	b.wantPost("/account/recovery", url.Values{}, ask) // a reload replaces nothing
+	if text := body(t, b.do(http.MethodGet, ask, nil)); !strings.Contains(text, `name="replace" value="yes"`) {
+		t.Errorf("nothing asks before the codes go\n%s", text)
 	}
 	b.login("ann", password)
 	b.wantPost("/login/factor", url.Values{"how": {"recovery"}, "code": {codes[4][1]}}, "/")
@@ -408,7 +417,18 @@ func TestStepUp(t *testing.T) {
 	if res := b.do(http.MethodGet, "/login/step-up?acr=aal2&max_age=300&next=https://evil.example/", nil); res.Header.Get("Location") != "/" {
 		t.Errorf("a step-up leads to %q", res.Header.Get("Location"))
 	}
-	b.wantPost("/account/totp/remove", remove, "/account/totp?done=removed")
+	ask := "/account/totp/remove?id=" + url.QueryEscape(list[0].ID)
+	b.wantPost("/account/totp/remove", remove, ask)
+	if text := body(t, b.do(http.MethodGet, ask, nil)); !strings.Contains(text, `name="confirmed" value="yes"`) || !strings.Contains(text, "at least 15") {
+		t.Errorf("nothing asks before the last factor goes\n%s", text)
+	}
+	for word, says := range map[string]string{"": "is wrong", wrong: "is wrong"} {
+		res := b.do(http.MethodPost, "/account/totp/remove", url.Values{"id": {list[0].ID}, "confirmed": {"yes"}, "password": {word}})
+		if text := body(t, res); res.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(text, says) {
+			t.Errorf("removal with password %q: %d\n%s", word, res.StatusCode, text)
+		}
+	}
+	b.wantPost("/account/totp/remove", url.Values{"id": {list[0].ID}, "confirmed": {"yes"}, "password": {password}}, "/account/totp?done=removed")
 	h.wantEvent("mfa.remove", audit.Allowed, "authn.mfa", "user:ann")
 	if e := h.events("mfa.remove"); e[len(e)-1].Detail["last"] != "true" || e[len(e)-1].Detail["alert"] != "true" {
 		t.Errorf("the last factor's removal is %+v", e[len(e)-1])
@@ -438,6 +458,58 @@ func TestStepUpWithoutAFactor(t *testing.T) {
 	}
 }
 
+// TestShortPasswordKeepsItsFactor: a password that was chosen beside a second
+// factor does not stay alone.
+func TestShortPasswordKeepsItsFactor(t *testing.T) {
+	h, b := signIn(t)
+	b.enrolTOTP()
+	const short = "tall ships"
+	b.wantPost("/account/password", url.Values{"new": {short}, "repeat": {short}}, "/account?done=password")
+	list, err := h.db.Factors(t.Context(), "user:ann")
+	must(t, err)
+	form := url.Values{"id": {list[0].ID}, "confirmed": {"yes"}, "password": {short}}
+	res := b.do(http.MethodPost, "/account/totp/remove", form)
+	if text := body(t, res); res.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(text, "too weak to stand alone; change it to one of at least 15") {
+		t.Errorf("%d\n%s", res.StatusCode, text)
+	}
+	h.wantEvent("mfa.remove", audit.Refused, "authn.password", "user:ann")
+	const long = "tall ships on a grey sea"
+	b.wantPost("/account/password", url.Values{"new": {long}, "repeat": {long}}, "/account?done=password")
+	form.Set("password", long)
+	b.wantPost("/account/totp/remove", form, "/account/totp?done=removed")
+}
+
+// TestWayBack: who is sent to enrol a second factor first is led on to what
+// they wanted, and to no other site.
+func TestWayBack(t *testing.T) {
+	_, b := signIn(t)
+	const next, way = "/receipt?id=1", "?next=%2Freceipt%3Fid%3D1"
+	text := body(t, b.do(http.MethodGet, "/login/step-up?acr=aal2&next="+url.QueryEscape(next), nil))
+	if !strings.Contains(text, `href="/account/totp`+way) || strings.Contains(text, "aria-current") {
+		t.Fatalf("the detour\n%s", text)
+	}
+	b.wantPost("/account/totp"+way, url.Values{}, "/account/totp"+way)
+	page := body(t, b.do(http.MethodGet, "/account/totp"+way, nil))
+	secret := regexp.MustCompile(`id="secret">([A-Z2-7 ]+)<`).FindStringSubmatch(page)
+	if secret == nil || !strings.Contains(page, "/account/totp/confirm"+way) {
+		t.Fatalf("the page of the app\n%s", page)
+	}
+	key, err := base32.StdEncoding.DecodeString(strings.ReplaceAll(secret[1], " ", ""))
+	must(t, err)
+	const done = "/account/totp?done=totp&next=%2Freceipt%3Fid%3D1"
+	b.wantPost("/account/totp/confirm"+way, url.Values{"code": {app{b.h, key}.code()}}, done)
+	if text := body(t, b.do(http.MethodGet, done, nil)); !strings.Contains(text, `href="`+next+`">Go on`) || !strings.Contains(text, "Back to pay") {
+		t.Errorf("after it\n%s", text)
+	}
+	b.wantPost("/account/recovery"+way, url.Values{}, "/account/recovery?done=codes&next=%2Freceipt%3Fid%3D1")
+	if text := body(t, b.do(http.MethodGet, "/account/totp?done=totp&next=https://evil.example/", nil)); strings.Contains(text, "evil.example") {
+		t.Errorf("it leads to another site\n%s", text)
+	}
+	if res := b.do(http.MethodGet, "/login/step-up?acr=aal9&next=/", nil); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("an unknown acr: %d", res.StatusCode)
+	}
+}
+
 func TestChangePassword(t *testing.T) {
 	h, b := signIn(t)
 	other := h.browser()
@@ -447,6 +519,7 @@ func TestChangePassword(t *testing.T) {
 		"wrong password":    {wrong, fresh, fresh},
 		"typed differently": {password, fresh, fresh + "!"},
 		"too short":         {password, "short enough", "short enough"},
+		"the same":          {password, password, password},
 	} {
 		got, _ := b.post("/account/password", url.Values{"current": {tc.current}, "new": {tc.fresh}, "repeat": {tc.repeat}})
 		if got != http.StatusUnprocessableEntity {
@@ -488,7 +561,7 @@ func TestNoRecordNoChange(t *testing.T) {
 
 	h.setDeaf(true)
 	for path, form := range map[string]url.Values{
-		"/account/totp/remove": {"id": {list[0].ID}}, "/account/recovery": {},
+		"/account/totp/remove": {"id": {list[0].ID}, "confirmed": {"yes"}, "password": {password}}, "/account/recovery": {},
 		"/account/password": {"new": {"a new and long password"}, "repeat": {"a new and long password"}},
 	} {
 		if got, _ := b.post(path, form); got != http.StatusServiceUnavailable {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ type view struct {
 	Script  bool   // may talk to the browser's authenticator
 	Nav     string // path of the account page that this is; "": it is none
 	User    string // who is signed in, on account pages
+	Next    string // what the person was about to do before this page; "": nothing
 	Linking bool   // there are providers to sign in with
 	Body    any    // the page's own
 }
@@ -50,16 +52,24 @@ type tab struct {
 // Tabs lists the pages of an account.
 func (v view) Tabs() []tab {
 	list := []tab{
-		{Path: accountPath, Name: "Overview"}, {Path: passkeysPath, Name: "Passkeys"}, {Path: totpPath, Name: "Authenticator app"},
+		{Path: accountPath, Name: "Overview"}, {Path: passkeysPath, Name: "Passkeys"}, {Path: totpPath, Name: "Authenticator"},
 		{Path: recoveryPath, Name: "Recovery codes"}, {Path: passwordPath, Name: "Password"}, {Path: sessionsPath, Name: "Devices"},
 	}
 	if v.Linking {
-		list = append(list, tab{Path: linksPath, Name: "Logins"})
+		list = append(list, tab{Path: linksPath, Name: "Providers"})
 	}
 	for i := range list {
 		list[i].Here = list[i].Path == v.Nav
 	}
 	return list
+}
+
+// Way is the query by which a page or form keeps Next.
+func (v view) Way() string {
+	if v.Next == "" {
+		return ""
+	}
+	return "?" + url.Values{"next": {v.Next}}.Encode()
 }
 
 // pages holds a template per page, by the name of its file.
@@ -191,11 +201,13 @@ func (p *Plane) factorRoutes() map[string]handlerFunc {
 		"GET " + totpPath:                   p.members(p.serveTOTPPage),
 		"POST " + totpPath:                  p.members(p.serveTOTPBegin),
 		"POST " + totpPath + "/confirm":     p.members(p.serveTOTPConfirm),
+		"GET " + totpPath + "/remove":       p.members(p.serveTOTPLast),
 		"POST " + totpPath + "/remove":      p.members(p.serveTOTPRemove),
 		"GET " + passkeysPath:               p.members(p.servePasskeysPage),
 		"POST " + passkeysPath:              p.members(p.servePasskeyAdd),
 		"POST " + passkeysPath + "/options": p.memberScript(p.passkeyOptions),
 		"POST " + passkeysPath + "/rename":  p.members(p.servePasskeyRename),
+		"GET " + passkeysPath + "/remove":   p.members(p.servePasskeyLast),
 		"POST " + passkeysPath + "/remove":  p.members(p.servePasskeyRemove),
 		"GET " + recoveryPath:               p.members(p.serveRecoveryPage),
 		"POST " + recoveryPath:              p.members(p.serveRecovery),

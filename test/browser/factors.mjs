@@ -185,9 +185,13 @@ async function codes(context, page) {
 
   await page.goto(`${base}/account/recovery`);
   await page.click("main form button");
+  await page.waitForURL(`${base}/account/recovery?done=codes`);
   const recovery = await page.locator(".codes code").allTextContents();
   demand(recovery.length === 10 && new Set(recovery).size === 10, "there are ten recovery codes");
   await shoot(page, "f11-recovery");
+  await page.reload();
+  demand((await page.locator(".codes code").count()) === 0 && (await page.textContent("main")).includes("10"), "a reload shows them no more, and leaves them good");
+  await shoot(page, "f11-recovery-reloaded");
 
   await logOut(page);
   await logIn(page, other, otherPassword);
