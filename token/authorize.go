@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -35,8 +36,11 @@ type Authorization struct {
 	again     bool          // the person must log in again
 	maxAge    time.Duration // since the newest proof; 0: any
 	acr       string        // assurance wanted; "": any
-	problem   string        // OAuth error to send back to the client; "" if none
+	problem   flaw          // to say to the client; zero: none
 }
+
+// flaw is what is wrong with a request, in OAuth's word for it and in ours.
+type flaw struct{ code, why string }
 
 // ParseAuthorization verifies client and redirect, so that everything else
 // that is wrong can safely be said to the client. An error here is for the
@@ -58,33 +62,35 @@ func (s *Service) ParseAuthorization(ctx context.Context, q url.Values) (Authori
 	}
 	a.problem = s.problem(client, q)
 	a.askPerson(q)
-	if a.scope, err = ask(client, q.Get("scope")); err != nil && a.problem == "" {
-		a.problem = "invalid_scope"
+	if a.scope, err = ask(client, q.Get("scope")); err != nil && a.problem == (flaw{}) {
+		a.problem = flaw{"invalid_scope", "scope names what is unknown or not registered for this client"}
 	}
 	return a, nil
 }
 
-// problem returns the OAuth error of a request by a verified client, "" if none.
-func (s *Service) problem(client Client, q url.Values) string {
+// problem returns what is wrong with a request by a verified client.
+func (s *Service) problem(client Client, q url.Values) flaw {
 	switch {
 	case !client.may("authorization_code"):
-		return "unauthorized_client"
+		return flaw{"unauthorized_client", "the client is not registered for the code flow"}
 	case q.Get("response_type") != "code":
-		return "unsupported_response_type"
+		return flaw{"unsupported_response_type", "response_type must be code"}
 	case q.Get("request") != "":
-		return "request_not_supported"
+		return flaw{"request_not_supported", "request objects are not taken"}
 	case q.Get("request_uri") != "":
-		return "request_uri_not_supported" // it would have to be fetched
+		return flaw{"request_uri_not_supported", "request_uri is not taken"} // it would have to be fetched
 	case q.Get("resource") != "" && q.Get("resource") != s.opt.Issuer:
-		return "invalid_target"
+		return flaw{"invalid_target", "resource must be the issuer, or be left out"}
 	case q.Get("response_mode") != "" && q.Get("response_mode") != "query":
-		return "invalid_request"
+		return flaw{"invalid_request", "response_mode must be query"}
 	case q.Get("code_challenge_method") != "S256" || !isHash(q.Get("code_challenge")):
-		return "invalid_request" // PKCE is not optional here, and plain is no PKCE
-	case q.Get("dpop_jkt") != "" && !isHash(q.Get("dpop_jkt")), len(q.Get("nonce")) > maxNonce:
-		return "invalid_request"
+		return flaw{"invalid_request", "PKCE is required: code_challenge with code_challenge_method S256"} // plain is no PKCE
+	case q.Get("dpop_jkt") != "" && !isHash(q.Get("dpop_jkt")):
+		return flaw{"invalid_request", "dpop_jkt must be a SHA-256 thumbprint in base64url"}
+	case len(q.Get("nonce")) > maxNonce:
+		return flaw{"invalid_request", "nonce is too long"}
 	}
-	return ""
+	return flaw{}
 }
 
 // isHash reports whether text is SHA-256 in unpadded base64url.
@@ -105,16 +111,16 @@ func (a *Authorization) askPerson(q url.Values) {
 			a.again = true
 		case "consent":
 		default:
-			a.problem = "invalid_request"
+			a.problem = flaw{"invalid_request", "prompt is made of none, login, select_account and consent"}
 		}
 	}
 	if a.Silent && a.again {
-		a.problem = "invalid_request"
+		a.problem = flaw{"invalid_request", "prompt=none goes with no other prompt"}
 	}
 	if text := q.Get("max_age"); text != "" {
 		seconds, err := strconv.ParseUint(text, 10, 31)
 		if err != nil {
-			a.problem = "invalid_request"
+			a.problem = flaw{"invalid_request", "max_age must be a number of seconds"}
 		}
 		a.maxAge = min(time.Duration(seconds)*time.Second, maxMaxAge)
 		a.again = a.again || seconds == 0
@@ -163,17 +169,30 @@ func Again(q url.Values) url.Values {
 
 // Refuse answers the request with an error: the address to redirect to.
 func (s *Service) Refuse(a Authorization, code string) (string, error) {
-	if a.problem != "" {
-		code = a.problem
+	if a.problem != (flaw{}) {
+		return s.back(a, a.problem)
 	}
-	return s.answer(a, "error", code)
+	f := flaw{code: code}
+	if code == "login_required" {
+		f.why = "the person must sign in or prove more, which prompt=none forbids"
+	}
+	return s.back(a, f)
+}
+
+// back tells the client what is wrong (RFC 6749 section 4.1.2.1).
+func (s *Service) back(a Authorization, f flaw) (string, error) {
+	q := url.Values{"error": {f.code}}
+	if f.why != "" {
+		q.Set("error_description", f.why)
+	}
+	return s.answer(a, q)
 }
 
 // Authorize answers the request for a signed-in person: it returns the address
 // to redirect the browser to, with a code or an error, and the issuer (RFC 9207).
 func (s *Service) Authorize(ctx context.Context, a Authorization, who Subject) (string, error) {
-	if a.problem != "" {
-		return s.answer(a, "error", a.problem)
+	if a.problem != (flaw{}) {
+		return s.back(a, a.problem)
 	}
 	p := who.Principal
 	code, now := "rac_"+random(32), s.opt.Now()
@@ -188,18 +207,18 @@ func (s *Service) Authorize(ctx context.Context, a Authorization, who Subject) (
 	if err := s.record(ctx, "token.authorize", p.Subject, a.Client, nil); err != nil {
 		return "", err
 	}
-	return s.answer(a, "code", code)
+	return s.answer(a, url.Values{"code": {code}})
 }
 
-// answer adds one parameter, state and issuer to the client's address.
-func (s *Service) answer(a Authorization, name, value string) (string, error) {
+// answer adds parameters, state and issuer to the client's address.
+func (s *Service) answer(a Authorization, more url.Values) (string, error) {
 	u, err := url.Parse(a.Redirect)
 	if err != nil {
 		return "", refuse("invalid_request", "redirect_uri does not parse")
 	}
 	q := u.Query()
 	q.Set("iss", s.opt.Issuer)
-	q.Set(name, value)
+	maps.Copy(q, more)
 	if a.state != "" {
 		q.Set("state", a.state)
 	}

@@ -117,6 +117,9 @@ func TestAuthorizationRequests(t *testing.T) {
 		if err != nil || got.Get("error") != tc.code || (got.Get("code") == "") != (tc.code != "") {
 			t.Errorf("%s: %v, %v; want error %q", name, got, err, tc.code)
 		}
+		if (got.Get("error_description") != "") != (tc.code != "") {
+			t.Errorf("%s: error_description %q beside error %q", name, got.Get("error_description"), tc.code)
+		}
 	}
 }
 
