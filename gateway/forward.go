@@ -58,7 +58,7 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 		seal(h, c.table)
 	}
 	if err := relay.Send(w, out.WithContext(ctx), rt, edit); err != nil {
-		return &rampart.Error{Kind: rampart.Unavailable, Msg: c.target.name + " does not answer; try again", Err: err}
+		return &rampart.Error{Kind: rampart.Unavailable, Control: controlOf(err, ""), Msg: c.target.name + " does not answer; try again", Err: err}
 	}
 	return nil
 }

@@ -495,3 +495,34 @@ func TestBodyDeadline(t *testing.T) {
 	}
 	end.Close()
 }
+
+// TestServiceDisabled: nothing more goes to a service that was disabled, over
+// connections that are open least of all, until it is enabled and has a new
+// certificate.
+func TestServiceDisabled(t *testing.T) {
+	h := open(t)
+	cookie := h.login("ann")
+	for _, path := range []string{"/orders/o1", "/stock/mugs"} {
+		if res := h.do("GET", path, "", "Cookie", cookie); res.StatusCode != 200 {
+			t.Fatalf("%s before: %d", path, res.StatusCode)
+		}
+	}
+	h.Admin(wire.AdminServices+"/shop/disable", struct{}{}, nil)
+	h.Until("the edge refuses", func() bool {
+		return h.do("GET", "/orders/o1", "", "Cookie", cookie).StatusCode == 503
+	})
+	before := h.served()
+	res := h.do("GET", "/orders/o1", "", "Cookie", cookie)
+	if n := h.served() - before; res.StatusCode != 503 || h.newest().Control != "mtls.peer_declared" || n != 0 {
+		t.Errorf("after: %d by %q, %d calls", res.StatusCode, h.newest().Control, n)
+	}
+	if res := h.do("GET", "/stock/mugs", "", "Cookie", cookie); res.StatusCode != 200 {
+		t.Errorf("a neighbour: %d", res.StatusCode)
+	}
+	h.Admin(wire.AdminServices+"/shop/enable", struct{}{}, nil)
+	time.Sleep(time.Second) // certificates count whole seconds: one of this very second is of before
+	h.sidecar("shop", h.up)
+	h.Until("the service is back", func() bool {
+		return h.do("GET", "/orders/o1", "", "Cookie", cookie).StatusCode == 200
+	})
+}

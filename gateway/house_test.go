@@ -38,6 +38,7 @@ type house struct {
 	t      testing.TB
 	gw     *Gateway
 	link   *planelink.Link
+	up     string // address of the server behind the services
 	stop   func() // of the gateway; waits
 	client *http.Client
 
@@ -80,6 +81,13 @@ func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// served is how many requests the services have got.
+func (h *house) served() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.calls
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -94,6 +102,7 @@ func open(t testing.TB, change ...string) *house {
 	h := &house{House: controltest.Start(t, controltest.File(t, change...)), t: t}
 	up := httptest.NewServer(h)
 	t.Cleanup(up.Close)
+	h.up = up.URL
 	for _, name := range []string{"shop", "stock"} {
 		h.sidecar(name, up.URL)
 	}

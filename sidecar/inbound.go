@@ -145,8 +145,14 @@ func (s *Sidecar) peer(a *arrival) error {
 	return nil
 }
 
-// fresh closes the flow when this plane may have missed a revocation.
-func (s *Sidecar) fresh(a *arrival) error { return s.opt.Link.Bound(a.table.sys, a.flow) }
+// fresh closes the flow when this service was disabled, and when this plane may
+// have missed a revocation.
+func (s *Sidecar) fresh(a *arrival) error {
+	if err := s.opt.Link.Disabled(); err != nil {
+		return err
+	}
+	return s.opt.Link.Bound(a.table.sys, a.flow)
+}
 
 // canonicalize reads the request as the gateway does: one that speaks mutual TLS
 // may still be in the wrong hands. Where messages are delivered no request goes:

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/tls/profile"
 )
 
 // TestControlAway: both sides of a sidecar close at the bound of each flow.
@@ -74,6 +76,61 @@ func TestServiceRevoked(t *testing.T) {
 	if res.StatusCode != 403 || h.newest("shop").Control != "mtls.peer_declared" {
 		t.Errorf("on its way out: %d by %q", res.StatusCode, h.newest("shop").Control)
 	}
+}
+
+// TestCalleeDisabled: what is under way to a service that was disabled ends, a
+// caller sends it nothing more, and its own sidecar takes nothing.
+func TestCalleeDisabled(t *testing.T) {
+	h := open(t, []string{"shop", "stock"})
+	edge, id := h.as("gateway/edge"), h.System.ServiceID("stock")
+	ann, err := edge.Now().Token(t.Context(), wire.TypeSession, h.session(edge), h.System.ServiceID("shop"))
+	must(t, err)
+	out := func() int {
+		return h.do(http.DefaultTransport, "GET", "http://"+h.of["shop"].out+"/out/stock/mugs", "", "Authorization", "Bearer "+ann).StatusCode
+	}
+	direct := &http.Transport{TLSClientConfig: profile.MTLSClient(edge.Now().Pinned(), id), ForceAttemptHTTP2: true} // knows of no revocation
+	t.Cleanup(direct.CloseIdleConnections)
+	in := func() int {
+		principal := encoded(wire.Vouched{Principal: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:ann", Roles: []string{"customer"}}, Issued: time.Now()})
+		return h.do(direct, "GET", "https://"+edge.State().Endpoints.Sidecars["stock"]+"/mugs", "", wire.HeaderPrinc, principal).StatusCode
+	}
+	h.Until("the sidecar is known", func() bool { return edge.State().Endpoints.Sidecars["stock"] != "" })
+	if o, i := out(), in(); o != 200 || i != 200 {
+		t.Fatalf("before: out %d, in %d", o, i)
+	}
+	h.serve(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "first")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	res, err := http.DefaultTransport.RoundTrip(streaming(t, "http://"+h.of["shop"].out+"/out/stock/mugs", ann))
+	must(t, err)
+	defer res.Body.Close()
+	h.Revoke("svid", id)
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("the answer under way came to a good end")
+	}
+	h.serve(nil)
+	got := len(h.requests())
+	if o := out(); o != 503 || h.newest("shop").Control != "mtls.peer_declared" {
+		t.Errorf("the caller: %d by %q", o, h.newest("shop").Control)
+	}
+	h.Until("the service hears of it", func() bool { return h.of["stock"].opt.Link.Disabled() != nil })
+	if i := in(); i != 403 || h.newest("stock").Control != "mtls.peer_declared" {
+		t.Errorf("its own sidecar: %d by %q", i, h.newest("stock").Control)
+	}
+	if n := len(h.requests()) - got; n != 0 {
+		t.Errorf("the service got %d requests", n)
+	}
+}
+
+// streaming is a request with ann's token.
+func streaming(t *testing.T, at, token string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at, nil)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	return req
 }
 
 // TestVouched: the gateway's word says what it rests on, so that a revocation of

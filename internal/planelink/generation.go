@@ -58,6 +58,9 @@ func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, 
 	return g, nil
 }
 
+// handshakeTimeout bounds one handshake with a peer.
+const handshakeTimeout = 5 * time.Second
+
 // newTransport carries calls to one peer: no proxy, bounded headers and waits.
 func newTransport(cfg *tls.Config) *http.Transport {
 	return &http.Transport{
@@ -66,7 +69,7 @@ func newTransport(cfg *tls.Config) *http.Transport {
 		Proxy:                  nil,
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        60 * time.Second,
-		TLSHandshakeTimeout:    5 * time.Second,
+		TLSHandshakeTimeout:    handshakeTimeout,
 		ResponseHeaderTimeout:  35 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
@@ -80,7 +83,8 @@ func (g *Generation) Fingerprint() [32]byte { return g.cert.Fingerprint }
 func (g *Generation) Pinned() *svid.Source { return g.pinned }
 
 // Service returns a transport to the sidecar of a declared service and the
-// host:port to put into the URL. It verifies the peer's SPIFFE ID.
+// host:port to put into the URL. It verifies the peer's SPIFFE ID, and carries
+// nothing to a service that was disabled since its certificate was issued.
 func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 	st := g.link.State()
 	addr := st.Endpoints.Sidecars[name]
@@ -91,7 +95,8 @@ func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 	defer g.mu.Unlock()
 	t, ok := g.peers[name]
 	if !ok {
-		t = newTransport(profile.MTLSClient(g.pinned, st.System.ServiceID(name)))
+		t = newTransport(nil)
+		t.DialTLSContext = g.link.dialer(g.pinned, name, st.System.ServiceID(name))
 		g.peers[name] = t
 	}
 	return t, addr, nil

@@ -27,8 +27,11 @@ import (
 	"github.com/rampart-security/rampart/tls/svid"
 )
 
-// controlBound is the control that closes flows when revocations may be waiting.
-const controlBound = "revocation.bound"
+// Control ids of refusals.
+const (
+	controlBound = "revocation.bound" // closes flows when revocations may be waiting
+	controlPeer  = "mtls.peer_declared"
+)
 
 // Options configure a Link. Control, Domain, Roots, Join and Plane are required.
 type Options struct {
@@ -67,6 +70,7 @@ type Link struct {
 	notAfter atomic.Int64
 	resolved resolutions
 	answers  answers
+	called   called
 
 	mu       sync.Mutex // guards watchers
 	watchers []func(*State)
@@ -201,7 +205,7 @@ func (l *Link) Disabled() error {
 	st, leaf := l.State(), l.Now().cert.Certificate.Leaf
 	id, err := svid.PeerID(leaf)
 	if err != nil || st.PeerRevoked(id, leaf) {
-		return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "this service is disabled")
+		return rampart.Errorf(rampart.Denied, controlPeer, "this service is disabled")
 	}
 	return nil
 }

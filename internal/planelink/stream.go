@@ -156,6 +156,7 @@ func (l *Link) apply(u wire.Update) error {
 	l.setState(&next)
 	if u.Kind == "revoked" {
 		l.endRevoked()
+		l.endDisabled()
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -182,8 +183,21 @@ func TestDelegation(t *testing.T) {
 		if after["access_token"] != nil || after["error"] == nil {
 			t.Errorf("a token that came through a disabled actor was exchanged: %v", after)
 		}
+		if status := r.refusedWithin(alice, "/orders/hop", time.Second); status != http.StatusServiceUnavailable && status != http.StatusForbidden {
+			t.Errorf("the edge still sends requests to a disabled service: %d", status)
+		}
 	})
 	r.auditHolds()
+}
+
+// refusedWithin asks until the answer is no success, for a while at the most, and
+// returns the status of the last answer.
+func (r *running) refusedWithin(c *http.Client, path string, bound time.Duration) int {
+	status := http.StatusOK
+	for end := time.Now().Add(bound); status == http.StatusOK && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		status, _ = r.call(c, http.MethodGet, path, nil)
+	}
+	return status
 }
 
 // asService posts a form to the control plane with a service's own certificate
