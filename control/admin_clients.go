@@ -15,6 +15,7 @@ import (
 	"github.com/rampart-security/rampart/authn/jwt"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/token"
 )
 
@@ -58,7 +59,7 @@ func (p *Plane) adminListClients(r *http.Request, _ *audit.Event) (any, error) {
 func clientFrom(c token.Client) wire.Client {
 	return wire.Client{
 		ID: c.ID, Principal: c.Principal, Name: c.Name, Redirects: append([]string{}, c.Redirects...), Auth: c.Auth, JWKS: json.RawMessage(c.Keys),
-		Identity: c.Identity, Grants: c.Grants, Scopes: c.Scopes, DPoP: c.DPoP, IDAlg: c.IDAlg, Disabled: c.Disabled, Tag: c.Tag,
+		Identity: c.Identity, Grants: c.Grants, Scopes: c.Scopes, Roles: c.Roles, Orgs: c.Orgs, DPoP: c.DPoP, IDAlg: c.IDAlg, Disabled: c.Disabled, Tag: c.Tag,
 	}
 }
 
@@ -104,7 +105,7 @@ func (p *Plane) adminPutClient(r *http.Request, e *audit.Event) (any, error) {
 	}
 	return nil, unavailable(p.opt.Store.PutClient(r.Context(), token.Client{
 		ID: q.ID, Principal: q.Principal, Name: q.Name, Redirects: q.Redirects, Auth: q.Auth, Keys: []byte(q.JWKS), Identity: q.Identity,
-		Grants: q.Grants, Scopes: q.Scopes, DPoP: q.DPoP, IDAlg: q.IDAlg, Disabled: old.Disabled, Tag: q.Tag,
+		Grants: q.Grants, Scopes: q.Scopes, Roles: q.Roles, Orgs: q.Orgs, DPoP: q.DPoP, IDAlg: q.IDAlg, Disabled: old.Disabled, Tag: q.Tag,
 	}))
 }
 
@@ -118,11 +119,14 @@ func (p *Plane) checkClient(q wire.Client) error {
 	if len(q.Name) > maxClientName {
 		return invalid("a client's name has at most %d bytes", maxClientName)
 	}
-	if len(q.Redirects) > maxRedirects || slices.ContainsFunc(q.Redirects, badRedirect) {
-		return invalid("redirects are up to %d https addresses, or http on a loopback address, without fragment", maxRedirects)
+	if err := checkRedirects(q.Redirects); err != nil {
+		return err
 	}
-	if bad := slices.IndexFunc(q.Scopes, func(s string) bool { return !scopeForm.MatchString(s) }); bad >= 0 || len(q.Scopes) > maxScopes {
-		return invalid(`scopes are up to %d permissions of the form "type:verb", openid and offline_access`, maxScopes)
+	if err := p.checkScopes(q.Scopes); err != nil {
+		return err
+	}
+	if err := errors.Join(p.checkRoles(q.Roles), checkOrganizations(q.Orgs)); err != nil {
+		return err
 	}
 	if q.IDAlg != "" && q.IDAlg != "RS256" && q.IDAlg != "ES256" {
 		return invalid("%.16q is no algorithm of ID tokens; use RS256 or ES256", q.IDAlg)
@@ -133,11 +137,60 @@ func (p *Plane) checkClient(q wire.Client) error {
 	return checkGrants(q)
 }
 
-func badRedirect(text string) bool { return token.CheckRedirect(text) != nil }
+func checkRedirects(list []string) error {
+	if len(list) > maxRedirects {
+		return invalid("a client has at most %d redirects", maxRedirects)
+	}
+	for _, text := range list {
+		if strings.Contains(text, "*") {
+			return invalid("the redirect %.256q has a *, and redirects are compared byte for byte; name each address", text)
+		}
+		if token.CheckRedirect(text) != nil {
+			return invalid("%.256q is refused; a redirect is an https address, or http on a loopback address such as http://127.0.0.1/cb, without fragment", text)
+		}
+	}
+	return nil
+}
+
+// checkScopes refuses a scope that no operation and no role knows: most likely
+// a typing error, which would open nothing.
+func (p *Plane) checkScopes(scopes []string) error {
+	if len(scopes) > maxScopes {
+		return invalid("at most %d scopes", maxScopes)
+	}
+	for _, s := range scopes {
+		if !scopeForm.MatchString(s) {
+			return invalid(`%.64q is no scope; scopes are permissions of the form "type:verb", openid and offline_access`, s)
+		}
+		if len(p.opt.Permissions) == 0 || slices.Contains(p.opt.Permissions, s) || protocolScope(s) {
+			continue
+		}
+		if near, ok := spec.Nearest(s, p.opt.Permissions); ok {
+			return invalid("no operation asks for the permission %q and no role names it; did you mean %q?", s, near)
+		}
+		return invalid("no operation asks for the permission %q and no role names it; the permissions are: %s", s, some(p.opt.Permissions))
+	}
+	return nil
+}
+
+func protocolScope(s string) bool { return s == "openid" || s == "offline_access" }
+
+// some lists the first names of many.
+func some(names []string) string {
+	const most = 24
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + " and more"
+	}
+	return strings.Join(names, ", ")
+}
 
 // checkProof judges how a client proves that it is itself: with exactly what
 // its method needs.
 func (p *Plane) checkProof(q wire.Client) error {
+	methods := []string{"none", "private_key_jwt", "tls_client_auth"}
+	if q.Auth != "" && !slices.Contains(methods, q.Auth) {
+		return invalid("there is no way to prove itself called %.32q%s; there are: %s", q.Auth, meant(q.Auth, methods), strings.Join(methods, ", "))
+	}
 	if (q.Auth == "private_key_jwt") != (len(q.JWKS) > 0) {
 		return invalid("private_key_jwt needs the client's public keys (a JWK set), and nothing else does")
 	}
@@ -154,8 +207,6 @@ func (p *Plane) checkProof(q wire.Client) error {
 		if _, ok := p.ids[q.Identity]; !ok {
 			return invalid("%.256q is no identity of rampart.yaml; write %s/service/NAME", q.Identity, "spiffe://"+p.opt.System.Info.TrustDomain)
 		}
-	default:
-		return invalid("%.32q is no way for a client to prove itself; use none, private_key_jwt or tls_client_auth", q.Auth)
 	}
 	return nil
 }
@@ -165,10 +216,14 @@ func checkGrants(q wire.Client) error {
 	known := []string{"authorization_code", "refresh_token", "client_credentials"}
 	for _, g := range q.Grants {
 		if !slices.Contains(known, g) {
-			return invalid("%.64q is no grant; use %s", g, strings.Join(known, ", "))
+			return invalid("%.64q is no grant%s; there are: %s", g, meant(g, known), strings.Join(known, ", "))
 		}
 	}
 	public := q.Auth == "" || q.Auth == "none"
+	codes := q.Grants == nil || slices.Contains(q.Grants, "authorization_code")
+	if q.Grants != nil && codes && len(q.Redirects) == 0 {
+		return invalid("authorization_code needs an address to send people back to: --redirect https://HOST/PATH")
+	}
 	if public && slices.Contains(q.Grants, "client_credentials") {
 		return invalid("client_credentials needs a client that proves itself: private_key_jwt or tls_client_auth")
 	}
@@ -245,12 +300,32 @@ func (p *Plane) adminCreateKey(r *http.Request, e *audit.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.checkKeyScopes(c, q.Scopes); err != nil {
+		return nil, err
+	}
 	text, k, err := p.apikeys.Create(r.Context(), c.ID, apikey.Limits{Label: q.Label, Scopes: q.Scopes, IPs: q.IPs, Expires: q.Expires})
 	if err != nil {
 		return nil, err
 	}
 	e.Detail["key"] = k.ID
 	return wire.APIKey{ID: k.ID, Key: text}, nil
+}
+
+// checkKeyScopes refuses what would make a key open nothing, or less than it
+// says.
+func (p *Plane) checkKeyScopes(c token.Client, scopes []string) error {
+	if bad := slices.IndexFunc(scopes, protocolScope); bad >= 0 {
+		return invalid("%q asks for something of a login, and an API key has none", scopes[bad])
+	}
+	if err := p.checkScopes(scopes); err != nil {
+		return err
+	}
+	for _, s := range scopes {
+		if len(c.Permits([]string{s})) == 0 {
+			return invalid("client %s is not registered for %q; its scopes are: %s", c.ID, s, strings.Join(c.Scopes, ", "))
+		}
+	}
+	return nil
 }
 
 // adminRotateKey makes the successor of a client's key.

@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/guess"
@@ -109,10 +113,15 @@ func (p *Plane) account(r *http.Request, e *audit.Event) (store.User, error) {
 
 // unknown words that there is no such thing, and which is most likely meant.
 func unknown(what, name string, all []string) error {
+	return rampart.Errorf(rampart.NotFound, "", "control: there is no %s %.64q%s", what, name, meant(name, all))
+}
+
+// meant asks for the candidate that is nearest to a name, if one is near.
+func meant(name string, all []string) string {
 	if near, ok := spec.Nearest(name, all); ok {
-		return rampart.Errorf(rampart.NotFound, "", "control: there is no %s %.64q; did you mean %q?", what, name, near)
+		return fmt.Sprintf("; did you mean %q?", near)
 	}
-	return rampart.Errorf(rampart.NotFound, "", "control: there is no %s %.64q", what, name)
+	return ""
 }
 
 // adminPutUser creates or changes an account. A change of rights or password
@@ -126,7 +135,7 @@ func (p *Plane) adminPutUser(r *http.Request, e *audit.Event) (any, error) {
 		return nil, rampart.Errorf(rampart.Invalid, "", "control: a user name is up to 64 of a-z, 0-9 and . _ -, starting with a letter or digit")
 	}
 	e.Resource = "user:" + q.Name
-	if err := p.checkRoles(q.Facts.Roles); err != nil {
+	if err := errors.Join(p.checkRoles(q.Facts.Roles), checkOrganizations(q.Facts.Organizations)); err != nil {
 		return nil, err
 	}
 	_, err := p.user(r.Context(), e.Resource)
@@ -191,10 +200,24 @@ func (p *Plane) checkRoles(roles []string) error {
 		if _, ok := defined[role]; ok || len(defined) == 0 {
 			continue
 		}
-		if near, ok := spec.Nearest(role, slices.Collect(maps.Keys(defined))); ok {
-			return rampart.Errorf(rampart.Invalid, "", "control: role %q is not in authz.roles; did you mean %q?", role, near)
+		names := slices.Sorted(maps.Keys(defined))
+		if near, ok := spec.Nearest(role, names); ok {
+			return invalid("role %.64q is not in authz.roles; did you mean %q?", role, near)
 		}
-		return rampart.Errorf(rampart.Invalid, "", "control: role %q is not in authz.roles", role)
+		return invalid("role %.64q is not in authz.roles; there are: %s", role, some(names))
+	}
+	return nil
+}
+
+// maxOrganization bounds the name of an organization, in bytes.
+const maxOrganization = 128
+
+// checkOrganizations refuses names that people would take for two, or not see.
+func checkOrganizations(list []string) error {
+	for _, name := range list {
+		if name == "" || len(name) > maxOrganization || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
+			return invalid("%.128q is no name of an organization; it is one word of up to %d bytes, without spaces", name, maxOrganization)
+		}
 	}
 	return nil
 }

@@ -63,6 +63,10 @@ type Options struct {
 	Issuer    string           // https://HOST[:PORT]/ of the edge; "": localhost and the port of rampart.yaml
 	SVIDTTL   time.Duration    // 0: one hour
 
+	// Permissions are all that an operation or a role of the file knows, sorted: a
+	// scope must be one of them. None: any of the form "type:verb" is one.
+	Permissions []string
+
 	// Replica names this control plane among several on one Store, each with a
 	// state folder of its own and the same key file in it. "" is the only one.
 	Replica string

@@ -44,11 +44,11 @@ func (d directory) bySession(ctx context.Context, s session.Session) (token.Subj
 
 // APIKey implements token.Directory: a key used alone stands for its client.
 func (d directory) APIKey(ctx context.Context, text string) (token.Subject, error) {
-	k, _, err := d.key(ctx, text)
+	k, c, err := d.key(ctx, text)
 	if err != nil {
 		return token.Subject{}, err
 	}
-	return d.byKey(k), nil
+	return d.byKey(k, c), nil
 }
 
 // key returns a key that is good, with its client, which may act at all. From
@@ -66,11 +66,18 @@ func (d directory) key(ctx context.Context, text string) (apikey.Key, token.Clie
 	if err != nil || c.Disabled {
 		return k, c, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
 	}
+	// An empty scope would look like none, which is everything, where it is sent on.
+	if scope := c.Permits(k.Scopes); scope != nil && len(scope) == 0 {
+		return k, c, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
+	}
 	return k, c, nil
 }
 
-func (d directory) byKey(k apikey.Key) token.Subject {
-	who := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + k.Client, Client: k.Client, Scope: k.Scopes}
+// byKey is the client that a key stands for, limited to what the key and the
+// registration both allow.
+func (d directory) byKey(k apikey.Key, c token.Client) token.Subject {
+	who := c.Self()
+	who.Scope = c.Permits(k.Scopes)
 	until := d.p.opt.Now().Add(keyHorizon)
 	if !k.Expires.IsZero() && k.Expires.Before(until) {
 		until = k.Expires
@@ -137,7 +144,7 @@ func (p *Plane) resolveKey(ctx context.Context, text, ip string) (wire.Resolved,
 	if err := p.apikeys.Admit(ctx, k, ip); err != nil {
 		return wire.Resolved{}, err
 	}
-	res, err := resolved(directory{p}.byKey(k), nil)
+	res, err := resolved(directory{p}.byKey(k, c), nil)
 	res.KeyID, res.Declared, res.Plan = k.ID, c.Principal, p.opt.System.Principals[c.Principal].Plan
 	return res, err
 }

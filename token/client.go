@@ -39,6 +39,20 @@ type Request struct {
 // public reports whether c has nothing to prove itself with.
 func (c Client) public() bool { return c.Auth == "" || c.Auth == authNone }
 
+// Self returns the client as who it is when it acts for nobody: with its own
+// roles, in its own organizations, and limited to no permission yet.
+func (c Client) Self() rampart.Principal {
+	p := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + c.ID, Client: c.ID, Roles: c.Roles, Organizations: c.Orgs}
+	if len(c.Orgs) > 0 {
+		p.Tenant = c.Orgs[0]
+	}
+	return p
+}
+
+// Permits returns those permissions of a scope that c is registered for. Nil is
+// all of them; a scope that shares none with the registration leaves an empty one.
+func (c Client) Permits(scope []string) []string { return meet(scope, permissionsOf(c.Scopes)) }
+
 // may reports whether c is registered for a grant_type.
 func (c Client) may(grant string) bool {
 	if c.Grants == nil {

@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 	h := newHouse(t, "")
 	own, other := newKey(t, "k1"), newKey(t, "k1")
 	h.register(
-		token.Client{ID: "batch", Auth: "private_key_jwt", Keys: own.jwks(), Grants: []string{"client_credentials"}, Scopes: []string{"orders:read", "orders:write"}},
+		token.Client{ID: "batch", Auth: "private_key_jwt", Keys: own.jwks(), Grants: []string{"client_credentials"}, Scopes: []string{"orders:read", "orders:write"}, Roles: []string{"customer"}, Orgs: []string{"acme", "other"}},
 		token.Client{ID: "else", Auth: "private_key_jwt", Keys: other.jwks(), Grants: []string{"client_credentials"}},
 		token.Client{ID: "off", Auth: "private_key_jwt", Keys: own.jwks(), Grants: []string{"client_credentials"}, Disabled: true},
 		token.Client{ID: "service", Auth: "tls_client_auth", Identity: h.sys.ServiceID("a"), Grants: []string{"client_credentials"}},
@@ -63,6 +64,9 @@ func TestPrivateKeyJWT(t *testing.T) {
 			claims, err := h.edge(g.AccessToken)
 			if err != nil || claims.Subject != "client:batch" || claims.Client != "batch" || claims.Expires-claims.IssuedAt != 300 || g.RefreshToken != "" {
 				t.Errorf("granted %+v, %v", claims, err)
+			}
+			if !slices.Equal(claims.Roles, []string{"customer"}) || claims.Tenant != "acme" || !slices.Equal(claims.Orgs, []string{"acme", "other"}) {
+				t.Errorf("rights are %v in %v of %q", claims.Roles, claims.Orgs, claims.Tenant)
 			}
 			if want := tc.form.Get("scope"); want != "" && g.Scope != want || want == "" && g.Scope != "orders:read orders:write" {
 				t.Errorf("scope is %q", g.Scope)

@@ -295,7 +295,7 @@ func (s *Service) holder(ctx context.Context, claims jwt.EdgeClaims) (Subject, e
 // facts returns the facts of a token's subject: a person, or the client itself.
 func (s *Service) facts(ctx context.Context, client Client, subject string) (rampart.Principal, error) {
 	if subject == "client:"+client.ID {
-		return rampart.Principal{Kind: rampart.KindClient, Subject: subject}, nil
+		return client.Self(), nil
 	}
 	return s.opt.Directory.Facts(ctx, subject)
 }

@@ -400,7 +400,7 @@ func (s *Service) credentials(ctx context.Context, g grant) (Granted, error) {
 	if err := s.spendProof(ctx, g.proof); err != nil {
 		return Granted{}, err
 	}
-	p := rampart.Principal{Kind: rampart.KindClient, Subject: "client:" + g.client.ID, Client: g.client.ID}
+	p := g.client.Self()
 	out, err := s.mint(g, p, sc, s.opt.Now(), clientLife)
 	if err != nil {
 		return Granted{}, err

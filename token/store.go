@@ -26,6 +26,8 @@ type Client struct {
 	Identity  string   // tls_client_auth: its SPIFFE ID
 	Grants    []string // nil: authorization_code and refresh_token
 	Scopes    []string // permissions it may ask for; nil: all that its user has
+	Roles     []string // of the client itself, where it acts for nobody
+	Orgs      []string // organizations that it acts in then; the first is its tenant
 	DPoP      bool     // gets sender-constrained tokens alone
 	IDAlg     string   // of its ID tokens: "" or RS256, or ES256
 	Disabled  bool

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ func clientCmd() *cobra.Command {
 	var f adminFlags
 	cmd := group("client", "Look after applications that ask for tokens or hold API keys")
 	cmd.Example = `  rampart client add shop --principal merchant
-  rampart client add till --principal merchant --auth private_key_jwt --jwks till.jwks --grant client_credentials
+  rampart client add till --principal merchant --auth private_key_jwt --jwks till.jwks --grant client_credentials --role merchant
   rampart client show till`
 	f.add(cmd)
 	cmd.AddCommand(clientListCmd(&f), clientShowCmd(&f), clientAddCmd(&f), clientSetCmd(&f), clientDisableCmd(&f), clientEnableCmd(&f), clientDeleteCmd(&f))
@@ -36,9 +37,9 @@ func clientListCmd(f *adminFlags) *cobra.Command {
 			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminClients, nil, &all); err != nil {
 				return err
 			}
-			t := table{head: []string{"CLIENT", "STATE", "PRINCIPAL", "PROOF", "GRANTS", "SCOPES"}}
+			t := table{head: []string{"CLIENT", "STATE", "PRINCIPAL", "PROOF", "GRANTS", "SCOPES", "ROLES"}}
 			for _, c := range all {
-				t.add(c.ID, stateOf(c.Disabled, c.Tag), c.Principal, firstText(c.Auth, "none"), words(c.Grants, usualGrants), words(c.Scopes, "all"))
+				t.add(c.ID, stateOf(c.Disabled, c.Tag), c.Principal, firstText(c.Auth, "none"), words(c.Grants, usualGrants), words(c.Scopes, "all"), words(c.Roles, "-"))
 			}
 			return f.show(cmd, all, t, "no clients yet; make one with: rampart client add ID --principal NAME")
 		},
@@ -82,6 +83,8 @@ func printClient(w io.Writer, c wire.Client) error {
 	}
 	t.add("grants", words(c.Grants, usualGrants))
 	t.add("scopes", words(c.Scopes, "all that its user has"))
+	t.add("roles", words(c.Roles, "none (by itself it opens nothing that asks for a right)"))
+	t.add("organizations", words(c.Orgs, "none"))
 	if c.DPoP {
 		t.add("tokens", "bound to a key of the client (DPoP)")
 	}
@@ -106,7 +109,9 @@ func (cf *clientFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&cf.jwks, "jwks", "", "private_key_jwt: file of its public keys, a JWK set")
 	fl.StringVar(&cf.c.Identity, "identity", "", "tls_client_auth: its SPIFFE ID")
 	fl.StringArrayVar(&cf.c.Grants, "grant", nil, "authorization_code, refresh_token or client_credentials, may be repeated")
-	fl.StringArrayVar(&cf.c.Scopes, "scope", nil, `permission "type:verb" that it may ask for, may be repeated`)
+	fl.StringArrayVar(&cf.c.Scopes, "scope", nil, `permission "type:verb" that it may ask for, openid (ID tokens) or offline_access (outlive the browser session), may be repeated (default: all)`)
+	fl.StringArrayVar(&cf.c.Roles, "role", nil, "role of the client itself, for client_credentials and API keys used alone, may be repeated")
+	fl.StringArrayVar(&cf.c.Orgs, "org", nil, "organization of the client itself, may be repeated; the first is its tenant")
 	fl.BoolVar(&cf.c.DPoP, "dpop", false, "give it tokens alone that are bound to a key of its own")
 	fl.StringVar(&cf.c.IDAlg, "id-alg", "", "how its ID tokens are signed: RS256 (default) or ES256")
 	cmd.RegisterFlagCompletionFunc("auth", cobra.FixedCompletions([]string{"none", "private_key_jwt", "tls_client_auth"}, cobra.ShellCompDirectiveNoFileComp))
@@ -135,7 +140,7 @@ func clientAddCmd(f *adminFlags) *cobra.Command {
 		Use:   "add ID",
 		Short: "Register a client",
 		Example: `  rampart client add app --principal customer --redirect https://app.example/callback
-  rampart client add till --principal merchant --auth private_key_jwt --jwks till.jwks --grant client_credentials --scope orders:read`,
+  rampart client add till --principal merchant --auth private_key_jwt --jwks till.jwks --grant client_credentials --role merchant --scope orders:read`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -156,12 +161,21 @@ func clientAddCmd(f *adminFlags) *cobra.Command {
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminClients, cf.c, nil); err != nil {
 				return err
 			}
+			warnPowerless(cmd, cf.c)
 			return f.tell(cmd, cf.c, "client %s is registered; an API key for it: rampart key create %s", args[0], args[0])
 		},
 	}
 	cf.add(cmd)
 	cmd.MarkFlagRequired("principal")
 	return cmd
+}
+
+// warnPowerless says that tokens which a client gets for itself would open
+// nothing.
+func warnPowerless(cmd *cobra.Command, c wire.Client) {
+	if len(c.Roles) == 0 && slices.Contains(c.Grants, "client_credentials") {
+		cmd.PrintErrf("warning: client %s has no role, so its client_credentials tokens open nothing that asks for a right; give it one: rampart client set %s --role ROLE\n", c.ID, c.ID)
+	}
 }
 
 func clientSetCmd(f *adminFlags) *cobra.Command {
@@ -190,6 +204,7 @@ func clientSetCmd(f *adminFlags) *cobra.Command {
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminClients, c, nil); err != nil {
 				return err
 			}
+			warnPowerless(cmd, c)
 			return f.tell(cmd, c, "client %s is set", args[0])
 		},
 	}
@@ -215,6 +230,8 @@ func (cf *clientFlags) merge(cmd *cobra.Command, c *wire.Client) bool {
 	take("identity", func() { c.Identity = cf.c.Identity })
 	take("grant", func() { c.Grants = nonEmpty(cf.c.Grants) })
 	take("scope", func() { c.Scopes = nonEmpty(cf.c.Scopes) })
+	take("role", func() { c.Roles = nonEmpty(cf.c.Roles) })
+	take("org", func() { c.Orgs = nonEmpty(cf.c.Orgs) })
 	take("dpop", func() { c.DPoP = cf.c.DPoP })
 	take("id-alg", func() { c.IDAlg = cf.c.IDAlg })
 	return changed

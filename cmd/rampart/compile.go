@@ -139,6 +139,32 @@ func operations(sys *spec.System) (map[string][]*openapi.Operation, map[string]b
 	return ops, permissions, nil
 }
 
+// permissions lists all that an operation asks for or a role names, sorted.
+func permissions(sys *spec.System) ([]string, error) {
+	_, known, err := operations(sys)
+	if err != nil {
+		return nil, err
+	}
+	for _, granted := range sys.Authz.Roles {
+		for _, p := range granted {
+			if !strings.HasPrefix(p, "role:") && !strings.HasSuffix(p, ":*") {
+				known[p] = true
+			}
+		}
+	}
+	for _, f := range sys.Flows {
+		for _, a := range f.Allow {
+			if p, ok := strings.CutPrefix(a, "permission:"); ok {
+				known[p] = true
+			}
+		}
+		if f.Authz.Require != "" {
+			known[f.Authz.Require] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(known)), nil
+}
+
 func compileService(sys *spec.System, name string, svc spec.Service) error {
 	if svc.OpenAPI != "" {
 		doc, _ := sys.Resource(svc.OpenAPI)

@@ -52,6 +52,9 @@ func runControl(ctx context.Context, file, stateDir string, stores storeFlags, o
 	if err != nil {
 		return err
 	}
+	if opt.Permissions, err = permissions(sys); err != nil {
+		return err
+	}
 	events, err := audit.Open(state.Path("audit"), opt.LogName(), audit.Options{Logger: log})
 	if err != nil {
 		return err

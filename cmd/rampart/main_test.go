@@ -34,14 +34,19 @@ func TestMain(m *testing.M) {
 //
 // and is a browser at its edge with: edge BROWSER STATUS METHOD PATH [NAME=VALUE...]
 // where a VALUE of @FILE is the file's content and NAME: is a header.
+// A client that proves itself makes a key, with its public half in FILE, and
+// gets a token for itself, as a header's value in FILE:
+//
+//	clientkey KEY FILE
+//	clienttoken KEY CLIENT FILE
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "../../test/e2e",
 		Setup: func(e *testscript.Env) error {
-			e.Values[browsersKey{}] = browsers{}
+			e.Values[browsersKey{}], e.Values[keysKey{}] = browsers{}, keys{}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": scriptUp, "edge": scriptEdge},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": scriptUp, "edge": scriptEdge, "clientkey": scriptClientKey, "clienttoken": scriptClientToken},
 	})
 }
 

@@ -131,8 +131,10 @@ type Client struct {
 	Identity  string          `json:"identity,omitempty"` // tls_client_auth: its SPIFFE ID
 	Grants    []string        `json:"grants,omitempty"`   // none: authorization_code and refresh_token
 	Scopes    []string        `json:"scopes,omitempty"`   // permissions; none: all that its user has
-	DPoP      bool            `json:"dpop,omitempty"`     // gets sender-constrained tokens alone
-	IDAlg     string          `json:"id_alg,omitempty"`   // of its ID tokens: "" or RS256, or ES256
+	Roles     []string        `json:"roles,omitempty"`    // of the client itself, where it acts for nobody
+	Orgs      []string        `json:"organizations,omitempty"`
+	DPoP      bool            `json:"dpop,omitempty"`   // gets sender-constrained tokens alone
+	IDAlg     string          `json:"id_alg,omitempty"` // of its ID tokens: "" or RS256, or ES256
 	Disabled  bool            `json:"disabled,omitempty"`
 	Tag       string          `json:"tag,omitempty"`
 }

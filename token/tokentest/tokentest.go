@@ -19,7 +19,7 @@ import (
 func Test(t *testing.T, open func(t *testing.T, clients ...token.Client) (a, b token.Store)) {
 	at := time.Date(2026, 5, 4, 3, 2, 1, 123456789, time.UTC)
 	shop := token.Client{
-		ID: "shop", Principal: "merchant", Name: "The shop", Redirects: []string{"https://a.example/cb", "https://b.example/cb"}, Auth: "private_key_jwt",
+		ID: "shop", Principal: "merchant", Name: "The shop", Redirects: []string{"https://a.example/cb", "https://b.example/cb"}, Auth: "private_key_jwt", Roles: []string{"customer"}, Orgs: []string{"acme"},
 		Keys: []byte(`{"keys":[]}`), Grants: []string{"client_credentials"}, Scopes: []string{"orders:read"}, DPoP: true, Disabled: true, Tag: "verify",
 	}
 	code := token.Code{
