@@ -150,12 +150,15 @@ func (p *Plane) answer(w http.ResponseWriter, r *http.Request, err error, trace 
 		problem.Write(w, err, trace)
 		return
 	}
+	sayWhen(w, err)
 	text := ""
 	switch rampart.KindOf(err) {
 	case rampart.Internal:
 		text = "Something broke on our side. Try again; if it stays, ask for help."
 	case rampart.Unavailable:
-		w.Header().Set("Retry-After", "1")
+		if w.Header().Get("Retry-After") == "" {
+			w.Header().Set("Retry-After", "60")
+		}
 		text = "This is not possible right now. Try again in a minute."
 	case rampart.NotFound:
 		text = "There is no such page."

@@ -31,7 +31,7 @@ func (p *Plane) adopt(ctx context.Context, at *idp, id oidc.Identity) (store.Use
 		return store.User{}, rampart.Errorf(rampart.Unauthenticated, federationControl, "%s gives no verified e-mail address that may have an account here", at.Title)
 	}
 	if at.Link != "create" {
-		return store.User{}, rampart.Errorf(rampart.Unauthenticated, federationControl, "no account is linked to this login at %s; sign in here first and link it on the page of your account", at.Title)
+		return store.User{}, rampart.Errorf(rampart.Unauthenticated, federationControl, "no account is linked to this identity at %s; sign in here first and link it on the page of your account", at.Title)
 	}
 	u, err := p.newAccount(ctx, at)
 	if err != nil {
@@ -81,6 +81,9 @@ type linksView struct {
 }
 
 func (p *Plane) serveLinksPage(w http.ResponseWriter, r *http.Request, m member) error {
+	if len(p.idps) == 0 {
+		return rampart.Errorf(rampart.NotFound, "edge.route", "no such resource")
+	}
 	return p.showLinks(w, r, m, http.StatusOK, view{})
 }
 
@@ -100,7 +103,7 @@ func (p *Plane) showLinks(w http.ResponseWriter, r *http.Request, m member, stat
 		}
 		body.Links = append(body.Links, row)
 	}
-	v.Title, v.Nav, v.User, v.Body = "Other logins", linksPath, m.name(), body
+	v.Title, v.Nav, v.User, v.Body = "Sign-in providers", linksPath, m.name(), body
 	return p.render(w, status, "links", v)
 }
 
@@ -167,7 +170,7 @@ func (p *Plane) putLink(ctx context.Context, subject string, id oidc.Identity) e
 		return unavailable(err)
 	}
 	if l.Subject != subject {
-		return rampart.Errorf(rampart.Conflict, federationControl, "this login belongs to another account")
+		return rampart.Errorf(rampart.Conflict, federationControl, "this identity belongs to another account")
 	}
 	return nil
 }

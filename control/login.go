@@ -69,11 +69,11 @@ func sayWhen(w http.ResponseWriter, err error) {
 
 // sentence is the part of an error that may leave the house, for a page.
 func sentence(err error) string {
-	e, ok := errors.AsType[*rampart.Error](err)
-	if !ok || e.Msg == "" {
+	text := problem.Message(err)
+	if text == "" || rampart.KindOf(err) == rampart.Internal {
 		return "This is not possible right now."
 	}
-	return strings.ToUpper(e.Msg[:1]) + e.Msg[1:] + "."
+	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 // onward sends a browser on that has come through a form.
@@ -95,6 +95,10 @@ func (p *Plane) login(w http.ResponseWriter, r *http.Request, a attempt) (to str
 	guessed, err := p.takeGuess(r, guess.Password, account)
 	if err != nil {
 		e.Class = audit.ClassLimit
+		// Looked up for every name, so that the answer's time tells none apart.
+		if u, uerr := p.opt.Store.User(ctx, a.name); uerr == nil {
+			e.Subject = u.Facts.Subject
+		}
 		return "", p.refuse(ctx, e, err)
 	}
 	u, err := p.checkPassword(ctx, a, p.knownDevice(r, account) != "")

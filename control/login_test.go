@@ -48,7 +48,7 @@ func TestGuessing(t *testing.T) {
 	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "1" {
 		t.Errorf("the right password within the pause: %d, retry after %q", res.StatusCode, res.Header.Get("Retry-After"))
 	}
-	h.wantEvent("session.login", audit.Refused, "limit.login", "")
+	h.wantEvent("session.login", audit.Refused, "limit.login", "user:ann")
 	if got := laptop.login("ann", password); got != http.StatusSeeOther {
 		t.Errorf("the owner's device, from the attacker's address: %d, want 303", got)
 	}

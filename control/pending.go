@@ -99,7 +99,7 @@ func (p *Plane) secondFactor(ctx context.Context, subject string) (bool, error) 
 // None, one that is over, one that has left its device, and one of an account
 // that was changed since are all Unauthenticated.
 func (p *Plane) pendingLogin(r *http.Request) (pending, error) {
-	none := rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this login is over; sign in again")
+	none := rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this sign-in is over; sign in again")
 	found := r.CookiesNamed(loginCookie)
 	if len(found) != 1 {
 		return pending{}, none
@@ -223,7 +223,7 @@ func (p *Plane) spendPending(ctx context.Context, v pending) error {
 	}
 	_, err := p.tickets.TakeTicket(ctx, ticketLogin, v.hash, p.opt.Now())
 	if errors.Is(err, ticket.ErrNotFound) {
-		return rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this login is over; sign in again")
+		return rampart.Errorf(rampart.Unauthenticated, "authn.mfa", "this sign-in is over; sign in again")
 	}
 	return unavailable(err)
 }

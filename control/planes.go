@@ -242,10 +242,7 @@ func oauthError(w http.ResponseWriter, err error) error {
 	case kind == rampart.Unavailable:
 		return err
 	}
-	body := map[string]string{"error": token.CodeOf(err)}
-	if e, ok := errors.AsType[*rampart.Error](err); ok {
-		body["error_description"] = e.Msg
-	}
+	body := map[string]string{"error": token.CodeOf(err), "error_description": problem.Message(err)}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")

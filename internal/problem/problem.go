@@ -79,7 +79,7 @@ func Write(w http.ResponseWriter, err error, trace string) {
 		Type:   "urn:rampart:problem:" + code(status),
 		Title:  http.StatusText(status),
 		Status: status,
-		Detail: message(err),
+		Detail: Message(err),
 		Trace:  trace,
 		StepUp: extra.StepUp,
 		Errors: extra.Errors,
@@ -147,14 +147,55 @@ func seconds(d time.Duration) int64 {
 	return int64((d + time.Second - 1) / time.Second)
 }
 
-// message returns the text that may leave the house. That of an internal error
-// may not, whatever it says; a kind that is not of the house counts as one.
-func message(err error) string {
+// Message returns the text that may leave the house, without the name of the
+// package that it comes from, and with the time where it says "later" and the
+// time is known. The text of an internal error may not leave, whatever it says;
+// a kind that is not of the house counts as one.
+func Message(err error) string {
 	e, ok := errors.AsType[*rampart.Error](err)
 	if !ok || e.Kind.String() == rampart.Internal.String() {
 		return "internal"
 	}
-	return e.Msg
+	text := unprefixed(e.Msg)
+	if d, ok := errors.AsType[*Details](err); ok && d.RetryAfter > 0 {
+		text = strings.Replace(text, "try again later", "try again in "+span(d.RetryAfter), 1)
+	}
+	return text
+}
+
+// unprefixed takes the package's name off a text, as far as packages speak to
+// outsiders.
+func unprefixed(text string) string {
+	name, rest, found := strings.Cut(text, ": ")
+	if !found {
+		return text
+	}
+	switch name {
+	case "api key", "apikey", "audit", "ca", "control", "egress", "guess", "json", "jwks", "jwt", "message", "mfa", "oidc",
+		"passkey", "password", "planelink", "session", "store", "svid", "tls", "token":
+		return rest
+	}
+	return text
+}
+
+// span words a time to wait, rounded up, in the greatest unit that fits.
+func span(d time.Duration) string {
+	for _, u := range []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		if d >= 2*u.size {
+			return count((d+u.size-1)/u.size, u.name)
+		}
+	}
+	return count((d+time.Second-1)/time.Second, "second")
+}
+
+func count(n time.Duration, name string) string {
+	if n == 1 {
+		return "1 " + name
+	}
+	return strconv.FormatInt(int64(n), 10) + " " + name + "s"
 }
 
 // code names a status for machines.

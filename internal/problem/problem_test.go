@@ -106,3 +106,25 @@ func TestWrite(t *testing.T) {
 		})
 	}
 }
+
+// TestMessage: people read rules, not names of packages, and "later" is a time.
+func TestMessage(t *testing.T) {
+	wait := func(d time.Duration) error {
+		return With(rampart.Errorf(rampart.Limited, "limit.login", "too many failed attempts; try again later"), Details{RetryAfter: d})
+	}
+	for want, err := range map[string]error{
+		"a nonce is required":                               rampart.Errorf(rampart.Invalid, "", "token: a nonce is required"),
+		"key is not known":                                  rampart.Errorf(rampart.Invalid, "", "api key: key is not known"),
+		"orders: none of this name":                         rampart.Errorf(rampart.Invalid, "", "orders: none of this name"),
+		"internal":                                          rampart.Errorf(rampart.Internal, "", "token: SECRET"),
+		"too many failed attempts; try again later":         wait(0),
+		"too many failed attempts; try again in 1 second":   wait(time.Millisecond),
+		"too many failed attempts; try again in 90 seconds": wait(90 * time.Second),
+		"too many failed attempts; try again in 15 minutes": wait(15*time.Minute - time.Second),
+		"too many failed attempts; try again in 30 days":    wait(30 * 24 * time.Hour),
+	} {
+		if got := Message(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}
