@@ -13,9 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,7 +30,11 @@ func TestGuessing(t *testing.T) {
 	t.Run("code", func(t *testing.T) { codeGuesses(t, r) })
 }
 
-const attackers = 200
+// attackers make so many guesses each, one after another.
+const (
+	attackers = 200
+	rounds    = 50
+)
 
 // attacker is a client with an address of its own: fifty in each of four
 // networks.
@@ -77,7 +79,7 @@ func (a *tally) all() int64 {
 
 // attack has every attacker guess in a row, all at once, and the owner sign in
 // again and again until they are done.
-func (r *running) attack(t *testing.T, rounds int, guess func(c *http.Client, n int) int, owner func() (time.Duration, error)) *tally {
+func (r *running) attack(t *testing.T, guess func(c *http.Client, n int) int, owner func() (time.Duration, error)) {
 	t.Helper()
 	var told tally
 	var gang sync.WaitGroup
@@ -116,16 +118,18 @@ func (r *running) attack(t *testing.T, rounds int, guess func(c *http.Client, n 
 	if n := told.compared.Load(); n == 0 || n >= 100 {
 		t.Errorf("%d guesses were compared, want some and fewer than 100", n)
 	}
+	if told.all() != 10_000 {
+		t.Errorf("%d guesses were made, want 10,000", told.all())
+	}
 	if n := told.other.Load(); n > 0 {
 		t.Errorf("%d guesses had another answer", n)
 	}
-	return &told
 }
 
 func passwordGuesses(t *testing.T, r *running) {
 	right := url.Values{"username": {"alice"}, "password": {r.password("alice")}}
 	home := r.login("alice")
-	told := r.attack(t, 50, func(c *http.Client, n int) int {
+	r.attack(t, func(c *http.Client, n int) int {
 		status, _, _ := r.submit(c, "/login", url.Values{"username": {"alice"}, "password": {fmt.Sprint("guess number ", n)}})
 		return status
 	}, func() (time.Duration, error) {
@@ -136,27 +140,19 @@ func passwordGuesses(t *testing.T, r *running) {
 		}
 		return time.Since(began), nil
 	})
-	if told.all() != 10_000 {
-		t.Errorf("%d guesses were made, want 10,000", told.all())
-	}
 	if status, _, _ := r.submit(r.attacker(0), "/login", right); status != http.StatusTooManyRequests {
 		t.Errorf("the right password on a strange device within the pause: %d, want 429", status)
 	}
 }
 
 // codeGuesses gives the attackers bob's password: each refusal costs them the
-// login they have begun, so each guess costs a whole one. CODES says how many
-// each of them makes; 50, the number of the password's, take some minutes.
+// login they have begun, so each guess costs a whole one.
 func codeGuesses(t *testing.T, r *running) {
 	right := url.Values{"username": {"bob"}, "password": {r.password("bob")}}
 	home := r.login("bob")
 	key := r.enrolTOTP(t, home)
 	shown := time.Now().Unix() / 30 // the step that enrolment took
-	rounds, err := strconv.Atoi(os.Getenv("CODES"))
-	if err != nil {
-		rounds = 5
-	}
-	r.attack(t, rounds, func(c *http.Client, n int) int {
+	r.attack(t, func(c *http.Client, n int) int {
 		if status, to, _ := r.submit(c, "/login", right); status != http.StatusSeeOther || to != "/login/factor" {
 			return status
 		}
