@@ -338,9 +338,9 @@ func (p *Plane) adminRotateKey(r *http.Request, e *audit.Event) (any, error) {
 	if err := readJSON(r, &q); err != nil {
 		return nil, err
 	}
-	const year = 365 * 24 * 3600 // keeps the conversion from overflowing; the manager bounds it further
-	if !(q.Overlap >= 0 && q.Overlap <= year) {
-		return nil, invalid("the old key works on for a time of zero or more seconds")
+	const most = 90 // days, as the manager has it; here it keeps the conversion from overflowing
+	if !(q.Overlap >= 0 && q.Overlap <= most*24*3600) {
+		return nil, invalid("the old key works on for 0 to %d days", most)
 	}
 	text, k, err := p.apikeys.Rotate(r.Context(), c.ID, time.Duration(q.Overlap*float64(time.Second)))
 	if err != nil {

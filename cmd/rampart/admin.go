@@ -35,7 +35,11 @@ func statusCmd() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(st)
 			}
-			return printStatus(cmd.OutOrStdout(), st)
+			var services []wire.ServiceState
+			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminServices, nil, &services); err != nil {
+				return err
+			}
+			return printStatus(cmd.OutOrStdout(), st, services)
 		},
 	}
 	stateFlag(cmd, &stateDir)
@@ -43,7 +47,11 @@ func statusCmd() *cobra.Command {
 	return cmd
 }
 
-func printStatus(w io.Writer, st wire.Status) error {
+func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) error {
+	off := map[string]bool{}
+	for _, s := range services {
+		off["sidecar/"+s.Name] = s.Disabled
+	}
 	fmt.Fprintf(w, "%s, configuration %.12s\n\n", st.System, st.Digest)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "PLANE\tENFORCES\tSEEN\tLISTENS\tAUDIT RECORDS")
@@ -51,6 +59,9 @@ func printStatus(w io.Writer, st wire.Status) error {
 		same := "the same file"
 		if p.Digest != st.Digest {
 			same = "ANOTHER FILE"
+		}
+		if off[p.Plane] {
+			same += ", DISABLED"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.1fs ago\t%s\t%d\n", p.Plane, same, p.SeenSeconds, p.Listen, p.AuditSeq)
 	}
@@ -102,7 +113,7 @@ func secretCmd() *cobra.Command {
 		Use:     "set PATH",
 		Short:   "Store a new version, read from standard input",
 		Example: "  rampart secret set prod/stripe/api-key < key.txt",
-		Args:    cobra.ExactArgs(1),
+		Args:    namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			value, err := readSecret(cmd, "value")
 			if err != nil {

@@ -53,7 +53,7 @@ func clientShowCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "show ID",
 		Short:             "Show one client",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -114,6 +114,7 @@ func (cf *clientFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&cf.c.Orgs, "org", nil, "organization of the client itself, may be repeated; the first is its tenant")
 	fl.BoolVar(&cf.c.DPoP, "dpop", false, "give it tokens alone that are bound to a key of its own")
 	fl.StringVar(&cf.c.IDAlg, "id-alg", "", "how its ID tokens are signed: RS256 (default) or ES256")
+	cmd.RegisterFlagCompletionFunc("role", completeRoles)
 	cmd.RegisterFlagCompletionFunc("auth", cobra.FixedCompletions([]string{"none", "private_key_jwt", "tls_client_auth"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("grant", cobra.FixedCompletions([]string{"authorization_code", "refresh_token", "client_credentials"}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -141,7 +142,7 @@ func clientAddCmd(f *adminFlags) *cobra.Command {
 		Short: "Register a client",
 		Example: `  rampart client add app --principal customer --redirect https://app.example/callback
   rampart client add till --principal merchant --auth private_key_jwt --jwks till.jwks --grant client_credentials --role merchant --scope orders:read`,
-		Args: cobra.ExactArgs(1),
+		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
 			if err != nil {
@@ -150,7 +151,7 @@ func clientAddCmd(f *adminFlags) *cobra.Command {
 			cf.c.ID = args[0]
 			err = admin.call(cmd.Context(), http.MethodGet, itemPath(wire.AdminClients, cf.c.ID), nil, nil)
 			if err == nil {
-				return usageError("there is a client %s already; change it with: rampart client set %s", args[0], args[0])
+				return usageError("there is a client %s already; change it with: rampart client set %s --role ROLE, or another of its flags", args[0], args[0])
 			}
 			if !isNotFound(err) {
 				return err
@@ -184,7 +185,7 @@ func clientSetCmd(f *adminFlags) *cobra.Command {
 		Use:               "set ID",
 		Short:             "Change a client; what a flag names is replaced, all else stays",
 		Example:           "  rampart client set app --redirect https://app.example/callback --redirect https://beta.app.example/callback",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -241,18 +242,22 @@ func clientDisableCmd(f *adminFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "disable ID",
 		Short:             "Keep a client from doing anything; voids its API keys, tokens and its users' logins",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := itemPath(wire.AdminClients, args[0])
 			if err := f.sure(cmd, path, "void the API keys of client %s for good, and all its tokens", args[0]); err != nil {
 				return err
 			}
+			was, err := f.disabled(cmd, path)
+			if err != nil {
+				return err
+			}
 			v, err := f.end(cmd, http.MethodPost, path+wire.SubDisable)
 			if err != nil {
 				return err
 			}
-			return f.tell(cmd, v, "client %s is disabled; %s", args[0], ended(v))
+			return f.tell(cmd, v, "client %s %s; %s", args[0], pick(was, "was disabled already", "is disabled"), ended(v))
 		},
 	}
 	f.addYes(cmd)
@@ -263,7 +268,7 @@ func clientEnableCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "enable ID",
 		Short:             "Let a disabled client work again; its old API keys stay void",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -282,7 +287,7 @@ func clientDeleteCmd(f *adminFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "delete ID",
 		Short:             "Delete a client with its API keys, tokens and its users' logins",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := itemPath(wire.AdminClients, args[0])

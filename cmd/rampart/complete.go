@@ -1,12 +1,14 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
 )
 
 // completeUsers and its like complete the first argument with what the running
@@ -26,6 +28,15 @@ func (f *adminFlags) completeKeys(cmd *cobra.Command, args []string, _ string) (
 
 func (f *adminFlags) completeServices(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return complete(f, cmd, args, wire.AdminServices, func(s wire.ServiceState) string { return s.Name })
+}
+
+// completeRoles offers the roles of the rampart.yaml in this folder.
+func completeRoles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	sys, err := spec.Load("rampart.yaml")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return slices.Sorted(maps.Keys(sys.Authz.Roles)), cobra.ShellCompDirectiveNoFileComp
 }
 
 func complete[T any](f *adminFlags, cmd *cobra.Command, args []string, path string, name func(T) string) ([]string, cobra.ShellCompDirective) {

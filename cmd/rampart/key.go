@@ -26,7 +26,7 @@ func keyListCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "list [CLIENT]",
 		Short:             "List API keys: what they may do, from where, and when they were last used",
-		Args:              cobra.MaximumNArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -61,7 +61,7 @@ loses it makes another. A client has two live keys at most, one in use and one
 to change over to; rotate does that in one step.`,
 		Example: `  rampart key create shop > key.txt
   rampart key create shop --label till-3 --scope orders:read --ip 192.0.2.0/24 --expires 90d`,
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Client = args[0]
@@ -77,7 +77,7 @@ to change over to; rotate does that in one step.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&q.Label, "label", "", "what it is for")
-	fl.StringArrayVar(&q.Scopes, "scope", nil, `permission "type:verb" that it is limited to, may be repeated (default: all of the client)`)
+	fl.StringArrayVar(&q.Scopes, "scope", nil, `permission "type:verb" that it is limited to, may be repeated (default: all that the client is registered for)`)
 	fl.StringArrayVar(&q.IPs, "ip", nil, "address or CIDR range that it may be used from, may be repeated (default: anywhere)")
 	fl.StringVar(&expires, "expires", "", "when it ends, such as 90d (default: never)")
 	return cmd
@@ -92,7 +92,7 @@ func keyRotateCmd(f *adminFlags) *cobra.Command {
 old key works on for --overlap, so that whoever uses it can change over; with
 0 it ends now.`,
 		Example:           "  rampart key rotate shop --overlap 7d > key.txt",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeClients,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d spec.Duration
@@ -141,10 +141,12 @@ func keyDisableCmd(f *adminFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "disable KEY-ID",
 		Short:             "Void an API key for good, in every plane, within a second",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.confirm(cmd, "void the API key %s for good", args[0]); err != nil {
+			if err := sureOf(f, cmd, listing[wire.APIKeyInfo]{
+				wire.AdminAPIKeys, "API key", "rampart key list", func(k wire.APIKeyInfo) string { return k.ID },
+			}, args[0], "void the API key %s for good"); err != nil {
 				return err
 			}
 			v, err := f.end(cmd, http.MethodPost, itemPath(wire.AdminAPIKeys, args[0], wire.SubDisable))

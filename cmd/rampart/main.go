@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -134,6 +135,20 @@ func version() string {
 // and a word that it does not know is an error.
 func group(use, short string) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+}
+
+// namedArgs takes the arguments that the command's own line of use names, those
+// in brackets if they are given, and says which one is missing.
+func namedArgs(cmd *cobra.Command, args []string) error {
+	names := strings.Fields(cmd.Use)[1:]
+	form := cmd.CommandPath() + " " + strings.Join(names, " ")
+	if len(args) > len(names) {
+		return usageError("%q is one argument too many; write: %s", args[len(names)], form)
+	}
+	if len(args) < len(names) && !strings.HasPrefix(names[len(args)], "[") {
+		return usageError("%s is missing; write: %s", names[len(args)], form)
+	}
+	return nil
 }
 
 // fileFlag adds -f; every command that reads rampart.yaml has it.

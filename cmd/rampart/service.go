@@ -48,10 +48,12 @@ func serviceDisableCmd(f *adminFlags) *cobra.Command {
 		Long: `disable keeps a service from acting until it is enabled: its certificate and all
 tokens that it is an actor of are void in every plane within a second, and it
 gets no secret, no data key and no other certificate.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.confirm(cmd, "stop everything that %s does", args[0]); err != nil {
+			if err := sureOf(f, cmd, listing[wire.ServiceState]{
+				wire.AdminServices, "service", "rampart service list", func(s wire.ServiceState) string { return s.Name },
+			}, args[0], "stop everything that %s does"); err != nil {
 				return err
 			}
 			return f.setService(cmd, args[0], wire.SubDisable, "service %s is disabled")
@@ -68,7 +70,7 @@ func serviceEnableCmd(f *adminFlags) *cobra.Command {
 		Long: `enable lets a service act again. The certificate that it had stays void: its
 sidecar ends within ten seconds and comes back with a fresh join token, which
 rampart up does by itself.`,
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.setService(cmd, args[0], wire.SubEnable, "service %s may act again, once its sidecar has joined anew")

@@ -33,7 +33,7 @@ func sessionListCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "list USER",
 		Short:             "List a person's live sessions, and the apps that hold tokens of theirs",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -80,9 +80,12 @@ func sessionRevokeCmd(f *adminFlags) *cobra.Command {
   rampart session revoke frank SID --others    all but this one
   rampart session revoke frank APP-ID --app    one app's login
   rampart session revoke frank --all           all sessions and apps`,
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if (others || app) && len(args) == 1 {
+				return usageError("--%s needs an id: rampart session revoke %s %s; rampart session list %s shows the ids", pick(others, "others", "app"), args[0], pick(others, "SID --others, where SID stays", "APP-ID --app"), args[0])
+			}
 			if all == (len(args) == 2) {
 				return usageError("say which: rampart session revoke %s SID (rampart session list %s shows them), or --all", args[0], args[0])
 			}
@@ -107,6 +110,14 @@ func sessionRevokeCmd(f *adminFlags) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("others", "all", "app")
 	f.addYes(cmd)
 	return cmd
+}
+
+// pick is a if yes, else b.
+func pick(yes bool, a, b string) string {
+	if yes {
+		return a
+	}
+	return b
 }
 
 func revokePath(args []string, others, app bool) (path, what string) {

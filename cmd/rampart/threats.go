@@ -58,7 +58,7 @@ through with the control removed). Exit code 1 when any is open.`,
 }
 
 func explainCmd(file, stateDir *string) *cobra.Command {
-	return &cobra.Command{Use: "explain ID", Short: "Say everything about one threat", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "explain ID", Short: "Say everything about one threat", Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := analyze(cmd, *file, *stateDir)
 			if err != nil {
@@ -69,7 +69,7 @@ func explainCmd(file, stateDir *string) *cobra.Command {
 }
 
 func whyControlCmd(file, stateDir *string) *cobra.Command {
-	return &cobra.Command{Use: "why-control CONTROL", Short: "Say which threats would open without a control", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "why-control CONTROL", Short: "Say which threats would open without a control", Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := analyze(cmd, *file, *stateDir)
 			if err != nil {
@@ -80,7 +80,7 @@ func whyControlCmd(file, stateDir *string) *cobra.Command {
 }
 
 func threatDiffCmd() *cobra.Command {
-	return &cobra.Command{Use: "diff BEFORE AFTER", Short: "Say what opens and closes between two files; exit code 1 when something opens", Args: cobra.ExactArgs(2),
+	return &cobra.Command{Use: "diff BEFORE AFTER", Short: "Say what opens and closes between two files; exit code 1 when something opens", Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var models [2]threat.Model
 			for i, name := range args {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -39,10 +40,25 @@ func tokenRotateCmd(f *adminFlags) *cobra.Command {
 		Short: "Publish the next key of every ring; it signs ten minutes later and no token is refused for it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			admin, err := f.open()
+			if err != nil {
+				return err
+			}
+			var before []wire.SigningKey
+			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminSigning, nil, &before); err != nil {
+				return err
+			}
+			if k := slices.IndexFunc(before, pending); k >= 0 {
+				cmd.PrintErrf("the next keys are pending already; they sign at %s\n", when(before[k].From, "-"))
+				return f.signingKeys(cmd, http.MethodGet, wire.AdminSigning)
+			}
+			cmd.PrintErrln("the next keys are published; they sign at the time under SIGNS FROM, and no token is refused for it")
 			return f.signingKeys(cmd, http.MethodPost, wire.AdminSigning+wire.SubRotate)
 		},
 	}
 }
+
+func pending(k wire.SigningKey) bool { return k.State == "pending" }
 
 func (f *adminFlags) signingKeys(cmd *cobra.Command, method, path string) error {
 	admin, err := f.open()
@@ -64,9 +80,11 @@ func tokenRevokeCmd(f *adminFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke KID",
 		Short: "Forget a signing key that may be in other hands; everything that it signed is refused",
-		Args:  cobra.ExactArgs(1),
+		Args:  namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.confirm(cmd, "refuse every token that the key %s signed", args[0]); err != nil {
+			if err := sureOf(f, cmd, listing[wire.SigningKey]{
+				wire.AdminSigning, "signing key", "rampart token keys", func(k wire.SigningKey) string { return k.KID },
+			}, args[0], "refuse every token that the key %s signed"); err != nil {
 				return err
 			}
 			admin, err := f.open()

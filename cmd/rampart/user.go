@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 
 	"github.com/spf13/cobra"
 
@@ -76,7 +77,7 @@ func userShowCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show one account: rights, factors, links to identity providers",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -119,6 +120,7 @@ func factFlags(cmd *cobra.Command, u *wire.User) {
 	fl.StringArrayVar(&u.Facts.Organizations, "org", nil, "organization, may be repeated; the first is the home tenant")
 	fl.StringVar(&u.Facts.Team, "team", "", "team")
 	fl.StringArrayVar(&u.Facts.ManagedTeams, "manages", nil, "team that the user manages, may be repeated")
+	cmd.RegisterFlagCompletionFunc("role", completeRoles)
 }
 
 func passwordFlag(cmd *cobra.Command, file *string) {
@@ -133,7 +135,7 @@ func userAddCmd(f *adminFlags) *cobra.Command {
 		Short: "Create an account; the password is read without echo or from standard input",
 		Example: `  rampart user add frank --role customer --org acme
   rampart user add frank --role customer --org acme < password.txt`,
-		Args: cobra.ExactArgs(1),
+		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
 			if err != nil {
@@ -149,7 +151,7 @@ func userAddCmd(f *adminFlags) *cobra.Command {
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil); err != nil {
 				return err
 			}
-			return f.tell(cmd, map[string]string{"user": u.Name}, "user %s is set", u.Name)
+			return f.tell(cmd, map[string]string{"user": u.Name}, "user %s is added", u.Name)
 		},
 	}
 	factFlags(cmd, &u)
@@ -161,7 +163,7 @@ func userAddCmd(f *adminFlags) *cobra.Command {
 func refuseKnown(ctx context.Context, admin *adminClient, name string) error {
 	err := admin.call(ctx, http.MethodGet, userPath(name), nil, nil)
 	if err == nil {
-		return usageError("there is a user %s already; change it with: rampart user set %s", name, name)
+		return usageError("there is a user %s already; change it with: rampart user set %s --role ROLE, or rampart user password %s", name, name, name)
 	}
 	if isNotFound(err) {
 		return nil
@@ -178,7 +180,7 @@ func userSetCmd(f *adminFlags) *cobra.Command {
 away. A change of rights ends every session and token that was issued before it.`,
 		Example: `  rampart user set frank --role customer --role admin
   rampart user set frank --org acme --team red`,
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -190,8 +192,12 @@ away. A change of rights ends every session and token that was issued before it.
 				return err
 			}
 			u.Factors, u.Links = nil, nil
+			before := u.Facts
 			if !mergeFacts(cmd, &u, want) {
 				return usageError("nothing to set; say what with --role, --org, --team or --manages")
+			}
+			if reflect.DeepEqual(before, u.Facts) {
+				return f.tell(cmd, u, "user %s had that already; nothing was changed", u.Name)
 			}
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminUsers, u, nil); err != nil {
 				return err
@@ -236,7 +242,7 @@ func userPasswordCmd(f *adminFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "password NAME",
 		Short:             "Set a new password; ends every session and token of the account",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()

@@ -3,10 +3,12 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
 )
 
 // The commands that take something away from an account.
@@ -15,14 +17,18 @@ func userDisableCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "disable NAME",
 		Short:             "Keep an account from doing anything, until it is enabled; ends its sessions and tokens now",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			was, err := f.disabled(cmd, userPath(args[0]))
+			if err != nil {
+				return err
+			}
 			v, err := f.end(cmd, http.MethodPost, userPath(args[0], wire.SubDisable))
 			if err != nil {
 				return err
 			}
-			return f.tell(cmd, v, "user %s is disabled; %s", args[0], ended(v))
+			return f.tell(cmd, v, "user %s %s; %s", args[0], pick(was, "was disabled already", "is disabled"), ended(v))
 		},
 	}
 }
@@ -31,9 +37,13 @@ func userEnableCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "enable NAME",
 		Short:             "Let a disabled account sign in again",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			was, err := f.disabled(cmd, userPath(args[0]))
+			if err != nil {
+				return err
+			}
 			admin, err := f.open()
 			if err != nil {
 				return err
@@ -41,7 +51,7 @@ func userEnableCmd(f *adminFlags) *cobra.Command {
 			if err := admin.call(cmd.Context(), http.MethodPost, userPath(args[0], wire.SubEnable), nil, nil); err != nil {
 				return err
 			}
-			return f.tell(cmd, map[string]string{"user": args[0]}, "user %s may sign in", args[0])
+			return f.tell(cmd, map[string]string{"user": args[0]}, "user %s may sign in%s", args[0], pick(was, "", ", as before"))
 		},
 	}
 }
@@ -51,7 +61,7 @@ func userDeleteCmd(f *adminFlags) *cobra.Command {
 		Use:               "delete NAME",
 		Short:             "Delete an account with its sessions, apps, factors and links",
 		Example:           "  rampart user delete frank --yes",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.sure(cmd, userPath(args[0]), "delete the account %s with all that hangs on it", args[0]); err != nil {
@@ -72,7 +82,7 @@ func userRevokeCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:               "revoke NAME",
 		Short:             "End every session and token of the account, in every plane, within a second",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := f.end(cmd, http.MethodDelete, userPath(args[0], wire.SubSessions))
@@ -93,7 +103,7 @@ func userFactorsCmd(f *adminFlags) *cobra.Command {
 		Long: `reset removes all factors of an account, or one with --factor. Make sure who asks:
 this is the way around the second factor that an impostor would choose.`,
 		Example:           "  rampart user factors reset frank\n  rampart user factors reset frank --factor ID",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, what := userPath(args[0], wire.SubFactors), "all factors"
@@ -122,7 +132,7 @@ func userUnlinkCmd(f *adminFlags) *cobra.Command {
 		Use:               "unlink NAME",
 		Short:             "Take an account's ties to identity providers away; ends its sessions",
 		Example:           "  rampart user unlink frank --issuer https://login.example",
-		Args:              cobra.ExactArgs(1),
+		Args:              namedArgs,
 		ValidArgsFunction: f.completeUsers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.sure(cmd, userPath(args[0]), "unlink %s from %s", args[0], firstText(issuer, "every identity provider")); err != nil {
@@ -158,6 +168,47 @@ func (f *adminFlags) sure(cmd *cobra.Command, path, format string, args ...any) 
 		return err
 	}
 	return f.confirm(cmd, format, args...)
+}
+
+// disabled reports whether an account or client is disabled already.
+func (f *adminFlags) disabled(cmd *cobra.Command, path string) (bool, error) {
+	admin, err := f.open()
+	if err != nil {
+		return false, err
+	}
+	var v struct{ Disabled bool }
+	return v.Disabled, admin.call(cmd.Context(), http.MethodGet, path, nil, &v)
+}
+
+// sureOf asks before something of a list goes, once it is known to be in it.
+func sureOf[T any](f *adminFlags, cmd *cobra.Command, list listing[T], id, question string) error {
+	admin, err := f.open()
+	if err != nil {
+		return err
+	}
+	var all []T
+	if err := admin.call(cmd.Context(), http.MethodGet, list.path, nil, &all); err != nil {
+		return err
+	}
+	names := make([]string, len(all))
+	for i, v := range all {
+		names[i] = list.name(v)
+	}
+	if slices.Contains(names, id) {
+		return f.confirm(cmd, question, id)
+	}
+	if near, ok := spec.Nearest(id, names); ok {
+		return usageError("there is no %s %q; did you mean %q?", list.what, id, near)
+	}
+	return usageError("there is no %s %q; %s shows their ids", list.what, id, list.command)
+}
+
+// listing is what the control plane lists and does not show one by one.
+type listing[T any] struct {
+	path    string // on the admin socket
+	what    string // one of them, in words
+	command string // that shows them
+	name    func(T) string
 }
 
 // end makes a call that ends something and says what.

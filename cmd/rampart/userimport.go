@@ -8,12 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
 )
 
 // maxImportLine bounds one account of an import, in bytes.
@@ -29,7 +34,7 @@ passwords; at the next login each is stored anew with argon2id. A name that
 exists is refused and the rest goes on.`,
 		Example: `  rampart user import users.jsonl
   echo '{"name":"frank","hash":"$2b$12$...","roles":["customer"],"organizations":["acme"]}' | rampart user import`,
-		Args: cobra.MaximumNArgs(1),
+		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
 			if err != nil {
@@ -83,15 +88,41 @@ func importUsers(cmd *cobra.Command, admin *adminClient, in io.Reader) (done, fa
 	return done, failed, lines.Err()
 }
 
-func importUser(ctx context.Context, admin *adminClient, line []byte) error {
-	var v imported
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		return fmt.Errorf("not an account as JSON: %w", err)
+// readImported reads a line, and says what is wrong in it in the words of
+// whoever wrote it.
+func readImported(line []byte) (imported, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(line, &keys); err != nil {
+		return imported{}, errors.New(`not an account as JSON, such as {"name":"frank","hash":"$2b$12$...","roles":["customer"]}`)
 	}
-	if v.Hash == "" {
-		return errors.New("the hash is missing")
+	known := []string{"name", "hash", "roles", "organizations", "team", "managed_teams"}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if slices.Contains(known, key) {
+			continue
+		}
+		if near, ok := spec.Nearest(key, known); ok {
+			return imported{}, fmt.Errorf("unknown key %q; did you mean %q?", key, near)
+		}
+		return imported{}, fmt.Errorf("unknown key %q; the keys are: %s", key, strings.Join(known, ", "))
+	}
+	var v imported
+	err := json.Unmarshal(line, &v)
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return v, fmt.Errorf("%s is a JSON %s, and must be %s", wrong.Field, wrong.Value, pick(wrong.Type.Kind() == reflect.String, "text in quotes", `a list such as ["customer"]`))
+	}
+	switch {
+	case v.Name == "":
+		return v, errors.New("the name is missing")
+	case v.Hash == "":
+		return v, errors.New("the hash is missing")
+	}
+	return v, err
+}
+
+func importUser(ctx context.Context, admin *adminClient, line []byte) error {
+	v, err := readImported(line)
+	if err != nil {
+		return err
 	}
 	if err := refuseKnown(ctx, admin, v.Name); err != nil {
 		return err
