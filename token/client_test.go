@@ -3,6 +3,7 @@ package token_test
 import (
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -282,4 +283,15 @@ func FuzzAssertion(f *testing.F) {
 			t.Errorf("%q was accepted", text)
 		}
 	})
+}
+
+// TestAssertionNamesItsAudience: who signed for another server is told for whom
+// to sign.
+func TestAssertionNamesItsAudience(t *testing.T) {
+	h, own := newHouse(t, ""), newKey(t, "k1")
+	h.register(token.Client{ID: "batch", Auth: "private_key_jwt", Keys: own.jwks(), Grants: []string{"client_credentials"}})
+	_, err := h.grant(with(asItself(), own.assertion(h, "batch", set("aud", "https://elsewhere.example/"))))
+	if want := "aud must be " + issuer + " or " + issuer + "oauth2/token"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -119,7 +120,7 @@ func (a *Audience) UnmarshalJSON(data []byte) error {
 // only holds that want is the one audience.
 func (a Audience) only(want ...string) error {
 	if len(a) != 1 || a[0] == "" || !slices.Contains(want, a[0]) {
-		return refuse("aud", "token is for another audience")
+		return refuse("aud", "aud must be %s, and nothing else", strings.Join(want, " or "))
 	}
 	return nil
 }
