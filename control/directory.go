@@ -64,11 +64,11 @@ func (d directory) key(ctx context.Context, text string) (apikey.Key, token.Clie
 		return k, c, unavailable(err)
 	}
 	if err != nil || c.Disabled {
-		return k, c, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
+		return k, c, apikey.Refused("client " + k.Client + " is disabled or gone")
 	}
 	// An empty scope would look like none, which is everything, where it is sent on.
 	if scope := c.Permits(k.Scopes); scope != nil && len(scope) == 0 {
-		return k, c, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "api key: not accepted")
+		return k, c, apikey.Refused("no permission is left of key " + k.ID)
 	}
 	return k, c, nil
 }

@@ -211,6 +211,10 @@ func (p *Plane) serveResolve(w http.ResponseWriter, r *http.Request, id identity
 			rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: %s may not show credentials of the outside", id.name))
 	}
 	res, err := p.resolve(r.Context(), q)
+	if e, ok := errors.AsType[*rampart.Error](err); ok && q.Type == wire.TypeAPIKey && e.Kind == rampart.Unauthenticated {
+		// The plane that asks puts the reason on record, beside who showed the key.
+		return rampart.Errorf(e.Kind, e.Control, "%s", err.Error())
+	}
 	if err != nil {
 		return err
 	}

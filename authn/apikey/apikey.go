@@ -213,7 +213,7 @@ func (m *Manager) live(ctx context.Context, client string) ([]Key, error) {
 func (m *Manager) Verify(ctx context.Context, text string) (Key, error) {
 	id, value, ok := parse(text)
 	if !ok {
-		return Key{}, refused()
+		return Key{}, Refused("not in the form of a key")
 	}
 	k, err := m.opt.Store.APIKey(ctx, id)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -221,8 +221,15 @@ func (m *Manager) Verify(ctx context.Context, text string) (Key, error) {
 	}
 	// An unknown id costs the same compare, against a hash that nothing has.
 	sum := m.hash(id, value)
-	if same := hmac.Equal(sum[:], k.Hash[:]); err != nil || !same || !k.Live(m.opt.Now()) {
-		return Key{}, refused()
+	switch same := hmac.Equal(sum[:], k.Hash[:]); {
+	case err != nil:
+		return Key{}, Refused("no key has this id")
+	case !same:
+		return Key{}, Refused("wrong secret for key " + id)
+	case k.Disabled:
+		return Key{}, Refused("key " + id + " is disabled")
+	case !k.Live(m.opt.Now()):
+		return Key{}, Refused("key " + id + " has expired")
 	}
 	return k, nil
 }
@@ -233,7 +240,7 @@ func (m *Manager) Verify(ctx context.Context, text string) (Key, error) {
 // with Verify's message, so that a thief learns nothing of where to try.
 func (m *Manager) Admit(ctx context.Context, k Key, addr string) error {
 	if !k.From(addr) {
-		return refused()
+		return Refused("key " + k.ID + " is not for this address")
 	}
 	now := m.opt.Now()
 	if now.Sub(k.LastUsed) < touchEvery {
@@ -291,8 +298,10 @@ func base62(b []byte, n int) string {
 	return strings.Repeat("0", n-len(digits)) + digits
 }
 
-func refused() error {
-	return rampart.Errorf(rampart.Unauthenticated, control, "api key: not accepted")
+// Refused is the one answer to a key that opens nothing. The reason is for the
+// log: whoever shows a key learns none.
+func Refused(reason string) error {
+	return &rampart.Error{Kind: rampart.Unauthenticated, Control: control, Msg: "api key: not accepted", Err: errors.New(reason)}
 }
 
 func unavailable(err error) error {

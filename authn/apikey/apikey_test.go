@@ -1,6 +1,7 @@
 package apikey_test
 
 import (
+	"errors"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -94,8 +95,10 @@ func TestDisabledKeyIsRefused(t *testing.T) {
 	if ok, err := m.Disable(t.Context(), k.ID); !ok || err != nil {
 		t.Fatalf("disable: %v, %v", ok, err)
 	}
-	if _, err := m.Verify(t.Context(), text); err == nil {
-		t.Error("a disabled key was accepted")
+	_, err = m.Verify(t.Context(), text)
+	refusal, ok := errors.AsType[*rampart.Error](err)
+	if !ok || refusal.Msg != "api key: not accepted" || err.Error() != "api key: not accepted: key "+k.ID+" is disabled" {
+		t.Errorf("a disabled key: %v; the caller must not learn why, and the log must", err)
 	}
 }
 

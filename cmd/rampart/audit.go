@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +25,7 @@ func auditCmd() *cobra.Command {
 
 func auditTailCmd() *cobra.Command {
 	var stateDir string
-	var follow, asJSON bool
+	var follow, asJSON, all bool
 	var since time.Duration
 	cmd := &cobra.Command{
 		Use:   "tail",
@@ -37,6 +40,9 @@ func auditTailCmd() *cobra.Command {
 			}
 			opt := audit.TailOptions{Follow: follow, Since: time.Now().Add(-since)}
 			return audit.Tail(cmd.Context(), state.Path("audit"), opt, func(e audit.Event, _ audit.Pos) error {
+				if !all && !asJSON && e.Class == audit.ClassAPIRead {
+					return nil
+				}
 				return printEvent(cmd.OutOrStdout(), e, asJSON)
 			})
 		},
@@ -44,6 +50,7 @@ func auditTailCmd() *cobra.Command {
 	stateFlag(cmd, &stateDir)
 	fl := cmd.Flags()
 	fl.BoolVar(&follow, "follow", true, "go on with what happens")
+	fl.BoolVar(&all, "all", false, "with what administrators and planes only read; --json always has it")
 	fl.BoolVar(&asJSON, "json", false, "one JSON object per event")
 	fl.DurationVar(&since, "since", 10*time.Minute, "how far back to start")
 	return cmd
@@ -53,15 +60,27 @@ func printEvent(w io.Writer, e audit.Event, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(e)
 	}
-	why := e.Control
-	if len(e.Policies) > 0 {
-		why += " " + e.Policies[0].String()
-	}
-	if reason := e.Detail["reason"]; reason != "" {
-		why += " (" + reason + ")"
-	}
-	_, err := fmt.Fprintf(w, "%s  %-8s %-22s %-34s %-26s %s\n", e.Time.Local().Format("15:04:05.000"), e.Outcome, e.Plane, e.Action, e.Subject, why)
+	_, err := fmt.Fprintf(w, "%s  %-8s %-22s %-34s %-26s %s\n", e.Time.Local().Format("15:04:05.000 MST"), e.Outcome, e.Plane, e.Action, firstText(e.Subject, e.Actor), whyOf(e))
 	return err
+}
+
+// whyOf says who else took part, what it was done to, and why.
+func whyOf(e audit.Event) string {
+	parts := []string{e.Control}
+	if len(e.Policies) > 0 {
+		parts = append(parts, e.Policies[0].String())
+	}
+	if e.Subject != "" && e.Actor != "" && e.Actor != e.Subject {
+		parts = append(parts, "by "+e.Actor)
+	}
+	if e.Resource != "" {
+		parts = append(parts, "on "+e.Resource)
+	}
+	if reason := firstText(e.Detail["reason"], e.Detail["error"], e.Code); reason != "" {
+		quoted := strconv.QuoteToGraphic(reason) // what came from outside must not steer a terminal
+		parts = append(parts, "("+strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)+")")
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }
 
 func auditVerifyCmd() *cobra.Command {
