@@ -84,11 +84,11 @@ func TestStepUpMet(t *testing.T) {
 // behind.
 func TestScopes(t *testing.T) {
 	h := open(t, "carries: [order], authn: gateway }", `carries: [order], authn: gateway, scope: ["shop:*"] }`)
-	ann := h.token("ann", "app")
+	ann := h.token("ann", "shop")
 	key := func(q wire.APIKeyRequest) string {
 		t.Helper()
 		var made wire.APIKey
-		q.Client = "app"
+		q.Client = "shop"
 		h.Admin(wire.AdminAPIKeys, q, &made)
 		return made.Key
 	}
@@ -112,7 +112,7 @@ func TestScopes(t *testing.T) {
 	if got := res.Header.Get("WWW-Authenticate"); res.StatusCode != 403 || got != `Bearer error="insufficient_scope", scope="shop:write"` || h.newest().Code != "insufficient_scope" {
 		t.Errorf("a key that may read writes: %d %q, recorded as %q", res.StatusCode, got, h.newest().Code)
 	}
-	if res := h.do("GET", "/stock/mugs", "", "Authorization", ann); res.StatusCode != 403 || h.newest().Code != "insufficient_scope" {
+	if res := h.do("GET", "/stock/mugs", "", "Authorization", h.token("ann", "app")); res.StatusCode != 403 || h.newest().Code != "insufficient_scope" {
 		t.Errorf("beyond the flow's scope: %d, recorded as %q", res.StatusCode, h.newest().Code)
 	}
 

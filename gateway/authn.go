@@ -83,14 +83,17 @@ type proof struct {
 // credentials collects what the caller shows.
 func credentials(r *http.Request) (proof, error) {
 	var p proof
-	if v := r.Header.Get("X-Api-Key"); v != "" {
-		p.set, p.value[0] = byAPIKey, v
+	if v, ok := r.Header["X-Api-Key"]; ok {
+		if v[0] == "" {
+			return p, rampart.Errorf(rampart.Unauthenticated, "authn.api_key", "the X-Api-Key header is empty")
+		}
+		p.set, p.value[0] = byAPIKey, v[0]
 	}
 	if v := r.Header.Get("Authorization"); v != "" {
 		scheme, token, _ := strings.Cut(v, " ")
 		p.bound = strings.EqualFold(scheme, "DPoP")
 		if !p.bound && !strings.EqualFold(scheme, "Bearer") {
-			return p, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the Authorization scheme must be Bearer or DPoP")
+			return p, rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "the Authorization scheme must be Bearer or DPoP; an API key goes into the header X-API-Key")
 		}
 		p.set |= byJWT
 		p.value[1] = strings.TrimSpace(token)
@@ -125,11 +128,15 @@ func entryFor(t *table, shown method) (*entry, error) {
 	}
 	switch {
 	case missing != "":
-		return nil, rampart.Errorf(rampart.Unauthenticated, "authn."+missing, "this credential alone is not enough")
+		return nil, notEnough(missing)
 	case shown&(shown-1) != 0:
 		return nil, rampart.Errorf(rampart.Unauthenticated, "authn.session", "this mix of credentials is not accepted")
 	}
 	return nil, rampart.Errorf(rampart.Unauthenticated, "authn.session", "authentication is required")
+}
+
+func notEnough(missing string) error {
+	return rampart.Errorf(rampart.Unauthenticated, "authn."+missing, "this credential alone is not enough")
 }
 
 // lackingOne names the one method that the shown ones lack, "" if they lack more
@@ -202,6 +209,9 @@ func (s authenticate) bearer(c *call, value string) error {
 	claims, err := s.claims(c, value)
 	if err != nil {
 		return err
+	}
+	if own := claims.ClientPrincipal; c.table.keyed[own] && own != c.entry.flow.From {
+		return notEnough("api_key") // whoever left the key out would leave its limits and its plan behind
 	}
 	p := claims.Principal()
 	if c.entry.flow.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {

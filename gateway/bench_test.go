@@ -56,8 +56,8 @@ func newBench(b *testing.B) *bench {
 	go srv.Serve(profile.NewListener(l, cfg, profile.ListenerOptions{}))
 	b.Cleanup(func() { srv.Close() })
 	h.edge("shop")
-	s := &bench{house: h, shop: l.Addr().String(), session: h.login("ann"), ann: h.token("ann", "app"), key: h.apiKey("app")}
-	s.cookie, s.basic, s.both = s.request("Cookie", s.session), s.request("Authorization", s.ann), s.request("Authorization", s.ann, "X-Api-Key", s.key)
+	s := &bench{house: h, shop: l.Addr().String(), session: h.login("ann"), ann: h.token("ann", "app"), key: h.apiKey("shop")}
+	s.cookie, s.basic, s.both = s.request("Cookie", s.session), s.request("Authorization", s.ann), s.request("Authorization", h.token("ann", "shop"), "X-Api-Key", s.key)
 	return s
 }
 

@@ -23,8 +23,8 @@ const good = `{"org":"acme","item":"mug","count":2}`
 func TestEdge(t *testing.T) {
 	h := open(t)
 	time.Sleep(time.Until(time.Unix(time.Now().Unix()+1, 0))) // nonces count from the second after the start
-	ann, annApp, annOther, vic := h.login("ann"), h.token("ann", "app"), h.token("ann", "other"), h.token("vic", "app")
-	key := h.apiKey("app")
+	ann, annApp, annShop, annOther, vic := h.login("ann"), h.token("ann", "app"), h.token("ann", "shop"), h.token("ann", "other"), h.token("vic", "app")
+	key := h.apiKey("shop")
 	bearer := func(token string) []string { return []string{"Authorization", token} }
 	with := func(list []string, more ...string) []string { return append(list[:len(list):len(list)], more...) }
 	post := with(bearer(annApp), "Rampart-Nonce", "fresh")
@@ -38,7 +38,7 @@ func TestEdge(t *testing.T) {
 		{"a token reads", "GET", "/orders/o1", "", bearer(annApp), 200, ""},
 		{"HEAD is GET without a body", "HEAD", "/orders/o1", "", bearer(annApp), 200, ""},
 		{"a token orders", "POST", "/orders", good, post, 200, ""},
-		{"an API key with its client's token", "GET", "/orders/o1", "", with(bearer(annApp), "X-Api-Key", key), 200, ""},
+		{"an API key with its client's token", "GET", "/orders/o1", "", with(bearer(annShop), "X-Api-Key", key), 200, ""},
 		{"a service without a document", "GET", "/stock/mugs", "", bearer(annApp), 200, ""},
 
 		{"unknown path", "GET", "/nothing", "", bearer(annApp), 404, "edge.route"},
@@ -66,7 +66,10 @@ func TestEdge(t *testing.T) {
 		{"a forged token", "GET", "/orders/o1", "", bearer(annApp[:len(annApp)-4] + "AAAA"), 401, "authn.jwt"},
 		{"another scheme", "GET", "/orders/o1", "", []string{"Authorization", "Basic YTpi"}, 401, "authn.jwt"},
 		{"an API key alone", "GET", "/orders/o1", "", []string{"X-Api-Key", key}, 401, "authn.jwt"},
-		{"an unknown API key", "GET", "/orders/o1", "", with(bearer(annApp), "X-Api-Key", "rk_x_y"), 401, "authn.api_key"},
+		{"an unknown API key", "GET", "/orders/o1", "", with(bearer(annShop), "X-Api-Key", "rk_x_y"), 401, "authn.api_key"},
+		{"an empty API key", "GET", "/orders/o1", "", with(bearer(annApp), "X-Api-Key", ""), 401, "authn.api_key"},
+		{"a token whose client has a key, without it", "GET", "/orders/o1", "", bearer(annShop), 401, "authn.api_key"},
+		{"an app's token beside a shop's key", "GET", "/orders/o1", "", with(bearer(annApp), "X-Api-Key", key), 401, "authn.api_key_bound_to_jwt"},
 		{"another client's token beside the key", "GET", "/orders/o1", "", with(bearer(annOther), "X-Api-Key", key), 401, "authn.api_key_bound_to_jwt"},
 		{"session and token", "GET", "/orders/o1", "", with(bearer(annApp), "Cookie", ann), 401, "authn.session"},
 		{"an internal header is nobody's credential", "GET", "/orders/o1", "", []string{"Rampart-Principal", "eyJzdWIiOiJ1c2VyOmFubiJ9"}, 401, "authn.session"},
@@ -188,7 +191,7 @@ func TestLoginRedirect(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	h := open(t, "limit: { ip: 100000/m, user: 60/h }", "limit: { ip: 100000/m, user: 5/h }")
-	key, ann, busy := h.apiKey("app"), h.token("ann", "app"), h.login("busy")
+	key, ann, annApp, busy := h.apiKey("shop"), h.token("ann", "shop"), h.token("ann", "app"), h.login("busy")
 	spend := func(n int, header ...string) {
 		t.Helper()
 		for i := range n {
@@ -207,7 +210,7 @@ func TestLimits(t *testing.T) {
 	refused("limit.user", "Cookie", busy)
 	spend(20, "X-Api-Key", key, "Authorization", ann)
 	refused("limit.api_key", "X-Api-Key", key, "Authorization", ann)
-	spend(1, "Authorization", ann) // the plan is the key's, not the person's
+	spend(1, "Authorization", annApp) // the plan is the key's, not the person's
 
 	h.Restart() // the same file again is no reason to forget who spent what
 	seen := h.link.Age()
@@ -336,7 +339,7 @@ func TestStreamCut(t *testing.T) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	key, withKey, token, kept := h.apiKey("app"), h.token("ann", "app"), h.token("ann", "app"), h.token("ann", "app")
+	key, withKey, token, kept := h.apiKey("shop"), h.token("ann", "shop"), h.token("ann", "app"), h.token("ann", "app")
 	streams := []struct {
 		name  string
 		ended <-chan error

@@ -129,8 +129,8 @@ func (h *house) edge(behind ...string) {
 	for name, roles := range map[string][]string{"ann": {"customer"}, "vic": {"viewer"}, "busy": {"customer"}, "gone": {"customer"}} {
 		h.Admin(wire.AdminUsers, wire.User{Name: name, Password: password, Facts: spec.DemoUser{Roles: roles, Organizations: []string{"acme"}, Team: "red"}}, nil)
 	}
-	for _, c := range []string{"app", "other"} {
-		h.Admin(wire.AdminClients, wire.Client{ID: c, Principal: "merchant", Redirects: []string{"http://127.0.0.1/cb"}}, nil)
+	for c, principal := range map[string]string{"app": "customer", "shop": "merchant", "other": "merchant"} {
+		h.Admin(wire.AdminClients, wire.Client{ID: c, Principal: principal, Redirects: []string{"http://127.0.0.1/cb"}}, nil)
 	}
 }
 

@@ -22,8 +22,9 @@ import (
 // counters of its limiters.
 type table struct {
 	sys     *spec.System
-	targets []*target // longest mount first
-	entries []entry   // flows from outside into this gateway
+	targets []*target       // longest mount first
+	entries []entry         // flows from outside into this gateway
+	keyed   map[string]bool // principals whose clients show an API key beside the token, and come in by no other's flow
 	plans   map[string]ratelimit.Limiter
 	ip      ratelimit.Limiter
 	user    ratelimit.Limiter       // all ways in together
@@ -50,7 +51,7 @@ type target struct {
 }
 
 func compile(sys *spec.System, self string, now func() time.Time) (*table, error) {
-	t := &table{sys: sys, plans: map[string]ratelimit.Limiter{}, nonces: map[string]*nonce.Guard{}}
+	t := &table{sys: sys, keyed: map[string]bool{}, plans: map[string]ratelimit.Limiter{}, nonces: map[string]*nonce.Guard{}}
 	for _, f := range sys.FlowsFrom(self) {
 		tg, err := newTarget(sys, f)
 		if err != nil {
@@ -115,7 +116,11 @@ func (t *table) limits(flows []spec.Flow, now func() time.Time) {
 	for _, f := range flows {
 		ip = wider(ip, f.Limit.IP) // the address is counted before the flow is known: the widest declared rate
 		user = wider(user, f.Limit.User)
-		t.entries = append(t.entries, entry{flow: f, need: required(t.sys, f), users: newRing(f.Limit.User, now)})
+		need := required(t.sys, f)
+		t.entries = append(t.entries, entry{flow: f, need: need, users: newRing(f.Limit.User, now)})
+		if need == byAPIKey|byJWT {
+			t.keyed[f.From] = true
+		}
 	}
 	t.ip, t.user = newRing(ip, now), newRing(user, now)
 	for name, p := range t.sys.Plans {

@@ -416,7 +416,7 @@ func (s *Service) mint(g grant, p rampart.Principal, sc scope, from time.Time, l
 		return Granted{}, refuse("invalid_grant", "the login was revoked")
 	}
 	claims := jwt.EdgeFor(p)
-	claims.Scope = sc.claim()
+	claims.Scope, claims.ClientPrincipal = sc.claim(), g.client.Principal
 	claims.Issuer, claims.Audience, claims.ID = s.opt.Issuer, s.opt.Issuer, random(16)
 	claims.IssuedAt, claims.Expires = iat.Unix(), now.Add(life).Unix()
 	if g.bound != (jwt.Confirmation{}) {

@@ -12,7 +12,7 @@ import (
 
 func replayProbes() []Probe {
 	return []Probe{
-		{ID: "P-101", Title: "a stolen API key alone, or with another client's token, makes no charge", SeedRow: "payment: 1 stolen API key", Controls: []string{"authn.api_key_bound_to_jwt"},
+		{ID: "P-101", Title: "a stolen API key alone, or with another client's token, makes no charge, and neither does the token alone", SeedRow: "payment: 1 stolen API key", Controls: []string{"authn.api_key_bound_to_jwt"},
 			Proves: []string{"PAY-1", "owasp2021:A07"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needMethod("api_key", "jwt"), needLedger), Run: stolenKey},
 		{ID: "P-111", Title: "nobody between client and edge can downgrade: no plain HTTP, no TLS 1.2 on the consequential call", SeedRow: "payment: 1 tampered amount", Controls: []string{"tls.min13"},
 			Proves: []string{"PAY-2", "owasp2021:A02"}, Vantage: fromOutside, Safety: safe, Needs: needScenario, Run: downgrade},
@@ -75,9 +75,13 @@ func stolenKey(ctx context.Context, e *Env) (Result, error) {
 	alone := r
 	alone.header = r.header.Clone()
 	alone.header.Del("Authorization")
+	keyless := r
+	keyless.header = r.header.Clone()
+	keyless.header.Del("X-Api-Key")
 	verdict, err := e.refusedAll(ctx, []attack{
 		{"the key with another client's token", r.set("Authorization", "Bearer "+foreign.Access), []string{"authn.api_key_bound_to_jwt"}},
 		{"the key alone", e.stamp(alone, st.op.flow), []string{"authn.api_key_bound_to_jwt", "authn.jwt"}},
+		{"the token alone, past the key's limits", e.stamp(keyless, st.op.flow), []string{"authn.api_key"}},
 	})
 	if err != nil || verdict.Verdict != Pass {
 		return verdict, err

@@ -32,6 +32,9 @@ type EdgeClaims struct {
 	Team         string   `json:"team,omitzero"`
 	ManagedTeams []string `json:"managed_teams,omitzero"`
 
+	// ClientPrincipal is what rampart.yaml calls the client: a key of principals.
+	ClientPrincipal string `json:"client_principal,omitzero"`
+
 	// Confirm is nil for a bearer token only, which Verify takes; what is bound
 	// to a key or a certificate opens with VerifyBound alone.
 	Confirm *Confirmation `json:"cnf,omitzero"`
@@ -65,6 +68,7 @@ func (c EdgeClaims) wellFormed() error {
 	if err := checkNames(
 		named{"iss", c.Issuer, false}, named{"aud", c.Audience, false}, named{"jti", c.ID, false},
 		named{"client_id", c.Client, false}, named{"sid", c.Session, true},
+		named{"client_principal", c.ClientPrincipal, true},
 	); err != nil {
 		return err
 	}
