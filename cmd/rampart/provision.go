@@ -61,7 +61,8 @@ func (u *up) provision(ctx context.Context) error {
 const ownStore = "secret://embedded/"
 
 // tellMissing names the secrets that the file refers to and nobody has stored:
-// the services that need one keep ending until it is there.
+// the services that need one keep ending until it is there, and nobody signs in
+// at a provider without its.
 func (u *up) tellMissing(ctx context.Context) error {
 	var stored []wire.SecretMeta
 	if err := u.admin.call(ctx, http.MethodGet, wire.AdminSecrets, nil, &stored); err != nil {
@@ -74,12 +75,18 @@ func (u *up) tellMissing(ctx context.Context) error {
 	for name, st := range u.sys.Stores {
 		refs["stores."+name] = st.Password
 	}
+	for name, at := range u.sys.Identity.Providers {
+		if at.ClientSecret != "" { // by the provider: that is where people will fail to sign in
+			delete(refs, "data."+at.ClientSecret)
+			refs["identity.providers."+name] = u.sys.Data[at.ClientSecret].Source
+		}
+	}
 	for _, who := range slices.Sorted(maps.Keys(refs)) {
 		path, ok := strings.CutPrefix(refs[who], ownStore)
 		if !ok || slices.ContainsFunc(stored, func(m wire.SecretMeta) bool { return m.Path == path }) {
 			continue
 		}
-		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it starts once you run: rampart secret set %s --state %s < FILE", who, path, path, u.stateDir)
+		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it works once you run: rampart secret set %s --state %s < FILE", who, path, path, u.stateDir)
 	}
 	return nil
 }
