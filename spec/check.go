@@ -104,6 +104,14 @@ func (c *checker) oneOf(key, value string, allowed ...string) {
 	}
 }
 
+// among is oneOf for a set whose values look alike, where the nearest one is no
+// better a guess than another.
+func (c *checker) among(key, value string, allowed ...string) {
+	if value != "" && !slices.Contains(allowed, value) {
+		c.bad(key, fmt.Sprintf("%q is not accepted here", shorten(value)), "the values are: "+strings.Join(allowed, ", "))
+	}
+}
+
 // match reports a value that does not have the form; "" is a key left out.
 func (c *checker) match(key, value string, form *regexp.Regexp, fix string) {
 	if value != "" && !form.MatchString(value) {

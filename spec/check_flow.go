@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 var (
@@ -249,9 +250,7 @@ func (c *checker) internal(key string, f Flow) {
 	}
 	if f.Nonce != nil {
 		c.match(key+".nonce.header", f.Nonce.Header, headerForm, "write a header name, such as Rampart-Nonce")
-		if f.Nonce.Window > Duration(maxNonceWindow) {
-			c.bad(key+".nonce.window", "every nonce of the window is held in memory", "write 1h or less")
-		}
+		c.within(key+".nonce.window", f.Nonce.Window, time.Second, maxNonceWindow) // every nonce of the window is held in memory
 	}
 }
 

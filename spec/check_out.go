@@ -95,8 +95,8 @@ func (c *checker) message(key string, f Flow, kind flowKind) {
 	if !verifies(f) {
 		c.only(at, "without accept_from nothing is verified, so nothing is refused", "replay_window", "refuse")
 	}
-	if f.Message.ReplayWindow > Duration(24*time.Hour) {
-		c.bad(at+".replay_window", "every message id of the window is kept", "write 24h or less")
+	if f.Message.ReplayWindow != 0 {
+		c.within(at+".replay_window", f.Message.ReplayWindow, time.Second, 24*time.Hour) // every message id of the window is kept
 	}
 }
 

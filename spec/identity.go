@@ -101,7 +101,7 @@ func (c *checker) provider(key string, p IdentityProvider) {
 		c.bad(key+".scopes", "without the scope openid the provider issues no ID token", "add openid")
 	}
 	for i, alg := range p.Algorithms {
-		c.oneOf(index(key+".algorithms", i), alg, signers...)
+		c.among(index(key+".algorithms", i), alg, signers...)
 	}
 }
 
@@ -172,6 +172,6 @@ func (c *checker) providerRights(key string, p IdentityProvider) {
 		c.ref(join(at+".map", value), p.Roles.Map[value], "role", c.roles)
 	}
 	for _, acr := range sortedNames(p.ACR) {
-		c.oneOf(join(key+".acr", acr), p.ACR[acr], "aal1", "aal2")
+		c.among(join(key+".acr", acr), p.ACR[acr], assurance...)
 	}
 }

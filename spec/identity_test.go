@@ -14,6 +14,16 @@ const corp = `identity:
 flows:
 `
 
+// TestProvidersAreAMap: a list is told to be one, before its client_secret is
+// taken for a secret.
+func TestProvidersAreAMap(t *testing.T) {
+	list := "identity:\n  providers:\n    - { name: corp, issuer: \"https://idp.example\", client_id: rampart, client_secret: key }\nflows:\n"
+	_, err := parse("rampart.yaml", []byte(strings.Replace(whole, "flows:\n", list, 1)))
+	if err == nil || !strings.Contains(err.Error(), "identity.providers: ") || !strings.Contains(err.Error(), "map of names") || strings.Contains(err.Error(), "literal secret") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestProviderRefused changes one thing of a good provider at a time. Each
 // must be refused with exactly one line.
 func TestProviderRefused(t *testing.T) {
@@ -32,13 +42,13 @@ func TestProviderRefused(t *testing.T) {
 		{"a pasted secret", `client_secret: key`, `client_secret: hunter2hunter2`, `23:67: identity.providers.corp.client_secret: want the name of a data item of kind credential; the credentials are: key`},
 		{"a data item that is no secret", `client_secret: key`, `client_secret: card`, `23:67: identity.providers.corp.client_secret: want the name of a data item of kind credential; the credentials are: key`},
 		{"not OpenID", `client_id: rampart }`, `client_id: rampart, scopes: [email] }`, `24:70: identity.providers.plain.scopes: without the scope openid the provider issues no ID token; add openid`},
-		{"a shared secret as signature", `client_id: rampart }`, `client_id: rampart, algorithms: [HS256] }`, `24:83: identity.providers.plain.algorithms[0]: "HS256" is not accepted here; did you mean "ES256"?`},
+		{"a shared secret as signature", `client_id: rampart }`, `client_id: rampart, algorithms: [HS256] }`, `24:83: identity.providers.plain.algorithms[0]: "HS256" is not accepted here; the values are: RS256, PS256, ES256, EdDSA`},
 		{"link by mail", `link: create`, `link: email`, `23:87: identity.providers.corp.link: "email" is not accepted here; the values are: create, linked_only`},
 		{"domains without accounts", `client_id: rampart }`, `client_id: rampart, domains: [example.com] }`, `24:70: identity.providers.plain.domains: only with link: create does a login make an account; remove the key`},
 		{"a domain that is none", `[example.com]`, `["@example.com"]`, `23:111: identity.providers.corp.domains[0]: "@example.com" is no domain of e-mail addresses; write it in lower case, such as example.com`},
 		{"unknown role", `: member }`, `: boss }`, `23:156: identity.providers.corp.roles.map."cn=admins,dc=x": role "boss" is not declared; declared are: member`},
 		{"roles of no claim", `claim: groups, `, ``, `23:125: identity.providers.corp.roles.claim: the key is missing; write claim: groups`},
-		{"assurance that is none", `aal2 }, ca`, `aal3 }, ca`, `23:193: identity.providers.corp.acr."urn:x:mfa": "aal3" is not accepted here; did you mean "aal1"?`},
+		{"assurance that is none", `aal2 }, ca`, `aal3 }, ca`, `23:193: identity.providers.corp.acr."urn:x:mfa": "aal3" is not accepted here; the values are: aal1, aal2`},
 		{"hosts with a path", `client_id: rampart }`, `client_id: rampart, hosts: [a.example/x] }`, `24:78: identity.providers.plain.hosts[0]: "a.example/x" is no HOST or HOST:PORT; write the provider's host by name`},
 		{"stand-in elsewhere", `127.0.0.1:9443`, `10.0.0.7:9443`, `23:227: identity.providers.corp.stand_in: "10.0.0.7:9443" is not on this machine; write 127.0.0.1:PORT or [::1]:PORT`},
 		{"stand-in of any authority", `ca: idp.pem, `, ``, `23:214: identity.providers.corp.stand_in: nothing says whose certificate the stand-in shows; add ca: FILE.pem`},

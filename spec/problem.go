@@ -44,6 +44,17 @@ func (p Problem) String() string {
 	return b.String()
 }
 
+// Problem returns a fault of the value at a key path, in the form of all
+// others, for rules that need more than the file to judge. It stands at the
+// nearest key that the file has.
+func (s *System) Problem(key, msg, fix string) Problem {
+	if s.source == nil {
+		return Problem{Key: key, Msg: msg, Fix: fix}
+	}
+	at := s.source.where(key)
+	return Problem{s.source.file, at.line, at.col, key, msg, fix}
+}
+
 // Problems is the error of a file that was refused: up to 20 problems, sorted
 // by position.
 type Problems []Problem

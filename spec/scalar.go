@@ -30,11 +30,11 @@ var unitLength = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h
 func ParseDuration(text string) (Duration, error) {
 	m := durationForm.FindStringSubmatch(text)
 	if m == nil {
-		return 0, fmt.Errorf("want a duration such as 90s, 5m, 24h or 30d")
+		return 0, fmt.Errorf("want a duration such as 90s, 5m, 24h or 30d, from 1s to 3650d")
 	}
 	n, _ := strconv.ParseInt(m[1], 10, 64) // at most nine digits
 	if n > int64(maxDuration/unitLength[m[2]]) {
-		return 0, fmt.Errorf("a duration is at most 3650d")
+		return 0, fmt.Errorf("a duration is from 1s to 3650d")
 	}
 	return Duration(n) * Duration(unitLength[m[2]]), nil
 }

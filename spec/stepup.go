@@ -98,7 +98,7 @@ func (c *checker) stepUp(key string, f Flow) {
 		if s.ACR == "" && s.MaxAge == 0 {
 			c.bad(at, "says neither how strong nor how fresh the login must be", "add acr: aal2, or max_age: 5m")
 		}
-		c.oneOf(at+".acr", s.ACR, assurance...)
+		c.among(at+".acr", s.ACR, assurance...)
 		if s.MaxAge != 0 {
 			c.within(at+".max_age", s.MaxAge, minStepUpAge, maxStepUpAge)
 		}

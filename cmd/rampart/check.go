@@ -37,7 +37,11 @@ func checkCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, w := range nobody {
+			idle, err := idleScopes(sys)
+			if err != nil {
+				return err
+			}
+			for _, w := range append(nobody, idle...) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			if effective {

@@ -28,15 +28,15 @@ func loadCompiled(file string) (*spec.System, error) {
 			return nil, &exitError{exitUsage, err}
 		}
 	}
-	for _, f := range sys.Flows {
+	for i, f := range sys.Flows {
 		if f.Guard == nil {
 			continue
 		}
 		if err := sidecar.CheckGuard(f.Guard.Recipient); err != nil {
-			return nil, &exitError{exitUsage, fmt.Errorf("%s:%d: flow %s: guard.recipient: %w", file, f.Line, f.ID, err)}
+			return nil, &exitError{exitUsage, spec.Problems{sys.Problem(fmt.Sprintf("flows[%d].guard.recipient", i), err.Error(), "")}}
 		}
 	}
-	if err := routesAndScopes(file, sys); err != nil {
+	if err := routesAndScopes(sys); err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
 	if _, err := threat.Analyze(sys, threat.Evidence{}); err != nil {
@@ -76,30 +76,69 @@ func unreachable(sys *spec.System) ([]string, error) {
 // routesAndScopes refuses a step_up route that no operation has, and a scope
 // that is no operation's permission: either would look like a control and be
 // none.
-func routesAndScopes(file string, sys *spec.System) error {
+func routesAndScopes(sys *spec.System) error {
 	ops, permissions, err := operations(sys)
 	if err != nil {
 		return err
 	}
 	known := slices.Sorted(maps.Keys(permissions))
-	for _, f := range sys.Flows {
-		for _, p := range f.Scope {
+	var out spec.Problems
+	for i, f := range sys.Flows {
+		for j, p := range f.Scope {
 			if !strings.HasSuffix(p, ":*") && !permissions[p] {
-				return fmt.Errorf("%s:%d: flow %s: scope: no operation asks for the permission %q; %s", file, f.Line, f.ID, p, meant(p, known))
+				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].scope[%d]", i, j), fmt.Sprintf("no operation asks for the permission %q", p), meant(p, known)))
 			}
 		}
 		if ops[f.To] == nil {
 			continue // no document says which routes there are
 		}
-		for _, s := range f.StepUp {
-			for _, r := range s.Routes {
+		for j, s := range f.StepUp {
+			for k, r := range s.Routes {
 				if !coversAny(spec.StepUp{Routes: []string{r}}, ops[f.To]) {
-					return fmt.Errorf("%s:%d: flow %s: step_up: no operation of %q is on the route %q; routes are those of its openapi document, without the mount", file, f.Line, f.ID, f.To, r)
+					out = append(out, sys.Problem(fmt.Sprintf("flows[%d].step_up[%d].routes[%d]", i, j, k),
+						fmt.Sprintf("no operation of %q is on the route %q", f.To, r), "write a route of its openapi document, without the mount"))
 				}
 			}
 		}
 	}
-	return nil
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// idleScopes lists what flows let a token keep though neither the service that
+// they reach nor any behind it asks for it.
+func idleScopes(sys *spec.System) ([]string, error) {
+	ops, _, err := operations(sys)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for i, f := range sys.Flows {
+		for j, p := range f.Scope {
+			if !strings.HasSuffix(p, ":*") && !asksFor(sys, ops, f.To, p, map[string]bool{}) {
+				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].scope[%d]", i, j),
+					fmt.Sprintf("no operation of %q, or of a service that it calls, asks for %q", f.To, p), "remove it: a token that is stolen there opens it elsewhere").String())
+			}
+		}
+	}
+	return out, nil
+}
+
+// asksFor reports whether a service, or one that it reaches, asks for a
+// permission. Without a document the permissions of a service have its name.
+func asksFor(sys *spec.System, ops map[string][]*openapi.Operation, service, permission string, seen map[string]bool) bool {
+	if seen[service] {
+		return false
+	}
+	seen[service] = true
+	kind, _, _ := strings.Cut(permission, ":")
+	asks := func(op *openapi.Operation) bool { return op.Permission == permission }
+	if ops[service] == nil && kind == service || slices.ContainsFunc(ops[service], asks) {
+		return true
+	}
+	return slices.ContainsFunc(sys.FlowsFrom(service), func(f spec.Flow) bool { return asksFor(sys, ops, f.To, permission, seen) })
 }
 
 func meant(name string, known []string) string {
