@@ -151,21 +151,10 @@ func (p *Plane) answer(w http.ResponseWriter, r *http.Request, err error, trace 
 		return
 	}
 	sayWhen(w, err)
-	text := ""
-	switch rampart.KindOf(err) {
-	case rampart.Internal:
-		text = "Something broke on our side. Try again; if it stays, ask for help."
-	case rampart.Unavailable:
-		if w.Header().Get("Retry-After") == "" {
-			w.Header().Set("Retry-After", "60")
-		}
-		text = "This is not possible right now. Try again in a minute."
-	case rampart.NotFound:
-		text = "There is no such page."
-	default:
-		text = sentence(err)
+	if rampart.KindOf(err) == rampart.Unavailable && w.Header().Get("Retry-After") == "" {
+		w.Header().Set("Retry-After", "60")
 	}
-	body := struct{ Text, Trace string }{text, trace}
+	body := struct{ Text, Trace string }{problem.Sentence(err), trace}
 	if werr := p.render(w, problem.Status(err), "trouble", view{Title: "This did not work", Body: body}); werr != nil {
 		problem.Write(w, err, trace)
 	}

@@ -249,8 +249,7 @@ func withControl(err error, control, msg string) error {
 // loginRedirect sends a person's browser that lacks a valid session, or one that
 // is good enough, to where it gets one instead of showing it a problem document.
 func loginRedirect(c *call, err error) (string, bool) {
-	h := c.r.Header
-	navigates := c.r.Method == http.MethodGet && strings.Contains(h.Get("Accept"), "text/html") && h.Get("Authorization") == "" && h.Get("X-Api-Key") == ""
+	navigates := c.r.Method == http.MethodGet && problem.ForPerson(c.r)
 	hasSessions := slices.ContainsFunc(c.table.entries, func(e entry) bool { return e.need&bySession != 0 })
 	if rampart.KindOf(err) != rampart.Unauthenticated || !navigates || !hasSessions {
 		return "", false

@@ -125,6 +125,10 @@ func (g *Gateway) refuse(c *call, err error) {
 	if !c.read && c.r.ProtoMajor == 1 {
 		c.w.Header().Set("Connection", "close") // an unread body must not become the next request; HTTP/2 has frames
 	}
+	if problem.ForPerson(c.r) {
+		problem.WritePage(c.w, err, c.trace, c.table.sys.Info.Name)
+		return
+	}
 	problem.Write(c.w, err, c.trace)
 }
 

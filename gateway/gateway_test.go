@@ -189,6 +189,35 @@ func TestLoginRedirect(t *testing.T) {
 	}
 }
 
+// TestTrouble: what the edge refuses is a page for a person in a browser, and a
+// problem document for everybody else.
+func TestTrouble(t *testing.T) {
+	h := open(t)
+	vic, bearer := h.login("vic"), h.token("vic", "app")
+	const html, json = "text/html; charset=utf-8", "application/problem+json"
+	for name, tc := range map[string]struct {
+		path   string
+		header []string
+		status int
+		kind   string
+	}{
+		"a person":              {"/nothing", []string{"Accept", "text/html,*/*;q=0.8"}, 404, html},
+		"a person at the login": {"/oauth2/..", []string{"Accept", "text/html"}, 400, html},
+		"who may not":           {"/stock/mugs", []string{"Accept", "text/html", "Cookie", vic}, 403, html},
+		"a program":             {"/nothing", []string{"Accept", "application/json"}, 404, json},
+		"a program in no doubt": {"/nothing", nil, 404, json},
+		"a token":               {"/stock/mugs", []string{"Accept", "text/html", "Authorization", bearer}, 403, json},
+	} {
+		res := h.do("GET", tc.path, "", tc.header...)
+		if res.StatusCode != tc.status || res.Header.Get("Content-Type") != tc.kind || !strings.Contains(res.body, h.newest().Trace) {
+			t.Errorf("%s: %d %q %s", name, res.StatusCode, res.Header.Get("Content-Type"), res.body)
+		}
+		if !strings.HasPrefix(res.Header.Get("Content-Security-Policy"), "default-src 'none'") || res.Header.Get("Strict-Transport-Security") == "" {
+			t.Errorf("%s: headers %v", name, res.Header)
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	h := open(t, "limit: { ip: 100000/m, user: 60/h }", "limit: { ip: 100000/m, user: 5/h }")
 	key, ann, annApp, busy := h.apiKey("shop"), h.token("ann", "shop"), h.token("ann", "app"), h.login("busy")

@@ -70,11 +70,7 @@ type document struct {
 // Write answers a request with err as a problem document. An error that is no
 // rampart.Error, nil included, is an internal one and says nothing more.
 func Write(w http.ResponseWriter, err error, trace string) {
-	extra, ok := errors.AsType[*Details](err)
-	if !ok {
-		extra = &Details{}
-	}
-	status := Status(err)
+	extra, status := detailsOf(err), Status(err)
 	doc := document{
 		Type:   "urn:rampart:problem:" + code(status),
 		Title:  http.StatusText(status),
@@ -91,11 +87,23 @@ func Write(w http.ResponseWriter, err error, trace string) {
 	}
 	h := w.Header()
 	h.Set("Content-Type", ContentType)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	setHints(h, status, extra)
+	begin(h, status, extra)
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // the client may have gone; nobody is left to tell
+}
+
+func detailsOf(err error) *Details {
+	if d, ok := errors.AsType[*Details](err); ok {
+		return d
+	}
+	return &Details{}
+}
+
+// begin sets the headers that answers of both kinds have.
+func begin(h http.Header, status int, d *Details) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	setHints(h, status, d)
 }
 
 // Status returns the HTTP status that Write would send for err.

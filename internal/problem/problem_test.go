@@ -128,3 +128,40 @@ func TestMessage(t *testing.T) {
 		}
 	}
 }
+
+// TestWritePage: a person reads a page that says as much as the document, runs
+// nothing and shows nothing as markup.
+func TestWritePage(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err    error
+		status int
+		want   string
+	}{
+		"a limit":        {rampart.Errorf(rampart.Limited, "limit.ip", "too many requests; try again in 3 seconds"), 429, "Too many requests; try again in 3 seconds."},
+		"no page":        {rampart.Errorf(rampart.NotFound, "edge.route", "no such resource"), 404, "There is no such page."},
+		"down":           {rampart.Errorf(rampart.Unavailable, "", "shop does not answer"), 503, "This is not possible right now."},
+		"broken":         {errors.New("SECRET at 10.0.0.7"), 500, "Something broke on our side."},
+		"a hostile text": {rampart.Errorf(rampart.Denied, "", "<script>alert(1)</script>"), 403, "&lt;script&gt;alert(1)&lt;/script&gt;."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			WritePage(w, tc.err, "4bf92f3577b34da6a3ce929d0e0e4736", "Mugs & more")
+			body := w.Body.String()
+			if w.Code != tc.status || !strings.Contains(body, tc.want) || !strings.Contains(body, "<code>4bf92f3577b34da6a3ce929d0e0e4736</code>") || !strings.Contains(body, `<a href="/">Back to Mugs &amp; more</a>`) {
+				t.Errorf("%d %s", w.Code, body)
+			}
+			for _, leak := range []string{"<script", "SECRET", "limit.ip", "%!"} {
+				if strings.Contains(body, leak) {
+					t.Errorf("the page has %q", leak)
+				}
+			}
+			h := w.Header()
+			if h.Get("Content-Type") != "text/html; charset=utf-8" || h.Get("Cache-Control") != "no-store" || !strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'; style-src 'self';") {
+				t.Errorf("headers %v", h)
+			}
+			if heals := tc.status == 429 || tc.status == 503; heals != (h.Get("Retry-After") != "") {
+				t.Errorf("Retry-After %q", h.Get("Retry-After"))
+			}
+		})
+	}
+}
