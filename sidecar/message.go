@@ -364,8 +364,8 @@ func (s *Sidecar) follow(ctx context.Context, sub *subscription) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		if s.opt.Link.Bound(s.table.Load().sys, sub.flow) != nil {
-			wait(ctx, 300*time.Millisecond) // messages keep; who sent them may have been disabled
+		if s.opt.Link.Disabled() != nil || s.opt.Link.Bound(s.table.Load().sys, sub.flow) != nil {
+			wait(ctx, 300*time.Millisecond) // messages keep; who sent them, or we, may have been disabled
 			continue
 		}
 		batch, err := cons.Fetch(1, jetstream.FetchMaxWait(2*time.Second))
