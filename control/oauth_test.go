@@ -165,7 +165,7 @@ func TestServiceIntrospectsAndActsAsItself(t *testing.T) {
 	must(t, err)
 	var want map[string]any
 	must(t, json.Unmarshal(raw, &want))
-	want["active"], want["token_type"] = true, "N_A"
+	want["active"], want["token_type"] = true, "Bearer"
 	if status, got := post("service/orders", wire.PathIntrospect, url.Values{"token": {text}}); status != http.StatusOK || cmp.Diff(want, got) != "" {
 		t.Errorf("introspection: %d, -claims +got\n%s", status, cmp.Diff(want, got))
 	}

@@ -63,7 +63,7 @@ func (s *Service) Exchange(ctx context.Context, c Caller, form url.Values) (wire
 	return wire.Exchanged{
 		AccessToken:     text,
 		IssuedTokenType: wire.TypeAccess,
-		TokenType:       "N_A", // usable with the certificate alone, RFC 8693 section 2.2.1
+		TokenType:       "Bearer", // as tokens bound to a certificate are presented, RFC 8705 section 3
 		ExpiresIn:       int(claims.Expires - s.opt.Now().Unix()),
 		Scope:           strings.Join(claims.Scope, " "),
 	}, nil

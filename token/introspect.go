@@ -106,7 +106,7 @@ func (s *Service) lookAsService(ctx context.Context, c Caller, text string) (map
 	if _, err = s.revoked.issuedAt(sub.Principal, sub.Issued, s.opt.Now()); err != nil {
 		return nil, err
 	}
-	return map[string]any{"token_type": "N_A"}, nil // good with the certificate alone
+	return map[string]any{"token_type": "Bearer"}, nil // with the certificate alone, RFC 8705 section 3
 }
 
 // claimsOf decodes the claims of a verified token.

@@ -69,7 +69,7 @@ func TestIntrospectionEqualsTheToken(t *testing.T) {
 			t.Fatalf("the token lacks %s: the test shows nothing", name)
 		}
 	}
-	want["active"], want["token_type"] = true, "N_A"
+	want["active"], want["token_type"] = true, "Bearer"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("internal token: -claims +introspection\n%s", diff)
 	}

@@ -4,13 +4,14 @@
 // of processes; each grant is one line on standard output, and the first thing
 // that is not as it should be ends it with exit code 1.
 //
-// Token exchange is not among them: it takes an SVID, and the key of an SVID
-// never leaves the memory of its plane.
+// Exchange, and credentials by certificate, are for planes: those go to the
+// control plane's own listener with SVIDs that the test was given.
 import { readFileSync } from "node:fs";
+import https from "node:https";
 import * as client from "openid-client";
 import * as oauth from "oauth4webapi";
 
-const { base, user, password, redirect, resource, scope, confidential, jwk } = JSON.parse(readFileSync(0, "utf8"));
+const { base, user, password, redirect, resource, scope, confidential, jwk, inside } = JSON.parse(readFileSync(0, "utf8"));
 const issuer = new URL(base + "/");
 
 function demand(condition, text) {
@@ -235,6 +236,47 @@ const machine = await step("client credentials with private_key_jwt", async () =
   const t = await client.clientCredentialsGrant(own, { scope: scope.split(" ").find((s) => s.includes(":")) });
   demand(!t.refresh_token && t.expires_in <= 300, "a client's own token lives too long");
   return t;
+});
+
+// withSVID is fetch with a certificate. The other end has a SPIFFE ID, which is
+// no host name: its chain is verified, and its URI must be the control plane's.
+function withSVID({ cert, key }) {
+  const agent = new https.Agent({
+    cert, key, ca: inside.ca, minVersion: "TLSv1.3",
+    checkServerIdentity: (_, peer) => (peer.subjectaltname === `URI:${inside.control}` ? undefined : new Error(`the peer is ${peer.subjectaltname}`)),
+  });
+  return (url, init) => new Promise((resolve, reject) => {
+    const req = https.request(url, { agent, method: init.method, headers: Object.fromEntries(new Headers(init.headers)) }, (res) => {
+      const parts = [];
+      res.on("data", (part) => parts.push(part));
+      res.on("end", () => resolve(new Response(Buffer.concat(parts), { status: res.statusCode, headers: new Headers(Object.entries(res.headers).filter(([, v]) => typeof v === "string")) })));
+    });
+    req.on("error", reject);
+    req.end(init.body?.toString());
+  });
+}
+
+const planes = { issuer: issuer.href, token_endpoint: `${inside.address}/oauth2/token` };
+
+await step("token exchange with an SVID", async () => {
+  const { url, checks } = await request(config);
+  const t = await client.authorizationCodeGrant(config, await browser.authorize(url), checks);
+  const exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+  const params = { subject_token: t.access_token, subject_token_type: "urn:ietf:params:oauth:token-type:access_token", audience: inside.audience };
+  const ask = (more) => oauth.genericTokenEndpointRequest(planes, { client_id: inside.gateway.id }, oauth.TlsClientAuth(), exchange, { ...params, ...more }, { [oauth.customFetch]: withSVID(inside.gateway) });
+  const got = await oauth.processGenericTokenEndpointResponse(planes, { client_id: inside.gateway.id }, await ask({}));
+  const claims = JSON.parse(Buffer.from(got.access_token.split(".")[1], "base64url"));
+  demand(claims.sub === `user:${user}` && claims.aud === inside.audience && claims.act.sub === inside.gateway.id, `claims ${JSON.stringify(claims)}`);
+  const wider = await (await ask({ scope: "catalog:delete" })).json();
+  demand(wider.error === "invalid_scope", `asking for more: ${JSON.stringify(wider)}`);
+});
+
+await step("client credentials with a certificate", async () => {
+  const c = { client_id: inside.service.client };
+  const res = await oauth.clientCredentialsGrantRequest(planes, c, oauth.TlsClientAuth(), {}, { [oauth.customFetch]: withSVID(inside.service) });
+  const got = await oauth.processClientCredentialsResponse(planes, c, res);
+  const claims = JSON.parse(Buffer.from(got.access_token.split(".")[1], "base64url"));
+  demand(claims.cnf["x5t#S256"], "the token is not bound to the certificate");
 });
 
 await step("introspection", async () => {

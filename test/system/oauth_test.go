@@ -23,7 +23,7 @@ var grants = []string{
 	"prompt=none with a session", "prompt=none without one", "max_age", "a code is good once",
 	"authorization code with PKCE and DPoP", "userinfo with DPoP", "protected resource with DPoP",
 	"a bound token is no bearer token", "refresh with DPoP", "refresh with another key is refused",
-	"client credentials with private_key_jwt", "introspection", "revocation of an access token",
+	"client credentials with private_key_jwt", "token exchange with an SVID", "client credentials with a certificate", "introspection", "revocation of an access token",
 	"authorization code with private_key_jwt", "revocation of a refresh token", "end of the session",
 }
 
@@ -47,7 +47,13 @@ func TestForeignClients(t *testing.T) {
 	must(t, "", binary, "client", "add", "app", "--state", r.dir, "--principal", "users", "--redirect", redirect)
 	must(t, "", binary, "client", "add", "till", "--state", r.dir, "--principal", "users", "--redirect", redirect, "--auth", "private_key_jwt", "--jwks", jwks, "--id-alg", "ES256",
 		"--grant", "authorization_code", "--grant", "refresh_token", "--grant", "client_credentials", "--scope", "catalog:read", "--scope", "openid")
+	must(t, "", binary, "client", "add", "batch", "--state", r.dir, "--principal", "users", "--auth", "tls_client_auth", "--identity", "spiffe://shop.internal/service/catalog",
+		"--grant", "client_credentials", "--role", "member", "--org", "home")
 	in, err := json.Marshal(map[string]any{
+		"inside": map[string]any{
+			"address": "https://" + r.Control, "control": "spiffe://shop.internal/control", "ca": r.file("ca.pem"), "audience": "spiffe://shop.internal/service/catalog",
+			"gateway": r.svid("gateway/gateway"), "service": r.svid("service/catalog"),
+		},
 		"base": r.base(), "user": "alice", "password": r.password("alice"), "redirect": redirect, "resource": r.base() + "/catalog/",
 		"scope": "openid catalog:read", "confidential": "till", "jwk": private,
 	})
@@ -66,6 +72,22 @@ func TestForeignClients(t *testing.T) {
 		}
 	}
 	r.auditHolds()
+}
+
+// svid joins as a plane and returns its certificate and key, for the client
+// "batch" if it is a service.
+func (r *running) svid(path string) map[string]string {
+	r.t.Helper()
+	cert, key := r.join(path)
+	out := map[string]string{"id": "spiffe://shop.internal/" + path, "client": "batch"}
+	for name, file := range map[string]string{"cert": cert, "key": key} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		out[name] = string(b)
+	}
+	return out
 }
 
 // bearerSystem writes a system with one API that takes access tokens.
