@@ -95,13 +95,17 @@ func readQR(picture string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bitmap, err := gozxing.NewBinaryBitmapFromImage(img)
-	if err != nil {
-		return "", err
+	// The reader looks for patterns in whatever a camera sees, and some codes
+	// look to it as if they held more; then it is told that there is nothing else.
+	for _, hint := range []gozxing.DecodeHintType{gozxing.DecodeHintType_TRY_HARDER, gozxing.DecodeHintType_PURE_BARCODE} {
+		var bitmap *gozxing.BinaryBitmap
+		if bitmap, err = gozxing.NewBinaryBitmapFromImage(img); err != nil {
+			return "", err
+		}
+		var read *gozxing.Result
+		if read, err = qrcode.NewQRCodeReader().Decode(bitmap, map[gozxing.DecodeHintType]any{hint: true}); err == nil {
+			return read.GetText(), nil
+		}
 	}
-	read, err := qrcode.NewQRCodeReader().Decode(bitmap, nil)
-	if err != nil {
-		return "", err
-	}
-	return read.GetText(), nil
+	return "", err
 }
