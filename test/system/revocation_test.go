@@ -36,17 +36,9 @@ func startFive(t *testing.T) *running {
 	t.Helper()
 	var services, flows, reads, users strings.Builder
 	for _, s := range five {
-		port := freePort(t)
-		l, err := net.Listen("tcp", "127.0.0.1:"+port)
-		if err != nil {
-			t.Fatal(err)
-		}
-		up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
-		up.Listener.Close()
-		up.Listener = l
-		up.Start()
+		up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 		t.Cleanup(up.Close)
-		fmt.Fprintf(&services, "  %s: { upstream: \"http://127.0.0.1:%s\" }\n", s.name, port)
+		fmt.Fprintf(&services, "  %s: { upstream: %q }\n", s.name, up.URL)
 		fmt.Fprintf(&flows, "  - { from: gateway, to: %s, carries: [%s] }\n", s.name, s.data)
 		fmt.Fprintf(&reads, "%q, ", s.name+":read")
 	}
