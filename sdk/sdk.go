@@ -109,21 +109,23 @@ func (s *Service) fetch(ctx context.Context) error {
 }
 
 // Refetch asks the sidecar again who this service is: a sidecar that restarted
-// has a new identity key. It reports whether the key changed. Calls within a
-// second of the last one return at once, so that forged requests cannot make
-// the service busy.
-func (s *Service) Refetch(ctx context.Context) bool {
-	before := s.info.Load()
+// has a new identity key. used is the answer that the caller judged by; Refetch
+// reports whether there is one with another key now. Within a second of the last
+// answer nobody asks again, so that forged requests cannot make the service busy.
+func (s *Service) Refetch(ctx context.Context, used *agent.ServiceInfo) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.info.Load() != before {
-		return true // another caller fetched it meanwhile
+	if s.info.Load() != used {
+		return true // another caller fetched it, before or after the judgement
 	}
 	if time.Since(s.refetched) < refetchGap {
 		return false
 	}
+	if s.fetch(ctx) != nil {
+		return false // a sidecar that was away may be there for the next request
+	}
 	s.refetched = time.Now()
-	return s.fetch(ctx) == nil && !bytes.Equal(before.IdentityKey, s.info.Load().IdentityKey)
+	return !bytes.Equal(used.IdentityKey, s.info.Load().IdentityKey)
 }
 
 // Info returns the service's own configuration. It must not be changed.

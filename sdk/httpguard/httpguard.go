@@ -54,9 +54,10 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			problem.Write(w, err, "")
 			return
 		}
-		id, err := g.verify(header)
-		if rampart.KindOf(err) == rampart.Unauthenticated && g.svc.Refetch(r.Context()) {
-			id, err = g.verify(header)
+		info := g.svc.Info()
+		id, err := parse(header, info.IdentityKey, g.now())
+		if rampart.KindOf(err) == rampart.Unauthenticated && g.svc.Refetch(r.Context(), info) {
+			id, err = parse(header, g.svc.Info().IdentityKey, g.now())
 		}
 		if err == nil {
 			err = delivered(id, r.URL.Path)
@@ -94,10 +95,6 @@ func one(values []string) (string, error) {
 		return "", refuse("the request did not come through the sidecar")
 	}
 	return values[0], nil
-}
-
-func (g *Guard) verify(header string) (agent.Identified, error) {
-	return parse(header, g.svc.Info().IdentityKey, g.now())
 }
 
 // parse verifies the signature before it reads anything else.

@@ -168,10 +168,6 @@ func (l *load) try(c *http.Client, user string, a attempt) bool {
 	return true
 }
 
-// unlearned is what a service says that has not yet learned the new key of its
-// restarted sidecar. It should be a 503 and is rarely seen; such an attempt is repeated.
-const unlearned = "the caller's identity is not signed by the sidecar"
-
 // again reports whether an answer, or none, asks for another attempt. Whatever
 // else is not a success must not happen: a killed process is no reason to tell
 // a client that it did something wrong.
@@ -179,7 +175,7 @@ func (l *load) again(status int, body string, err error) bool {
 	switch {
 	case err == nil && status == http.StatusCreated:
 		return false
-	case err != nil, status == http.StatusConflict, status >= 500, status == http.StatusUnauthorized && strings.Contains(body, unlearned):
+	case err != nil, status == http.StatusConflict, status >= 500:
 		l.mu.Lock()
 		l.repeated++
 		l.mu.Unlock()
