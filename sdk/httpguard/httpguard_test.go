@@ -162,17 +162,10 @@ func TestGuardKeepsMessagesApart(t *testing.T) {
 	}
 }
 
-// A sidecar that restarts signs with a new key. The guard learns it at the
-// first request; forged requests cannot make it ask again and again.
 // TestRefetchByWhoWasSlow: who judged by the old key, while others had learned
 // the new one, is told so at once, and not refused for asking too soon.
 func TestRefetchByWhoWasSlow(t *testing.T) {
-	a := &sdktest.Agent{Info: sdktest.Info{Name: "orders"}}
-	sdktest.Start(t, a)
-	svc, err := sdk.Connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	a, svc := connect(t)
 	used := svc.Info()
 	a.Rekey()
 	if !svc.Refetch(t.Context(), used) || !svc.Refetch(t.Context(), used) {
@@ -183,6 +176,8 @@ func TestRefetchByWhoWasSlow(t *testing.T) {
 	}
 }
 
+// A sidecar that restarts signs with a new key. The guard learns it at the
+// first request; forged requests cannot make it ask again and again.
 func TestGuardFollowsARestart(t *testing.T) {
 	a, svc := connect(t)
 	h := New(svc).Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
