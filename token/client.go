@@ -51,7 +51,9 @@ func (c Client) Self() rampart.Principal {
 
 // Permits returns those permissions of a scope that c is registered for. Nil is
 // all of them; a scope that shares none with the registration leaves an empty one.
-func (c Client) Permits(scope []string) []string { return meet(scope, permissionsOf(c.Scopes)) }
+func (c Client) Permits(scope []string) []string {
+	return rampart.MeetScopes(scope, permissionsOf(c.Scopes))
+}
 
 // may reports whether c is registered for a grant_type.
 func (c Client) may(grant string) bool {

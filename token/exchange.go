@@ -86,7 +86,7 @@ func (s *Service) trade(ctx context.Context, c Caller, req request) (flow, Subje
 	if err := s.actors(c, sub); err != nil {
 		return flow{}, sub, jwt.InternalClaims{}, err
 	}
-	if sub.Principal.Scope, err = narrow(meet(sub.Principal.Scope, f.scope), req.scope); err != nil {
+	if sub.Principal.Scope, err = narrow(rampart.MeetScopes(sub.Principal.Scope, f.scope), req.scope); err != nil {
 		return flow{}, sub, jwt.InternalClaims{}, err
 	}
 	claims, err := s.claims(c, req, sub)

@@ -3,6 +3,8 @@ package token
 import (
 	"slices"
 	"strings"
+
+	"github.com/rampart-security/rampart"
 )
 
 // Bounds of a scope parameter.
@@ -77,23 +79,6 @@ func covered(want string, have []string) bool {
 	return slices.Contains(have, want) || slices.Contains(have, kind+":*")
 }
 
-// meet returns the permissions that both a and b cover; nil is all of them.
-func meet(a, b []string) []string {
-	switch {
-	case a == nil:
-		return b
-	case b == nil:
-		return a
-	}
-	out := []string{}
-	for _, p := range slices.Concat(a, b) {
-		if covered(p, a) && covered(p, b) && !slices.Contains(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 // join adds what either covers; nil is all.
 func join(a, b []string) []string {
 	if a == nil || b == nil {
@@ -160,7 +145,7 @@ func (c Client) registered(had scope) (scope, error) {
 // still returns those permissions that c is registered for. To lose all is an
 // error; a scope of protocol values had none to lose.
 func (c Client) still(had []string) ([]string, error) {
-	left := meet(had, permissionsOf(c.Scopes))
+	left := rampart.MeetScopes(had, permissionsOf(c.Scopes))
 	if nothing(left) && !nothing(had) {
 		return nil, refuse("invalid_grant", "the client is no longer registered for any permission of this grant")
 	}
