@@ -116,6 +116,12 @@ const (
 	CodeTimeout     Code = "timeout"
 	CodeStale       Code = "stale"
 	CodeScope       Code = "insufficient_scope" // the credential is limited to other permissions, whatever its subject holds
+
+	CodeSeparation     Code = "separation_of_duty" // the subject holds roles that nobody may use together
+	CodeSource         Code = "source_down"        // an attribute or a relation could not be had
+	CodeClock          Code = "clock"              // this machine's clock jumped and nobody vouched for it since
+	CodeUnenforceable  Code = "unenforceable"      // allowed with an obligation that the PEP cannot carry out
+	CodeUntranslatable Code = "untranslatable"     // a list was asked for, and a policy cannot be said as a filter
 )
 
 // PolicyRef points at the line of policy that decided.
@@ -135,13 +141,53 @@ func (r PolicyRef) String() string {
 }
 
 // Decision is the answer of a policy decision point. The zero Decision denies.
-// Reason is for operators and never leaves the house; Code may.
+// Code and ReasonUser may leave the house; Reason, Policies, Missing and Path
+// are for operators and never do.
 type Decision struct {
-	Effect   Effect      `json:"effect"`
-	Layer    Layer       `json:"layer,omitzero"`
-	Code     Code        `json:"code,omitzero"`
-	Policies []PolicyRef `json:"policies,omitzero"`
-	Reason   string      `json:"reason,omitzero"`
+	ID          string       `json:"id,omitzero"` // names the decision in the decision log; "" when it was not logged
+	Effect      Effect       `json:"effect"`
+	Layer       Layer        `json:"layer,omitzero"` // for a denial, the first that said no
+	Code        Code         `json:"code,omitzero"`
+	Policies    []PolicyRef  `json:"policies,omitzero"` // those that decided
+	Obligations []Obligation `json:"obligations,omitzero"`
+	Fields      *Fields      `json:"fields,omitzero"` // what of the resource may be seen; nil: all of it
+	Revision    Revision     `json:"revision,omitzero"`
+	ReasonUser  string       `json:"reason_user,omitzero"`
+	Reason      string       `json:"reason,omitzero"`  // for operators
+	Missing     []NearMiss   `json:"missing,omitzero"` // of a denial: permits that came close, closest first
+	Path        []string     `json:"path,omitzero"`    // of relations: the tuples that lead from the subject to the resource, or how far they led
+}
+
+// Obligation is what a PEP must carry out before it acts on a decision. One
+// that it does not know makes it deny (OpenID AuthZEN obligations profile,
+// draft 1).
+type Obligation struct {
+	ID         string            `json:"id"`   // of the policy that asks for it
+	Type       string            `json:"type"` // "step-up", "notification", "session_termination" or a name of the service's own
+	Properties map[string]string `json:"properties,omitzero"`
+}
+
+// Fields limits what of a resource may be seen. Names are members of the
+// resource's JSON form; "card.last4" is a member of a member.
+type Fields struct {
+	Only []string `json:"only,omitzero"` // nothing but these; nil: everything
+	Mask []string `json:"mask,omitzero"` // shown as null, whatever Only says
+}
+
+// NearMiss is a permit that did not match, and why.
+type NearMiss struct {
+	Policy    PolicyRef `json:"policy"`
+	Held      int       `json:"held"`          // conditions that held before the one that failed
+	Condition string    `json:"condition"`     // source text of the condition that failed
+	Line      int       `json:"line,omitzero"` // of the condition; 0 when only the policy's line is known
+	Problem   string    `json:"problem"`       // "is false", or the error
+}
+
+// Revision is the state of knowledge that a decision was made with. It is also
+// a consistency token: a later question may ask for one at least as new.
+type Revision struct {
+	Policy    uint64 `json:"policy,omitzero"`    // version of the bundle
+	Relations uint64 `json:"relations,omitzero"` // revision of the relation graph; 0 when none was asked
 }
 
 // Allowed reports whether the decision permits.

@@ -21,11 +21,22 @@ import (
 // Resource.Attrs does. A Request is read only while it is decided and may be
 // shared between goroutines.
 type Request struct {
-	Layer     rampart.Layer
-	Principal rampart.Principal
-	Action    rampart.Action
-	Resource  rampart.Resource
-	Context   map[string]any
+	Layer     rampart.Layer     `json:"layer"`
+	Principal rampart.Principal `json:"principal"`
+	Action    rampart.Action    `json:"action"`
+	Resource  rampart.Resource  `json:"resource"`
+	Context   map[string]any    `json:"context,omitzero"`
+
+	// Relations are facts of the relation graph: whether Principal stands in
+	// the named relation to Resource. The decision point fills in what the
+	// engines read; a name that is absent is unknown, and a policy that reads
+	// an unknown fact fails. Policies see it as relation.NAME.
+	Relations map[string]bool `json:"relations,omitzero"`
+	// AtLeast is the oldest revision of the relation graph that may answer; 0
+	// takes any that is not stale.
+	AtLeast uint64 `json:"at_least,omitzero"`
+	// Supported are the types of obligation that the asker can carry out.
+	Supported []string `json:"supported,omitzero"`
 }
 
 // Decider decides. It is safe for concurrent use, never blocks longer than its
@@ -42,16 +53,26 @@ type Engine interface {
 	Evaluate(ctx context.Context, r Request) Verdict
 	// Explain returns the permits that came close to matching, closest first.
 	// It is for operators, costs more than Evaluate, and may return nothing.
-	Explain(ctx context.Context, r Request) []NearMiss
+	Explain(ctx context.Context, r Request) []rampart.NearMiss
+	// Relations returns the names of relations whose facts the policies for
+	// this action and type may read, sorted, each once. It allocates nothing.
+	Relations(action rampart.Action, resourceType string) []string
 }
 
 // Verdict is what one engine found. The zero Verdict holds no permit, so it
 // denies.
 type Verdict struct {
-	Permits  []rampart.PolicyRef
-	Forbids  []rampart.PolicyRef
+	Permits  []Ruling
+	Forbids  []Ruling
 	Failures []Failure
 	Looked   int // permits whose scope fits the request, matched or not
+}
+
+// Ruling is a policy that matched, and what it asks for besides.
+type Ruling struct {
+	Policy      rampart.PolicyRef
+	Obligations []rampart.Obligation // of a permit: conditions of the permission; of a forbid: what the denial calls for
+	Fields      *rampart.Fields      // of a permit: what may be seen; nil: all
 }
 
 // Failure is a policy that could not be evaluated. Policy.Effect is Allow for a
@@ -61,13 +82,4 @@ type Failure struct {
 	Policy rampart.PolicyRef
 	Code   rampart.Code // CodeError or CodeTimeout
 	Err    error        // for operators
-}
-
-// NearMiss is a permit that did not match, and why.
-type NearMiss struct {
-	Policy    rampart.PolicyRef
-	Held      int    // conditions that held before the one that failed
-	Condition string // source text of the condition that failed
-	Line      int    // of the condition; 0 when only the policy's line is known
-	Problem   string // "is false", or the error
 }

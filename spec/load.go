@@ -164,6 +164,13 @@ func (s *System) resources() []resource {
 		for i, p := range svc.Policy {
 			add(index(key+".policy", i), p)
 		}
+		for i, p := range svc.Tests {
+			add(index(key+".policy_tests", i), p)
+		}
+	}
+	add("authz.model", s.Authz.Model)
+	if s.Authz.OpenFGA != nil {
+		add("authz.openfga.ca", s.Authz.OpenFGA.CA)
 	}
 	for _, name := range sortedNames(s.Stores) {
 		add(join("stores", name)+".ca", s.Stores[name].CA)

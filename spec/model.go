@@ -71,9 +71,76 @@ type Plan struct {
 	APIKey Rate `yaml:"api_key"`
 }
 
-// Authz holds roles. Policies belong to services and flows.
+// Authz holds what decisions of all services rest on. Policies belong to
+// services and flows.
 type Authz struct {
-	Roles map[string][]string `yaml:"roles"` // role -> permissions "type:verb" or "type:*", or "role:OTHER" to include another role
+	Roles     map[string][]string     `yaml:"roles"`      // role -> permissions "type:verb" or "type:*", or "role:OTHER" to include another role
+	Separate  []Separation            `yaml:"separate"`   // separation of duty
+	Types     map[string]AuthzType    `yaml:"types"`      // resource types that policies speak of, in the singular
+	Model     string                  `yaml:"model"`      // file of relations in the OpenFGA modelling language, *.fga
+	FromToken map[string]string       `yaml:"from_token"` // "team#member" -> the fact of the subject that names the objects: team, managed_teams, organizations, roles
+	Providers map[string]AttrProvider `yaml:"providers"`  // of attributes that neither the service nor a token knows
+	OpenFGA   *OpenFGA                `yaml:"openfga"`    // nil: relations are held by each sidecar
+	Bundle    PolicyBundle            `yaml:"bundle"`
+	Log       DecisionLog             `yaml:"log"`
+}
+
+// Separation names roles that nobody may use together (ANSI/INCITS 359).
+type Separation struct {
+	Roles []string `yaml:"roles"` // at least two
+	Kind  string   `yaml:"kind"`  // static (default): nobody is granted two of them | dynamic: nobody acts with two of them at once
+}
+
+// AuthzType is one type of resource.
+type AuthzType struct {
+	Actions   []string             `yaml:"actions" shape:"one"` // "type:verb" that apply to it
+	Attrs     map[string]AuthzAttr `yaml:"attrs"`
+	Relations []string             `yaml:"relations" shape:"one"` // of the model, that policies read as relation.NAME
+	Grants    map[string]string    `yaml:"grants"`                // action -> relation of the model that permits it
+	Table     string               `yaml:"table"`                 // of its rows
+	Columns   map[string]string    `yaml:"columns"`               // attribute, id or tenant -> column, where the names differ
+}
+
+// AuthzAttr is one attribute. In YAML: a type, with "?" behind it when the
+// attribute is optional, or {type: ..., optional: ..., class: ..., pii: ..., provider: ...}.
+type AuthzAttr struct {
+	Type     string `yaml:"type"` // string | bool | long | decimal | strings
+	Optional bool   `yaml:"optional"`
+	Class    string `yaml:"class"` // default internal
+	PII      bool   `yaml:"pii"`
+	Provider string `yaml:"provider"` // key of providers; "" when the service supplies it
+}
+
+// AttrProvider is a service that answers GET PATH/{type}/{id} with a JSON
+// object of attributes. A flow to it must be declared.
+type AttrProvider struct {
+	Service string   `yaml:"service"`
+	Path    string   `yaml:"path"`    // default /attributes
+	Cache   Duration `yaml:"cache"`   // default 0: asked each time
+	Timeout Duration `yaml:"timeout"` // default 100ms
+}
+
+// OpenFGA is a server that holds the relations instead.
+type OpenFGA struct {
+	Address string `yaml:"address"` // host:port of its gRPC listener
+	Store   string `yaml:"store"`   // id of the store
+	Token   string `yaml:"token"`   // secret://embedded/PATH of the pre-shared key; "" for none
+	CA      string `yaml:"ca"`      // PEM file of its CA, relative to rampart.yaml; "" only for a server on loopback without TLS
+}
+
+// PolicyBundle bounds how policies reach the planes.
+type PolicyBundle struct {
+	Keys         []string `yaml:"keys" shape:"one"` // Ed25519 public keys, base64url, of those who may sign policies; none: the control plane signs
+	Expires      Duration `yaml:"expires"`          // of what the control plane signs, default 30d
+	MaxStaleness Duration `yaml:"max_staleness"`    // how long a plane decides by a bundle that it cannot renew, default 24h
+	Replay       int      `yaml:"replay"`           // newest decisions that a new bundle is tried on, default 200
+	MaxChanged   int      `yaml:"max_changed"`      // percent of them that may come out otherwise; more refuses the bundle; default 100
+}
+
+// DecisionLog keeps the input of decisions, so that they can be replayed.
+type DecisionLog struct {
+	Overflow string   `yaml:"overflow"` // block (default) | deny: what happens when the log cannot keep up
+	Keep     Duration `yaml:"keep"`     // default 30d
 }
 
 // Sessions bounds browser sessions.
@@ -94,14 +161,15 @@ type Revocation struct {
 type Service struct {
 	Role     string   `yaml:"role"` // "" (an ordinary service) | gateway
 	Zone     string   `yaml:"zone"`
-	Listen   string   `yaml:"listen"`             // gateway: edge address, default ":8443"
-	Upstream string   `yaml:"upstream"`           // service: http://127.0.0.1:PORT, loopback only
-	Mount    string   `yaml:"mount"`              // public path prefix; default "/" with openapi, "/NAME/" without
-	OpenAPI  string   `yaml:"openapi"`            // file, relative to rampart.yaml
-	Policy   []string `yaml:"policy" shape:"one"` // .cedar and .rego files of the service and domain layers; a single string is accepted
-	Run      []string `yaml:"run"`                // command that `rampart up` starts, in the folder of rampart.yaml
-	Methods  []string `yaml:"methods"`            // without openapi: allowed methods, default GET and HEAD
-	Headers  []string `yaml:"headers"`            // of callers, that the service reads beyond the usual ones and those that openapi declares
+	Listen   string   `yaml:"listen"`                   // gateway: edge address, default ":8443"
+	Upstream string   `yaml:"upstream"`                 // service: http://127.0.0.1:PORT, loopback only
+	Mount    string   `yaml:"mount"`                    // public path prefix; default "/" with openapi, "/NAME/" without
+	OpenAPI  string   `yaml:"openapi"`                  // file, relative to rampart.yaml
+	Policy   []string `yaml:"policy" shape:"one"`       // .cedar and .rego files of the service and domain layers; a single string is accepted
+	Tests    []string `yaml:"policy_tests" shape:"one"` // *_test.yaml and *_test.rego files: run by `rampart policy test` and before a bundle takes over
+	Run      []string `yaml:"run"`                      // command that `rampart up` starts, in the folder of rampart.yaml
+	Methods  []string `yaml:"methods"`                  // without openapi: allowed methods, default GET and HEAD
+	Headers  []string `yaml:"headers"`                  // of callers, that the service reads beyond the usual ones and those that openapi declares
 }
 
 // Store is a database or queue.

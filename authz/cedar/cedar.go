@@ -116,9 +116,9 @@ func (e *Engine) Evaluate(_ context.Context, r authz.Request) authz.Verdict {
 	for _, reason := range diag.Reasons {
 		ref := e.byID[reason.PolicyID].ref
 		if ref.Effect == rampart.Allow {
-			v.Permits = append(v.Permits, ref)
+			v.Permits = append(v.Permits, authz.Ruling{Policy: ref})
 		} else {
-			v.Forbids = append(v.Forbids, ref)
+			v.Forbids = append(v.Forbids, authz.Ruling{Policy: ref})
 		}
 	}
 	for _, failed := range diag.Errors {
@@ -130,6 +130,9 @@ func (e *Engine) Evaluate(_ context.Context, r authz.Request) authz.Verdict {
 	}
 	return v
 }
+
+// Relations implements authz.Engine.
+func (e *Engine) Relations(rampart.Action, string) []string { return nil }
 
 // slice holds the policies whose scope may fit one request, as up to eight
 // lists of the index.

@@ -51,10 +51,10 @@ func payment(attrs map[string]any) authz.Request {
 	}
 }
 
-func ids(refs []rampart.PolicyRef) string {
+func ids(rulings []authz.Ruling) string {
 	var out []string
-	for _, r := range refs {
-		out = append(out, fmt.Sprintf("%s:%d", r.ID, r.Line))
+	for _, r := range rulings {
+		out = append(out, fmt.Sprintf("%s:%d", r.Policy.ID, r.Policy.Line))
 	}
 	return strings.Join(out, " ")
 }
@@ -78,7 +78,7 @@ func TestEvaluate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := e.Evaluate(t.Context(), payment(row.attrs))
-			slices.SortFunc(v.Permits, func(a, b rampart.PolicyRef) int { return strings.Compare(a.ID, b.ID) })
+			slices.SortFunc(v.Permits, func(a, b authz.Ruling) int { return strings.Compare(a.Policy.ID, b.Policy.ID) })
 			got := []string{ids(v.Permits), ids(v.Forbids), ""}
 			for _, f := range v.Failures {
 				got[2] = f.Policy.ID
@@ -200,8 +200,8 @@ func TestIndexAgreesWithAll(t *testing.T) {
 		_, want := cedar.Authorize(all, q, q.request)
 		v := e.Evaluate(t.Context(), r)
 		got := map[string]bool{}
-		for _, ref := range slices.Concat(v.Permits, v.Forbids) {
-			got[ref.ID] = true
+		for _, ruling := range slices.Concat(v.Permits, v.Forbids) {
+			got[ruling.Policy.ID] = true
 		}
 		expected := map[string]bool{}
 		for _, reason := range want.Reasons {

@@ -22,7 +22,7 @@ const maxExplained = 64
 // && and names the first part that did not hold; parts after it are not
 // reached, because an earlier part may guard them. Inside || it can only show
 // the whole part.
-func (e *Engine) Explain(_ context.Context, r authz.Request) []authz.NearMiss {
+func (e *Engine) Explain(_ context.Context, r authz.Request) []rampart.NearMiss {
 	q, err := newQuestion(r)
 	if err != nil {
 		return nil
@@ -35,7 +35,7 @@ func (e *Engine) Explain(_ context.Context, r authz.Request) []authz.NearMiss {
 		Resource:  q.request.Resource,
 		Context:   q.request.Context,
 	}
-	var misses []authz.NearMiss
+	var misses []rampart.NearMiss
 	for p := range s.each {
 		if p.ref.Effect != rampart.Allow {
 			continue
@@ -47,18 +47,18 @@ func (e *Engine) Explain(_ context.Context, r authz.Request) []authz.NearMiss {
 			break
 		}
 	}
-	slices.SortStableFunc(misses, func(a, b authz.NearMiss) int { return cmp.Compare(b.Held, a.Held) })
+	slices.SortStableFunc(misses, func(a, b rampart.NearMiss) int { return cmp.Compare(b.Held, a.Held) })
 	return misses
 }
 
 // explain returns the first condition of p that does not hold; false when p
 // matches, or concerns another principal or resource.
-func explain(p *policy, env eval.Env) (authz.NearMiss, bool) {
+func explain(p *policy, env eval.Env) (rampart.NearMiss, bool) {
 	tree := (*ast.Policy)(p.policy.AST())
 	if !inScope(tree, env) {
-		return authz.NearMiss{}, false
+		return rampart.NearMiss{}, false
 	}
-	miss := authz.NearMiss{Policy: p.ref}
+	miss := rampart.NearMiss{Policy: p.ref}
 	for _, part := range conjuncts(tree) {
 		v, err := eval.Eval(part.Body, env)
 		holds, isBool := v.(cedar.Boolean)
@@ -70,7 +70,7 @@ func explain(p *policy, env eval.Env) (authz.NearMiss, bool) {
 		miss.Problem = problem(part, err)
 		return miss, true
 	}
-	return authz.NearMiss{}, false
+	return rampart.NearMiss{}, false
 }
 
 // inScope decides what the index leaves open: a named principal or resource.

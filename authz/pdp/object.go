@@ -48,8 +48,8 @@ func (d *PDP) decideObject(ctx context.Context, r authz.Request) rampart.Decisio
 // combine is the one place where facts become a decision.
 func (d *PDP) combine(ctx context.Context, r authz.Request, v authz.Verdict) rampart.Decision {
 	if len(v.Forbids) > 0 {
-		sortRefs(v.Forbids)
-		return deny(rampart.LayerDomain, rampart.CodeForbidden, "forbidden by "+join(v.Forbids), v.Forbids...)
+		refs := refsOf(v.Forbids)
+		return deny(rampart.LayerDomain, rampart.CodeForbidden, "forbidden by "+join(refs), refs...)
 	}
 	for _, f := range v.Failures {
 		if f.Policy.Effect == rampart.Deny {
@@ -60,8 +60,7 @@ func (d *PDP) combine(ctx context.Context, r authz.Request, v authz.Verdict) ram
 		return deny(rampart.LayerDomain, rampart.CodeTimeout, "the time limit passed")
 	}
 	if len(v.Permits) > 0 {
-		sortRefs(v.Permits)
-		return allow(rampart.LayerDomain, v.Permits...)
+		return allow(rampart.LayerDomain, refsOf(v.Permits)...)
 	}
 	if len(v.Failures) > 0 {
 		return failed(v.Failures[0])
@@ -79,14 +78,14 @@ func failed(f authz.Failure) rampart.Decision {
 // noPermit tells an operator which rule came closest and where it stopped.
 func (d *PDP) noPermit(ctx context.Context, r authz.Request, looked int) string {
 	reason := fmt.Sprintf("none of %d permits matched %s of %s by %s", looked, r.Action, r.Resource.Type, r.Principal.Subject)
-	var misses []authz.NearMiss
+	var misses []rampart.NearMiss
 	for _, e := range d.engines {
 		misses = append(misses, e.Explain(ctx, r)...)
 	}
 	if len(misses) == 0 {
 		return reason
 	}
-	closest := slices.MaxFunc(misses, func(a, b authz.NearMiss) int { return cmp.Compare(a.Held, b.Held) })
+	closest := slices.MaxFunc(misses, func(a, b rampart.NearMiss) int { return cmp.Compare(a.Held, b.Held) })
 	reason += fmt.Sprintf("; closest is %s: %s %s", closest.Policy, shorten(closest.Condition), closest.Problem)
 	if closest.Line > 0 {
 		reason += fmt.Sprintf(" (line %d)", closest.Line)
@@ -103,10 +102,16 @@ func shorten(condition string) string {
 	return strings.ToValidUTF8(condition[:limit], "") + "..."
 }
 
-func sortRefs(refs []rampart.PolicyRef) {
+// refsOf names the policies of rulings, by file and line.
+func refsOf(rulings []authz.Ruling) []rampart.PolicyRef {
+	refs := make([]rampart.PolicyRef, len(rulings))
+	for i, r := range rulings {
+		refs[i] = r.Policy
+	}
 	slices.SortFunc(refs, func(a, b rampart.PolicyRef) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
+	return refs
 }
 
 func join(refs []rampart.PolicyRef) string {

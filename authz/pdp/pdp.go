@@ -34,10 +34,43 @@ const DefaultTimeout = 50 * time.Millisecond
 // Options of New. The zero value makes a PDP that denies everything but
 // `allow` rules of routes.
 type Options struct {
-	Roles    map[string][]string // as in rampart.yaml, see rbac.Compile
-	Policies map[string][]byte   // file name, ending in .cedar or .rego, to its text
-	Timeout  time.Duration       // of one decision; 0 means DefaultTimeout
-	Now      func() time.Time    // if nil, time.Now
+	Roles     map[string][]string       // as in rampart.yaml, see rbac.Compile
+	Separate  []Separation              // separation of duty
+	Schema    *authz.Schema             // if nil, input is bounded but not checked
+	Policies  map[string][]byte         // file name, ending in .cedar or .rego, to its text
+	FromToken map[string]string         // as in rampart.yaml: what a token says of relations
+	Graph     authz.Graph               // if nil, every relation is unknown
+	Providers map[string]authz.Provider // by the name that the schema uses
+	Lines     map[string]int            // of rampart.yaml, see pap.Set
+	Policy    uint64                    // version of the bundle that all this came from
+	Timeout   time.Duration             // of one decision; 0 means DefaultTimeout
+	Now       func() time.Time          // if nil, time.Now
+	Clock     func() error              // if nil, the clock is trusted; an error denies with CodeClock
+	// Observe is called with each decision and all that it was made from, and
+	// with an ID to find it by. An error denies: what cannot be put on record
+	// did not happen. If nil, decisions have no ID.
+	Observe func(ctx context.Context, q Question, d rampart.Decision) error
+}
+
+// Separation names roles that nobody may use together.
+type Separation struct {
+	Roles   []string `json:"roles"`
+	Dynamic bool     `json:"dynamic,omitzero"` // nobody acts with two of them at once; otherwise nobody is granted two
+}
+
+// Question is the whole input of one decision: the same Question gets the same
+// Decision from the same Options, whenever it is asked (see PDP.Answer).
+type Question struct {
+	ID        string            `json:"id"`
+	At        time.Time         `json:"at"`
+	Layer     rampart.Layer     `json:"layer"`
+	Principal rampart.Principal `json:"principal"`
+	Tenant    string            `json:"tenant,omitzero"`  // service layer
+	Route     Route             `json:"route,omitzero"`   // gateway and service layer
+	Request   *authz.Request    `json:"request,omitzero"` // domain layer, with every fact that was looked up
+	Refused   *rampart.Decision `json:"refused,omitzero"` // denied before the policies were asked: a source was down, the clock had jumped
+	Path      []string          `json:"path,omitzero"`    // the tuples behind the facts
+	Revision  rampart.Revision  `json:"revision,omitzero"`
 }
 
 // PDP decides. It is read-only and safe for concurrent use. A nil *PDP denies.

@@ -48,8 +48,8 @@ func (d *decider) read(v *authz.Verdict, answers []any) error {
 	if err != nil {
 		return err
 	}
-	v.Permits = append(v.Permits, permits...)
-	v.Forbids = append(v.Forbids, forbids...)
+	v.Permits = append(v.Permits, rulings(permits)...)
+	v.Forbids = append(v.Forbids, rulings(forbids)...)
 	missing, _ := answers[2].([]any)
 	for _, m := range missing {
 		pair, _ := m.([]any)
@@ -126,4 +126,12 @@ func says(value any, effect rampart.Effect) (bool, error) {
 		return len(v) > 0, nil
 	}
 	return true, nil
+}
+
+func rulings(refs []rampart.PolicyRef) []authz.Ruling {
+	out := make([]authz.Ruling, len(refs))
+	for i, ref := range refs {
+		out[i].Policy = ref
+	}
+	return out
 }

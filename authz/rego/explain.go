@@ -21,31 +21,31 @@ const maxExplained = 64
 // Explain implements authz.Engine. It evaluates `allow` once more under a
 // tracer and names the condition at which each rule stopped. Packages with more
 // than 64 allow rules are left out.
-func (e *Engine) Explain(ctx context.Context, r authz.Request) []authz.NearMiss {
+func (e *Engine) Explain(ctx context.Context, r authz.Request) []rampart.NearMiss {
 	release, err := e.acquire(ctx)
 	if err != nil {
 		return nil
 	}
 	defer release()
 	doc := input(r)
-	var misses []authz.NearMiss
+	var misses []rampart.NearMiss
 	for _, d := range e.packages {
 		if d.permits > maxExplained {
 			continue
 		}
-		t := tracer{ref: d.name() + "." + allowRule, rules: map[uint64]*authz.NearMiss{}}
+		t := tracer{ref: d.name() + "." + allowRule, rules: map[uint64]*rampart.NearMiss{}}
 		// An error ends the trace early; what was seen until then stands.
 		_, _ = d.trace.Eval(ctx, rego.EvalParsedInput(doc), rego.EvalRuleIndexing(false), rego.EvalQueryTracer(&t))
 		misses = append(misses, t.misses()...)
 	}
-	slices.SortStableFunc(misses, func(a, b authz.NearMiss) int { return cmp.Compare(b.Held, a.Held) })
+	slices.SortStableFunc(misses, func(a, b rampart.NearMiss) int { return cmp.Compare(b.Held, a.Held) })
 	return misses
 }
 
 // tracer records at which condition each allow rule stopped.
 type tracer struct {
 	ref   string
-	rules map[uint64]*authz.NearMiss // by query, one per rule entered
+	rules map[uint64]*rampart.NearMiss // by query, one per rule entered
 	order []uint64
 }
 
@@ -74,7 +74,7 @@ func (t *tracer) enter(e topdown.Event) {
 	if name != t.ref || rule.Location == nil {
 		return
 	}
-	t.rules[e.QueryID] = &authz.NearMiss{Policy: rampart.PolicyRef{
+	t.rules[e.QueryID] = &rampart.NearMiss{Policy: rampart.PolicyRef{
 		Engine: engineName,
 		ID:     name,
 		File:   rule.Location.File,
@@ -101,8 +101,8 @@ func (t *tracer) fail(e topdown.Event) {
 	miss.Problem = "does not hold"
 }
 
-func (t *tracer) misses() []authz.NearMiss {
-	var out []authz.NearMiss
+func (t *tracer) misses() []rampart.NearMiss {
+	var out []rampart.NearMiss
 	for _, id := range t.order {
 		if m := t.rules[id]; m.Condition != "" {
 			out = append(out, *m)

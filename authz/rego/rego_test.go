@@ -62,10 +62,10 @@ func order(attrs map[string]any) authz.Request {
 }
 
 // lines renders references as "file:line".
-func lines(refs []rampart.PolicyRef) []string {
+func lines(rulings []authz.Ruling) []string {
 	var out []string
-	for _, r := range refs {
-		out = append(out, fmt.Sprintf("%s:%d", r.File, r.Line))
+	for _, r := range rulings {
+		out = append(out, fmt.Sprintf("%s:%d", r.Policy.File, r.Policy.Line))
 	}
 	return out
 }

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -12,14 +13,17 @@ import (
 // Paths of a sidecar's socket (HTTP over a Unix socket, mode 0600), for the
 // SDK and for services in any language.
 const (
-	PathService = "/v1/service"     // GET -> ServiceInfo
-	PathCheck   = "/v1/authz/check" // POST CheckRequest -> rampart.Decision (domain layer)
-	PathSecret  = "/v1/secrets/"    // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record
-	PathDEK     = "/v1/dek"         // POST DEKRequest -> DEK
-	PathAudit   = "/v1/audit"       // POST AuditRequest -> 204 once durable
-	PathOut     = "/out/"           // any method, /out/{service or external}/PATH: the outbound side
-	PathSign    = "/sign/"          // POST /sign/{store}/{topic}: JSON payload -> the signed message (application/jose), for an outbox
-	PathPublish = "/publish/"       // POST /publish/{store}/{topic}: a signed message (application/jose) or a JSON payload -> 204 once stored
+	PathService = "/v1/service"          // GET -> ServiceInfo
+	PathCheck   = "/v1/authz/check"      // POST CheckRequest -> rampart.Decision (domain layer)
+	PathMany    = "/v1/authz/check-many" // POST ManyRequest -> ManyAnswer
+	PathFilter  = "/v1/authz/filter"     // POST FilterRequest -> FilterAnswer
+	PathTuples  = "/v1/authz/relations"  // GET -> TuplesState; POST TuplesPush -> TuplesState: the relations that this service keeps
+	PathSecret  = "/v1/secrets/"         // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record
+	PathDEK     = "/v1/dek"              // POST DEKRequest -> DEK
+	PathAudit   = "/v1/audit"            // POST AuditRequest -> 204 once durable
+	PathOut     = "/out/"                // any method, /out/{service or external}/PATH: the outbound side
+	PathSign    = "/sign/"               // POST /sign/{store}/{topic}: JSON payload -> the signed message (application/jose), for an outbox
+	PathPublish = "/publish/"            // POST /publish/{store}/{topic}: a signed message (application/jose) or a JSON payload -> 204 once stored
 )
 
 // Environment variables that the runner gives to a service. None is secret.
@@ -114,9 +118,73 @@ type Identified struct {
 // CheckRequest asks the sidecar's PDP about one object. The subject comes from
 // Identity, never from the service.
 type CheckRequest struct {
-	Identity string           `json:"identity"` // the HeaderIdentity value as received
-	Action   rampart.Action   `json:"action"`
-	Resource rampart.Resource `json:"resource"`
+	Identity  string           `json:"identity"` // the HeaderIdentity value as received
+	Action    rampart.Action   `json:"action"`
+	Resource  rampart.Resource `json:"resource"`
+	Context   map[string]any   `json:"context,omitempty"`   // facts of the request that policies may use
+	AtLeast   uint64           `json:"at_least,omitempty"`  // revision of the relations that must have been seen
+	Supported []string         `json:"supported,omitempty"` // obligation types that the asker can carry out
+}
+
+// ManyRequest asks about many objects at once, at most MaxMany. Identity of
+// each check is left out.
+type ManyRequest struct {
+	Identity string         `json:"identity"`
+	Checks   []CheckRequest `json:"checks"`
+}
+
+// MaxMany bounds a ManyRequest.
+const MaxMany = 1000
+
+// ManyAnswer holds one decision for each check, in order.
+type ManyAnswer struct {
+	Decisions []rampart.Decision `json:"decisions"`
+}
+
+// FilterRequest asks which resources of a type the caller may do something to.
+type FilterRequest struct {
+	Identity string         `json:"identity"`
+	Action   rampart.Action `json:"action"`
+	Type     string         `json:"type"`
+	Tenant   string         `json:"tenant,omitempty"` // of all rows asked for; "" when it is a column
+	Context  map[string]any `json:"context,omitempty"`
+	AtLeast  uint64         `json:"at_least,omitempty"`
+}
+
+// FilterAnswer holds a filter.Filter as JSON. A decision that denies comes with
+// a filter that keeps nothing.
+type FilterAnswer struct {
+	Decision rampart.Decision `json:"decision"`
+	Filter   json.RawMessage  `json:"filter"`
+	Table    json.RawMessage  `json:"table"` // filter.Table: the columns of the attributes
+}
+
+// TuplesPush brings the sidecar's relation graph from one revision to the next.
+// One whose From is not the graph's revision is a Conflict, and the service
+// starts anew with Reset.
+type TuplesPush struct {
+	Source  string       `json:"source"` // database that the relations live in; a sidecar follows each by itself
+	Reset   bool         `json:"reset"`  // Changes are all there is; From is ignored
+	More    bool         `json:"more"`   // of a Reset: further parts follow, and the graph is not used until the last
+	From    uint64       `json:"from"`
+	To      uint64       `json:"to"`
+	Changes []TupleWrite `json:"changes"`
+}
+
+// TupleWrite is one change of a relation.
+type TupleWrite struct {
+	Delete    bool           `json:"delete,omitempty"`
+	Object    string         `json:"object"`
+	Relation  string         `json:"relation"`
+	Subject   string         `json:"subject"`
+	Condition string         `json:"condition,omitempty"`
+	Context   map[string]any `json:"context,omitempty"`
+}
+
+// TuplesState tells how far the sidecar's graph has come.
+type TuplesState struct {
+	Revision uint64 `json:"revision"`
+	Ready    bool   `json:"ready"` // false until the first Reset is whole
 }
 
 // AuditRequest records an event of the service's own, for example a booking.

@@ -25,6 +25,8 @@ const (
 	PathEdgeCert  = "/v1/edge-cert" // POST RenewRequest -> Identity; the gateway's public certificate from the local CA
 	PathToken     = "/oauth2/token" // POST form; RFC 8693 exchange, or client_credentials, when the caller is a plane
 
+	PathSubject = "/v1/subject" // POST SubjectRequest -> rampart.Principal: the directory's facts of a person or client, for questions about somebody who is not there
+
 	PathIntrospect = "/oauth2/introspect" // POST form; RFC 7662, of tokens for the caller when it is a plane
 )
 
@@ -64,8 +66,9 @@ type Identity struct {
 // state (config, keys, endpoints, revocations), then changes; "beat" comes
 // every second.
 type Update struct {
-	Kind       string       `json:"kind"` // config | keys | endpoints | revoked | edge | bundle | beat
+	Kind       string       `json:"kind"` // config | policies | keys | endpoints | revoked | edge | bundle | beat
 	Config     *spec.Bundle `json:"config,omitempty"`
+	Policies   []byte       `json:"policies,omitempty"` // the newest signed policy bundle (authz/bundle)
 	Keys       *Keys        `json:"keys,omitempty"`
 	Endpoints  *Endpoints   `json:"endpoints,omitempty"`
 	Revoked    []Revocation `json:"revoked,omitempty"`
@@ -78,6 +81,7 @@ type Update struct {
 type Keys struct {
 	Internal []byte `json:"internal"` // Ed25519 keys of internal tokens
 	Edge     []byte `json:"edge"`     // ES256 keys of edge JWTs
+	Policy   []byte `json:"policy"`   // Ed25519 keys of policy bundles; counted only when authz.bundle.keys names none
 	Issuer   string `json:"issuer"`   // of both
 }
 
@@ -102,6 +106,7 @@ type Heartbeat struct {
 	Plane     string `json:"plane"`    // "gateway/edge", "sidecar/orders"
 	Instance  string `json:"instance"` // random per process
 	Digest    string `json:"digest"`   // of the configuration it enforces
+	Policy    uint64 `json:"policy"`   // version of the policy bundle it decides by; 0 for planes that decide nothing
 	Listen    string `json:"listen"`   // sidecar inbound or queue address; "" otherwise
 	AuditSeq  uint64 `json:"audit_seq"`
 	AuditHead []byte `json:"audit_head"` // hash of the newest durable audit record
@@ -112,6 +117,12 @@ type ResolveRequest struct {
 	Type  string `json:"type"` // TypeSession | TypeAPIKey
 	Value string `json:"value"`
 	IP    string `json:"ip"`
+}
+
+// SubjectRequest asks what the directory knows of a subject, "user:ID" or
+// "client:ID". Unknown is a 404.
+type SubjectRequest struct {
+	Subject string `json:"subject"`
 }
 
 // Resolved answers a ResolveRequest. An unknown credential is a 401.
