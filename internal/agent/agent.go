@@ -44,6 +44,7 @@ type ServiceInfo struct {
 	ServerOwned map[string]ServerOwned `json:"server_owned"` // flow id -> rule, for flows that reach this service
 	Encrypt     map[string][]string    `json:"encrypt"`      // data item -> pii fields that must be enveloped
 	RowMAC      []string               `json:"row_mac"`      // data items whose rows carry a MAC
+	Relations   map[string][]string    `json:"relations"`    // object type -> relations that the service may write; null when the file has no model of relations
 	Off         []string               `json:"off"`          // controls that the file disables (throw-away systems only)
 }
 
@@ -164,12 +165,16 @@ type FilterAnswer struct {
 // starts anew with Reset.
 type TuplesPush struct {
 	Source  string       `json:"source"` // database that the relations live in; a sidecar follows each by itself
-	Reset   bool         `json:"reset"`  // Changes are all there is; From is ignored
+	Reset   bool         `json:"reset"`  // Changes are all there is
 	More    bool         `json:"more"`   // of a Reset: further parts follow, and the graph is not used until the last
-	From    uint64       `json:"from"`
+	From    uint64       `json:"from"`   // of a Reset: how many parts came before this one
 	To      uint64       `json:"to"`
 	Changes []TupleWrite `json:"changes"`
 }
+
+// TuplesStale is for how long a graph answers after a push; one without changes,
+// From and To alike, says that nothing happened.
+const TuplesStale = 10 * time.Second
 
 // TupleWrite is one change of a relation.
 type TupleWrite struct {
