@@ -46,6 +46,7 @@ type Options struct {
 	Timeout   time.Duration             // of one decision; 0 means DefaultTimeout
 	Now       func() time.Time          // if nil, time.Now
 	Clock     func() error              // if nil, the clock is trusted; an error denies with CodeClock
+	Fresh     func() error              // if nil, policies do not age; an error denies with CodeStale
 	// Observe is called with each decision and all that it was made from, and
 	// with an ID to find it by. An error denies: what cannot be put on record
 	// did not happen. If nil, decisions have no ID.
@@ -79,6 +80,7 @@ type PDP struct {
 	engines []authz.Engine
 	timeout time.Duration
 	now     func() time.Time
+	fresh   func() error
 }
 
 // New compiles roles and policies; any fault in either is an error that names
@@ -87,7 +89,7 @@ func New(o Options) (*PDP, error) {
 	if o.Timeout < 0 {
 		return nil, fmt.Errorf("pdp: a time limit of %v leaves no time", o.Timeout)
 	}
-	d := &PDP{timeout: o.Timeout, now: o.Now}
+	d := &PDP{timeout: o.Timeout, now: o.Now, fresh: o.Fresh}
 	if d.timeout == 0 {
 		d.timeout = DefaultTimeout
 	}
@@ -168,6 +170,11 @@ func (d *PDP) early(ctx context.Context, layer rampart.Layer, p rampart.Principa
 		return deny(layer, rampart.CodeTimeout, "the request was over before it was decided: "+ctx.Err().Error()), true
 	case p.IsZero():
 		return deny(layer, rampart.CodeNoPermit, "nobody is authenticated"), true
+	}
+	if d.fresh != nil {
+		if err := d.fresh(); err != nil {
+			return deny(layer, rampart.CodeStale, err.Error()), true
+		}
 	}
 	return rampart.Decision{}, false
 }
