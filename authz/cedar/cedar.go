@@ -50,7 +50,7 @@ type policy struct {
 // New compiles files, keyed by the name that denials will cite. It refuses a
 // file beyond authz.CheckSource, a policy without an @id or with one that is
 // taken, and an action outside the Action type.
-func New(files map[string][]byte) (*Engine, error) {
+func New(files map[string][]byte, _ *authz.Schema) (*Engine, error) {
 	e := &Engine{index: index{}, byID: map[cedar.PolicyID]*policy{}}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := e.load(name, files[name]); err != nil {

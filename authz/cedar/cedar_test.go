@@ -31,7 +31,7 @@ when { resource has frozen && resource.frozen };
 
 func load(t testing.TB, src string) *Engine {
 	t.Helper()
-	e, err := New(map[string][]byte{"p.cedar": []byte(src)})
+	e, err := New(map[string][]byte{"p.cedar": []byte(src)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestLoadRefuses(t *testing.T) {
 		"half a policy":    {"permit", "p.cedar: parse"},
 		"deep nesting":     {`@id("a") permit (principal, action, resource) when { ` + strings.Repeat("(", 300), "nested deeper"},
 	} {
-		_, err := New(map[string][]byte{"p.cedar": []byte(row.src)})
+		_, err := New(map[string][]byte{"p.cedar": []byte(row.src)}, nil)
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", name, err, row.want)
 		}
@@ -262,7 +262,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(`@id("x") permit (principal in Role::"a", action, resource) when { ip("::1").isLoopback() };`)
 	f.Add(`@id("x") forbid (principal, action, resource) unless { if context.a then -1 < 2 else {"a": [1]}.a like "*" };`)
 	f.Fuzz(func(t *testing.T, src string) {
-		e, err := New(map[string][]byte{"f.cedar": []byte(src)})
+		e, err := New(map[string][]byte{"f.cedar": []byte(src)}, nil)
 		if err != nil {
 			return
 		}

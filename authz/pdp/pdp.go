@@ -100,15 +100,15 @@ func New(o Options) (*PDP, error) {
 	if d.roles, err = rbac.Compile(o.Roles); err != nil {
 		return nil, fmt.Errorf("pdp: %v", err)
 	}
-	if d.engines, err = engines(o.Policies); err != nil {
+	if d.engines, err = engines(o); err != nil {
 		return nil, fmt.Errorf("pdp: %v", err)
 	}
 	return d, nil
 }
 
-func engines(policies map[string][]byte) ([]authz.Engine, error) {
+func engines(o Options) ([]authz.Engine, error) {
 	byExt := map[string]map[string][]byte{}
-	for _, name := range slices.Sorted(maps.Keys(policies)) {
+	for _, name := range slices.Sorted(maps.Keys(o.Policies)) {
 		ext := path.Ext(name)
 		if ext != ".cedar" && ext != ".rego" {
 			return nil, fmt.Errorf("%s: a policy file ends in .cedar or .rego", name)
@@ -116,11 +116,11 @@ func engines(policies map[string][]byte) ([]authz.Engine, error) {
 		if byExt[ext] == nil {
 			byExt[ext] = map[string][]byte{}
 		}
-		byExt[ext][name] = policies[name]
+		byExt[ext][name] = o.Policies[name]
 	}
 	var out []authz.Engine
 	if files := byExt[".cedar"]; files != nil {
-		e, err := cedar.New(files)
+		e, err := cedar.New(files, o.Schema)
 		if err != nil {
 			return nil, err
 		}
