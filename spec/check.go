@@ -64,6 +64,7 @@ func check(s *System, r *report) {
 	c.items()
 	c.principals()
 	c.rights()
+	c.authz()
 	c.services()
 	c.stores()
 	c.externals()
@@ -86,6 +87,8 @@ func (c *checker) bounded() bool {
 		{"services", len(c.s.Services), maxElements}, {"stores", len(c.s.Stores), maxElements},
 		{"external", len(c.s.External), maxElements}, {"principals", len(c.s.Principals), maxElements},
 		{"data", len(c.s.Data), maxElements}, {"authz.roles", len(c.s.Authz.Roles), maxElements},
+		{"authz.types", len(c.s.Authz.Types), maxTypes}, {"authz.separate", len(c.s.Authz.Separate), maxSeparations},
+		{"authz.providers", len(c.s.Authz.Providers), maxElements}, {"authz.from_token", len(c.s.Authz.FromToken), maxElements},
 		{"flows", len(c.s.Flows), maxFlows},
 	} {
 		if part.count > part.most {
@@ -188,7 +191,7 @@ func (c *checker) names() {
 		"data": names(s.Data), "zones": names(s.Zones), "principals": names(s.Principals), "plans": names(s.Plans),
 		"authz.roles": names(s.Authz.Roles), "services": names(s.Services), "stores": names(s.Stores),
 		"external": names(s.External), "demo.users": names(s.Demo.Users), "demo.clients": names(s.Demo.Clients),
-		"identity.providers": names(s.Identity.Providers),
+		"identity.providers": names(s.Identity.Providers), "authz.providers": names(s.Authz.Providers),
 	} {
 		for _, name := range list {
 			if !nameForm.MatchString(name) {

@@ -47,7 +47,7 @@ func inOrder[V any](c *checker, section string, m map[string]V) []string {
 }
 
 func (c *checker) gateway(key string, svc Service) {
-	c.only(key, "the gateway is Rampart itself: it has no process, document or policy of its own", "upstream", "mount", "openapi", "policy", "run", "methods")
+	c.only(key, "the gateway is Rampart itself: it has no process, document or policy of its own", "upstream", "mount", "openapi", "policy", "policy_tests", "run", "methods")
 	host, port, err := net.SplitHostPort(svc.Listen)
 	if err != nil || !portNumber(port, 0) || strings.ContainsAny(host, "/@ ") {
 		c.bad(key+".listen", fmt.Sprintf("%q is no address to listen on", shorten(svc.Listen)), `write ":8443" or "127.0.0.1:8443"`)
@@ -68,6 +68,9 @@ func (c *checker) service(key string, svc Service) {
 	c.checkResource(key+".openapi", svc.OpenAPI, ".yaml", ".yml", ".json")
 	for i, p := range svc.Policy {
 		c.checkResource(index(key+".policy", i), p, ".cedar", ".rego")
+	}
+	for i, t := range svc.Tests {
+		c.testFile(index(key+".policy_tests", i), t)
 	}
 	c.command(key+".run", svc.Run)
 	if svc.OpenAPI != "" {

@@ -203,7 +203,7 @@ func (c *checker) verify() {
 
 // facts checks a user's roles.
 func (c *checker) facts(key string, u DemoUser) {
-	c.refs(key+".roles", u.Roles, "role", c.roles)
+	c.granted(key+".roles", u)
 }
 
 func (c *checker) demo() {

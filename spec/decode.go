@@ -25,7 +25,8 @@ type field struct {
 	index int
 	// shape is the tag of the same name: "one" (a single value stands for a
 	// list of one), "number" (a number is taken as text), "plan" (the word
-	// plan sets the struct's field Plan instead).
+	// plan sets the struct's field Plan instead), "brief" (milliseconds are
+	// taken too).
 	shape string
 }
 
@@ -68,6 +69,8 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 		scalarOf(d, n, to, path, parseDate)
 	case *Authn:
 		d.authn(n, to, path)
+	case *AuthzAttr:
+		d.attr(n, to, path)
 	case *any:
 		*to = d.free(n, path)
 	default:
@@ -155,6 +158,8 @@ func (d *decoder) shaped(n *yaml.Node, v reflect.Value, f field, path string) {
 		v.FieldByName("Plan").SetBool(true)
 	case f.shape == "one" && n.Kind == yaml.ScalarNode && n.Tag != "!!null":
 		d.list(&yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{n}}, to, path)
+	case f.shape == "brief":
+		scalarOf(d, n, to.Addr().Interface().(*Duration), path, parseBrief)
 	case f.shape == "number" && n.Tag == "!!int":
 		to.SetString(n.Value)
 	default:

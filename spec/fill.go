@@ -31,6 +31,7 @@ func (s *System) fill() {
 	s.fillPrincipals()
 	s.fillZones()
 	s.fillRoles()
+	s.fillAuthz()
 	each(s.Data, fillData)
 	each(s.Stores, func(_ string, st *Store) { or(&st.Zone, "data") })
 	each(s.Identity.Providers, fillProvider)

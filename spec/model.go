@@ -115,9 +115,9 @@ type AuthzAttr struct {
 // object of attributes. A flow to it must be declared.
 type AttrProvider struct {
 	Service string   `yaml:"service"`
-	Path    string   `yaml:"path"`    // default /attributes
-	Cache   Duration `yaml:"cache"`   // default 0: asked each time
-	Timeout Duration `yaml:"timeout"` // default 100ms
+	Path    string   `yaml:"path"`                  // default /attributes
+	Cache   Duration `yaml:"cache"`                 // default 0: asked each time
+	Timeout Duration `yaml:"timeout" shape:"brief"` // default 100ms
 }
 
 // OpenFGA is a server that holds the relations instead.

@@ -19,6 +19,7 @@ const dateLayout = "2006-01-02"
 
 var (
 	durationForm = regexp.MustCompile(`^([1-9][0-9]{0,8})(s|m|h|d)$`)
+	briefForm    = regexp.MustCompile(`^([1-9][0-9]{0,4})ms$`)
 	rateForm     = regexp.MustCompile(`^([1-9][0-9]{0,9})/(s|m|h)$`)
 	sizeForm     = regexp.MustCompile(`^([1-9][0-9]{0,9})(KiB|MiB)?$`)
 )
@@ -39,10 +40,25 @@ func ParseDuration(text string) (Duration, error) {
 	return Duration(n) * Duration(unitLength[m[2]]), nil
 }
 
+// parseBrief reads what ParseDuration does, and 100ms.
+func parseBrief(text string) (Duration, error) {
+	if m := briefForm.FindStringSubmatch(text); m != nil {
+		n, _ := strconv.ParseInt(m[1], 10, 64) // at most five digits
+		return Duration(n) * Duration(time.Millisecond), nil
+	}
+	d, err := ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("want a duration such as 100ms or 2s")
+	}
+	return d, nil
+}
+
 // String writes d as ParseDuration reads it, in the largest unit that fits,
 // days from two days on.
 func (d Duration) String() string {
 	switch n := time.Duration(d); {
+	case n%time.Millisecond == 0 && n%time.Second != 0:
+		return strconv.FormatInt(int64(n/time.Millisecond), 10) + "ms"
 	case n%time.Second != 0 || n == 0:
 		return n.String()
 	case n%(24*time.Hour) == 0 && n >= 48*time.Hour:

@@ -45,7 +45,11 @@ func TestDefaults(t *testing.T) {
 			"internet": {}, "partner": {Trust: 20}, "edge": {Trust: 40}, "app": {Trust: 70}, "data": {Trust: 80, Private: true},
 		},
 		Principals: map[string]Principal{"users": {Kind: "human", Zone: "internet"}},
-		Authz:      Authz{Roles: map[string][]string{"member": {}}},
+		Authz: Authz{
+			Roles:  map[string][]string{"member": {}},
+			Bundle: PolicyBundle{Expires: Duration(30 * 24 * time.Hour), MaxStaleness: Duration(24 * time.Hour), Replay: 200, MaxChanged: 100},
+			Log:    DecisionLog{Overflow: "block", Keep: Duration(30 * 24 * time.Hour)},
+		},
 		Sessions:   Sessions{Idle: Duration(30 * time.Minute), Absolute: Duration(12 * time.Hour)},
 		Revocation: Revocation{Sensitive: Duration(5 * time.Second), Other: Duration(2 * time.Minute)},
 		Services: map[string]Service{
@@ -154,7 +158,7 @@ func TestEffective(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{tenLines, whole, string(example)} {
+	for _, text := range []string{tenLines, whole, ruled, string(example)} {
 		s := mustParse(t, text)
 		first, err := s.Effective()
 		if err != nil {
