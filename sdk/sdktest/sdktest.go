@@ -26,11 +26,14 @@ import (
 
 // The messages between a service and its sidecar.
 type (
-	Info         = agent.ServiceInfo
-	Store        = agent.StoreInfo
-	ServerOwned  = agent.ServerOwned
-	CheckRequest = agent.CheckRequest
-	Identified   = agent.Identified
+	Info          = agent.ServiceInfo
+	Store         = agent.StoreInfo
+	ServerOwned   = agent.ServerOwned
+	CheckRequest  = agent.CheckRequest
+	FilterRequest = agent.FilterRequest
+	FilterAnswer  = agent.FilterAnswer
+	TupleWrite    = agent.TupleWrite
+	Identified    = agent.Identified
 )
 
 // Headers of a request from the sidecar.
@@ -56,7 +59,8 @@ type Message struct {
 // Agent plays the sidecar. Its fields may be set until the service connects.
 type Agent struct {
 	Info    Info                                // what the service is told of itself; IdentityKey is filled
-	Check   func(CheckRequest) rampart.Decision // domain layer; nil denies
+	Check   func(CheckRequest) rampart.Decision // domain layer, also of many at once; nil denies
+	Filter  func(FilterRequest) FilterAnswer    // domain layer, of lists; nil denies
 	Out     http.Handler                        // takes /out/DEST/PATH with the prefix kept; nil answers 403
 	Publish func(Message) int                   // status of a publish; nil stores (204)
 	Secrets map[string][]byte                   // by name; others are 403
@@ -67,6 +71,7 @@ type Agent struct {
 	key      ed25519.PrivateKey // signs identities
 	events   []Event
 	messages []Message
+	graph    graph
 }
 
 // Start serves a on a socket of its own until the test ends, and points
@@ -165,6 +170,9 @@ func (a *Agent) handler() http.Handler {
 		json.NewEncoder(w).Encode(a.Info)
 	})
 	mux.HandleFunc("POST "+agent.PathCheck, a.check)
+	mux.HandleFunc("POST "+agent.PathMany, a.many)
+	mux.HandleFunc("POST "+agent.PathFilter, a.filter)
+	mux.HandleFunc("POST "+agent.PathTuples, a.push)
 	mux.HandleFunc("POST "+agent.PathDEK, a.dek)
 	mux.HandleFunc("POST "+agent.PathAudit, a.audit)
 	mux.HandleFunc("GET "+agent.PathSecret+"{name}", a.secret)
@@ -190,6 +198,33 @@ func (a *Agent) check(w http.ResponseWriter, r *http.Request) {
 		d = a.Check(req)
 	}
 	json.NewEncoder(w).Encode(d)
+}
+
+func (a *Agent) many(w http.ResponseWriter, r *http.Request) {
+	var req agent.ManyRequest
+	if !read(w, r, &req) {
+		return
+	}
+	out := agent.ManyAnswer{Decisions: make([]rampart.Decision, len(req.Checks))}
+	for i, c := range req.Checks {
+		c.Identity = req.Identity
+		if a.Check != nil {
+			out.Decisions[i] = a.Check(c)
+		}
+	}
+	json.NewEncoder(w).Encode(out)
+}
+
+func (a *Agent) filter(w http.ResponseWriter, r *http.Request) {
+	var req FilterRequest
+	if !read(w, r, &req) {
+		return
+	}
+	var out FilterAnswer
+	if a.Filter != nil {
+		out = a.Filter(req)
+	}
+	json.NewEncoder(w).Encode(out)
 }
 
 func (a *Agent) dek(w http.ResponseWriter, r *http.Request) {
