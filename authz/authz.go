@@ -73,6 +73,7 @@ type Ruling struct {
 	Policy      rampart.PolicyRef
 	Obligations []rampart.Obligation // of a permit: conditions of the permission; of a forbid: what the denial calls for
 	Fields      *rampart.Fields      // of a permit: what may be seen; nil: all
+	Detail      string               // what the policy itself says of it, for operators; mostly ""
 	Reason      string               // for the user, who may read it; "" when the policy has none
 }
 
