@@ -127,7 +127,7 @@ func engines(o Options) ([]authz.Engine, error) {
 		out = append(out, e)
 	}
 	if files := byExt[".rego"]; files != nil {
-		e, err := rego.New(files)
+		e, err := rego.New(files, o.Schema)
 		if err != nil {
 			return nil, err
 		}

@@ -19,6 +19,7 @@ func input(r authz.Request) ast.Value {
 	doc.Insert(ast.InternedTerm("user"), ast.NewTerm(user(r.Principal)))
 	doc.Insert(ast.InternedTerm("resource"), ast.NewTerm(resource(r.Resource)))
 	doc.Insert(ast.InternedTerm("context"), object(r.Context))
+	doc.Insert(ast.InternedTerm("relation"), relations(r.Relations))
 	return doc
 }
 
@@ -50,6 +51,14 @@ func resource(r rampart.Resource) ast.Object {
 	put(o, "id", r.ID)
 	put(o, "tenant", r.Tenant)
 	return o
+}
+
+func relations(facts map[string]bool) *ast.Term {
+	o := ast.NewObject()
+	for name, holds := range facts {
+		o.Insert(ast.InternedTerm(name), ast.InternedTerm(holds))
+	}
+	return ast.NewTerm(o)
 }
 
 // put leaves an unknown fact absent: two empty teams must not be equal.

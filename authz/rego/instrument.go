@@ -20,20 +20,40 @@ const MaxPackages = 64
 // with a value, not with the rule that gave it; a companion has the body of a
 // rule and yields its number instead.
 const (
-	allowRule    = "allow"
-	denyRule     = "deny"
-	companion    = "rampart_" // prefix; policies may not use it
-	allowed      = companion + "allowed"
-	denied       = companion + "denied"
-	unknown      = companion + "unknown" // numbers of deny rules that read an absent member
-	answersEach  = 3
-	localInCheck = companion + "value"
+	allowRule   = "allow"
+	denyRule    = "deny"
+	companion   = "rampart_" // prefix; policies may not use it
+	allowed     = companion + "allowed"
+	denied      = companion + "denied"  // of a set or an object with what it holds, for operators
+	unknown     = companion + "unknown" // numbers of rules that read an absent member
+	localValue  = companion + "value"
+	answersEach = 4
 )
+
+// Rules that say what a decision of their package calls for.
+const (
+	obligationsRule = "obligations"
+	maskRule        = "mask"
+	fieldsRule      = "fields"
+)
+
+// duties in the order in which they are asked.
+func duties() []string { return []string{obligationsRule, maskRule, fieldsRule} }
+
+// decides reports whether a decision can rest on r.
+func decides(r *ast.Rule) bool {
+	name, _ := r.Head.Ref()[0].Value.(ast.Var)
+	return name == allowRule || name == denyRule || slices.Contains(duties(), string(name))
+}
 
 // decider is one package that decides.
 type decider struct {
 	path       ast.Ref
+	reads      map[*ast.Rule][]read
 	refs       []rampart.PolicyRef // by rule number
+	decide     []bool              // by rule number: allow or deny, not a duty
+	duties     map[string]bool     // that have a rule
+	badDuty    error               // matters only if the package decides
 	plainAllow bool                // companions say all about `allow`
 	plainDeny  bool
 	permits    int                    // allow rules
@@ -45,15 +65,19 @@ func (d *decider) name() string { return strings.TrimPrefix(d.path.String(), "da
 
 func (d *decider) rule(name string) ast.Ref { return d.path.Append(ast.StringTerm(name)) }
 
-// instrument finds the packages that decide and adds their companions.
-func instrument(modules map[string]*ast.Module) ([]*decider, error) {
+// instrument finds the packages that decide and adds their companions. reads
+// says what rules read of the relation graph.
+func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read) ([]*decider, error) {
 	byPath := map[string]*decider{}
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		m := modules[name]
 		path := m.Package.Path.String()
 		d := byPath[path]
 		if d == nil {
-			d = &decider{path: m.Package.Path, plainAllow: true, plainDeny: true, added: map[string]bool{}}
+			d = &decider{
+				path: m.Package.Path, reads: reads, plainAllow: true, plainDeny: true,
+				added: map[string]bool{}, duties: map[string]bool{},
+			}
 			byPath[path] = d
 		}
 		if err := d.addModule(m); err != nil {
@@ -63,8 +87,11 @@ func instrument(modules map[string]*ast.Module) ([]*decider, error) {
 	var out []*decider
 	for _, path := range slices.Sorted(maps.Keys(byPath)) {
 		d := byPath[path]
-		if len(d.refs) == 0 {
+		if !slices.Contains(d.decide, true) {
 			continue
+		}
+		if d.badDuty != nil {
+			return nil, d.badDuty
 		}
 		out = append(out, d)
 	}
@@ -95,6 +122,8 @@ func (d *decider) addRule(m *ast.Module, r *ast.Rule) error {
 		return d.addAllow(m, r)
 	case name == denyRule:
 		return d.addDeny(m, r)
+	case slices.Contains(duties(), string(name)):
+		return d.addDuty(m, r, string(name))
 	}
 	return nil
 }
@@ -109,13 +138,13 @@ func (d *decider) addAllow(m *ast.Module, r *ast.Rule) error {
 		}
 		return nil
 	}
-	n := d.number(r, rampart.Allow)
+	n := d.number(r, allowRule)
 	if !plain(r) {
 		d.plainAllow = false
-		return nil
+	} else {
+		d.derive(m, r, allowed, n, r.Body.Copy())
 	}
-	d.derive(m, r, allowed, n, r.Body.Copy())
-	return nil
+	return d.watchReads(m, r, n, true)
 }
 
 func (d *decider) addDeny(m *ast.Module, r *ast.Rule) error {
@@ -128,18 +157,52 @@ func (d *decider) addDeny(m *ast.Module, r *ast.Rule) error {
 	if r.Default && r.Head.Value != nil && ast.Boolean(false).Equal(r.Head.Value.Value) {
 		return nil
 	}
-	for _, imp := range m.Imports {
-		if path, ok := imp.Path.Value.(ast.Ref); ok && path.HasPrefix(ast.InputRootRef) {
-			return fmt.Errorf("a file with deny rules may not import %s: write it out", path)
-		}
+	if err := noInputImport(m); err != nil {
+		return err
 	}
-	n := d.number(r, rampart.Deny)
+	n := d.number(r, denyRule)
 	if !plain(r) {
 		d.plainDeny = false
 	} else {
-		d.derive(m, r, denied, n, r.Body.Copy())
+		d.derive(m, r, denied, detailed(r, n), r.Body.Copy())
 	}
 	return d.watch(m, r, n)
+}
+
+// noInputImport: watch knows input only by its own name.
+func noInputImport(m *ast.Module) error {
+	for _, imp := range m.Imports {
+		if path, ok := imp.Path.Value.(ast.Ref); ok && path.HasPrefix(ast.InputRootRef) {
+			return fmt.Errorf("a file with deny rules, obligations or masks may not import %s: write it out", path)
+		}
+	}
+	return nil
+}
+
+// detailed is n with a list of what a member of a set says beside it. The list
+// is empty where that is undefined: the rule forbids all the same.
+func detailed(r *ast.Rule, n *ast.Term) *ast.Term {
+	if r.Head.Value != nil {
+		return n
+	}
+	x := ast.VarTerm(localValue)
+	said := ast.ArrayComprehensionTerm(x, ast.NewBody(ast.Equality.Expr(x.Copy(), r.Head.Key.Copy())))
+	return ast.ArrayTerm(n, said)
+}
+
+// addDuty: what a permission depends on must not get lost in an absent member,
+// so these rules are watched as deny rules are.
+func (d *decider) addDuty(m *ast.Module, r *ast.Rule, name string) error {
+	d.duties[name] = true
+	if r.Default || r.Head.Value != nil || len(r.Head.Args) > 0 || len(r.Head.Ref()) > 1 || r.Else != nil {
+		d.badDuty = fmt.Errorf("%s: %s is a set: write %s contains ...", r.Location, name, name)
+		return nil
+	}
+	if err := noInputImport(m); err != nil {
+		d.badDuty = fmt.Errorf("%s: %v", r.Location, err)
+		return nil
+	}
+	return d.watch(m, r, d.number(r, name))
 }
 
 // plain reports whether r says yes exactly when its body holds.
@@ -149,19 +212,14 @@ func plain(r *ast.Rule) bool {
 }
 
 // number gives r the number by which its companions and answers name it.
-func (d *decider) number(r *ast.Rule, effect rampart.Effect) *ast.Term {
-	rule := denyRule
-	if effect == rampart.Allow {
-		rule = allowRule
+func (d *decider) number(r *ast.Rule, rule string) *ast.Term {
+	ref := rampart.PolicyRef{Engine: engineName, ID: d.name() + "." + rule, File: r.Location.File, Line: r.Location.Row}
+	if rule == allowRule {
+		ref.Effect = rampart.Allow
 		d.permits++
 	}
-	d.refs = append(d.refs, rampart.PolicyRef{
-		Engine: engineName,
-		ID:     d.name() + "." + rule,
-		File:   r.Location.File,
-		Line:   r.Location.Row,
-		Effect: effect,
-	})
+	d.refs = append(d.refs, ref)
+	d.decide = append(d.decide, rule == allowRule || rule == denyRule)
 	return ast.InternedTerm(len(d.refs) - 1)
 }
 
@@ -181,10 +239,32 @@ func (d *decider) watch(m *ast.Module, r *ast.Rule, n *ast.Term) error {
 			return err
 		}
 	}
-	if plain(r) {
-		return nil
+	if err := d.watchReads(m, r, n, false); err != nil {
+		return err
 	}
-	return d.watchRefs(m, r, n, inputRefs(r.Head.Value), r.Body)
+	if r.Head.Value == nil && !slices.Contains(duties(), string(r.Head.Name)) {
+		return nil // a member of deny that is undefined forbids all the same
+	}
+	value := r.Head.Value
+	if value == nil {
+		value = r.Head.Key
+	}
+	return d.watchRefs(m, r, n, inputRefs(value), r.Body)
+}
+
+// watchReads does so for relations that the callees of r read. A permit is
+// watched only where an absent fact could make it hold.
+func (d *decider) watchReads(m *ast.Module, r *ast.Rule, n *ast.Term, oddOnly bool) error {
+	for _, read := range d.reads[r] {
+		if oddOnly && !read.odd {
+			continue
+		}
+		ref := ast.InputRootRef.Append(ast.StringTerm("relation")).Append(ast.StringTerm(read.name))
+		if err := d.watchRefs(m, r, n, []ast.Ref{ref}, r.Body[:read.above]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *decider) watchRefs(m *ast.Module, r *ast.Rule, n *ast.Term, refs []ast.Ref, above ast.Body) error {
@@ -203,7 +283,7 @@ func (d *decider) watchRefs(m *ast.Module, r *ast.Rule, n *ast.Term, refs []ast.
 
 // absent is the condition that ref has no value.
 func absent(ref ast.Ref) (*ast.Expr, error) {
-	body, err := ast.ParseBody("[1 | " + localInCheck + " = " + ref.String() + "] == []")
+	body, err := ast.ParseBody("[1 | " + localValue + " = " + ref.String() + "] == []")
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +321,7 @@ func inputRefs(node any) []ast.Ref {
 func alwaysThere(ref ast.Ref) bool {
 	switch ref.String() {
 	case "input", "input.action", "input.action_full", "input.context",
-		"input.resource", "input.resource.type", "input.user", "input.user.id",
+		"input.resource", "input.resource.type", "input.relation", "input.user", "input.user.id",
 		"input.user.roles", "input.user.organizations", "input.user.managed_teams":
 		return true
 	}

@@ -74,9 +74,9 @@ func capabilities(v ast.RegoVersion) *ast.Capabilities {
 	return c
 }
 
-func compile(modules map[string]*ast.Module) (*ast.Compiler, error) {
+func compile(modules map[string]*ast.Module, s *authz.Schema) (*ast.Compiler, error) {
 	schemas := ast.NewSchemaSet()
-	schemas.Put(ast.SchemaRootRef, inputSchema())
+	schemas.Put(ast.SchemaRootRef, inputSchema(s))
 	c := ast.NewCompiler().
 		WithCapabilities(capabilities(ast.RegoV1)).
 		WithSchemas(schemas)
@@ -85,27 +85,4 @@ func compile(modules map[string]*ast.Module) (*ast.Compiler, error) {
 		return nil, c.Errors
 	}
 	return c, nil
-}
-
-// inputSchema is the JSON Schema of what input builds: it makes a misspelt
-// member an error at load instead of a rule that never holds.
-func inputSchema() any {
-	text := map[string]any{"type": "string"}
-	list := map[string]any{"type": "array", "items": text}
-	open := map[string]any{"type": "object", "additionalProperties": true}
-	return map[string]any{
-		"type":                 "object",
-		"additionalProperties": false,
-		"properties": map[string]any{
-			"action": text, "action_full": text, "resource": open, "context": open,
-			"user": map[string]any{
-				"type":                 "object",
-				"additionalProperties": false,
-				"properties": map[string]any{
-					"id": text, "kind": text, "role": text, "roles": list, "org": text,
-					"team_id": text, "organizations": list, "managed_teams": list,
-				},
-			},
-		},
-	}
 }

@@ -45,35 +45,62 @@ type Engine struct {
 	query    rego.PreparedEvalQuery
 	packages []*decider
 	permits  int
-	slots    chan struct{} // bounds concurrent evaluations: Rego bounds no memory
+	reads    []string            // relations
+	byType   map[string][]string // the same, split by the schema's types; nil without a schema
+	slots    chan struct{}       // bounds concurrent evaluations: Rego bounds no memory
 }
 
-// New compiles files, keyed by the name that denials will cite. Errors name
-// file and line.
-func New(files map[string][]byte) (*Engine, error) {
-	modules, err := parse(files)
+// New compiles files, keyed by the name that denials will cite. With a schema,
+// what a policy reads of input.resource and input.relation must be declared;
+// without one (nil), those two are open. Errors name file and line.
+func New(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
+	e, err := build(files, schema)
 	if err != nil {
 		return nil, fmt.Errorf("rego: %v", err)
-	}
-	packages, err := instrument(modules)
-	if err != nil {
-		return nil, fmt.Errorf("rego: %v", err)
-	}
-	compiler, err := compile(modules)
-	if err != nil {
-		return nil, fmt.Errorf("rego: %v", err)
-	}
-	e := &Engine{packages: packages, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
-	if e.query, err = prepare(compiler, decisionQuery(packages)); err != nil {
-		return nil, fmt.Errorf("rego: %v", err)
-	}
-	for _, p := range packages {
-		e.permits += p.permits
-		if p.trace, err = prepare(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(p.rule(allowRule))))); err != nil {
-			return nil, fmt.Errorf("rego: %v", err)
-		}
 	}
 	return e, nil
+}
+
+func build(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
+	modules, err := parse(files)
+	if err != nil {
+		return nil, err
+	}
+	var reads map[*ast.Rule][]read
+	if mentionsRelations(files) {
+		if reads, err = relationReads(modules, schema); err != nil {
+			return nil, err
+		}
+	}
+	packages, err := instrument(modules, reads)
+	if err != nil {
+		return nil, err
+	}
+	compiler, err := compile(modules, schema)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{packages: packages, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
+	if e.reads, err = relationsRead(compiler, schema); err != nil {
+		return nil, err
+	}
+	if schema != nil {
+		e.byType = byType(e.reads, schema)
+	}
+	return e, e.prepare(compiler)
+}
+
+func (e *Engine) prepare(compiler *ast.Compiler) (err error) {
+	if e.query, err = prepare(compiler, decisionQuery(e.packages)); err != nil {
+		return err
+	}
+	for _, p := range e.packages {
+		e.permits += p.permits
+		if p.trace, err = prepare(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(p.rule(allowRule))))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func prepare(c *ast.Compiler, query ast.Body) (rego.PreparedEvalQuery, error) {
@@ -102,8 +129,14 @@ func (e *Engine) Evaluate(ctx context.Context, r authz.Request) authz.Verdict {
 	return v
 }
 
-// Relations implements authz.Engine.
-func (e *Engine) Relations(rampart.Action, string) []string { return nil }
+// Relations implements authz.Engine. It returns the relations that the policies
+// read for any action and, with a schema, that resourceType has.
+func (e *Engine) Relations(_ rampart.Action, resourceType string) []string {
+	if e.byType == nil {
+		return e.reads
+	}
+	return e.byType[resourceType]
+}
 
 func (e *Engine) acquire(ctx context.Context) (release func(), err error) {
 	select {
@@ -131,7 +164,7 @@ func failed(err error) authz.Verdict {
 	return authz.Verdict{Failures: []authz.Failure{f}}
 }
 
-// read takes the answer of decisionQuery apart: one list with three members
+// read takes the answer of decisionQuery apart: one list with four members
 // for each package.
 func (e *Engine) read(v *authz.Verdict, results rego.ResultSet) error {
 	if len(results) != 1 || len(results[0].Expressions) != 1 {

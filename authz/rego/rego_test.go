@@ -41,7 +41,7 @@ allow {
 
 func load(t testing.TB, src string) *Engine {
 	t.Helper()
-	e, err := New(map[string][]byte{"orders.rego": []byte(src)})
+	e, err := New(map[string][]byte{"orders.rego": []byte(src)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestLoadRefuses(t *testing.T) {
 		"deep nesting":       {"package a\nallow if " + strings.Repeat("(", 300), "nested deeper"},
 		"no text":            {"package a\xff", "UTF-8"},
 	} {
-		_, err := New(map[string][]byte{"a.rego": []byte(row.src)})
+		_, err := New(map[string][]byte{"a.rego": []byte(row.src)}, nil)
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", name, err, row.want)
 		}
@@ -230,7 +230,7 @@ func TestPackagesDecideTogether(t *testing.T) {
 		"orders.rego": []byte(seed),
 		"freeze.rego": []byte("package freeze\nimport data.lib\ndeny if lib.frozen\n"),
 		"lib.rego":    []byte("package lib\nfrozen if input.resource.frozen\n"),
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestPolicyTests(t *testing.T) {
 	if modules["orders.rego"].RegoVersion() != ast.RegoV0 || modules["orders_test.rego"].RegoVersion() != ast.RegoV1 {
 		t.Error("the example shows the old dialect tested in the new one")
 	}
-	c, err := compile(modules)
+	c, err := compile(modules, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("package a\nallow := x if x := input.resource.y\nelse := false\n")
 	f.Add("package a.b[\"c d\"]\ndeny[\"x\"] := 1 if true\n")
 	f.Fuzz(func(t *testing.T, src string) {
-		e, err := New(map[string][]byte{"f.rego": []byte(src)})
+		e, err := New(map[string][]byte{"f.rego": []byte(src)}, nil)
 		if err != nil {
 			return
 		}

@@ -1,0 +1,90 @@
+package rego
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/rampart-security/rampart/authz"
+)
+
+// inputSchema is the JSON Schema of what input builds: it makes a misspelt
+// member an error at load instead of a rule that never holds. A file may hold
+// rules of several types, so input.resource has the attributes of all of them.
+func inputSchema(s *authz.Schema) any {
+	text := map[string]any{"type": "string"}
+	list := map[string]any{"type": "array", "items": text}
+	open := map[string]any{"type": "object", "additionalProperties": true}
+	return closed(map[string]any{
+		"action": text, "action_full": text, "context": open,
+		"resource": resourceSchema(s), "relation": relationSchema(s),
+		"user": closed(map[string]any{
+			"id": text, "kind": text, "role": text, "roles": list, "org": text,
+			"team_id": text, "organizations": list, "managed_teams": list,
+		}),
+	})
+}
+
+func closed(properties map[string]any) map[string]any {
+	return map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
+}
+
+func resourceSchema(s *authz.Schema) map[string]any {
+	if s == nil {
+		return map[string]any{"type": "object", "additionalProperties": true}
+	}
+	kinds := map[string][]authz.AttrKind{}
+	for _, name := range slices.Sorted(maps.Keys(s.Types)) {
+		for attr, a := range s.Types[name].Attrs {
+			if !slices.Contains(kinds[attr], a.Kind) {
+				kinds[attr] = append(kinds[attr], a.Kind)
+			}
+		}
+	}
+	properties := map[string]any{}
+	for attr, of := range kinds {
+		properties[attr] = attrSchema(of)
+	}
+	for _, fixed := range []string{"type", "id", "tenant"} {
+		properties[fixed] = kindSchema(authz.KindString)
+	}
+	return closed(properties)
+}
+
+// attrSchema: an attribute that types declare differently is any of the kinds.
+func attrSchema(kinds []authz.AttrKind) any {
+	if len(kinds) == 1 {
+		return kindSchema(kinds[0])
+	}
+	var each []any
+	for _, k := range kinds {
+		each = append(each, kindSchema(k))
+	}
+	return map[string]any{"anyOf": each}
+}
+
+func kindSchema(k authz.AttrKind) map[string]any {
+	switch k {
+	case authz.KindString:
+		return map[string]any{"type": "string"}
+	case authz.KindBool:
+		return map[string]any{"type": "boolean"}
+	case authz.KindLong, authz.KindDecimal:
+		return map[string]any{"type": "number"}
+	case authz.KindStrings:
+		return map[string]any{"type": "array", "items": map[string]any{"type": "string"}}
+	}
+	return map[string]any{}
+}
+
+func relationSchema(s *authz.Schema) map[string]any {
+	if s == nil {
+		return map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "boolean"}}
+	}
+	properties := map[string]any{}
+	for _, t := range s.Types {
+		for _, name := range t.Relations {
+			properties[name] = kindSchema(authz.KindBool)
+		}
+	}
+	return closed(properties)
+}
