@@ -17,6 +17,7 @@
 package cedar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"slices"
 
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -38,71 +40,145 @@ const engineName = "cedar"
 // Engine holds compiled policies behind an index, so that policies for other
 // actions and types cost a request nothing. It is read-only.
 type Engine struct {
-	index index
-	byID  map[cedar.PolicyID]*policy
+	index     index
+	byID      map[cedar.PolicyID]*policy
+	order     []*policy // as the files have them
+	objects   map[string]object
+	relations relations
 }
 
 type policy struct {
 	ref    rampart.PolicyRef
 	policy *cedar.Policy
+	ruling authz.Ruling
+	parts  []part
 }
 
 // New compiles files, keyed by the name that denials will cite. It refuses a
 // file beyond authz.CheckSource, a policy without an @id or with one that is
-// taken, and an action outside the Action type.
-func New(files map[string][]byte, _ *authz.Schema) (*Engine, error) {
-	e := &Engine{index: index{}, byID: map[cedar.PolicyID]*policy{}}
+// taken, an action outside the Action type and an annotation that cannot be
+// read. With a schema it also refuses a policy that does not fit it (see
+// CedarSchema): a misspelt name, a comparison of two kinds, an optional
+// attribute that is read without a guard. If schema is nil, nothing is known
+// of names, and a misspelt one fails when it is read.
+func New(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
+	check, err := newChecker(schema)
+	if err != nil {
+		return nil, fmt.Errorf("cedar: %v", err)
+	}
+	e := newEngine(schema)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := e.load(name, files[name]); err != nil {
+		if err := e.load(name, files[name], check); err != nil {
 			return nil, fmt.Errorf("cedar: %v", err)
 		}
 	}
+	e.relations.settle()
 	return e, nil
 }
 
-func (e *Engine) load(name string, src []byte) error {
-	if err := authz.CheckSource(name, src); err != nil {
+func newEngine(schema *authz.Schema) *Engine {
+	return &Engine{index: newIndex(), byID: map[cedar.PolicyID]*policy{}, objects: objects(schema), relations: relations{}}
+}
+
+func (e *Engine) load(name string, text []byte, check *checker) error {
+	if err := authz.CheckSource(name, text); err != nil {
 		return err
 	}
-	list, err := cedar.NewPolicyListFromBytes(name, src)
+	list, err := cedar.NewPolicyListFromBytes(name, text)
 	if err != nil {
 		return fmt.Errorf("%s: %v", name, err)
 	}
 	if len(list) == 0 {
 		return fmt.Errorf("%s: holds no policy", name)
 	}
-	for _, p := range list {
-		if err := e.add(p); err != nil {
-			return fmt.Errorf("%s:%d: %v", name, p.Position().Line, err)
+	src := source{text: string(text)}
+	src.tokens = lex(src.text)
+	places := src.statements()
+	for i, p := range list {
+		var st *statement
+		if len(places) == len(list) {
+			st = &places[i]
+		}
+		if line, err := e.take(p, src, st, check); err != nil {
+			return fmt.Errorf("%s:%d: %v", name, cmp.Or(line, p.Position().Line), err)
 		}
 	}
 	return nil
 }
 
-func (e *Engine) add(p *cedar.Policy) error {
+// take admits one policy; the line of an error is 0 where it is the policy's.
+func (e *Engine) take(p *cedar.Policy, src source, st *statement, check *checker) (line int, err error) {
+	tree := (*ast.Policy)(p.AST())
+	for _, c := range tree.Conditions {
+		if tooDeep(c.Body, maxChain) {
+			return 0, fmt.Errorf("conditions are nested or chained more than %d deep", maxChain)
+		}
+	}
+	named, err := actionsOf(tree.Action)
+	if err != nil {
+		return 0, err
+	}
+	if err := areActions(named); err != nil {
+		return 0, err
+	}
+	entry := &policy{policy: p, parts: parts(tree, src, st)}
+	if entry.ref, err = e.name(p); err != nil {
+		return 0, err
+	}
+	if line, err := check.check(tree, entry.parts); err != nil {
+		return line, err
+	}
+	if entry.ruling, err = ruling(entry.ref, tree.Annotations, check.attrs(tree)); err != nil {
+		return 0, err
+	}
+	return e.add(entry)
+}
+
+// name reads a policy's @id.
+func (e *Engine) name(p *cedar.Policy) (rampart.PolicyRef, error) {
 	id := string(p.Annotations()["id"])
 	if id == "" || len(id) > 128 {
-		return errors.New("a policy names itself: @id(\"...\") with 1 to 128 bytes")
+		return rampart.PolicyRef{}, errors.New("a policy names itself: @id(\"...\") with 1 to 128 bytes")
 	}
 	if other, taken := e.byID[cedar.PolicyID(id)]; taken {
-		return fmt.Errorf("@id(%q) is taken by %s:%d", id, other.ref.File, other.ref.Line)
+		return rampart.PolicyRef{}, fmt.Errorf("@id(%q) is taken by %s:%d", id, other.ref.File, other.ref.Line)
 	}
 	if len(e.byID) == MaxPolicies {
-		return fmt.Errorf("at most %d policies", MaxPolicies)
+		return rampart.PolicyRef{}, fmt.Errorf("at most %d policies", MaxPolicies)
 	}
 	ref := rampart.PolicyRef{Engine: engineName, ID: id, File: p.Position().Filename, Line: p.Position().Line}
 	if p.Effect() == cedar.Permit {
 		ref.Effect = rampart.Allow
 	}
-	entry := &policy{ref: ref, policy: p}
-	e.byID[cedar.PolicyID(id)] = entry
-	return e.index.add(entry)
+	return ref, nil
+}
+
+// add enters a policy in the index and its relations in theirs.
+func (e *Engine) add(p *policy) (line int, err error) {
+	names := map[string]bool{}
+	for _, c := range p.parts {
+		if err := relationsIn(c.Body, names); err != nil {
+			return c.line, err
+		}
+	}
+	e.byID[cedar.PolicyID(p.ref.ID)] = p
+	e.order = append(e.order, p)
+	if err := e.index.add(p); err != nil || len(names) == 0 {
+		return 0, err
+	}
+	tree := (*ast.Policy)(p.policy.AST())
+	named, err := actionsOf(tree.Action)
+	for _, a := range e.index.expand(tree.Action, named) {
+		e.relations.add(about{rampart.Action(a.ID), typeName(typeOf(tree.Resource))}, names)
+	}
+	return 0, err
 }
 
 // Evaluate implements authz.Engine. Cedar has no loops, so evaluation ends
-// without looking at ctx.
+// without looking at ctx. Obligations, fields and reasons of rulings are shared
+// between verdicts and must not be changed.
 func (e *Engine) Evaluate(_ context.Context, r authz.Request) authz.Verdict {
-	q, err := newQuestion(r)
+	q, err := e.question(r)
 	if err != nil {
 		return authz.Verdict{Failures: []authz.Failure{{
 			Policy: rampart.PolicyRef{Engine: engineName, ID: "input"},
@@ -112,13 +188,18 @@ func (e *Engine) Evaluate(_ context.Context, r authz.Request) authz.Verdict {
 	}
 	s := e.index.slice(q.request)
 	_, diag := cedar.Authorize(&s, q, q.request)
-	v := authz.Verdict{Looked: s.permits()}
+	return e.verdict(diag, s.permits())
+}
+
+// verdict reports what Cedar found, and as failures what it skipped.
+func (e *Engine) verdict(diag cedar.Diagnostic, looked int) authz.Verdict {
+	v := authz.Verdict{Looked: looked}
 	for _, reason := range diag.Reasons {
-		ref := e.byID[reason.PolicyID].ref
-		if ref.Effect == rampart.Allow {
-			v.Permits = append(v.Permits, authz.Ruling{Policy: ref})
+		p := e.byID[reason.PolicyID]
+		if p.ref.Effect == rampart.Allow {
+			v.Permits = append(v.Permits, p.ruling)
 		} else {
-			v.Forbids = append(v.Forbids, authz.Ruling{Policy: ref})
+			v.Forbids = append(v.Forbids, p.ruling)
 		}
 	}
 	for _, failed := range diag.Errors {
@@ -132,7 +213,9 @@ func (e *Engine) Evaluate(_ context.Context, r authz.Request) authz.Verdict {
 }
 
 // Relations implements authz.Engine.
-func (e *Engine) Relations(rampart.Action, string) []string { return nil }
+func (e *Engine) Relations(action rampart.Action, resourceType string) []string {
+	return e.relations.of(about{action, resourceType})
+}
 
 // slice holds the policies whose scope may fit one request, as up to eight
 // lists of the index.

@@ -193,7 +193,7 @@ func TestIndexAgreesWithAll(t *testing.T) {
 		all.Add(id, p.policy)
 	}
 	for _, r := range questions() {
-		q, err := newQuestion(r)
+		q, err := e.question(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -286,7 +286,7 @@ func FuzzInput(f *testing.F) {
 		if r.Validate() != nil {
 			return
 		}
-		q, err := newQuestion(r)
+		q, err := e.question(r)
 		if err != nil {
 			return
 		}

@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/cedar-policy/cedar-go"
-	printed "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/eval"
 
@@ -23,7 +21,7 @@ const maxExplained = 64
 // reached, because an earlier part may guard them. Inside || it can only show
 // the whole part.
 func (e *Engine) Explain(_ context.Context, r authz.Request) []rampart.NearMiss {
-	q, err := newQuestion(r)
+	q, err := e.question(r)
 	if err != nil {
 		return nil
 	}
@@ -59,14 +57,14 @@ func explain(p *policy, env eval.Env) (rampart.NearMiss, bool) {
 		return rampart.NearMiss{}, false
 	}
 	miss := rampart.NearMiss{Policy: p.ref}
-	for _, part := range conjuncts(tree) {
+	for _, part := range p.parts {
 		v, err := eval.Eval(part.Body, env)
 		holds, isBool := v.(cedar.Boolean)
 		if err == nil && isBool && bool(holds) == bool(part.Condition) {
 			miss.Held++
 			continue
 		}
-		miss.Condition = text(part)
+		miss.Condition, miss.Line = part.text, part.line
 		miss.Problem = problem(part, err)
 		return miss, true
 	}
@@ -81,7 +79,7 @@ func inScope(p *ast.Policy, env eval.Env) bool {
 	return err == nil && v == cedar.True
 }
 
-func problem(part ast.ConditionType, err error) string {
+func problem(part part, err error) string {
 	if err != nil {
 		return "cannot be evaluated: " + err.Error()
 	}
@@ -89,36 +87,4 @@ func problem(part ast.ConditionType, err error) string {
 		return "is true, and is an exception"
 	}
 	return "is false"
-}
-
-// conjuncts returns the parts of a policy's conditions that must all hold. An
-// `unless` stays whole.
-func conjuncts(p *ast.Policy) []ast.ConditionType {
-	var parts []ast.ConditionType
-	for _, c := range p.Conditions {
-		if c.Condition == ast.ConditionUnless {
-			parts = append(parts, c)
-			continue
-		}
-		parts = split(parts, c.Body)
-	}
-	return parts
-}
-
-func split(parts []ast.ConditionType, n ast.IsNode) []ast.ConditionType {
-	and, ok := n.(ast.NodeTypeAnd)
-	if !ok {
-		return append(parts, ast.ConditionType{Condition: ast.ConditionWhen, Body: n})
-	}
-	return split(split(parts, and.Left), and.Right)
-}
-
-// text renders one condition as Cedar prints it, on one line.
-func text(c ast.ConditionType) string {
-	p := ast.Permit()
-	p.Conditions = []ast.ConditionType{c}
-	rendered := string(cedar.NewPolicyFromAST((*printed.Policy)(p)).MarshalCedar())
-	_, body, _ := strings.Cut(rendered, "{")
-	body = body[:max(0, strings.LastIndexByte(body, '}'))]
-	return strings.Join(strings.Fields(body), " ")
 }

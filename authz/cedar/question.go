@@ -24,22 +24,25 @@ type question struct {
 	resource  cedar.Entity
 }
 
-func newQuestion(r authz.Request) (*question, error) {
-	attrs, err := record("resource", r.Resource.Attrs)
+func (e *Engine) question(r authz.Request) (*question, error) {
+	kind := e.object(r.Resource.Type)
+	attrs, err := kind.record(r.Resource.Attrs)
 	if err != nil {
 		return nil, err
 	}
 	// What the request itself says wins over an attribute of the same name.
+	setString(attrs, "id", r.Resource.ID)
 	setString(attrs, "tenant", r.Resource.Tenant)
 	about, err := record("context", r.Context)
 	if err != nil {
 		return nil, err
 	}
+	setRelations(about, r.Relations)
 	q := &question{from: r.Principal}
 	q.request = cedar.Request{
 		Principal: cedar.NewEntityUID(principalType(r.Principal.Kind), cedar.String(r.Principal.Subject)),
 		Action:    cedar.NewEntityUID(actionType, cedar.String(r.Action)),
-		Resource:  cedar.NewEntityUID(resourceType(r.Resource.Type), cedar.String(r.Resource.ID)),
+		Resource:  cedar.NewEntityUID(kind.name, cedar.String(r.Resource.ID)),
 		Context:   cedar.NewRecord(about),
 	}
 	q.resource = cedar.Entity{UID: q.request.Resource, Attributes: cedar.NewRecord(attrs)}
@@ -47,18 +50,137 @@ func newQuestion(r authz.Request) (*question, error) {
 }
 
 // Get implements types.EntityGetter. Everything but the principal and the
-// resource is unknown, so nothing has parents.
+// resource is unknown, so nothing has parents. The principal comes first: were
+// it asked about itself, what an asker says of it must not hide who it is.
 func (q *question) Get(uid types.EntityUID) (types.Entity, bool) {
 	switch uid {
-	case q.request.Resource:
-		return q.resource, true
 	case q.request.Principal:
 		if q.principal == nil {
 			q.principal = &cedar.Entity{UID: uid, Attributes: principalAttrs(q.from)}
 		}
 		return *q.principal, true
+	case q.request.Resource:
+		return q.resource, true
 	}
 	return types.Entity{}, false
+}
+
+// object is a type of resource as Cedar sees it.
+type object struct {
+	name  cedar.EntityType
+	attrs map[string]authz.Attr // nil: whatever the request has
+}
+
+// object returns the type that a request names. Those of the schema are known
+// beforehand; a policy sees only what its type declares.
+func (e *Engine) object(typ string) object {
+	if o, ok := e.objects[typ]; ok {
+		return o
+	}
+	return object{name: resourceType(typ)}
+}
+
+func objects(s *authz.Schema) map[string]object {
+	if s == nil {
+		return nil
+	}
+	out := map[string]object{}
+	for name, t := range s.Types {
+		o := object{name: resourceType(name), attrs: t.Attrs}
+		if o.attrs == nil {
+			o.attrs = map[string]authz.Attr{}
+		}
+		out[name] = o
+	}
+	return out
+}
+
+// record converts attributes by their declared kinds, so that a whole number
+// in a decimal is a decimal.
+func (o object) record(m map[string]any) (cedar.RecordMap, error) {
+	if o.attrs == nil {
+		return record("resource", m)
+	}
+	out := make(cedar.RecordMap, len(m)+2)
+	for name, v := range m {
+		a, declared := o.attrs[name]
+		if !declared || v == nil {
+			continue
+		}
+		converted, err := typed(a.Kind, v)
+		if err != nil {
+			return nil, fmt.Errorf("resource.%s: %v", name, err)
+		}
+		out[cedar.String(name)] = converted
+	}
+	return out, nil
+}
+
+func typed(kind authz.AttrKind, v any) (cedar.Value, error) {
+	if kind == authz.KindDecimal {
+		return decimal(v)
+	}
+	c, err := value(v)
+	if err != nil {
+		return nil, err
+	}
+	if !isKind(kind, c) {
+		return nil, fmt.Errorf("a %T is no %s", v, kind)
+	}
+	return c, nil
+}
+
+func isKind(kind authz.AttrKind, v cedar.Value) bool {
+	switch v := v.(type) {
+	case cedar.String:
+		return kind == authz.KindString
+	case cedar.Boolean:
+		return kind == authz.KindBool
+	case cedar.Long:
+		return kind == authz.KindLong
+	case cedar.Set:
+		for e := range v.All() {
+			if _, ok := e.(cedar.String); !ok {
+				return false
+			}
+		}
+		return kind == authz.KindStrings
+	}
+	return false
+}
+
+// decimal keeps four digits after the point, or refuses.
+func decimal(v any) (cedar.Value, error) {
+	var text string
+	switch v := v.(type) {
+	case int64:
+		text = strconv.FormatInt(v, 10) + ".0"
+	case float64:
+		if text = strconv.FormatFloat(v, 'f', -1, 64); !strings.Contains(text, ".") {
+			text += ".0"
+		}
+	default:
+		return nil, fmt.Errorf("a %T is no %s", v, authz.KindDecimal)
+	}
+	d, err := types.ParseDecimal(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s is no decimal: at most four digits after the point, below 922337203685477.5808", text)
+	}
+	return d, nil
+}
+
+// setRelations puts the known facts where policies read them. An asker's own
+// word on relations never counts.
+func setRelations(about cedar.RecordMap, facts map[string]bool) {
+	delete(about, relation)
+	if len(facts) == 0 {
+		return
+	}
+	m := make(cedar.RecordMap, len(facts))
+	for name, holds := range facts {
+		m[cedar.String(name)] = cedar.Boolean(holds)
+	}
+	about[relation] = cedar.NewRecord(m)
 }
 
 func principalType(k rampart.PrincipalKind) cedar.EntityType {
