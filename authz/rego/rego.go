@@ -66,6 +66,9 @@ func build(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkGuards(modules, schema); err != nil {
+		return nil, err
+	}
 	var reads map[*ast.Rule][]read
 	if mentionsRelations(files) {
 		if reads, err = relationReads(modules, schema); err != nil {

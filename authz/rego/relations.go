@@ -95,8 +95,10 @@ func (w *relationReader) visit(found names, node any, odd bool) {
 
 func (w *relationReader) ref(found names, ref ast.Ref, odd bool) {
 	if ref.HasPrefix(ast.DefaultRootRef) {
-		for _, r := range w.c.GetRulesDynamic(ref) {
-			found.add(w.rule(r), odd || total(r))
+		rules := w.c.GetRulesDynamic(ref)
+		odd = odd || slices.ContainsFunc(rules, total)
+		for _, r := range rules {
+			found.add(w.rule(r), odd)
 		}
 		return
 	}

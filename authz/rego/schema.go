@@ -1,8 +1,12 @@
 package rego
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/rampart-security/rampart/authz"
 )
@@ -87,4 +91,55 @@ func relationSchema(s *authz.Schema) map[string]any {
 		}
 	}
 	return closed(properties)
+}
+
+// checkGuards finds object.get with a misspelt member, which the type checker
+// lets pass: the guard of a deny rule would then never hold. It looks at modules
+// as they were written.
+func checkGuards(modules map[string]*ast.Module, s *authz.Schema) error {
+	properties := inputSchema(s).(map[string]any)["properties"].(map[string]any)
+	var err error
+	check := func(call []*ast.Term) {
+		if err == nil && len(call) > 2 && ast.ObjectGet.Ref().Equal(call[0].Value) {
+			err = checkGuard(call[1], call[2], properties)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		ast.NewGenericVisitor(func(x any) bool {
+			switch x := x.(type) {
+			case *ast.Expr:
+				if x.IsCall() {
+					check(x.Terms.([]*ast.Term))
+				}
+			case ast.Call:
+				check(x)
+			}
+			return false
+		}).Walk(modules[name])
+	}
+	return err
+}
+
+func checkGuard(from, key *ast.Term, properties map[string]any) error {
+	of, ok := from.Value.(ast.Ref)
+	if !ok || len(of) != 2 || !of.HasPrefix(ast.InputRootRef) {
+		return nil
+	}
+	member, _ := of[1].Value.(ast.String)
+	object, _ := properties[string(member)].(map[string]any)
+	valid, isClosed := object["properties"].(map[string]any)
+	name, isName := guarded(key)
+	if !isClosed || !isName || valid[name] != nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %s has no %q; it has: %s", from.Location, of, name, strings.Join(slices.Sorted(maps.Keys(valid)), ", "))
+}
+
+// guarded returns the first member that the key of an object.get names.
+func guarded(key *ast.Term) (string, bool) {
+	if path, ok := key.Value.(*ast.Array); ok && path.Len() > 0 {
+		key = path.Elem(0)
+	}
+	name, ok := key.Value.(ast.String)
+	return string(name), ok
 }
