@@ -296,7 +296,7 @@ func again(c Client, f Family, text string) (scope, error) {
 	if !within(want.permissions, f.Scope) || want.openid && !had.openid || want.offline && !had.offline {
 		return scope{}, refuse("invalid_scope", "the scope is more than was granted")
 	}
-	if want.permissions, err = c.still(want.permissions); err != nil {
+	if want.permissions, err = c.still(rampart.MeetScopes(want.permissions, f.Scope)); err != nil {
 		return scope{}, refuse("invalid_scope", "the client is no longer registered for this scope")
 	}
 	return want, nil

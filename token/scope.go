@@ -73,11 +73,19 @@ func within(want, have []string) bool {
 	return want != nil && !slices.ContainsFunc(want, func(w string) bool { return !covered(w, have) })
 }
 
-// covered reports whether one of have covers the permission.
+// covered reports whether one of have covers the permission. A role that is
+// named takes the others away, so that it needs no right of its own where no
+// role was named before.
 func covered(want string, have []string) bool {
+	if isRole(want) && !slices.ContainsFunc(have, isRole) {
+		return true
+	}
 	kind, _, _ := strings.Cut(want, ":")
 	return slices.Contains(have, want) || slices.Contains(have, kind+":*")
 }
+
+// isRole tells the role to act with from a permission: "role:NAME".
+func isRole(v string) bool { return strings.HasPrefix(v, "role:") }
 
 // join adds what either covers; nil is all.
 func join(a, b []string) []string {
@@ -100,7 +108,7 @@ func narrow(have []string, requested string) ([]string, error) {
 	case want.permissions != nil && !within(want.permissions, have):
 		return nil, refuse("invalid_scope", "the scope is more than may be had")
 	case want.permissions != nil:
-		return want.permissions, nil
+		return rampart.MeetScopes(want.permissions, have), nil
 	case nothing(have):
 		return nil, refuse("invalid_scope", "no permission is left")
 	}
@@ -125,6 +133,8 @@ func ask(c Client, text string) (scope, error) {
 	if !within(want.permissions, c.Scopes) || want.offline && !c.mayStay() {
 		return scope{}, refuse("invalid_scope", "the client is not registered for this scope")
 	}
+	// Roles alone limit no permission: the registration's limit stays.
+	want.permissions = rampart.MeetScopes(want.permissions, permissionsOf(c.Scopes))
 	return want, nil
 }
 

@@ -34,7 +34,13 @@ func TestScopeOfAGrant(t *testing.T) {
 		{name: "offline_access must be registered", registered: []string{"orders:read"}, ask: "offline_access", code: "invalid_scope"},
 		{name: "offline_access", registered: []string{"orders:read", "offline_access"}, ask: "offline_access orders:read", want: "offline_access orders:read", then: "offline_access orders:read"},
 		{name: "no permission", ask: "admin", code: "invalid_scope"},
-		{name: "a role is none", ask: "role:admin:x", code: "invalid_scope"},
+		{name: "a role alone limits no permission", ask: "role:clerk", want: "role:clerk", then: "role:clerk"},
+		{name: "a role beside what is registered", registered: []string{"orders:read"}, ask: "role:clerk", want: "orders:read role:clerk", then: "orders:read role:clerk"},
+		{name: "a role that is registered keeps the other limits", registered: []string{"orders:read", "role:clerk"}, ask: "role:clerk", want: "orders:read role:clerk", then: "orders:read role:clerk"},
+		{name: "another role than registered", registered: []string{"orders:read", "role:clerk"}, ask: "role:admin", code: "invalid_scope"},
+		{name: "a role at the refresh", ask: "orders:read", want: "orders:read", refresh: "role:clerk", then: "orders:read role:clerk"},
+		{name: "another role at the refresh", ask: "orders:read role:clerk", want: "orders:read role:clerk", refresh: "role:admin", refused: "invalid_scope"},
+		{name: "a role is of one part", ask: "role:admin:x", code: "invalid_scope"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := newHouse(t, "")

@@ -49,13 +49,13 @@ func (d *PDP) route(ctx context.Context, layer rampart.Layer, p rampart.Principa
 			return outOfScope(layer, p, permission)
 		}
 	}
-	if r.Require != "" && !d.roles.Check(p, rampart.Action(r.Require)) {
+	if r.Require != "" && !d.roles.Check(p, rampart.Action(r.Require), "") {
 		return d.missing(layer, p, r.Require)
 	}
 	if len(r.Allow) > 0 {
 		return d.anyOf(layer, p, r.Allow)
 	}
-	if !d.roles.Check(p, rampart.Action(r.Permission)) {
+	if !d.roles.Check(p, rampart.Action(r.Permission), "") {
 		return d.missing(layer, p, r.Permission)
 	}
 	return allow(layer, rampart.PolicyRef{Engine: "rbac", ID: r.Permission, Effect: rampart.Allow})
@@ -81,7 +81,7 @@ func (d *PDP) meets(p rampart.Principal, rule string) bool {
 		return role != "" && p.HasRole(role)
 	}
 	permission, ok := strings.CutPrefix(rule, "permission:")
-	return ok && p.InScope(rampart.Action(permission)) && d.roles.Check(p, rampart.Action(permission))
+	return ok && p.InScope(rampart.Action(permission)) && d.roles.Check(p, rampart.Action(permission), "")
 }
 
 // outOfScope denies what the subject may hold and this credential may not use.
@@ -92,7 +92,7 @@ func outOfScope(layer rampart.Layer, p rampart.Principal, permission string) ram
 }
 
 func (d *PDP) missing(layer rampart.Layer, p rampart.Principal, permission string) rampart.Decision {
-	holders := d.roles.Explain(p, rampart.Action(permission)).Holders
+	holders := d.roles.Explain(p, rampart.Action(permission), "").Holders
 	reason := fmt.Sprintf("%s with roles %q lacks the permission %q, which these roles hold: %q", p.Subject, p.Roles, permission, holders)
 	if len(holders) == 0 {
 		reason = fmt.Sprintf("%s lacks the permission %q, which no role in authz.roles holds", p.Subject, permission)

@@ -1,11 +1,14 @@
 // Package rbac answers "Does a role of this subject hold this permission?"
 //
-// Roles are compiled once: inheritance is flattened, so that a check is one or
-// two map look-ups per role and allocates nothing.
+// A role is held everywhere ("manager") or for one organization
+// ("manager@acme"), and separation of duty keeps roles apart that nobody may
+// use together. Roles are compiled once: inheritance is flattened, so that a
+// check is one or two map look-ups per role and allocates nothing.
 package rbac
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -16,7 +19,7 @@ import (
 // Bounds of a role model; Compile enforces them.
 const (
 	MaxRoles  = 1024
-	MaxGrants = 1 << 16 // over all roles, inheritance flattened
+	MaxGrants = 1 << 16 // permissions and inclusions over all roles, inheritance flattened
 )
 
 // include marks an entry that takes over another role's permissions.
@@ -25,19 +28,26 @@ const include = "role:"
 // Roles is a compiled role model. It is read-only and safe for concurrent use.
 // The zero Roles, and a nil *Roles, grant nothing.
 type Roles struct {
-	byName map[string]grants
+	byName      map[string]grants
+	all         grants // of all roles together
+	separations []Separation
+	dynamic     bool // some separation is
 }
 
 // grants are the permissions of one role.
 type grants struct {
-	exact map[rampart.Action]bool
-	types map[string]bool // "orders" for "orders:*"
+	exact    map[rampart.Action]bool
+	types    map[string]bool // "orders" for "orders:*"
+	includes map[string]bool // itself, and each role that it includes by any path
+	duties   []duty
 }
 
 // Compile flattens roles: name to permissions "type:verb" or "type:*", or
 // "role:OTHER" to include another role. It refuses a role that includes itself
 // by any path, an unknown role, any other form, and a model beyond the bounds.
-func Compile(roles map[string][]string) (*Roles, error) {
+// Of separations it refuses those that name less than two known roles, and that
+// one role alone would break.
+func Compile(roles map[string][]string, separate ...Separation) (*Roles, error) {
 	if len(roles) > MaxRoles {
 		return nil, fmt.Errorf("rbac: at most %d roles", MaxRoles)
 	}
@@ -47,7 +57,15 @@ func Compile(roles map[string][]string) (*Roles, error) {
 			return nil, fmt.Errorf("rbac: %v", err)
 		}
 	}
-	return &Roles{byName: c.done}, nil
+	r := &Roles{byName: c.done, all: grants{exact: map[rampart.Action]bool{}, types: map[string]bool{}}}
+	for _, g := range c.done {
+		maps.Copy(r.all.exact, g.exact)
+		maps.Copy(r.all.types, g.types)
+	}
+	if err := r.separate(separate); err != nil {
+		return nil, fmt.Errorf("rbac: %v", err)
+	}
+	return r, nil
 }
 
 type compiler struct {
@@ -65,14 +83,14 @@ func (c *compiler) role(name string, path []string) (grants, error) {
 	if i := slices.Index(path, name); i >= 0 {
 		return grants{}, fmt.Errorf("role %q includes itself: %s", name, strings.Join(append(path[i:], name), " > "))
 	}
-	g := grants{exact: map[rampart.Action]bool{}, types: map[string]bool{}}
+	g := grants{exact: map[rampart.Action]bool{}, types: map[string]bool{}, includes: map[string]bool{name: true}}
 	for _, entry := range c.source[name] {
 		if err := c.add(g, name, entry, path); err != nil {
 			return grants{}, err
 		}
 	}
-	if c.total += len(g.exact) + len(g.types); c.total > MaxGrants {
-		return grants{}, fmt.Errorf("at most %d permissions over all roles", MaxGrants)
+	if c.total += len(g.exact) + len(g.types) + len(g.includes); c.total > MaxGrants {
+		return grants{}, fmt.Errorf("at most %d permissions and inclusions over all roles", MaxGrants)
 	}
 	c.done[name] = g
 	return g, nil
@@ -89,6 +107,7 @@ func (c *compiler) add(g grants, name, entry string, path []string) error {
 		}
 		maps.Copy(g.exact, inherited.exact)
 		maps.Copy(g.types, inherited.types)
+		maps.Copy(g.includes, inherited.includes)
 		return nil
 	}
 	typ, verb, ok := strings.Cut(entry, ":")
@@ -103,24 +122,97 @@ func (c *compiler) add(g grants, name, entry string, path []string) error {
 	return nil
 }
 
-// Check reports whether one of p's roles holds action. It allocates nothing.
-func (r *Roles) Check(p rampart.Principal, action rampart.Action) bool {
-	_, ok := r.grantor(p, action)
-	return ok
+// acting is a role that a principal acts with, and the organization that it is
+// for; "" is all of them.
+type acting struct{ role, org string }
+
+func (a acting) String() string {
+	if a.org == "" {
+		return a.role
+	}
+	return a.role + "@" + a.org
 }
 
-// grantor returns the first of p's roles that holds action.
-func (r *Roles) grantor(p rampart.Principal, action rampart.Action) (string, bool) {
-	if r == nil || p.IsZero() {
-		return "", false
-	}
-	for _, name := range p.Roles {
-		if r.byName[name].hold(action) {
-			return name, true
+// acts yields the roles that p acts with in a tenant, "" being any: "manager"
+// everywhere, "manager@acme" in acme. A credential that names roles in its
+// scope (rampart.Principal.ActiveRole) acts with these alone, as far as p holds
+// them or a role that includes them. Naming a role only ever takes others away.
+func (r *Roles) acts(p rampart.Principal, tenant string) iter.Seq[acting] {
+	return func(yield func(acting) bool) {
+		named := !p.ActiveRole("")
+		for _, held := range p.Roles {
+			role, org, scoped := strings.Cut(held, "@")
+			if scoped && (org == "" || tenant != "" && org != tenant) {
+				continue
+			}
+			if !named && !yield(acting{role, org}) || named && !r.actsAs(p.Scope, acting{role, org}, yield) {
+				return
+			}
 		}
 	}
-	return "", false
 }
+
+// actsAs yields those roles of a scope that the held one is or includes.
+func (r *Roles) actsAs(scope []string, held acting, yield func(acting) bool) bool {
+	includes := r.byName[held.role].includes
+	for _, s := range scope {
+		name, ok := strings.CutPrefix(s, include)
+		if ok && name != "" && (name == held.role || includes[name]) && !yield(acting{name, held.org}) {
+			return false
+		}
+	}
+	return true
+}
+
+// Check reports whether p acts with a role that holds action in the tenant that
+// is asked about; "" is any, for where the tenant is not known yet. It
+// allocates nothing.
+func (r *Roles) Check(p rampart.Principal, action rampart.Action, tenant string) bool {
+	if r == nil || p.IsZero() {
+		return false
+	}
+	for a := range r.acts(p, tenant) {
+		if r.byName[a.role].hold(action) {
+			return true
+		}
+	}
+	return false
+}
+
+// Holds reports whether p acts with this very role in the tenant, "" being any.
+// A role that includes it does not count. It allocates nothing.
+func (r *Roles) Holds(p rampart.Principal, role, tenant string) bool {
+	if r == nil || p.IsZero() || role == "" {
+		return false
+	}
+	for a := range r.acts(p, tenant) {
+		if a.role == role {
+			return true
+		}
+	}
+	return false
+}
+
+// Narrow returns the names of the roles that p acts with in a tenant, without
+// organizations, as policies are to see them. For "", an unknown tenant, roles
+// that are for one organization are left out. It returns p.Roles itself when
+// nothing is to be narrowed; the caller must not change it.
+func (r *Roles) Narrow(p rampart.Principal, tenant string) []string {
+	plain := p.ActiveRole("") && !slices.ContainsFunc(p.Roles, func(held string) bool { return strings.Contains(held, "@") })
+	if r == nil || plain {
+		return p.Roles
+	}
+	out := []string{}
+	for a := range r.acts(p, tenant) {
+		if (a.org == "" || tenant != "") && !slices.Contains(out, a.role) {
+			out = append(out, a.role)
+		}
+	}
+	return out
+}
+
+// Knows reports whether any role at all holds action.
+func (r *Roles) Knows(action rampart.Action) bool { return r != nil && r.all.hold(action) }
 
 // hold: a bare "orders:" or "orders" names nothing, so no wildcard covers it.
 func (g grants) hold(action rampart.Action) bool {
@@ -133,18 +225,23 @@ func (g grants) hold(action rampart.Action) bool {
 
 // Explanation says why a check came out as it did.
 type Explanation struct {
-	Role    string   // the role of the subject that holds the permission; "" when none does
+	Role    string   // the role of the subject that holds the permission, as it holds it; "" when none does
 	Holders []string // every role that would hold it, sorted
 }
 
 // Explain repeats a check for an operator: which role granted action, and which
 // roles could.
-func (r *Roles) Explain(p rampart.Principal, action rampart.Action) Explanation {
+func (r *Roles) Explain(p rampart.Principal, action rampart.Action, tenant string) Explanation {
 	var e Explanation
 	if r == nil {
 		return e
 	}
-	e.Role, _ = r.grantor(p, action)
+	for a := range r.acts(p, tenant) {
+		if !p.IsZero() && r.byName[a.role].hold(action) {
+			e.Role = a.String()
+			break
+		}
+	}
 	for name, g := range r.byName {
 		if g.hold(action) {
 			e.Holders = append(e.Holders, name)

@@ -46,7 +46,7 @@ func TestCheck(t *testing.T) {
 		{"viewer", "orders:*", false},
 	} {
 		p := rampart.Principal{Subject: "user:alice", Roles: strings.Fields(row.roles)}
-		if got := roles.Check(p, row.action); got != row.want {
+		if got := roles.Check(p, row.action, ""); got != row.want {
 			t.Errorf("roles %q, %s: got %t", row.roles, row.action, got)
 		}
 	}
@@ -57,12 +57,12 @@ func TestNobodyHoldsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if roles.Check(rampart.Principal{Roles: []string{"admin"}}, "orders:read") {
+	if roles.Check(rampart.Principal{Roles: []string{"admin"}}, "orders:read", "") {
 		t.Error("a principal without a subject was granted a permission")
 	}
 	var none *Roles
 	alice := rampart.Principal{Subject: "user:alice", Roles: []string{"admin"}}
-	if none.Check(alice, "orders:read") || new(Roles).Check(alice, "orders:read") {
+	if none.Check(alice, "orders:read", "") || new(Roles).Check(alice, "orders:read", "") {
 		t.Error("no role model granted a permission")
 	}
 }
@@ -74,11 +74,11 @@ func TestExplain(t *testing.T) {
 	}
 	bob := rampart.Principal{Subject: "user:bob", Roles: []string{"guest", "manager"}}
 	want := Explanation{Role: "manager", Holders: []string{"admin", "lead", "manager", "viewer"}}
-	if diff := cmp.Diff(want, roles.Explain(bob, "orders:read")); diff != "" {
+	if diff := cmp.Diff(want, roles.Explain(bob, "orders:read", "")); diff != "" {
 		t.Error(diff)
 	}
 	want = Explanation{Holders: []string{"admin"}}
-	if diff := cmp.Diff(want, roles.Explain(bob, "payments:read")); diff != "" {
+	if diff := cmp.Diff(want, roles.Explain(bob, "payments:read", "")); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -118,7 +118,7 @@ func TestCheckAllocatesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := rampart.Principal{Subject: "user:dave", Roles: []string{"viewer", "admin"}}
-	if n := testing.AllocsPerRun(100, func() { roles.Check(p, "payments:read") }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { roles.Check(p, "payments:read", "") }); n != 0 {
 		t.Errorf("a check allocates %v times", n)
 	}
 }
@@ -137,7 +137,7 @@ func BenchmarkRBAC(b *testing.B) {
 			p := rampart.Principal{Subject: "user:carol", Roles: []string{"viewer", "manager"}}
 			b.ReportAllocs()
 			for b.Loop() {
-				if !roles.Check(p, "orders:approve") {
+				if !roles.Check(p, "orders:approve", "acme") {
 					b.Fatal("denied")
 				}
 			}

@@ -65,7 +65,7 @@ func unreachable(sys *spec.System) ([]string, error) {
 			return nil, err
 		}
 		for _, op := range api.Operations() {
-			if !roles.Check(everybody, rampart.Action(op.Permission)) {
+			if !roles.Check(everybody, rampart.Action(op.Permission), "") {
 				out = append(out, fmt.Sprintf("%s: %s %s asks for %s, which no role holds, so nobody can use it; grant it in authz.roles, or say allow: on flow %s", svc.OpenAPI, op.Method, op.Path, op.Permission, f.ID))
 			}
 		}
