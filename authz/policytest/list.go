@@ -1,0 +1,97 @@
+package policytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/rebac"
+)
+
+// list asks which of some resources a list shows, and that a check of each says
+// the same.
+func (t *tester) list(ctx context.Context, p rampart.Principal, row Row) Result {
+	t.setNow(row)
+	res := Result{File: t.file.name, Line: row.line, Name: row.String()}
+	shown := []string{}
+	for _, name := range row.List {
+		r := t.request(p, row, t.file.Resources[name].resource(name))
+		keeps, d := t.keeps(ctx, r)
+		if d.Code == rampart.CodeUntranslatable {
+			res.Decision, res.Problem = d, "no list can be made: "+d.Reason
+			return res
+		}
+		if keeps {
+			shown = append(shown, name)
+		}
+		if check := t.pdp.Decide(ctx, r); check.Allowed() != keeps && comparable(check) {
+			res.Decision, res.Problem = check, disagree(name, keeps, check)
+			return res
+		}
+	}
+	if !slices.Equal(shown, row.Expect.Names) {
+		res.Problem = fmt.Sprintf("want the list to show [%s], it shows [%s]", strings.Join(row.Expect.Names, " "), strings.Join(shown, " "))
+	}
+	return res
+}
+
+// filterAgrees holds the filter against the check of one resource. It notes
+// what no filter can say.
+func (t *tester) filterAgrees(ctx context.Context, r authz.Request) (problem, note string) {
+	check := t.pdp.Decide(ctx, r)
+	if !comparable(check) {
+		return "", ""
+	}
+	keeps, d := t.keeps(ctx, r)
+	if d.Code == rampart.CodeUntranslatable {
+		return "", d.Reason
+	}
+	if keeps != check.Allowed() {
+		return disagree(r.Resource.ID, keeps, check), ""
+	}
+	return "", ""
+}
+
+// comparable: an obligation is a matter of who asks, and a list is asked without.
+func comparable(check rampart.Decision) bool {
+	return check.Code != rampart.CodeUnenforceable && len(check.Obligations) == 0
+}
+
+func disagree(name string, keeps bool, check rampart.Decision) string {
+	word := "leaves out"
+	if keeps {
+		word = "shows"
+	}
+	return fmt.Sprintf("a list %s %s, but a check says %s", word, name, sayDecision(check))
+}
+
+// keeps reports whether the list that r's subject gets shows r's resource.
+func (t *tester) keeps(ctx context.Context, r authz.Request) (bool, rampart.Decision) {
+	about := r
+	about.Resource = rampart.Resource{Type: r.Resource.Type, Tenant: r.Resource.Tenant}
+	f, d := t.filter(ctx, about)
+	row := maps.Clone(r.Resource.Attrs)
+	if row == nil {
+		row = map[string]any{}
+	}
+	row["id"], row["tenant"] = r.Resource.ID, r.Resource.Tenant
+	return f.Match(row, t.relation(ctx, r)), d
+}
+
+// relation answers for relations that a filter leaves open, as a join with the
+// table of tuples would.
+func (t *tester) relation(ctx context.Context, r authz.Request) func(string) (bool, error) {
+	return func(name string) (bool, error) {
+		if t.graph == nil {
+			return false, errors.New("there is no model of relations")
+		}
+		answer, err := t.graph.Related(ctx, authz.RelationQuery{Subject: rebac.SubjectOf(r.Principal), Relation: name,
+			Type: r.Resource.Type, ID: r.Resource.ID, Context: r.Context, Also: rebac.FromToken(r.Principal, t.set.FromToken)}, false)
+		return answer.Holds, err
+	}
+}
