@@ -144,12 +144,13 @@ type ManyAnswer struct {
 
 // FilterRequest asks which resources of a type the caller may do something to.
 type FilterRequest struct {
-	Identity string         `json:"identity"`
-	Action   rampart.Action `json:"action"`
-	Type     string         `json:"type"`
-	Tenant   string         `json:"tenant,omitempty"` // of all rows asked for; "" when it is a column
-	Context  map[string]any `json:"context,omitempty"`
-	AtLeast  uint64         `json:"at_least,omitempty"`
+	Identity  string         `json:"identity"`
+	Action    rampart.Action `json:"action"`
+	Type      string         `json:"type"`
+	Tenant    string         `json:"tenant,omitempty"` // of all rows asked for; "" when it is a column
+	Context   map[string]any `json:"context,omitempty"`
+	AtLeast   uint64         `json:"at_least,omitempty"`
+	Supported []string       `json:"supported,omitempty"` // obligation types that the asker can carry out
 }
 
 // FilterAnswer holds a filter.Filter as JSON. A decision that denies comes with
