@@ -1,0 +1,388 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/decisionlog"
+	"github.com/rampart-security/rampart/authz/pap"
+	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/internal/statedir"
+)
+
+// DefaultStaleness is how long a plane decides by a bundle that it cannot renew.
+const DefaultStaleness = 24 * time.Hour
+
+// lookEvery is the pause between two looks at the age of the active bundle.
+const lookEvery = time.Second
+
+// Settings may change while an Activator runs.
+type Settings struct {
+	Keys         Keys          // whose signatures count; none: no bundle is accepted
+	MaxStaleness time.Duration // 0: DefaultStaleness
+	Replay       int           // newest decisions that a bundle is tried on; 0: none
+	MaxChanged   int           // percent of them that may come out otherwise; more refuses the bundle
+	// Heard is when whoever delivers bundles was last heard: what it offered
+	// last was its newest then.
+	Heard time.Time
+}
+
+// Event is what an audit log is told of.
+type Event struct {
+	Action  string // "policy.activate", "policy.shadow" or "policy.stale"
+	Allowed bool
+	Code    Code // of a refusal
+	Version uint64
+	Detail  map[string]string
+}
+
+// ActivatorOptions configure an Activator. System, State, Plane, Settings,
+// Compile and Record are required.
+type ActivatorOptions struct {
+	System   string // trust domain
+	Service  string // whose tests are run; "" is the gateway, which has none
+	State    *statedir.Dir
+	Plane    string // "gateway/edge": names the folder in State
+	Settings func() Settings
+	// Compile makes the decision point of a set. It is the plane's: it knows
+	// graph, providers, clock and log.
+	Compile func(set pap.Set, version uint64) (*pdp.PDP, error)
+	// Test runs the tests that a set brings for a service. If nil, none are run.
+	Test   func(ctx context.Context, set pap.Set, service string) error
+	Log    *decisionlog.Log // past decisions to try a bundle on; nil: none
+	Record func(ctx context.Context, e Event) error
+	Logger *slog.Logger // if nil, slog.Default
+	Now    func() time.Time
+}
+
+// Activator holds the active bundle of one plane and decides which comes next.
+// A bundle that fails any check changes nothing: the last good one stays, until
+// it is too old. Safe for concurrent use.
+type Activator struct {
+	opt    ActivatorOptions
+	none   *pdp.PDP // denies while there is no bundle
+	active atomic.Pointer[snapshot]
+	shadow atomic.Pointer[candidate]
+	until  atomic.Int64 // when the active bundle is too old, in nanoseconds since 1970
+	box    mailbox
+
+	mu        sync.Mutex // held while a bundle is judged; guards below
+	floor     Floor
+	confirmed time.Time // when the active bundle was last known to be the newest
+	saved     time.Time // confirmed, as it is on disk
+	offered   []byte    // what was offered last
+	refused   string    // code and content of the last refusal on record
+	stale     bool      // and on record as such
+}
+
+// snapshot is a bundle in force. It is immutable.
+type snapshot struct {
+	*Bundle
+	pdp *pdp.PDP
+}
+
+// NewActivator returns an activator that has the last good bundle of its folder
+// in force, if that still passes. Nothing else may use the folder.
+func NewActivator(ctx context.Context, opt ActivatorOptions) (*Activator, error) {
+	if opt.System == "" || opt.State == nil || opt.Plane == "" || opt.Settings == nil || opt.Compile == nil || opt.Record == nil {
+		return nil, errors.New("bundle: system, state folder, plane, settings, compiler and audit log are required")
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	a := &Activator{opt: opt, box: newMailbox()}
+	var err error
+	a.none, err = pdp.New(pdp.Options{Fresh: func() error { return errNone }})
+	if err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	return a, a.restore(ctx)
+}
+
+var errNone = errors.New("there are no policies: no bundle has arrived that passes every check; the audit log says why, `rampart policy status` who runs what, and where authz.bundle.keys is set, `rampart policy sign` and `rampart policy push` bring one")
+
+// PDP returns the decision point of the active bundle; without one it denies
+// everything with CodeStale. Whoever is in the middle of a request keeps what it
+// was given.
+func (a *Activator) PDP() *pdp.PDP {
+	if s := a.active.Load(); s != nil {
+		return s.pdp
+	}
+	return a.none
+}
+
+// Active returns the active bundle, or nil. It must not be changed.
+func (a *Activator) Active() *Bundle {
+	if s := a.active.Load(); s != nil {
+		return s.Bundle
+	}
+	return nil
+}
+
+// Version returns the version of the active bundle, 0 for none.
+func (a *Activator) Version() uint64 {
+	if s := a.active.Load(); s != nil {
+		return s.Manifest.Version
+	}
+	return 0
+}
+
+// Fresh is pdp.Options.Fresh: it fails when the active bundle has expired, or
+// could not be renewed for longer than Settings.MaxStaleness.
+func (a *Activator) Fresh() error {
+	if until := a.until.Load(); a.opt.Now().UnixNano() >= until {
+		return fmt.Errorf("the policies of version %d may not be used after %s: they expired, or no newer ones could be had for too long", a.Version(), time.Unix(0, until).UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Activate judges a bundle and, if it passes, puts it in force. The error is an
+// *Error and on record. It blocks for as long as compiling and tests take.
+func (a *Activator) Activate(ctx context.Context, raw []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.offered = raw
+	if s := a.active.Load(); s != nil && bytes.Equal(s.Raw, raw) {
+		a.lookLocked(ctx)
+		return nil
+	}
+	next, detail, err := a.prepareLocked(ctx, raw)
+	if err != nil {
+		a.refuseLocked(ctx, "policy.activate", next, raw, err)
+		return err
+	}
+	a.active.Store(next)
+	a.confirmed, a.refused = a.opt.Now(), ""
+	a.lookLocked(ctx)
+	a.opt.Logger.LogAttrs(ctx, slog.LevelInfo, "policies are in force", slog.Uint64("version", next.Manifest.Version), slog.String("replay", detail["replay"]))
+	return nil
+}
+
+// prepareLocked does all that can fail. The bundle is returned with an error
+// too, as far as it could be read.
+func (a *Activator) prepareLocked(ctx context.Context, raw []byte) (*snapshot, map[string]string, error) {
+	b, err := Open(bytes.NewReader(raw), a.trust(a.floor))
+	if err != nil {
+		return nil, nil, err
+	}
+	next := &snapshot{Bundle: b}
+	old := a.active.Load()
+	if old != nil && old.Digest == b.Digest {
+		next.pdp = old.pdp // signed anew, no other content
+		return next, nil, a.keepLocked(b)
+	}
+	if next.pdp, err = a.tried(ctx, b); err != nil {
+		return next, nil, err
+	}
+	detail, err := a.compare(ctx, old, next)
+	if err != nil {
+		return next, nil, err
+	}
+	if err := a.keepLocked(b); err != nil {
+		return next, nil, err
+	}
+	detail["digest"], detail["key"] = b.Digest, b.KeyID
+	if err := a.opt.Record(ctx, Event{Action: "policy.activate", Allowed: true, Version: b.Manifest.Version, Detail: detail}); err != nil {
+		return next, nil, refuse(CodeStorage, "not on record: %w", err)
+	}
+	return next, detail, nil
+}
+
+func (a *Activator) trust(floor Floor) Trust {
+	return Trust{System: a.opt.System, Keys: a.opt.Settings().Keys, Floor: floor, Now: a.opt.Now()}
+}
+
+// tried compiles a bundle and runs its tests.
+func (a *Activator) tried(ctx context.Context, b *Bundle) (*pdp.PDP, error) {
+	p, err := a.opt.Compile(b.Set, b.Manifest.Version)
+	if err != nil {
+		return nil, refuse(CodeCompile, "version %d: %w", b.Manifest.Version, err)
+	}
+	if a.opt.Test == nil || len(b.Set.Services[a.opt.Service].Tests) == 0 {
+		return p, nil
+	}
+	if err := a.opt.Test(ctx, b.Set, a.opt.Service); err != nil {
+		return nil, refuse(CodeTests, "version %d: %w", b.Manifest.Version, err)
+	}
+	return p, nil
+}
+
+// compare replays past decisions and refuses a bundle that changes too many.
+func (a *Activator) compare(ctx context.Context, old, next *snapshot) (map[string]string, error) {
+	detail := map[string]string{}
+	s := a.opt.Settings()
+	if old == nil || a.opt.Log == nil || s.Replay <= 0 {
+		return detail, nil
+	}
+	past, err := a.opt.Log.Last(ctx, s.Replay)
+	if err != nil {
+		detail["replay"] = err.Error() // a damaged log must not keep new policies out
+	}
+	diff := Compare(ctx, past, old.pdp, next.pdp)
+	if err == nil {
+		detail["replay"] = diff.String()
+	}
+	if diff.Changed*100 > s.MaxChanged*diff.Replayed {
+		return nil, refuse(CodeReplay, "version %d: %s; max_changed allows %d percent", next.Manifest.Version, diff, s.MaxChanged)
+	}
+	return detail, nil
+}
+
+// refuseLocked puts a refusal on record, once however often it is repeated.
+func (a *Activator) refuseLocked(ctx context.Context, action string, s *snapshot, raw []byte, err error) {
+	e := Event{Action: action, Code: codeOf(err), Detail: map[string]string{"error": err.Error(), "active": strconv.FormatUint(a.Version(), 10)}}
+	if s != nil {
+		e.Version = s.Manifest.Version
+	}
+	what := action + string(e.Code) + hash(raw)
+	if a.refused == what {
+		return
+	}
+	a.refused = what
+	a.opt.Logger.LogAttrs(ctx, slog.LevelError, "policies refused, the last good ones stay", slog.String("code", string(e.Code)), slog.Any("error", err))
+	a.record(ctx, e)
+}
+
+// record puts on record what stays as it is even if that fails.
+func (a *Activator) record(ctx context.Context, e Event) {
+	if err := a.opt.Record(ctx, e); err != nil {
+		a.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
+	}
+}
+
+func codeOf(err error) Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return CodeFormat
+}
+
+// lookLocked moves the time at which the active bundle is too old, and puts on
+// record when it has come.
+func (a *Activator) lookLocked(ctx context.Context) {
+	s, set, now := a.active.Load(), a.opt.Settings(), a.opt.Now()
+	if s == nil {
+		return
+	}
+	if _, trusted := set.Keys[s.KeyID]; trusted && bytes.Equal(a.offered, s.Raw) && set.Heard.After(a.confirmed) && !set.Heard.After(now) {
+		a.confirmed = set.Heard
+		a.saveLocked(ctx)
+	}
+	limit := set.MaxStaleness
+	if limit <= 0 {
+		limit = DefaultStaleness
+	}
+	until, code := a.confirmed.Add(limit), CodeStaleness
+	if s.Expires.Before(until) {
+		until, code = s.Expires, CodeExpired
+	}
+	a.until.Store(until.UnixNano())
+	stale := !now.Before(until)
+	if stale && !a.stale {
+		a.record(ctx, Event{Action: "policy.stale", Code: code, Version: s.Manifest.Version, Detail: map[string]string{"until": until.UTC().Format(time.RFC3339)}})
+	}
+	a.stale = stale
+}
+
+// Run judges what is offered, and watches the age of the active bundle, until
+// ctx ends. It may be called once.
+func (a *Activator) Run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.box.news:
+			a.Settle(ctx)
+		case <-tick.C:
+			a.mu.Lock()
+			a.lookLocked(ctx)
+			a.mu.Unlock()
+		}
+	}
+}
+
+// Settle judges what was offered and not judged yet. Run does it by itself; a
+// plane that starts calls it to begin with the newest policies.
+func (a *Activator) Settle(ctx context.Context) {
+	if o, ok := a.box.take(a.opt.Settings().Keys); ok {
+		if o.policies != nil {
+			a.Activate(ctx, o.policies) // a refusal is on record
+		}
+		a.setShadow(ctx, o.shadow)
+	}
+}
+
+// Offer leaves the newest bundle, and a candidate to try beside it, for Run to
+// judge; nil is none. It does not block, and what was offered before and not
+// judged yet is forgotten.
+func (a *Activator) Offer(policies, shadow []byte) { a.box.put(offer{policies, shadow}) }
+
+// offer is what was delivered last.
+type offer struct{ policies, shadow []byte }
+
+func (o offer) same(p offer) bool {
+	return bytes.Equal(o.policies, p.policies) && bytes.Equal(o.shadow, p.shadow)
+}
+
+// mailbox holds the newest offer.
+type mailbox struct {
+	news chan struct{}
+
+	mu     *sync.Mutex
+	newest *offer
+	done   *offer // judged last
+	keys   *[]string
+}
+
+func newMailbox() mailbox {
+	return mailbox{news: make(chan struct{}, 1), mu: new(sync.Mutex), newest: new(offer), done: new(offer), keys: new([]string)}
+}
+
+func (m mailbox) put(o offer) {
+	m.mu.Lock()
+	*m.newest = o
+	m.mu.Unlock()
+	select {
+	case m.news <- struct{}{}:
+	default: // one waits already
+	}
+}
+
+// take returns the newest offer, unless it was judged already by the same keys.
+func (m mailbox) take(keys Keys) (offer, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	texts := keys.texts()
+	if m.newest.same(*m.done) && fmt.Sprint(texts) == fmt.Sprint(*m.keys) {
+		return offer{}, false
+	}
+	*m.done, *m.keys = *m.newest, texts
+	return *m.newest, true
+}
+
+// denied is a question that no policy was asked about.
+func denied(q pdp.Question) bool { return q.Refused != nil }
+
+// answer asks the pure core of a decision point.
+func answer(ctx context.Context, p *pdp.PDP, q pdp.Question) rampart.Decision {
+	pure, ok := any(p).(interface {
+		Answer(context.Context, pdp.Question) rampart.Decision
+	})
+	if !ok {
+		return rampart.Decision{}
+	}
+	return pure.Answer(ctx, q)
+}

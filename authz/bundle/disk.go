@@ -1,0 +1,214 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rampart-security/rampart/authz/decisionlog"
+	"github.com/rampart-security/rampart/authz/pap"
+)
+
+// Of a plane's folder: policies/PLANE/ in the state folder.
+const (
+	floorFile   = "floor.json"
+	keysFile    = "keys.json" // public keys that signed what is archived
+	maxSmall    = 64 << 10    // bytes of either
+	maxArchived = 64          // bundles
+
+	saveEvery = 10 * time.Minute // how exactly the disk knows when a bundle was confirmed
+)
+
+// floorText is floor.json. It stands apart from the bundle: whoever puts an old
+// bundle back does not put the floor back.
+type floorText struct {
+	Floor
+	Confirmed time.Time `json:"confirmed"`
+}
+
+func archiveName(version uint64) string { return fmt.Sprintf("%012d.tar.gz", version) }
+
+func (a *Activator) rel(name string) string {
+	return decisionlog.FolderName("policies", a.opt.Plane) + "/" + name
+}
+
+// restore puts the last good bundle back in force, after all the checks that a
+// new one meets. One that fails is on record and stays out.
+func (a *Activator) restore(ctx context.Context) error {
+	text, err := readSmall(a.opt.State.Path(a.rel(floorFile)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var f floorText
+	if err == nil {
+		err = json.Unmarshal(text, &f)
+	}
+	if err != nil || f.Version == 0 {
+		return fmt.Errorf("bundle: %s does not say which policies were active, so an older version could not be told: put it back (%v)", a.opt.State.Path(a.rel(floorFile)), err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.floor, a.confirmed, a.saved = f.Floor, f.Confirmed, f.Confirmed
+	raw, err := os.ReadFile(a.opt.State.Path(a.rel(archiveName(f.Version))))
+	if err != nil {
+		a.refuseLocked(ctx, "policy.activate", nil, nil, refuse(CodeStorage, "the last good bundle: %w", err))
+		return nil
+	}
+	next, err := a.reopened(ctx, raw)
+	if err != nil {
+		a.refuseLocked(ctx, "policy.activate", nil, raw, fmt.Errorf("bundle: the last good bundle on disk: %w", err))
+		return nil
+	}
+	a.active.Store(next)
+	a.lookLocked(ctx)
+	return nil
+}
+
+func (a *Activator) reopened(ctx context.Context, raw []byte) (*snapshot, error) {
+	b, err := Open(bytes.NewReader(raw), a.trust(a.floor))
+	if err != nil {
+		return nil, err
+	}
+	p, err := a.tried(ctx, b)
+	return &snapshot{b, p}, err
+}
+
+// keepLocked makes a bundle and its floor durable, the bundle first: a crash in
+// between leaves the old one in force.
+func (a *Activator) keepLocked(b *Bundle) error {
+	err := a.opt.State.WriteFile(a.rel(archiveName(b.Manifest.Version)), b.Raw, 0o600)
+	if err == nil {
+		err = a.keepKey(b)
+	}
+	if err != nil {
+		return refuse(CodeStorage, "%w", err)
+	}
+	floor := Floor{b.Manifest.Version, b.Digest}
+	if err := a.writeFloor(floorText{floor, a.opt.Now().UTC()}); err != nil {
+		return refuse(CodeStorage, "%w", err)
+	}
+	a.floor = floor
+	a.prune()
+	return nil
+}
+
+func (a *Activator) writeFloor(f floorText) error {
+	text, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return a.opt.State.WriteFile(a.rel(floorFile), append(text, '\n'), 0o600)
+}
+
+// saveLocked notes now and then that the active bundle is the newest, so that a
+// restart does not make it young again.
+func (a *Activator) saveLocked(ctx context.Context) {
+	if a.confirmed.Sub(a.saved) < saveEvery {
+		return
+	}
+	a.saved = a.confirmed
+	if err := a.writeFloor(floorText{a.floor, a.confirmed.UTC()}); err != nil {
+		a.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "policies", slog.Any("error", err))
+	}
+}
+
+// keepKey notes the key that signed a bundle, so that it can be verified when
+// the configuration names other keys.
+func (a *Activator) keepKey(b *Bundle) error {
+	known := archivedKeys(a.opt.State.Path(a.rel("")))
+	key := a.opt.Settings().Keys[b.KeyID]
+	if _, ok := known[b.KeyID]; ok || key == nil {
+		return nil
+	}
+	texts := append(known.texts(), FormatKey(key))
+	text, err := json.Marshal(texts[max(0, len(texts)-maxKeys):])
+	if err != nil {
+		return err
+	}
+	return a.opt.State.WriteFile(a.rel(keysFile), append(text, '\n'), 0o600)
+}
+
+func archivedKeys(folder string) Keys {
+	text, err := readSmall(filepath.Join(folder, keysFile))
+	var texts []string
+	if err != nil || json.Unmarshal(text, &texts) != nil {
+		return nil
+	}
+	keys, err := ParseKeys(texts)
+	if err != nil {
+		return nil
+	}
+	return keys
+}
+
+// prune removes bundles that no decision on record refers to, and the oldest
+// beyond a number.
+func (a *Activator) prune() {
+	list := archived(a.opt.State.Path(a.rel("")))
+	var oldest uint64
+	if a.opt.Log != nil {
+		oldest = a.opt.Log.Oldest()
+	}
+	for i, version := range list {
+		unused := oldest > 0 && version < oldest
+		if version < a.floor.Version && (unused || i < len(list)-maxArchived) {
+			os.Remove(a.opt.State.Path(a.rel(archiveName(version)))) // else at the next one
+		}
+	}
+}
+
+// archived lists the versions in a folder, oldest first.
+func archived(folder string) []uint64 {
+	names, err := os.ReadDir(folder)
+	if err != nil {
+		return nil
+	}
+	var out []uint64
+	for _, e := range names {
+		text, ok := strings.CutSuffix(e.Name(), ".tar.gz")
+		if n, err := strconv.ParseUint(text, 10, 64); ok && err == nil && archiveName(n) == e.Name() {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Archived opens a version from a plane's folder, to make a decision of that
+// time again. Its signature and every file are verified; that it is no longer
+// in date, or not the newest, is in the nature of an archive.
+func Archived(folder, system string, version uint64, at time.Time) (pap.Set, error) {
+	raw, err := os.ReadFile(filepath.Join(folder, archiveName(version)))
+	if err != nil {
+		return pap.Set{}, fmt.Errorf("bundle: version %d is not in the archive: %w", version, err)
+	}
+	b, err := Open(bytes.NewReader(raw), Trust{System: system, Keys: archivedKeys(folder), Now: at})
+	if err != nil {
+		return pap.Set{}, err
+	}
+	if b.Manifest.Version != version {
+		return pap.Set{}, refuse(CodeRollback, "the archive has version %d in the place of version %d", b.Manifest.Version, version)
+	}
+	return b.Set, nil
+}
+
+func readSmall(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxSmall {
+		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxSmall)
+	}
+	return os.ReadFile(name)
+}

@@ -1,0 +1,238 @@
+// Package decisionlog answers "What was decided, and from what?" It keeps each
+// decision of a plane with the whole Question behind it, so that the decision
+// can be made again, byte for byte.
+//
+// A plane's log is a folder of segments, 00000001.log and so on, mode 0600. One
+// line is one record:
+//
+//	SHA-256 of "rampart-decision-1\n" and the JSON, hex; a space; JSON
+//
+// The hash finds a record that was damaged; who changed what, and that nothing
+// was cut out, is for the audit log to prove. Values of classified or undeclared
+// attributes are not in the JSON: they are sealed under a key that lies beside
+// the segments (AES-256-GCM), and readers see that they were there.
+//
+// Writing is asynchronous. Observe returns before a record is on disk, and fails
+// when it cannot be put in line: no decision is dropped in silence. A crash of
+// the machine loses what was decided in the last moments, which the audit log
+// has: it waits for the disk where that matters.
+package decisionlog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/internal/statedir"
+)
+
+// Defaults and bounds.
+const (
+	DefaultKeep  = 30 * 24 * time.Hour
+	DefaultBytes = 256 << 20 // of all segments of one plane
+
+	segmentBytes = 16 << 20
+	lineBytes    = 4 << 20                // one record
+	inLine       = 4096                   // records that wait for the disk
+	perBatch     = 512                    // records that share one fsync
+	gather       = 5 * time.Millisecond   // a record waits so long for others to share its fsync
+	maxWait      = time.Second            // Observe waits so long at most
+	retryEvery   = 250 * time.Millisecond // after a failed write
+	sweepEvery   = 10 * time.Minute
+)
+
+// Errors of Observe. Each denies.
+var (
+	ErrFull   = errors.New("decisionlog: more decisions than the disk takes")
+	ErrClosed = errors.New("decisionlog: the log is closed")
+)
+
+// Settings may change while a log is open.
+type Settings struct {
+	Schema *authz.Schema // says which attributes are sealed; without it, all are
+	Deny   bool          // when the line is full, fail at once; otherwise wait for the disk, a second at most
+	Keep   time.Duration // 0: DefaultKeep
+}
+
+// Options of Open. State and Plane are required.
+type Options struct {
+	State    *statedir.Dir
+	Plane    string          // "gateway/edge"
+	Settings func() Settings // if nil, the zero Settings
+	MaxBytes int64           // of all segments; 0: DefaultBytes
+	// Each is called with every decision once it is on record, from the log's
+	// own goroutine; it is left out when the line is half full. If nil, nobody
+	// is.
+	Each   func(pdp.Question, rampart.Decision)
+	Logger *slog.Logger // if nil, slog.Default
+	Now    func() time.Time
+}
+
+// Log is the open log of one plane. Safe for concurrent use. Close must be
+// called.
+type Log struct {
+	opt    Options
+	folder Folder
+	out    segments
+	seal   sealer
+	failed atomic.Pointer[error] // why the disk takes nothing, now
+	done   chan struct{}         // closed when the writer has ended
+
+	mu     sync.RWMutex // held to read while something is put in line, to write to close the line
+	closed bool
+	line   chan entry
+}
+
+// entry is one decision on its way to the disk, or a call of flush.
+type entry struct {
+	question pdp.Question
+	decision rampart.Decision
+	flushed  chan struct{}
+}
+
+// FolderName names a plane's folder below folder, "decisions" or "policies".
+func FolderName(folder, plane string) string {
+	return folder + "/" + strings.ReplaceAll(plane, "/", "_")
+}
+
+// Open opens the log of a plane, making it when it is not there. A record that
+// a crash cut off is removed; any other damage stays for readers to report.
+func Open(opt Options) (*Log, error) {
+	if opt.State == nil || opt.Plane == "" || strings.Contains(opt.Plane, "..") {
+		return nil, errors.New("decisionlog: a state folder and the plane's name are required")
+	}
+	if opt.Settings == nil {
+		opt.Settings = func() Settings { return Settings{} }
+	}
+	if opt.MaxBytes == 0 {
+		opt.MaxBytes = DefaultBytes
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	key, err := openKey(opt.State, FolderName("decisions", opt.Plane)+"/key")
+	if err != nil {
+		return nil, fmt.Errorf("decisionlog: key: %w", err)
+	}
+	l := &Log{opt: opt, done: make(chan struct{}), line: make(chan entry, inLine)}
+	l.folder = Folder{path: opt.State.Path(FolderName("decisions", opt.Plane)), key: key}
+	l.out, l.seal = segments{folder: l.folder.path}, sealer{key: key}
+	if err := l.out.recover(); err != nil {
+		return nil, fmt.Errorf("decisionlog: %w", err)
+	}
+	go l.write()
+	return l, nil
+}
+
+// openKey reads the key of a log, or makes it at the first start.
+func openKey(state *statedir.Dir, name string) ([]byte, error) {
+	key, err := os.ReadFile(state.Path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, keySize)
+		rand.Read(key)
+		return key, state.WriteFile(name, key, 0o600)
+	}
+	if err == nil && len(key) != keySize {
+		return nil, fmt.Errorf("%s has %d bytes, not %d", name, len(key), keySize)
+	}
+	return key, err
+}
+
+// Observe puts a decision in line. It fits pdp.Options.Observe. The values of q
+// and d may change as soon as it returns. An error means that the decision is
+// not on record and must not be acted upon.
+func (l *Log) Observe(ctx context.Context, q pdp.Question, d rampart.Decision) error {
+	if err := l.failed.Load(); err != nil {
+		return fmt.Errorf("decisionlog: %w", *err)
+	}
+	return l.put(ctx, entry{question: own(q), decision: d}, l.opt.Settings().Deny)
+}
+
+func (l *Log) put(ctx context.Context, e entry, deny bool) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return ErrClosed
+	}
+	select {
+	case l.line <- e:
+		return nil
+	default:
+	}
+	if deny {
+		return ErrFull
+	}
+	patience := time.NewTimer(maxWait)
+	defer patience.Stop()
+	select {
+	case l.line <- e:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrFull, ctx.Err())
+	case <-patience.C:
+		return ErrFull
+	}
+}
+
+// Flush waits until all that was observed before is on disk.
+func (l *Log) Flush(ctx context.Context) error {
+	e := entry{flushed: make(chan struct{})}
+	if err := l.put(ctx, e, false); err != nil {
+		return err
+	}
+	select {
+	case <-e.flushed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("decisionlog: %w", ctx.Err())
+	}
+}
+
+// Close writes what waits and closes the log; what is observed later fails.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.line)
+	}
+	l.mu.Unlock()
+	<-l.done
+	return l.out.close()
+}
+
+// Find returns the decision with this id, however new. See Folder.Find.
+func (l *Log) Find(ctx context.Context, id string) (Entry, error) {
+	if err := l.Flush(ctx); err != nil {
+		return Entry{}, err
+	}
+	return l.folder.Find(id)
+}
+
+// Last returns the newest n decisions, newest first. See Folder.Last.
+func (l *Log) Last(ctx context.Context, n int) ([]Entry, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	if err := l.Flush(ctx); err != nil {
+		return nil, err
+	}
+	return l.folder.Last(n)
+}
+
+// Oldest returns the version of the bundle behind the oldest decision on record,
+// or 0. See Folder.Oldest.
+func (l *Log) Oldest() uint64 { return l.folder.Oldest() }

@@ -1,0 +1,282 @@
+package decisionlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// write is the log's goroutine: it ends when the line is closed and empty.
+func (l *Log) write() {
+	defer close(l.done)
+	buf := make([]byte, 0, 64<<10)
+	batch := make([]entry, 0, perBatch)
+	swept := time.Time{}
+	for {
+		batch = l.gather(batch[:0])
+		if len(batch) == 0 {
+			return
+		}
+		buf = l.encode(buf[:0], batch)
+		if !l.store(buf) {
+			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "decisions lost: the log was closed while the disk took nothing", slog.Int("decisions", len(batch)))
+		}
+		l.tell(batch)
+		if now := l.opt.Now(); now.Sub(swept) >= sweepEvery {
+			swept = now
+			l.sweep(now)
+		}
+	}
+}
+
+// gather takes what waits, and what comes within a moment: an fsync for each
+// record would be one too many. Nothing means that the line is closed.
+func (l *Log) gather(batch []entry) []entry {
+	first, open := <-l.line
+	if !open {
+		return batch
+	}
+	batch = append(batch, first)
+	moment := time.NewTimer(gather)
+	defer moment.Stop()
+	for len(batch) < perBatch && batch[len(batch)-1].flushed == nil {
+		select {
+		case e, open := <-l.line:
+			if !open {
+				return batch
+			}
+			batch = append(batch, e)
+		case <-moment.C:
+			return batch
+		}
+	}
+	return batch
+}
+
+// encode renders a batch. A record that cannot be rendered is a fault of this
+// package; it leaves a line that says so.
+func (l *Log) encode(buf []byte, batch []entry) []byte {
+	s := l.opt.Settings()
+	for _, e := range batch {
+		if e.flushed != nil {
+			continue
+		}
+		var err error
+		if buf, err = appendRecord(buf, e.question, e.decision, s.Schema, &l.seal); err != nil {
+			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "a decision cannot be put on record", slog.String("id", e.question.ID), slog.Any("error", err))
+		}
+	}
+	return buf
+}
+
+// store makes b durable. While the disk fails it tries again, and Observe fails
+// meanwhile; it gives up when the log is closed.
+func (l *Log) store(b []byte) bool {
+	for {
+		err := l.out.append(b)
+		if err == nil {
+			l.failed.Store(nil)
+			return true
+		}
+		if l.failed.Swap(&err) == nil {
+			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "the decision log cannot be written: every decision is denied", slog.Any("error", err))
+		}
+		l.mu.RLock()
+		closed := l.closed
+		l.mu.RUnlock()
+		if closed {
+			return false
+		}
+		time.Sleep(retryEvery)
+	}
+}
+
+// tell passes a batch on that is on record.
+func (l *Log) tell(batch []entry) {
+	for _, e := range batch {
+		if e.flushed != nil {
+			close(e.flushed)
+			continue
+		}
+		if l.opt.Each != nil && len(l.line) < inLine/2 {
+			l.opt.Each(e.question, e.decision)
+		}
+	}
+}
+
+// sweep removes segments that are older than is kept, or too many.
+func (l *Log) sweep(now time.Time) {
+	keep := l.opt.Settings().Keep
+	if keep <= 0 {
+		keep = DefaultKeep
+	}
+	cut, err := l.out.sweep(now.Add(-keep), l.opt.MaxBytes)
+	if err != nil {
+		l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "old decisions cannot be removed", slog.Any("error", err))
+	}
+	if cut > 0 {
+		l.opt.Logger.LogAttrs(context.Background(), slog.LevelWarn, "decisions were removed before their time: the log is full", slog.Int("segments", cut), slog.Int64("max_bytes", l.opt.MaxBytes))
+	}
+}
+
+// segments are the files of a log. Only its goroutine writes them.
+type segments struct {
+	folder string
+	number int // of the newest; 0: there is none
+	file   *os.File
+	size   int64 // of file, durable
+}
+
+func segmentName(n int) string { return fmt.Sprintf("%08d.log", n) }
+
+// list returns the numbers of the segments, oldest first.
+func (s *segments) list() ([]int, error) {
+	names, err := os.ReadDir(s.folder)
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, e := range names {
+		text, ok := strings.CutSuffix(e.Name(), ".log")
+		if n, err := strconv.Atoi(text); ok && err == nil && n > 0 && segmentName(n) == e.Name() {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// recover opens the newest segment and cuts off what a crash left unfinished:
+// a line without its end.
+func (s *segments) recover() error {
+	list, err := s.list()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	s.number = list[len(list)-1]
+	name := filepath.Join(s.folder, segmentName(s.number))
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	s.size, err = soundSize(f)
+	if err == nil {
+		err = f.Truncate(s.size)
+	}
+	if err == nil {
+		_, err = f.Seek(s.size, io.SeekStart)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	s.file = f
+	return nil
+}
+
+// soundSize returns the length up to the last end of a line, looking backwards.
+func soundSize(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 4096)
+	for end := info.Size(); end > 0; {
+		n := min(end, int64(len(buf)))
+		if _, err := f.ReadAt(buf[:n], end-n); err != nil {
+			return 0, err
+		}
+		if i := strings.LastIndexByte(string(buf[:n]), '\n'); i >= 0 {
+			return end - n + int64(i) + 1, nil
+		}
+		end -= n
+	}
+	return 0, nil
+}
+
+// append makes b durable at the end of the newest segment, or of a new one when
+// that is full or has failed: after an error nobody knows what of it the disk
+// holds.
+func (s *segments) append(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if s.file == nil || s.size+int64(len(b)) > segmentBytes && s.size > 0 {
+		if err := s.rotate(); err != nil {
+			return err
+		}
+	}
+	_, err := s.file.Write(b)
+	if err == nil {
+		err = s.file.Sync()
+	}
+	if err != nil {
+		s.file.Truncate(s.size) // else a record that was reported as lost may show up, perhaps twice
+		s.close()
+		return err
+	}
+	s.size += int64(len(b))
+	return nil
+}
+
+func (s *segments) rotate() error {
+	s.close()
+	f, err := os.OpenFile(filepath.Join(s.folder, segmentName(s.number+1)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	s.number, s.file, s.size = s.number+1, f, 0
+	folder, err := os.Open(s.folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+func (s *segments) close() error {
+	if s.file == nil {
+		return nil
+	}
+	err := s.file.Close()
+	s.file = nil
+	return err
+}
+
+// sweep removes segments written before then, and the oldest while all are
+// larger than limit. It returns how many went for want of room. The newest
+// stays.
+func (s *segments) sweep(before time.Time, limit int64) (cut int, err error) {
+	list, err := s.list()
+	if err != nil {
+		return 0, err
+	}
+	sizes, total := map[int]os.FileInfo{}, int64(0)
+	for _, n := range list {
+		info, err := os.Stat(filepath.Join(s.folder, segmentName(n)))
+		if err != nil {
+			return 0, err
+		}
+		sizes[n], total = info, total+info.Size()
+	}
+	for _, n := range list {
+		old, full := sizes[n].ModTime().Before(before), total > limit
+		if n == s.number || !old && !full {
+			break
+		}
+		if err := os.Remove(filepath.Join(s.folder, segmentName(n))); err != nil {
+			return cut, err
+		}
+		total -= sizes[n].Size()
+		if !old {
+			cut++
+		}
+	}
+	return cut, nil
+}
