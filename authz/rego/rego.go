@@ -47,7 +47,8 @@ type Engine struct {
 	permits  int
 	reads    []string            // relations
 	byType   map[string][]string // the same, split by the schema's types; nil without a schema
-	slots    chan struct{}       // bounds concurrent evaluations: Rego bounds no memory
+	files    map[string][]byte
+	slots    chan struct{} // bounds concurrent evaluations: Rego bounds no memory
 }
 
 // New compiles files, keyed by the name that denials will cite. With a schema,
@@ -83,7 +84,7 @@ func build(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{packages: packages, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
+	e := &Engine{packages: packages, files: files, slots: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
 	if e.reads, err = relationsRead(compiler, schema); err != nil {
 		return nil, err
 	}
