@@ -1,10 +1,10 @@
 package filter
 
 import (
-	"context"
 	"errors"
-
-	"github.com/rampart-security/rampart"
+	"fmt"
+	"strconv"
+	"strings"
 )
 
 // Dialect is a dialect of SQL.
@@ -16,40 +16,155 @@ const (
 	SQLite   Dialect = "sqlite"
 )
 
-var errNotBuilt = errors.New("filter: not built yet")
+// MaxSQL bounds the bytes of SQL text; SQL and RLS enforce it.
+const MaxSQL = 1 << 20
+
+// errTooLarge wants a policy that says less at once.
+var errTooLarge = errors.New("the condition is too large for SQL")
+
+// errRelation: the graph of relations is not in the database of the rows.
+var errRelation = errors.New("it reads a relation, which must be resolved first")
 
 // SQL renders f as a condition for WHERE, and the values of its placeholders,
-// $N in PostgreSQL and ?N in SQLite, from firstArg on (1 where the query has no
-// other). No value ever stands in the text. The condition is true for the rows
-// that f keeps and false or NULL for all others. A filter that keeps all or no
-// rows is a condition as well.
+// which are $N in PostgreSQL and ?N in SQLite, counted from firstArg (1 where
+// the query has no other). No value of a policy or a principal ever stands in
+// the text. The condition is true for the rows that f keeps and false or NULL
+// for all others; so nothing but AND may be put around it. A filter that keeps
+// all rows or none is a condition as well.
 //
-// An error means that f cannot be said for t; whoever asks must deny.
+// Lists are one argument each: JSON text in SQLite, a []string or []int64 in
+// PostgreSQL, as github.com/jackc/pgx takes them, through database/sql or
+// without it.
+//
+// An error means that f cannot be said for t, so whoever asks must deny.
 // Relations must have been resolved, see Resolve.
 func (f Filter) SQL(d Dialect, t Table, firstArg int) (text string, args []any, err error) {
-	return "", nil, errNotBuilt
+	if firstArg < 1 {
+		return "", nil, fmt.Errorf("filter: the first placeholder is number 1 or higher, not %d", firstArg)
+	}
+	b := &bound{first: firstArg, seen: map[string]string{}}
+	var s dialect
+	switch d {
+	case Postgres:
+		s = postgres{table: t, literal: b.postgres}
+	case SQLite:
+		s = sqlite{table: t, bound: b}
+	default:
+		return "", nil, fmt.Errorf("filter: %q is neither %s nor %s", clip(string(d)), Postgres, SQLite)
+	}
+	text, err = f.render(t, s)
+	if err != nil {
+		return "", nil, fmt.Errorf("filter: %w", err)
+	}
+	return text, b.args, nil
 }
 
-// Validate reports the first thing of f that t does not know or that cannot be
-// said of its columns.
-func (f Filter) Validate(t Table) error { return errNotBuilt }
-
-// UCAST renders f as a condition tree for other programs.
-func (f Filter) UCAST() ([]byte, error) { return nil, errNotBuilt }
-
-// Resolve replaces relations by the ids that ids returns for each.
-func (f Filter) Resolve(ctx context.Context, ids func(relation string) ([]string, error)) (Filter, error) {
-	return None(), errNotBuilt
+// sql is a condition as text, or a constant.
+type sql struct {
+	text  string
+	known bool // then value counts
+	value bool
 }
 
-// RLS renders f as row-level security of PostgreSQL.
-func RLS(t Table, name, action string, f Filter) (string, error) { return "", errNotBuilt }
+func literally(b bool) sql { return sql{known: true, value: b} }
 
-// SubjectSetting is the value of the setting rampart.subject for p.
-func SubjectSetting(p rampart.Principal) string { return "" }
+func (f Filter) render(t Table, d dialect) (string, error) {
+	if f.keep != some {
+		return d.constant(f.keep == all), nil
+	}
+	if err := checkBounds(f.cond); err != nil {
+		return "", err
+	}
+	n, ok := lower(f.cond, t.total)
+	if !ok {
+		return "", errTooLarge
+	}
+	s, err := renderNode(n, d, t)
+	if err != nil {
+		return "", err
+	}
+	if s.known {
+		return d.constant(s.value), nil
+	}
+	if len(s.text) > MaxSQL {
+		return "", errTooLarge
+	}
+	return s.text, nil
+}
 
-// MarshalJSON implements json.Marshaler.
-func (f Filter) MarshalJSON() ([]byte, error) { return nil, errNotBuilt }
+func renderNode(n node, d dialect, t Table) (sql, error) {
+	switch n := n.(type) {
+	case fixed:
+		return literally(bool(n)), nil
+	case both:
+		return renderPair(n.l, n.r, d, t, and)
+	case either:
+		return renderPair(n.l, n.r, d, t, or)
+	case leaf:
+		return renderLeaf(n, d, t)
+	}
+	return sql{}, errors.New("a condition is missing")
+}
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (f *Filter) UnmarshalJSON(b []byte) error { return errNotBuilt }
+func renderPair(l, r node, d dialect, t Table, join func(l, r sql) sql) (sql, error) {
+	left, err := renderNode(l, d, t)
+	if err != nil {
+		return sql{}, err
+	}
+	right, err := renderNode(r, d, t)
+	if err != nil {
+		return sql{}, err
+	}
+	if len(left.text)+len(right.text) > MaxSQL {
+		return sql{}, errTooLarge
+	}
+	return join(left, right), nil
+}
+
+func and(l, r sql) sql {
+	switch {
+	case l.known && l.value || r.known && !r.value:
+		return r
+	case r.known || l.known:
+		return l
+	}
+	return sql{text: "(" + l.text + " AND " + r.text + ")"}
+}
+
+func or(l, r sql) sql {
+	switch {
+	case l.known && !l.value || r.known && r.value:
+		return r
+	case r.known || l.known:
+		return l
+	}
+	return sql{text: "(" + l.text + " OR " + r.text + ")"}
+}
+
+// bound collects the arguments of placeholders; a value that is used twice is
+// bound once.
+type bound struct {
+	first int
+	args  []any
+	seen  map[string]string
+}
+
+// bind returns the placeholder of v, with mark ("$" or "?") before its number.
+// key tells values apart.
+func (b *bound) bind(mark, key string, v any) string {
+	if s, ok := b.seen[key]; ok {
+		return s
+	}
+	s := mark + strconv.Itoa(b.first+len(b.args))
+	b.args, b.seen[key] = append(b.args, v), s
+	return s
+}
+
+// column quotes the column of attr between open and close.
+func (t Table) column(attr, open, close string) (string, error) {
+	parts, err := identifier(t.Columns[attr].Name, 3)
+	if err != nil {
+		return "", err
+	}
+	return open + strings.Join(parts, close+"."+open) + close, nil
+}
