@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
 )
 
@@ -33,4 +34,9 @@ func (t *tester) observe(_ context.Context, q pdp.Question, _ rampart.Decision) 
 		t.asked = append(t.asked, *q.Request)
 	}
 	return nil
+}
+
+// Cover is Run with what the rows reached of each policy.
+func Cover(ctx context.Context, s pap.Set, service string) (Report, error) {
+	return Run(ctx, s, service)
 }

@@ -172,6 +172,20 @@ func (r Relation) tuple() (authz.Tuple, error) {
 	return authz.Tuple{Object: object, Relation: relation, Subject: subject, Condition: r.Condition, Context: r.Context}, nil
 }
 
+// question is the row without the answer that it wants.
+func (r Row) question() string {
+	out := r.Subject + " " + r.Action
+	for _, part := range []struct{ word, value string }{{"", r.Resource}, {"at ", r.At}, {"in ", r.Tenant}} {
+		if part.value != "" {
+			out += " " + part.word + part.value
+		}
+	}
+	if r.List != nil {
+		out += " [" + strings.Join(r.List, " ") + "]"
+	}
+	return out
+}
+
 // String says the row as a sentence.
 func (r Row) String() string {
 	var b strings.Builder

@@ -17,7 +17,7 @@ import (
 // the same.
 func (t *tester) list(ctx context.Context, p rampart.Principal, row Row) Result {
 	t.setNow(row)
-	res := Result{File: t.file.name, Line: row.line, Name: row.String()}
+	res := t.result(row)
 	shown := []string{}
 	for _, name := range row.List {
 		r := t.request(p, row, t.file.Resources[name].resource(name))

@@ -39,6 +39,8 @@ type Result struct {
 	Problem  string           `json:"problem,omitzero"` // "" when it passed
 	Decision rampart.Decision `json:"decision,omitzero"`
 	Note     string           `json:"note,omitzero"` // what could not be tried, such as a filter that no engine can say
+
+	asks string // the question alone, whatever answer is wanted
 }
 
 // Passed reports whether the row found what it wanted.
@@ -253,13 +255,17 @@ func (t *tester) row(ctx context.Context, row Row) Result {
 // single asks about one resource, at every layer that the row is about.
 func (t *tester) single(ctx context.Context, p rampart.Principal, row Row) Result {
 	t.setNow(row)
-	res := Result{File: t.file.name, Line: row.line, Name: row.String()}
+	res := t.result(row)
 	res.Decision = t.decide(ctx, p, row)
 	res.Problem = differs(row, res.Decision)
 	if row.Resource != "" && (row.At == "" || row.At == string(rampart.LayerDomain)) && res.Problem == "" {
 		res.Problem, res.Note = t.filterAgrees(ctx, t.request(p, row, t.file.Resources[row.Resource].resource(row.Resource)))
 	}
 	return res
+}
+
+func (t *tester) result(row Row) Result {
+	return Result{File: t.file.name, Line: row.line, Name: row.String(), asks: row.question()}
 }
 
 func (t *tester) setNow(row Row) {

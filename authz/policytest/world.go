@@ -1,0 +1,194 @@
+package policytest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/pap"
+)
+
+// World is what is known without a running system: who there is, what there
+// is, and how they stand to each other. The zero World is empty.
+type World struct {
+	Subjects  map[string]rampart.Principal // by the name that people use
+	Resources []rampart.Resource
+	Relations []authz.Tuple
+}
+
+// WorldOf gathers what the test files of the services declare. Of two subjects
+// with one name the first stays.
+func WorldOf(s pap.Set, services ...string) (World, error) {
+	w := World{Subjects: map[string]rampart.Principal{}}
+	for _, service := range services {
+		files, err := parseAll(s, service)
+		if err != nil {
+			return World{}, err
+		}
+		for _, f := range files {
+			w.add(f)
+		}
+	}
+	return w, nil
+}
+
+func (w *World) add(f *File) {
+	for name, s := range f.Subjects {
+		if _, known := w.Subjects[name]; !known {
+			w.Subjects[name] = s.principal(name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Resources)) {
+		w.Resources = append(w.Resources, f.Resources[name].resource(name))
+	}
+	for _, r := range f.Relations {
+		if t, err := r.tuple(); err == nil { // Parse refused the others
+			w.Relations = append(w.Relations, t)
+		}
+	}
+}
+
+// Tuple reads "order:17#viewer@user:bob".
+func Tuple(text string) (authz.Tuple, error) {
+	t, err := Relation{Tuple: text}.tuple()
+	if err != nil {
+		return authz.Tuple{}, fmt.Errorf("policytest: %w; write \"order:17#viewer@user:bob\"", err)
+	}
+	return t, nil
+}
+
+// Question is what one subject wants to do to one resource.
+type Question struct {
+	Principal rampart.Principal
+	Action    rampart.Action
+	Resource  rampart.Resource
+	Tenant    string // organization of the request; "" means the resource's
+	Context   map[string]any
+	Now       time.Time // zero means noon of 2026-01-01, UTC
+}
+
+// Ask puts a question to the layers in turn and returns their decisions, up to
+// the first denial.
+func (w World) Ask(ctx context.Context, s pap.Set, service string, q Question) ([]rampart.Decision, error) {
+	t, err := w.tester(s, service, q)
+	if err != nil {
+		return nil, fmt.Errorf("policytest: %w", err)
+	}
+	row := Row{Subject: "who", Action: string(q.Action), Resource: "what", Tenant: q.Tenant, Context: q.Context, Now: q.Now}
+	t.setNow(row)
+	var out []rampart.Decision
+	for _, layer := range layers {
+		d := t.at(ctx, layer, q.Principal, row)
+		if out = append(out, d); !d.Allowed() {
+			break
+		}
+	}
+	return out, nil
+}
+
+// tester asks about one resource of w.
+func (w World) tester(s pap.Set, service string, q Question) (*tester, error) {
+	f := &File{name: "question", Resources: map[string]Resource{
+		"what": {Type: q.Resource.Type, ID: q.Resource.ID, Tenant: q.Resource.Tenant, Attrs: q.Resource.Attrs},
+	}}
+	if s.Model != "" {
+		for _, t := range w.Relations {
+			f.Relations = append(f.Relations, Relation{Tuple: t.Object + "#" + t.Relation + "@" + t.Subject, Condition: t.Condition, Context: t.Context})
+		}
+	}
+	t := &tester{set: s, service: service}
+	return t, t.open(f)
+}
+
+// Change is one row that two Sets answer differently.
+type Change struct {
+	File   string           `json:"file"`
+	Line   int              `json:"line"`
+	Name   string           `json:"name"` // subject, action and resource
+	Before rampart.Decision `json:"before"`
+	After  rampart.Decision `json:"after"`
+}
+
+// Opens reports whether the change allows what was denied.
+func (c Change) Opens() bool { return c.After.Allowed() && !c.Before.Allowed() }
+
+// Diff asks the rows of a service's tests, those of both Sets, of both, and
+// returns the rows whose answer changes: in effect, layer, code, the policies
+// that decided, the fields shown or what is obliged. The wants of rows do not
+// count.
+func Diff(ctx context.Context, before, after pap.Set, service string) ([]Change, error) {
+	files, err := parseAll(after, service)
+	if err != nil {
+		return nil, err
+	}
+	old, err := parseAll(before, service)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range old {
+		if !slices.ContainsFunc(files, func(g *File) bool { return g.name == f.name }) {
+			files = append(files, f)
+		}
+	}
+	var out []Change
+	for _, f := range files {
+		changes, err := diffFile(ctx, before, after, service, f)
+		if err != nil {
+			return nil, fmt.Errorf("policytest: %w", err)
+		}
+		out = append(out, changes...)
+	}
+	return out, nil
+}
+
+func diffFile(ctx context.Context, before, after pap.Set, service string, f *File) ([]Change, error) {
+	a, err := answers(ctx, before, service, f)
+	if err != nil {
+		return nil, err
+	}
+	b, err := answers(ctx, after, service, f)
+	if err != nil {
+		return nil, err
+	}
+	var out []Change
+	for i := range a {
+		if said(a[i].Decision) != said(b[i].Decision) {
+			out = append(out, Change{f.name, a[i].Line, a[i].Name, a[i].Decision, b[i].Decision})
+		}
+	}
+	return out, nil
+}
+
+// answers are the decisions of every row and cell of f.
+func answers(ctx context.Context, s pap.Set, service string, f *File) ([]Result, error) {
+	t := &tester{set: s, service: service}
+	if err := t.open(f); err != nil {
+		return nil, err
+	}
+	if err := t.rows(ctx); err != nil {
+		return nil, err
+	}
+	for i, r := range t.report.Results {
+		t.report.Results[i].Name = r.asks
+	}
+	return t.report.Results, nil
+}
+
+// said is what of a decision counts as its answer.
+func said(d rampart.Decision) string {
+	out := fmt.Sprint(d.Effect, d.Layer, d.Code)
+	for _, p := range d.Policies {
+		out += " " + p.Engine + "/" + p.ID
+	}
+	if d.Fields != nil {
+		out += fmt.Sprintf(" %q %q", d.Fields.Only, d.Fields.Mask)
+	}
+	for _, o := range d.Obligations {
+		out += fmt.Sprintf(" %s %s %v", o.ID, o.Type, o.Properties)
+	}
+	return out
+}
