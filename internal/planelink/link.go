@@ -52,6 +52,8 @@ type State struct {
 	System    *spec.System
 	Keys      wire.Keys // without those that were revoked
 	Endpoints wire.Endpoints
+	Policies  []byte // the newest signed policy bundle, nil when there is none; not verified here
+	Shadow    []byte // one to try beside it
 	Epoch     uint64 // grows with every revocation: caches of older epochs are void
 	published wire.Keys
 	revoked   map[revokedID]wire.Revocation
@@ -72,8 +74,11 @@ type Link struct {
 	answers  answers
 	called   called
 
-	mu       sync.Mutex // guards watchers
+	policies atomic.Pointer[policies]
+
+	mu       sync.Mutex // guards below
 	watchers []func(*State)
+	clocks   []func(server time.Time)
 }
 
 // Dial joins with the one-time token and returns a link whose first
@@ -127,6 +132,30 @@ func (l *Link) OnState(fn func(*State)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.watchers = append(l.watchers, fn)
+}
+
+// OnTime calls fn with the control plane's clock, about once a second, as its
+// beats arrive; fn must not block.
+func (l *Link) OnTime(fn func(server time.Time)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clocks = append(l.clocks, fn)
+}
+
+// Heard is when the control plane had sent what this plane heard last, at the
+// latest, by this plane's clock. It is long ago before the first state.
+func (l *Link) Heard() time.Time { return time.Unix(0, l.lastBeat.Load()) }
+
+// policies is what heartbeats say of policies.
+type policies struct {
+	version uint64
+	shadow  wire.Shadow
+}
+
+// ReportPolicies tells the control plane, with the next heartbeat, which bundle
+// this plane decides by and how one that is tried beside it would decide.
+func (l *Link) ReportPolicies(version uint64, shadow wire.Shadow) {
+	l.policies.Store(&policies{version, shadow})
 }
 
 // WaitSystem blocks until the configuration has arrived.
@@ -208,6 +237,16 @@ func (l *Link) Disabled() error {
 		return rampart.Errorf(rampart.Denied, controlPeer, "this service is disabled")
 	}
 	return nil
+}
+
+// tick passes the control plane's time on.
+func (l *Link) tick(server time.Time) {
+	l.mu.Lock()
+	clocks := l.clocks[:len(l.clocks):len(l.clocks)]
+	l.mu.Unlock()
+	for _, fn := range clocks {
+		fn(server)
+	}
 }
 
 func (l *Link) setState(s *State) {

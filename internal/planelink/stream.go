@@ -96,6 +96,9 @@ func (l *Link) watch(ctx context.Context) error {
 			return fmt.Errorf("planelink: the stream is %v behind", lag.Round(time.Millisecond))
 		}
 		l.lastBeat.Store(at.UnixNano())
+		if u.Kind == "beat" {
+			l.tick(u.ServerTime)
+		}
 	}
 	return cmpErr(lines.Err(), io.ErrUnexpectedEOF)
 }
@@ -141,6 +144,8 @@ func (l *Link) apply(u wire.Update) error {
 			return errors.New("planelink: update without keys")
 		}
 		next.published = *u.Keys
+	case "policies":
+		next.Policies, next.Shadow = u.Policies, u.Shadow
 	case "endpoints":
 		if u.Endpoints == nil {
 			return errors.New("planelink: update without endpoints")
@@ -184,7 +189,7 @@ func (s *State) revoke(list []wire.Revocation, now time.Time) {
 // is left to the verifiers, which refuse it.
 func (s *State) trusted() wire.Keys {
 	keys := s.published
-	keys.Internal, keys.Edge = s.withoutRevoked(keys.Internal), s.withoutRevoked(keys.Edge)
+	keys.Internal, keys.Edge, keys.Policy = s.withoutRevoked(keys.Internal), s.withoutRevoked(keys.Edge), s.withoutRevoked(keys.Policy)
 	return keys
 }
 
@@ -268,6 +273,9 @@ func (l *Link) beat(ctx context.Context) error {
 	hb := wire.Heartbeat{Plane: l.opt.Plane, Instance: l.instance}
 	if sys := l.State().System; sys != nil {
 		hb.Digest = sys.Bundle().Digest
+	}
+	if p := l.policies.Load(); p != nil {
+		hb.Policy, hb.Shadow = p.version, p.shadow
 	}
 	if l.opt.ListenAddr != nil {
 		hb.Listen = l.opt.ListenAddr()

@@ -20,6 +20,7 @@ const (
 	AdminRevoke    = "/admin/revoke"       // POST Revocation (kind, id) -> 204
 	AdminSigning   = "/admin/signing-keys" // GET -> []SigningKey, of each ring in the order in which they sign
 	AdminServices  = "/admin/services"     // GET -> []ServiceState
+	AdminPolicies  = "/admin/policies"     // POST PolicyPush -> PolicyStatus; GET -> PolicyStatus
 )
 
 // Parts of one account, client, key or service: the path of the collection,
@@ -175,7 +176,7 @@ type APIKeyInfo struct {
 // SigningKey is a key of the token service.
 type SigningKey struct {
 	KID       string    `json:"kid"`
-	Ring      string    `json:"ring"` // internal | edge | id
+	Ring      string    `json:"ring"` // internal | edge | id | policy
 	Algorithm string    `json:"algorithm"`
 	State     string    `json:"state"`     // pending | active | retired
 	Published time.Time `json:"published"` // planes and clients know it since
@@ -187,6 +188,37 @@ type ServiceState struct {
 	Name     string `json:"name"`
 	ID       string `json:"id"` // SPIFFE ID
 	Disabled bool   `json:"disabled"`
+}
+
+// PolicyPush brings policies. One of Bundle, Set and Rollback is given.
+type PolicyPush struct {
+	Bundle   []byte            `json:"bundle,omitempty"`   // signed by a key of authz.bundle.keys
+	Set      json.RawMessage   `json:"set,omitempty"`      // pap.Set, for the control plane to sign
+	Files    map[string][]byte `json:"files,omitempty"`    // of Set
+	Rollback uint64            `json:"rollback,omitempty"` // version whose content is shipped again, under a new version
+	Shadow   bool              `json:"shadow,omitempty"`   // try it beside the active one instead; Set, Bundle or neither, which ends the trial
+}
+
+// PolicyStatus says which policies the control plane ships, and who runs what.
+type PolicyStatus struct {
+	Version uint64          `json:"version"` // 0: there are none
+	Digest  string          `json:"digest,omitempty"`
+	Created time.Time       `json:"created,omitzero"`
+	Expires time.Time       `json:"expires,omitzero"`
+	Key     string          `json:"key,omitempty"`  // kid of the signature
+	From    string          `json:"from,omitempty"` // "rampart.yaml", "push", "rollback of N"
+	Own     bool            `json:"own"`            // the control plane signs; otherwise whoever has a key of authz.bundle.keys
+	Shadow  uint64          `json:"shadow,omitempty"`
+	Kept    []uint64        `json:"kept,omitempty"` // versions to which Rollback can go
+	Planes  []PlanePolicies `json:"planes"`
+}
+
+// PlanePolicies is what one plane decides by.
+type PlanePolicies struct {
+	Plane       string  `json:"plane"`
+	Version     uint64  `json:"version"`
+	Shadow      Shadow  `json:"shadow,omitzero"`
+	SeenSeconds float64 `json:"seen_seconds"`
 }
 
 // SetSecret stores a new version of a secret.

@@ -63,12 +63,13 @@ type Identity struct {
 }
 
 // Update is one line of the watch stream. The first lines carry the whole
-// state (config, keys, endpoints, revocations), then changes; "beat" comes
+// state (keys, policies, config, endpoints, revocations), then changes; "beat" comes
 // every second.
 type Update struct {
 	Kind       string       `json:"kind"` // config | policies | keys | endpoints | revoked | edge | bundle | beat
 	Config     *spec.Bundle `json:"config,omitempty"`
-	Policies   []byte       `json:"policies,omitempty"` // the newest signed policy bundle (authz/bundle)
+	Policies   []byte       `json:"policies,omitempty"` // the newest signed policy bundle (authz/bundle); none: there is none yet
+	Shadow     []byte       `json:"shadow,omitempty"`   // with Policies: a signed bundle to try beside it, which decides nothing
 	Keys       *Keys        `json:"keys,omitempty"`
 	Endpoints  *Endpoints   `json:"endpoints,omitempty"`
 	Revoked    []Revocation `json:"revoked,omitempty"`
@@ -107,9 +108,18 @@ type Heartbeat struct {
 	Instance  string `json:"instance"` // random per process
 	Digest    string `json:"digest"`   // of the configuration it enforces
 	Policy    uint64 `json:"policy"`   // version of the policy bundle it decides by; 0 for planes that decide nothing
-	Listen    string `json:"listen"`   // sidecar inbound or queue address; "" otherwise
+	Shadow    Shadow `json:"shadow,omitzero"`
+	Listen    string `json:"listen"` // sidecar inbound or queue address; "" otherwise
 	AuditSeq  uint64 `json:"audit_seq"`
 	AuditHead []byte `json:"audit_head"` // hash of the newest durable audit record
+}
+
+// Shadow tells how the bundle that a plane tries beside its own would decide.
+type Shadow struct {
+	Version  uint64 `json:"version"` // 0: none is tried
+	Compared int    `json:"compared"`
+	Allows   int    `json:"allows"` // the active bundle denies
+	Denies   int    `json:"denies"` // the active bundle allows
 }
 
 // ResolveRequest asks who a credential stands for.
