@@ -118,6 +118,9 @@ func (b *builder) allow(r *relationDef, ref *openfga.RelationReference) error {
 		}
 		x.relation = s.id
 	}
+	if x.condition == "$expression" {
+		return fmt.Errorf("conditions inside tuples ($expression) are not supported: name the condition in the model")
+	}
 	if x.condition != "" {
 		if b.m.conditions[x.condition] == nil {
 			return fmt.Errorf("there is no condition %s", clip(x.condition))

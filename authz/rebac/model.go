@@ -11,6 +11,7 @@
 package rebac
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -248,18 +249,35 @@ func (m *Model) resolve(t authz.Tuple) (edge, error) {
 		}
 		e.via = via.id
 	}
-	if !r.allows(restriction{e.subjectType.id, e.via, wildcard, t.Condition}) {
-		return bad(fmt.Sprintf("line %d allows no such subject, or not with this condition", r.line))
+	if !r.allows(restriction{typ: e.subjectType.id, relation: e.via, wildcard: wildcard}) {
+		return bad(fmt.Sprintf("line %d allows no such subject", r.line))
 	}
-	if t.Condition == "" && len(t.Context) > 0 {
-		return bad("a context without a condition")
-	}
-	if t.Condition != "" {
-		if e.condition, err = m.conditions[t.Condition].bind(t.Context); err != nil {
-			return bad(err.Error())
-		}
+	if e.condition, err = m.bind(r, restriction{e.subjectType.id, e.via, wildcard, t.Condition}, t.Context); err != nil {
+		_, err = bad(err.Error())
+		return edge{}, fmt.Errorf("%w: %w", err, ErrCondition)
 	}
 	return e, nil
 }
 
-func (r *relationDef) allows(want restriction) bool { return slices.Contains(r.allowed, want) }
+// allows looks for a restriction, whatever its condition.
+func (r *relationDef) allows(want restriction) bool {
+	return slices.ContainsFunc(r.allowed, func(x restriction) bool {
+		want.condition = x.condition
+		return x == want
+	})
+}
+
+// bind makes the condition of a tuple, nil for none.
+func (m *Model) bind(r *relationDef, want restriction, given map[string]any) (*bound, error) {
+	switch {
+	case !slices.Contains(r.allowed, want) && want.condition == "":
+		return nil, fmt.Errorf("line %d wants a condition", r.line)
+	case !slices.Contains(r.allowed, want):
+		return nil, fmt.Errorf("line %d allows no such subject with the condition %s", r.line, clip(want.condition))
+	case want.condition == "" && len(given) > 0:
+		return nil, errors.New("a context without a condition")
+	case want.condition == "":
+		return nil, nil
+	}
+	return m.conditions[want.condition].bind(given)
+}
