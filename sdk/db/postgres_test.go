@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/filter"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/test/pgtest"
 )
@@ -38,6 +40,7 @@ func TestPostgres(t *testing.T) {
 		t.Errorf("%q, search path %q: %v", version, path, err)
 	}
 	counts(t, d)
+	subject(t, d)
 
 	_, other := pgtest.Certificate(t, "localhost")
 	for name, change := range map[string]func(*agent.StoreInfo){
@@ -86,6 +89,27 @@ func counts(t *testing.T, d *DB) {
 	})
 	if err != nil || got != want || got == 0 {
 		t.Errorf("counted %d of %d: %v", got, want, err)
+	}
+}
+
+// subject: row-level security learns for whom a transaction is, and of nobody
+// after it.
+func subject(t *testing.T, d *DB) {
+	t.Helper()
+	alice := rampart.Principal{Subject: "user:alice", Roles: []string{"o'neil"}}
+	for range 5 { // connections are used again
+		for who, run := range map[string]func(func(*sql.Tx) error) error{
+			filter.SubjectSetting(alice): func(f func(*sql.Tx) error) error { return d.ViewAs(t.Context(), alice, f) },
+			"":                           func(f func(*sql.Tx) error) error { return d.View(t.Context(), f) },
+		} {
+			var got sql.NullString
+			err := run(func(tx *sql.Tx) error {
+				return tx.QueryRowContext(t.Context(), `SELECT current_setting('rampart.subject', true)`).Scan(&got)
+			})
+			if err != nil || got.String != who {
+				t.Errorf("the database sees %q, want %q: %v", got.String, who, err)
+			}
+		}
 	}
 }
 
