@@ -16,5 +16,3 @@ func (t *tester) filter(ctx context.Context, r authz.Request) (filter.Filter, ra
 	}
 	return filter.None(), rampart.Decision{Code: rampart.CodeUntranslatable}
 }
-
-func (t *tester) native(ctx context.Context) error { return nil }

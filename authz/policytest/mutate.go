@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/rampart-security/rampart/authz"
 	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/rebac"
+	"github.com/rampart-security/rampart/authz/rego"
 )
 
 // MaxMutants bounds a mutation run; Mutate refuses what would need more.
@@ -161,7 +163,11 @@ func mutants(s pap.Set, services []string) ([]Mutant, error) {
 	for i := range out {
 		out[i].services = services
 	}
-	out = append(out, policyMutants(s, services)...)
+	policies, err := policyMutants(s, services)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, policies...)
 	if len(out) > MaxMutants {
 		return nil, fmt.Errorf("%d changes to try; at most %d", len(out), MaxMutants)
 	}
@@ -292,7 +298,7 @@ func withFile(s pap.Set, name string, src []byte) pap.Set {
 }
 
 // policyMutants change each policy file that a service of the run has.
-func policyMutants(s pap.Set, services []string) []Mutant {
+func policyMutants(s pap.Set, services []string) ([]Mutant, error) {
 	users := map[string][]string{}
 	for _, name := range services {
 		for _, f := range s.Services[name].Policy {
@@ -301,12 +307,16 @@ func policyMutants(s pap.Set, services []string) []Mutant {
 	}
 	var out []Mutant
 	for _, file := range slices.Sorted(maps.Keys(users)) {
-		for _, m := range fileMutants(file, s.Files[file]) {
+		list, err := fileMutants(file, s.Files[file])
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
 			m.set, m.services = withFile(s, file, m.src), users[file]
 			out = append(out, m.Mutant)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // changed is a mutant before it stands in a Set.
@@ -315,4 +325,17 @@ type changed struct {
 	src []byte
 }
 
-func fileMutants(file string, src []byte) []changed { return nil }
+func fileMutants(file string, src []byte) ([]changed, error) {
+	var out []changed
+	switch path.Ext(file) {
+	case ".rego":
+		list, err := rego.Mutants(file, src)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			out = append(out, changed{Mutant{File: file, Line: m.Line, What: m.What}, m.Src})
+		}
+	}
+	return out, nil
+}

@@ -25,10 +25,10 @@ func defaultNow() time.Time { return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC
 
 // Report is what the tests of one service found.
 type Report struct {
-	Service  string     `json:"service"`
-	Results  []Result   `json:"results"` // in order of files and rows
-	Grids    []Grid     `json:"grids,omitzero"`
-	Coverage []Coverage `json:"coverage,omitzero"`
+	Service  string      `json:"service"`
+	Results  []Result    `json:"results"` // in order of files and rows
+	Grids    []Grid      `json:"grids,omitzero"`
+	Coverage []Condition `json:"coverage,omitzero"`
 }
 
 // Result is the outcome of one row, one cell of a matrix or one native test.
