@@ -31,7 +31,10 @@ func ruling(ref rampart.PolicyRef, list []ast.AnnotationType, attrs map[string][
 func annotate(r *authz.Ruling, name, value string, attrs map[string][]authz.Attr) error {
 	kind, _, _ := strings.Cut(name, "_")
 	switch {
-	case name == "id" || name == "doc":
+	case name == "id":
+		return nil
+	case name == "doc":
+		r.Detail = value
 		return nil
 	case name == "reason":
 		return reason(r, value)

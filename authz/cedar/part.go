@@ -87,11 +87,16 @@ func split(list []ast.ConditionType, n ast.IsNode) []ast.ConditionType {
 	return split(split(list, and.Left), and.Right)
 }
 
+// fromTree compiles a policy of the AST.
+func fromTree(p *ast.Policy) *cedar.Policy {
+	return cedar.NewPolicyFromAST((*printed.Policy)(p))
+}
+
 // text renders one condition as Cedar prints it, on one line.
 func text(c ast.ConditionType) string {
 	p := ast.Permit()
 	p.Conditions = []ast.ConditionType{c}
-	rendered := string(cedar.NewPolicyFromAST((*printed.Policy)(p)).MarshalCedar())
+	rendered := string(fromTree(p).MarshalCedar())
 	_, body, _ := strings.Cut(rendered, "{")
 	body = body[:max(0, strings.LastIndexByte(body, '}'))]
 	return strings.Join(strings.Fields(body), " ")
