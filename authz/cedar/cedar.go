@@ -54,6 +54,8 @@ type policy struct {
 	parts  []part
 }
 
+func (p *policy) tree() *ast.Policy { return (*ast.Policy)(p.policy.AST()) }
+
 // New compiles files, keyed by the name that denials will cite. It refuses a
 // file beyond authz.CheckSource, a policy without an @id or with one that is
 // taken, an action outside the Action type and an annotation that cannot be
@@ -166,7 +168,7 @@ func (e *Engine) add(p *policy) (line int, err error) {
 	if err := e.index.add(p); err != nil || len(names) == 0 {
 		return 0, err
 	}
-	tree := (*ast.Policy)(p.policy.AST())
+	tree := p.tree()
 	named, err := actionsOf(tree.Action)
 	for _, a := range e.index.expand(tree.Action, named) {
 		e.relations.add(about{rampart.Action(a.ID), typeName(typeOf(tree.Resource))}, names)

@@ -26,13 +26,7 @@ func (e *Engine) Explain(_ context.Context, r authz.Request) []rampart.NearMiss 
 		return nil
 	}
 	s := e.index.slice(q.request)
-	env := eval.Env{
-		Entities:  q,
-		Principal: q.request.Principal,
-		Action:    q.request.Action,
-		Resource:  q.request.Resource,
-		Context:   q.request.Context,
-	}
+	env := q.env()
 	var misses []rampart.NearMiss
 	for p := range s.each {
 		if p.ref.Effect != rampart.Allow {
@@ -52,8 +46,7 @@ func (e *Engine) Explain(_ context.Context, r authz.Request) []rampart.NearMiss 
 // explain returns the first condition of p that does not hold; false when p
 // matches, or concerns another principal or resource.
 func explain(p *policy, env eval.Env) (rampart.NearMiss, bool) {
-	tree := (*ast.Policy)(p.policy.AST())
-	if !inScope(tree, env) {
+	if !inScope(p.tree(), env) {
 		return rampart.NearMiss{}, false
 	}
 	miss := rampart.NearMiss{Policy: p.ref}

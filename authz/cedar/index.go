@@ -30,7 +30,7 @@ type index struct {
 func newIndex() index { return index{lists: map[key][]*policy{}} }
 
 func (x index) add(p *policy) error {
-	tree := (*ast.Policy)(p.policy.AST())
+	tree := p.tree()
 	actions, err := actionsOf(tree.Action)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	printed "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/eval"
 )
 
 // part is one condition of a policy that must hold, or, of an `unless`, must
@@ -15,6 +16,13 @@ type part struct {
 	text   string // as the file has it, without comments and line breaks
 	line   int    // 0 when unknown
 	clause int    // which when or unless of the policy it is in
+}
+
+// eval returns the value of a condition's body; false, false when it fails.
+func (c part) eval(env eval.Env) (value, ok bool) {
+	v, err := eval.Eval(c.Body, env)
+	b, isBool := v.(cedar.Boolean)
+	return bool(b), err == nil && isBool
 }
 
 // parts takes a policy's conditions apart at the && that join them. st is

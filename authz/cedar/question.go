@@ -9,6 +9,7 @@ import (
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/eval"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -47,6 +48,11 @@ func (e *Engine) question(r authz.Request) (*question, error) {
 	}
 	q.resource = cedar.Entity{UID: q.request.Resource, Attributes: cedar.NewRecord(attrs)}
 	return q, nil
+}
+
+// env is the question for those who evaluate parts of policies.
+func (q *question) env() eval.Env {
+	return eval.Env{Entities: q, Principal: q.request.Principal, Action: q.request.Action, Resource: q.request.Resource, Context: q.request.Context}
 }
 
 // Get implements types.EntityGetter. Everything but the principal and the

@@ -59,13 +59,7 @@ func (e *Engine) translator(typ string, q *question) *translator {
 	return &translator{
 		resource: q.request.Resource,
 		attrs:    o.attrs,
-		env: eval.Env{
-			Entities:  q,
-			Principal: q.request.Principal,
-			Action:    q.request.Action,
-			Resource:  q.request.Resource,
-			Context:   q.request.Context,
-		},
+		env:      q.env(),
 	}
 }
 
@@ -94,7 +88,7 @@ func (e *Engine) residual(t *translator, each func(func(*policy) bool)) (filter.
 // translatable there.
 func (t *translator) policy(p *policy) (filter.Expr, error) {
 	var whole filter.Expr = filter.Const(true)
-	tree := (*ast.Policy)(p.policy.AST())
+	tree := p.tree()
 	scope := *tree
 	scope.Conditions = nil
 	list := append([]part{{ConditionType: ast.ConditionType{Condition: ast.ConditionWhen, Body: eval.PolicyToNode(&scope).AsIsNode()}, line: p.ref.Line}}, p.parts...)
