@@ -43,6 +43,7 @@ type atomSQL struct {
 	undefined bool // no row makes it true or false
 	yes, no   sql  // for the rows in which its operands are present
 	operands  []presence
+	loose     bool // may be true or false where an operand is NULL: NULL <> ALL of nothing is true
 	equal     want // what says that an operand equals a known value; else notTrue
 }
 
@@ -88,8 +89,9 @@ func renderHas(e Has, w want, d dialect) (sql, error) {
 
 // guarded is s where all operands are present.
 func (a atomSQL) guarded(s sql, w want) sql {
+	loose := s.known || a.loose
 	for _, p := range a.operands {
-		if p.yes != "" && (s.known || !p.strict && !(p.byEqual && a.equal == w)) {
+		if p.yes != "" && (loose || !p.strict && !(p.byEqual && a.equal == w)) {
 			s = and(sql{text: p.yes}, s)
 		}
 	}
@@ -240,6 +242,7 @@ func (r atoms) holds(a atomSQL, e In) (atomSQL, error) {
 	if !r.keeps(e.X) {
 		return a.always(false), nil
 	}
+	a.loose = true
 	return a.both(func(no bool) (string, error) { return r.d.holds(e.List, e.X, no) })
 }
 

@@ -198,16 +198,16 @@ func (b *bound) postgres(v any, of authz.AttrKind) string {
 	}
 	switch of {
 	case authz.KindBool:
-		return b.bind("$", fmt.Sprint("b", v), v) + "::boolean"
+		return b.bind(fmt.Sprint("b", v), v) + "::boolean"
 	case authz.KindLong:
-		return b.bind("$", fmt.Sprint("l", v), v) + "::bigint"
+		return b.bind(fmt.Sprint("l", v), v) + "::bigint"
 	case authz.KindDecimal:
 		f, _ := v.(float64)
-		return b.bind("$", "s"+formatDecimal(f), formatDecimal(f)) + "::text::numeric"
+		return b.bind("s"+formatDecimal(f), formatDecimal(f)) + "::text::numeric"
 	case kindUUID:
-		return b.bind("$", fmt.Sprint("s", v), v) + "::text::uuid"
+		return b.bind(fmt.Sprint("s", v), v) + "::text::uuid"
 	}
-	return b.bind("$", fmt.Sprint("s", v), v) + "::text"
+	return b.bind(fmt.Sprint("s", v), v) + "::text"
 }
 
 func (b *bound) postgresList(list []any, of authz.AttrKind) string {
@@ -216,13 +216,13 @@ func (b *bound) postgresList(list []any, of authz.AttrKind) string {
 		for i, v := range list {
 			longs[i], _ = v.(int64)
 		}
-		return b.bind("$", fmt.Sprint("ll", longs), longs) + "::bigint[]"
+		return b.bind(fmt.Sprint("ll", longs), longs) + "::bigint[]"
 	}
 	texts := make([]string, len(list))
 	for i, v := range list {
 		texts[i] = asText(v)
 	}
-	s := b.bind("$", fmt.Sprintf("ls%q", texts), texts) + "::text[]"
+	s := b.bind(fmt.Sprintf("ls%q", texts), texts) + "::text[]"
 	switch of {
 	case authz.KindDecimal:
 		return s + "::numeric[]"

@@ -42,13 +42,14 @@ func (f Filter) SQL(d Dialect, t Table, firstArg int) (text string, args []any, 
 	if firstArg < 1 {
 		return "", nil, fmt.Errorf("filter: the first placeholder is number 1 or higher, not %d", firstArg)
 	}
-	b := &bound{first: firstArg, seen: map[string]string{}}
+	b := &bound{seen: map[string]string{}}
 	var s dialect
+	mark := "$"
 	switch d {
 	case Postgres:
 		s = postgres{table: t, literal: b.postgres}
 	case SQLite:
-		s = sqlite{table: t, bound: b}
+		s, mark = sqlite{table: t, bound: b}, "?"
 	default:
 		return "", nil, fmt.Errorf("filter: %q is neither %s nor %s", clip(string(d)), Postgres, SQLite)
 	}
@@ -56,7 +57,8 @@ func (f Filter) SQL(d Dialect, t Table, firstArg int) (text string, args []any, 
 	if err != nil {
 		return "", nil, fmt.Errorf("filter: %w", err)
 	}
-	return text, b.args, nil
+	text, args = b.number(text, mark, firstArg)
+	return text, args, nil
 }
 
 // sql is a condition as text, or a constant.
@@ -141,23 +143,42 @@ func or(l, r sql) sql {
 	return sql{text: "(" + l.text + " OR " + r.text + ")"}
 }
 
-// bound collects the arguments of placeholders; a value that is used twice is
-// bound once.
+// bound collects the values of placeholders. Until the whole text is known, a
+// placeholder is a value's index between zero bytes: a condition that turns out
+// not to matter must not leave its values behind.
 type bound struct {
-	first int
-	args  []any
-	seen  map[string]string
+	values []any
+	seen   map[string]string
 }
 
-// bind returns the placeholder of v, with mark ("$" or "?") before its number.
-// key tells values apart.
-func (b *bound) bind(mark, key string, v any) string {
+const edge = "\x00"
+
+// bind returns the placeholder of v; key tells values apart, and one that is
+// used twice is bound once.
+func (b *bound) bind(key string, v any) string {
 	if s, ok := b.seen[key]; ok {
 		return s
 	}
-	s := mark + strconv.Itoa(b.first+len(b.args))
-	b.args, b.seen[key] = append(b.args, v), s
+	s := edge + strconv.Itoa(len(b.values)) + edge
+	b.values, b.seen[key] = append(b.values, v), s
 	return s
+}
+
+// number gives the placeholders that are left their numbers, in their order.
+func (b *bound) number(text, mark string, first int) (string, []any) {
+	parts := strings.Split(text, edge)
+	var args []any
+	numbers := map[string]string{}
+	for i := 1; i < len(parts); i += 2 { // every other part is an index
+		index := parts[i]
+		if numbers[index] == "" {
+			numbers[index] = mark + strconv.Itoa(first+len(args))
+			at, _ := strconv.Atoi(index)
+			args = append(args, b.values[at])
+		}
+		parts[i] = numbers[index]
+	}
+	return strings.Join(parts, ""), args
 }
 
 // column quotes the column of attr between open and close.

@@ -84,7 +84,7 @@ func (q sqlite) operand(o Operand, of authz.AttrKind) (string, error) {
 		}
 		return c, err
 	case Lit:
-		return q.bound.bind("?", fmt.Sprintf("%T%v", o.Value, o.Value), o.Value), nil
+		return q.bound.bind(fmt.Sprintf("%T%v", o.Value, o.Value), o.Value), nil
 	}
 	return "", errors.New("an operand is missing")
 }
@@ -130,7 +130,7 @@ func (q sqlite) among(x Operand, list []any, of authz.AttrKind, no bool) (string
 		return q.amongDecimals(s+in, list)
 	}
 	text, err := json.Marshal(list)
-	return s + in + "SELECT value FROM json_each(" + q.bound.bind("?", "j"+string(text), string(text)) + "))", err
+	return s + in + "SELECT value FROM json_each(" + q.bound.bind("j"+string(text), string(text)) + "))", err
 }
 
 // maxDecimals keeps a list of decimals below SQLite's number of placeholders.
@@ -179,8 +179,9 @@ func (q sqlite) look(op TextOp, x, part Operand, no bool) (string, error) {
 	}
 	s, t = "CAST("+s+" AS BLOB)", "CAST("+t+" AS BLOB)" // by byte, zero bytes too
 	yes := map[TextOp]string{
-		Prefix:   "substr(" + s + ", 1, length(" + t + ")) = " + t,
-		Suffix:   "(length(" + s + ") >= length(" + t + ") AND substr(" + s + ", length(" + s + ") - length(" + t + ") + 1) = " + t + ")",
+		Prefix: "instr(" + s + ", " + t + ") = 1",
+		// substr of nothing is NULL, so the empty suffix stands alone.
+		Suffix:   "(length(" + t + ") = 0 OR length(" + s + ") >= length(" + t + ") AND substr(" + s + ", length(" + s + ") - length(" + t + ") + 1) = " + t + ")",
 		Contains: "instr(" + s + ", " + t + ") > 0",
 	}[op]
 	if no {
