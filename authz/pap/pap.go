@@ -4,6 +4,8 @@
 package pap
 
 import (
+	"fmt"
+
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
 	"github.com/rampart-security/rampart/authz/pdp"
@@ -19,7 +21,7 @@ type Set struct {
 	FromToken map[string]string   `json:"from_token,omitzero"`
 	Model     string              `json:"model,omitzero"`    // key of Files
 	Services  map[string]Service  `json:"services,omitzero"` // those that have policies
-	Lines     map[string]int      `json:"lines,omitzero"`    // where rampart.yaml says it: "role NAME", "flow ID", "type NAME"
+	Lines     map[string]int      `json:"lines,omitzero"`    // where rampart.yaml says it: "roles", "role NAME", "flow ID", "type NAME", "separate INDEX"
 	Files     map[string][]byte   `json:"-"`                 // every file that the above names, by the name used in rampart.yaml
 }
 
@@ -32,9 +34,9 @@ type Service struct {
 // FromSystem gathers the Set of a system.
 func FromSystem(sys *spec.System) Set {
 	s := Set{Roles: sys.Authz.Roles, FromToken: sys.Authz.FromToken, Model: sys.Authz.Model,
-		Schema: schema(sys.Authz.Types), Services: map[string]Service{}, Files: map[string][]byte{}}
+		Schema: schema(sys.Authz.Types), Lines: lines(sys), Services: map[string]Service{}, Files: map[string][]byte{}}
 	for _, sep := range sys.Authz.Separate {
-		s.Separate = append(s.Separate, pdp.Separation{Roles: sep.Roles, Dynamic: sep.Kind == "dynamic"})
+		s.Separate = append(s.Separate, pdp.Separation{Roles: sep.Roles, Dynamic: sep.Kind == spec.SeparateDynamic})
 	}
 	s.take(sys, s.Model)
 	for name, svc := range sys.Services {
@@ -57,11 +59,38 @@ func (s Set) take(sys *spec.System, name string) {
 	}
 }
 
+// lines notes where the file says what decisions cite.
+func lines(sys *spec.System) map[string]int {
+	out := map[string]int{}
+	note := func(name, key string) {
+		if line := sys.Line(key); line > 0 {
+			out[name] = line
+		}
+	}
+	note("roles", "authz.roles")
+	for role := range sys.Authz.Roles {
+		note("role "+role, "authz.roles."+role)
+	}
+	for typ := range sys.Authz.Types {
+		note("type "+typ, "authz.types."+typ)
+	}
+	for i := range sys.Authz.Separate {
+		note(fmt.Sprintf("separate %d", i), fmt.Sprintf("authz.separate[%d]", i))
+	}
+	for _, f := range sys.Flows {
+		out["flow "+f.ID] = f.Line
+	}
+	return out
+}
+
 // Options returns what a decision point of one service is made of; "" is the
-// gateway, which has no policies. The caller adds what belongs to its process:
-// clock, graph, providers, log.
+// gateway, which has no policies and no relations. The caller adds what belongs
+// to its process: clock, graph, providers, log.
 func (s Set) Options(service string) pdp.Options {
 	o := pdp.Options{Roles: s.Roles, Separate: s.Separate, Schema: s.Schema, FromToken: s.FromToken, Lines: s.Lines, Policies: map[string][]byte{}}
+	if service != "" && s.Model != "" {
+		o.ModelFile, o.Model = s.Model, s.Files[s.Model]
+	}
 	for _, f := range s.Services[service].Policy {
 		o.Policies[f] = s.Files[f]
 	}

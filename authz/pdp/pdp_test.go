@@ -20,7 +20,7 @@ var _ authz.Decider = (*PDP)(nil)
 // patient is a time limit that a busy machine does not reach.
 const patient = 30 * time.Second
 
-// roles are those of examples/payments.
+// roles are those of the policies in testdata.
 func roles() map[string][]string {
 	return map[string][]string{
 		"customer": {"web:read", "orders:read", "orders:create", "payments:create", "payments:read"},
@@ -29,7 +29,7 @@ func roles() map[string][]string {
 	}
 }
 
-// people are those of examples/payments, gus, a manager without a team, and
+// people are those of the payment system, gus, a manager without a team, and
 // zoe, who has no role.
 func people() map[string]rampart.Principal {
 	person := func(name, role, orgs, team, manages string) rampart.Principal {
@@ -54,7 +54,7 @@ func example(t testing.TB) *PDP {
 	t.Helper()
 	policies := map[string][]byte{}
 	for _, name := range []string{"policy/orders.rego", "policy/payments.cedar"} {
-		src, err := os.ReadFile("../../examples/payments/" + name)
+		src, err := os.ReadFile("testdata/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}

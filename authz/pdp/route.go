@@ -9,6 +9,9 @@ import (
 	"github.com/rampart-security/rampart"
 )
 
+// anybody is the allow rule that everyone who is authenticated meets.
+const anybody = "any"
+
 // Route is what a flow asks of whoever uses one of its routes.
 type Route struct {
 	// Permission is that of the route, "type:verb". Roles must hold it when
@@ -20,82 +23,96 @@ type Route struct {
 	Allow []string
 	// Require is a permission that must be held besides; "" asks for none.
 	Require string
+	// Flow is the id of the flow, so that a decision can cite its line; "" cites
+	// none.
+	Flow string `json:",omitzero"`
 }
 
-// DecideRoute decides at the gateway layer.
+// DecideRoute decides at the gateway layer. Which organization is meant is not
+// known there, so that a role for any organization counts.
 func (d *PDP) DecideRoute(ctx context.Context, p rampart.Principal, r Route) rampart.Decision {
-	return d.route(ctx, rampart.LayerGateway, p, r)
+	return d.decide(ctx, &Question{Layer: rampart.LayerGateway, Principal: p, Route: r})
 }
 
 // DecideService decides at the service layer: p must belong to the
 // organization that the request names, whatever roles it holds, and meet the
-// route's demands. An empty tenant means that the request names none.
+// route's demands with the roles that count there. An empty tenant means that
+// the request names none.
 func (d *PDP) DecideService(ctx context.Context, p rampart.Principal, tenant string, r Route) rampart.Decision {
-	if denied, done := d.early(ctx, rampart.LayerService, p); done {
-		return denied
-	}
-	if tenant != "" && !slices.Contains(p.Organizations, tenant) {
-		return deny(rampart.LayerService, rampart.CodeNotMember, fmt.Sprintf("%s does not belong to organization %q", p.Subject, tenant))
-	}
-	return d.route(ctx, rampart.LayerService, p, r)
+	return d.decide(ctx, &Question{Layer: rampart.LayerService, Principal: p, Tenant: tenant, Route: r})
 }
 
-func (d *PDP) route(ctx context.Context, layer rampart.Layer, p rampart.Principal, r Route) rampart.Decision {
-	if denied, done := d.early(ctx, layer, p); done {
-		return denied
+func (d *PDP) service(q *Question) rampart.Decision {
+	if q.Tenant != "" && !slices.Contains(q.Principal.Organizations, q.Tenant) {
+		return deny(q.Layer, rampart.CodeNotMember, fmt.Sprintf("%s does not belong to organization %q", q.Principal.Subject, q.Tenant))
 	}
-	for _, permission := range []string{r.Permission, r.Require} {
+	return d.route(q.Layer, &q.Principal, q.Tenant, &q.Route)
+}
+
+func (d *PDP) route(layer rampart.Layer, p *rampart.Principal, tenant string, r *Route) rampart.Decision {
+	if clash, ok := d.roles.Separated(*p, tenant); ok {
+		return d.separated(layer, p, clash)
+	}
+	for _, permission := range [...]string{r.Permission, r.Require} {
 		if permission != "" && !p.InScope(rampart.Action(permission)) {
-			return outOfScope(layer, p, permission)
+			return d.outOfScope(layer, p, permission, r.Flow)
 		}
 	}
-	if r.Require != "" && !d.roles.Check(p, rampart.Action(r.Require), "") {
-		return d.missing(layer, p, r.Require)
+	if r.Require != "" && !d.roles.Check(*p, rampart.Action(r.Require), tenant) {
+		return d.missing(layer, p, tenant, r.Require, r.Flow)
 	}
 	if len(r.Allow) > 0 {
-		return d.anyOf(layer, p, r.Allow)
+		return d.anyOf(layer, p, tenant, r)
 	}
-	if !d.roles.Check(p, rampart.Action(r.Permission), "") {
-		return d.missing(layer, p, r.Permission)
+	role, ok := d.roles.Grantor(*p, rampart.Action(r.Permission), tenant)
+	if !ok {
+		return d.missing(layer, p, tenant, r.Permission, r.Flow)
 	}
-	return allow(layer, rampart.PolicyRef{Engine: "rbac", ID: r.Permission, Effect: rampart.Allow})
+	ref := d.cite("rbac", r.Permission, "role "+role, "roles")
+	ref.Effect = rampart.Allow
+	return allow(layer, ref)
 }
 
-func (d *PDP) anyOf(layer rampart.Layer, p rampart.Principal, rules []string) rampart.Decision {
-	for _, rule := range rules {
-		if d.meets(p, rule) {
-			return allow(layer, rampart.PolicyRef{Engine: "flow", ID: "allow " + rule, Effect: rampart.Allow})
+func (d *PDP) anyOf(layer rampart.Layer, p *rampart.Principal, tenant string, r *Route) rampart.Decision {
+	for _, rule := range r.Allow {
+		if d.meets(p, tenant, rule) {
+			ref := d.cite("flow", "allow "+rule, "flow "+r.Flow)
+			ref.Effect = rampart.Allow
+			return allow(layer, ref)
 		}
 	}
-	list := strings.Join(rules, ", ")
+	list := strings.Join(r.Allow, ", ")
 	return deny(layer, rampart.CodeRoleMissing,
 		fmt.Sprintf("%s with roles %q meets none of the flow's allow rules: %s", p.Subject, p.Roles, list),
-		rampart.PolicyRef{Engine: "flow", ID: "allow " + list})
+		d.cite("flow", "allow "+list, "flow "+r.Flow))
 }
 
-func (d *PDP) meets(p rampart.Principal, rule string) bool {
-	if rule == "any" {
+func (d *PDP) meets(p *rampart.Principal, tenant, rule string) bool {
+	if rule == anybody {
 		return true
 	}
 	if role, ok := strings.CutPrefix(rule, "role:"); ok {
-		return role != "" && p.HasRole(role)
+		return d.roles.Holds(*p, role, tenant)
 	}
 	permission, ok := strings.CutPrefix(rule, "permission:")
-	return ok && p.InScope(rampart.Action(permission)) && d.roles.Check(p, rampart.Action(permission), "")
+	return ok && p.InScope(rampart.Action(permission)) && d.roles.Check(*p, rampart.Action(permission), tenant)
 }
 
 // outOfScope denies what the subject may hold and this credential may not use.
-func outOfScope(layer rampart.Layer, p rampart.Principal, permission string) rampart.Decision {
+func (d *PDP) outOfScope(layer rampart.Layer, p *rampart.Principal, permission, flow string) rampart.Decision {
 	return deny(layer, rampart.CodeScope,
 		fmt.Sprintf("the credential of %s is limited to %q, which does not cover %q", p.Subject, p.Scope, permission),
-		rampart.PolicyRef{Engine: "flow", ID: "scope " + permission})
+		d.cite("flow", "scope "+permission, "flow "+flow))
 }
 
-func (d *PDP) missing(layer rampart.Layer, p rampart.Principal, permission string) rampart.Decision {
-	holders := d.roles.Explain(p, rampart.Action(permission), "").Holders
+func (d *PDP) missing(layer rampart.Layer, p *rampart.Principal, tenant, permission, flow string) rampart.Decision {
+	holders := d.roles.Explain(*p, rampart.Action(permission), tenant).Holders
 	reason := fmt.Sprintf("%s with roles %q lacks the permission %q, which these roles hold: %q", p.Subject, p.Roles, permission, holders)
+	if tenant != "" && d.roles.Check(*p, rampart.Action(permission), "") {
+		reason += fmt.Sprintf("; none of its roles that do counts in organization %q", tenant)
+	}
 	if len(holders) == 0 {
 		reason = fmt.Sprintf("%s lacks the permission %q, which no role in authz.roles holds", p.Subject, permission)
 	}
-	return deny(layer, rampart.CodeRoleMissing, reason, rampart.PolicyRef{Engine: "rbac", ID: permission})
+	return deny(layer, rampart.CodeRoleMissing, reason, d.cite("rbac", permission, "flow "+flow, "roles"))
 }

@@ -168,15 +168,21 @@ func (r *Roles) actsAs(scope []string, held acting, yield func(acting) bool) boo
 // is asked about; "" is any, for where the tenant is not known yet. It
 // allocates nothing.
 func (r *Roles) Check(p rampart.Principal, action rampart.Action, tenant string) bool {
+	_, ok := r.Grantor(p, action, tenant)
+	return ok
+}
+
+// Grantor returns the first role by which Check is true.
+func (r *Roles) Grantor(p rampart.Principal, action rampart.Action, tenant string) (role string, ok bool) {
 	if r == nil || p.IsZero() {
-		return false
+		return "", false
 	}
 	for a := range r.acts(p, tenant) {
 		if r.byName[a.role].hold(action) {
-			return true
+			return a.role, true
 		}
 	}
-	return false
+	return "", false
 }
 
 // Holds reports whether p acts with this very role in the tenant, "" being any.
@@ -225,7 +231,7 @@ func (g grants) hold(action rampart.Action) bool {
 
 // Explanation says why a check came out as it did.
 type Explanation struct {
-	Role    string   // the role of the subject that holds the permission, as it holds it; "" when none does
+	Role    string   // the role of the subject that holds the permission; "" when none does
 	Holders []string // every role that would hold it, sorted
 }
 
@@ -236,12 +242,7 @@ func (r *Roles) Explain(p rampart.Principal, action rampart.Action, tenant strin
 	if r == nil {
 		return e
 	}
-	for a := range r.acts(p, tenant) {
-		if !p.IsZero() && r.byName[a.role].hold(action) {
-			e.Role = a.String()
-			break
-		}
-	}
+	e.Role, _ = r.Grantor(p, action, tenant)
 	for name, g := range r.byName {
 		if g.hold(action) {
 			e.Holders = append(e.Holders, name)
