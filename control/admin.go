@@ -87,9 +87,14 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminUserRoutes(),
 		p.adminClientRoutes(),
 		p.adminTrustRoutes(),
+		p.adminPolicyRoutes(),
 	} {
 		for pattern, call := range routes {
-			mux.HandleFunc(pattern, p.handle(p.administer(pattern, call)))
+			limit := int64(maxBody)
+			if pattern == "POST "+wire.AdminPolicies {
+				limit = maxPush
+			}
+			mux.HandleFunc(pattern, p.handleUpTo(limit, p.administer(pattern, call)))
 		}
 	}
 	return mux

@@ -25,6 +25,7 @@ import (
 	"github.com/rampart-security/rampart/authn/password"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/ticket"
+	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/ratelimit"
@@ -67,6 +68,10 @@ type Options struct {
 	// scope must be one of them. None: any of the form "type:verb" is one.
 	Permissions []string
 
+	// TestPolicies runs the tests that policies bring for a service, before they
+	// are shipped. If nil, none are run here; planes run them too.
+	TestPolicies func(ctx context.Context, set pap.Set, service string) error
+
 	// Replica names this control plane among several on one Store, each with a
 	// state folder of its own and the same key file in it. "" is the only one.
 	Replica string
@@ -88,6 +93,7 @@ type Plane struct {
 	hub      *hub
 	grants   grants
 	guard    *guess.Guard
+	policies policies
 	planes   planes
 	joins    ratelimit.Limiter
 	beats    ratelimit.Limiter
@@ -221,6 +227,9 @@ func (p *Plane) assemble(ctx context.Context) error {
 	}
 	if p.idps, err = p.newIDPs(); err != nil {
 		return err
+	}
+	if err := p.openPolicies(ctx); err != nil {
+		return fmt.Errorf("policies: %w", err)
 	}
 	p.public = p.publicRoutes()
 	if err := p.recall(ctx); err != nil {
@@ -403,6 +412,7 @@ func (p *Plane) refresh(ctx context.Context) {
 
 func (p *Plane) sweep(ctx context.Context) {
 	p.advanceKeys(ctx)
+	p.renewPolicies(ctx)
 	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.guard.Sweep(ctx), p.tickets.SweepTickets(ctx, p.opt.Now()))
 	if err != nil && ctx.Err() == nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))

@@ -137,15 +137,17 @@ func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) 
 		return err
 	}
 	seq, endpoints := p.hub.state()
-	bundle, keys := p.opt.System.Bundle(), p.tokens.Keys()
+	bundle, keys := p.opt.System.Bundle(), p.publicKeys()
+	newest, shadow := p.policiesFor(id)
 	out := lines{w: w, control: http.NewResponseController(w)}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	if err := out.control.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	for _, u := range []wire.Update{
-		{Kind: "config", Config: &bundle},
 		{Kind: "keys", Keys: &keys},
+		{Kind: "policies", Policies: newest, Shadow: shadow},
+		{Kind: "config", Config: &bundle},
 		{Kind: "bundle", Bundle: p.keys.ca.BundlePEM()},
 		{Kind: "endpoints", Endpoints: endpoints},
 		{Kind: "revoked", Revoked: revocations},

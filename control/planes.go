@@ -41,6 +41,7 @@ func (p *Plane) routes() http.Handler {
 		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
 		"POST " + wire.PathToken:            p.serveToken,
 		"POST " + wire.PathIntrospect:       p.serveIntrospect,
+		"POST " + wire.PathSubject:          p.serveSubject,
 		"/":                                 p.servePublic,
 	} {
 		mux.HandleFunc(pattern, p.handle(func(w http.ResponseWriter, r *http.Request) error {
@@ -56,10 +57,15 @@ func (p *Plane) routes() http.Handler {
 
 // handle answers an error as a problem and bounds the body.
 func (p *Plane) handle(call func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return p.handleUpTo(maxBody, call)
+}
+
+// handleUpTo is handle for bodies of another size.
+func (p *Plane) handleUpTo(limit int64, call func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		trace := traceOf(r)
 		r = r.WithContext(rampart.WithTrace(r.Context(), trace))
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		err := call(w, r)
 		if err == nil {
 			return

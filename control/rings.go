@@ -29,6 +29,8 @@ func ringOptions(name string) jwt.RingOptions {
 		return jwt.RingOptions{Generate: jwt.GenerateInternal, MaxLife: token.InternalKeyLife}
 	case sealedEdge:
 		return jwt.RingOptions{Generate: jwt.GenerateEdge, MaxLife: token.EdgeKeyLife}
+	case sealedPolicy:
+		return jwt.RingOptions{Generate: jwt.GenerateInternal, MaxLife: policyKeyLife}
 	}
 	return jwt.RingOptions{Generate: jwt.GenerateRSA, MaxLife: token.IDKeyLife}
 }
@@ -152,7 +154,8 @@ func (p *Plane) changeKeys(ctx context.Context, action string, change func(*jwt.
 			}))
 		}
 	}
-	return errors.Join(append(errs, p.putKeys(rings))...)
+	errs = append(errs, p.putKeys(rings), p.changePolicyRing(ctx, action, change))
+	return errors.Join(errs...)
 }
 
 // putKeys puts rings in force here and, if planes verify by other keys then, there.
@@ -162,7 +165,7 @@ func (p *Plane) putKeys(rings token.Rings) error {
 		return err
 	}
 	if after := p.tokens.Keys(); !bytes.Equal(before.Internal, after.Internal) || !bytes.Equal(before.Edge, after.Edge) {
-		p.hub.keys(after)
+		p.hub.keys(p.publicKeys())
 	}
 	return nil
 }
@@ -189,7 +192,7 @@ func (p *Plane) RotateKeys(ctx context.Context) error {
 
 // SigningKey says how one signing key stands.
 type SigningKey struct {
-	Ring string // "internal", "edge" or "id"
+	Ring string // "internal", "edge", "id" or "policy"
 	jwt.KeyStatus
 }
 
@@ -202,6 +205,11 @@ func (p *Plane) SigningKeys() []SigningKey {
 		for _, key := range (*ringOf(&rings, name)).Status(p.opt.Now()) {
 			out = append(out, SigningKey{Ring: name[len("key:"):], KeyStatus: key})
 		}
+	}
+	p.policies.mu.Lock()
+	defer p.policies.mu.Unlock()
+	for _, key := range p.policies.ring.Status(p.opt.Now()) {
+		out = append(out, SigningKey{Ring: sealedPolicy[len("key:"):], KeyStatus: key})
 	}
 	return out
 }

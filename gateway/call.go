@@ -39,6 +39,7 @@ type call struct {
 	tokenID   string    // of cred, if it is a token
 	bound     bool      // the token comes with a DPoP proof
 	narrowed  bool      // the scope is less than that of cred
+	decision  string    // id of that of layer 1, in the decision log; "" before
 	plan      string
 	keyID     string
 	body      []byte // as it will be forwarded
@@ -153,6 +154,9 @@ func (c *call) event(err error) audit.Event {
 	if c.target != nil {
 		e.Resource = c.target.name
 	}
+	if c.decision != "" {
+		e.Detail = map[string]string{"decision": c.decision}
+	}
 	if err == nil {
 		return e
 	}
@@ -162,7 +166,10 @@ func (c *call) event(err error) audit.Event {
 	}
 	e.Control = controlOf(err, "")
 	e.Class = classOf(e.Control)
-	e.Detail = map[string]string{"error": err.Error()}
+	if e.Detail == nil {
+		e.Detail = map[string]string{}
+	}
+	e.Detail["error"] = err.Error()
 	if d, ok := decisionOf(err); ok {
 		e.Code, e.Policies, e.Layer = string(d.Code), d.Policies, string(d.Layer)
 		e.Detail["reason"] = d.Reason

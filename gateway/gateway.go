@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/bundle"
 	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/tls/profile"
@@ -35,32 +37,35 @@ const (
 	maxConnsPerIP = 256
 )
 
-// Options configure a Gateway. All but Now are required.
+// Options configure a Gateway. All but Clock and Now are required.
 type Options struct {
 	Name   string // its service name in rampart.yaml
 	Listen string // host:port; "" takes rampart.yaml's
 	Link   *planelink.Link
 	Audit  audit.Recorder
 	Idem   idempotency.Store
+	State  *statedir.Dir // where policies and decisions are kept
 	Logger *slog.Logger
+	Clock  func() error     // of pdp.Options; nil trusts the clock
 	Now    func() time.Time // nil: time.Now
 }
 
 // Gateway serves the edge. Safe for concurrent use.
 type Gateway struct {
-	opt     Options
-	loading sync.Mutex // held while a configuration is compiled
-	table   atomic.Pointer[table]
-	edge    edgeCert
-	dpop    *possession
-	once    *idempotency.Guard
-	addr    atomic.Pointer[string]
+	opt      Options
+	loading  sync.Mutex // held while a configuration is compiled
+	table    atomic.Pointer[table]
+	edge     edgeCert
+	dpop     *possession
+	once     *idempotency.Guard
+	policies *bundle.Plane
+	addr     atomic.Pointer[string]
 }
 
 // New returns a gateway that enforces the link's configuration.
 func New(opt Options) (*Gateway, error) {
-	if opt.Link == nil || opt.Audit == nil || opt.Idem == nil || opt.Logger == nil {
-		return nil, errors.New("gateway: link, audit log, idempotency store and logger are required")
+	if opt.Link == nil || opt.Audit == nil || opt.Idem == nil || opt.State == nil || opt.Logger == nil {
+		return nil, errors.New("gateway: link, audit log, idempotency store, state folder and logger are required")
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -80,6 +85,9 @@ func New(opt Options) (*Gateway, error) {
 	}
 	if g.table.Load() == nil {
 		return nil, errors.New("gateway: the link has no configuration yet")
+	}
+	if err := g.openPolicies(context.Background()); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return g, nil
 }
@@ -110,8 +118,14 @@ func (g *Gateway) Addr() string {
 	return ""
 }
 
-// Run serves until ctx ends, then drains for five seconds.
+// Run serves until ctx ends, then drains for five seconds. It may be called
+// once.
 func (g *Gateway) Run(ctx context.Context) error {
+	defer g.policies.Close()
+	follow, stop := context.WithCancel(ctx)
+	followed := make(chan error, 1)
+	go func() { followed <- g.policies.Run(follow) }()
+	defer func() { stop(); <-followed }()
 	t := g.table.Load()
 	listen := g.opt.Listen
 	if listen == "" {

@@ -121,7 +121,7 @@ func (h *house) edge(behind ...string) {
 	store, err := idempotency.NewFile(filepath.Join(t.TempDir(), "keys"))
 	must(t, err)
 	t.Cleanup(func() { store.Close() })
-	h.gw, err = New(Options{Name: "edge", Link: h.link, Audit: h.Log("gateway/edge"), Idem: store, Logger: h.Logger, Now: h.now})
+	h.gw, err = New(Options{Name: "edge", Link: h.link, Audit: h.Log("gateway/edge"), Idem: store, State: h.State, Logger: h.Logger, Now: h.now})
 	must(t, err)
 	h.stop = run(t, h.gw.Run)
 	h.Until("the edge is up", func() bool { return h.gw.Addr() != "" && len(h.link.State().Endpoints.Sidecars) == len(behind) })

@@ -36,7 +36,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{"authn.csrf", csrf{http.NewCrossOriginProtection()}},
 		{"limit.api_key", planLimit{}},
 		{"limit.user", userLimit{}},
-		{"authz.gateway", authorize{}},
+		{"authz.gateway", authorize{g}},
 		{"authn.step_up", stepUp{g.opt.Now}},
 		{"", body{}},
 		{"validate.openapi", schema{}},
@@ -202,13 +202,14 @@ func (userLimit) check(c *call) error {
 }
 
 // authorize is layer 1: may this subject use this API at all?
-type authorize struct{}
+type authorize struct{ g *Gateway }
 
-func (authorize) check(c *call) error {
+func (s authorize) check(c *call) error {
 	f := &c.target.flow
 	c.principal.Scope = rampart.MeetScopes(c.principal.Scope, f.Scope)
 	permission := c.target.permission(c.op, c.r.Method)
-	d := c.table.pdp.DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: permission, Allow: f.Allow, Require: f.Authz.Require})
+	d := s.g.policies.PDP().DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: permission, Allow: f.Allow, Require: f.Authz.Require})
+	c.decision = d.ID
 	if d.Allowed() {
 		return nil
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/network/nonce"
 	"github.com/rampart-security/rampart/ratelimit"
@@ -29,7 +28,6 @@ type table struct {
 	ip      ratelimit.Limiter
 	user    ratelimit.Limiter       // all ways in together
 	nonces  map[string]*nonce.Guard // by flow
-	pdp     *pdp.PDP
 
 	stages, public []stage
 }
@@ -67,9 +65,7 @@ func compile(sys *spec.System, self string, now func() time.Time) (*table, error
 	}
 	sort.SliceStable(t.targets, func(i, j int) bool { return len(t.targets[i].mount) > len(t.targets[j].mount) })
 	t.limits(sys.FlowsTo(self), now)
-	p, err := pdp.New(pdp.Options{Roles: sys.Authz.Roles, Now: now})
-	t.pdp = p
-	return t, err
+	return t, nil
 }
 
 func newTarget(sys *spec.System, f spec.Flow) (*target, error) {

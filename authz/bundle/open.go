@@ -83,6 +83,37 @@ func open(raw []byte, t Trust) (*Bundle, error) {
 	return b, b.read(files)
 }
 
+// Content reads a bundle of which the caller has the manifest's digest from a
+// place that it trusts, such as its own sealed store: what was signed long ago,
+// to ship it again. Every file is checked against the manifest. It is no way to
+// take policies in: those have a signature.
+func Content(raw []byte, digest string) (pap.Set, error) {
+	in, err := newEntries(raw)
+	if err != nil {
+		return pap.Set{}, err
+	}
+	manifest, err := in.named(manifestName, MaxFile, CodeFormat)
+	if err == nil && hash(manifest) != digest {
+		err = refuse(CodeAltered, "the manifest is another")
+	}
+	if err == nil {
+		_, err = in.named(signName, maxSignature, CodeUnsigned)
+	}
+	if err != nil {
+		return pap.Set{}, err
+	}
+	b := &Bundle{}
+	if err := jws.Decode(manifest, &b.Manifest, maxDepth, true); err != nil {
+		return pap.Set{}, refuse(CodeFormat, "manifest: %w", err)
+	}
+	files, err := in.listed(b.Files)
+	if err != nil {
+		return pap.Set{}, err
+	}
+	err = b.read(files)
+	return b.Set, err
+}
+
 // verify checks the signature over the manifest and returns the kid.
 func verify(manifest, signature []byte, keys Keys) (string, error) {
 	c, err := jws.Split(string(signature), maxSignature)

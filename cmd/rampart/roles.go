@@ -37,7 +37,7 @@ func gatewayCmd() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, Link: p.link, Audit: p.audit, Idem: store, Logger: p.log})
+				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, Link: p.link, Audit: p.audit, Idem: store, State: p.state, Logger: p.log})
 				if err != nil {
 					return nil, err
 				}

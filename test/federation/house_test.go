@@ -68,7 +68,7 @@ func open(t *testing.T, issuer, provider string, ca []byte, keys string) *house 
 	store, err := idempotency.NewFile(filepath.Join(t.TempDir(), "keys"))
 	must(t, err)
 	t.Cleanup(func() { store.Close() })
-	h.gw, err = gateway.New(gateway.Options{Name: "edge", Listen: "127.0.0.1:0", Link: link, Audit: h.Log("gateway/edge"), Idem: store, Logger: h.Logger})
+	h.gw, err = gateway.New(gateway.Options{Name: "edge", Listen: "127.0.0.1:0", Link: link, Audit: h.Log("gateway/edge"), Idem: store, State: h.State, Logger: h.Logger})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -1,0 +1,157 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/bundle"
+	"github.com/rampart-security/rampart/authz/pap"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
+)
+
+// maxPush bounds what brings policies: a bundle, or its files, in base64.
+const maxPush = bundle.MaxUnpacked*4/3 + 1<<20
+
+func (p *Plane) adminPolicyRoutes() map[string]adminCall {
+	return map[string]adminCall{
+		"GET " + wire.AdminPolicies:  p.adminPolicyStatus,
+		"POST " + wire.AdminPolicies: p.adminPushPolicies,
+	}
+}
+
+func (p *Plane) adminPolicyStatus(r *http.Request, _ *audit.Event) (any, error) {
+	return p.policyStatus(r.Context()), nil
+}
+
+func (p *Plane) policyStatus(ctx context.Context) wire.PolicyStatus {
+	p.policies.mu.Lock()
+	now := p.policies.now
+	p.policies.mu.Unlock()
+	st := wire.PolicyStatus{
+		Version: now.Version, Digest: now.Digest, Created: now.Created, Expires: now.Expires, Key: now.Key, From: now.From,
+		Own: p.ownPolicies(), Shadow: now.Trial, Planes: []wire.PlanePolicies{},
+	}
+	for v := now.Version; v > 1 && len(st.Kept) < keptPolicies-1; v-- {
+		if _, err := p.keptVersion(ctx, v-1); err == nil {
+			st.Kept = append(st.Kept, v-1)
+		}
+	}
+	at := p.opt.Now()
+	for _, s := range p.planes.all() {
+		if decides(s.hb.Plane) {
+			st.Planes = append(st.Planes, wire.PlanePolicies{Plane: s.hb.Plane, Version: s.hb.Policy, Shadow: s.hb.Shadow, SeenSeconds: at.Sub(s.at).Seconds()})
+		}
+	}
+	return st
+}
+
+// adminPushPolicies takes new policies. Rolling back is shipping old content as
+// a new version: nothing older than what a plane runs ever becomes active there.
+func (p *Plane) adminPushPolicies(r *http.Request, e *audit.Event) (any, error) {
+	var q wire.PolicyPush
+	if err := readJSON(r, &q); err != nil {
+		return nil, err
+	}
+	p.policies.mu.Lock()
+	err := p.pushLocked(r.Context(), q)
+	now := p.policies.now
+	p.policies.mu.Unlock()
+	e.Resource = "policies"
+	if refused, ok := errors.AsType[*bundle.Error](err); ok {
+		e.Code = string(refused.Code)
+		return nil, rampart.Errorf(rampart.Invalid, controlBundle, "control: the policies are refused (%s): %s", refused.Code, refused.Err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.Detail["version"] = strconv.FormatUint(cmp.Or(now.Trial, now.Version), 10)
+	return p.policyStatus(r.Context()), nil
+}
+
+func (p *Plane) pushLocked(ctx context.Context, q wire.PolicyPush) error {
+	switch {
+	case q.Bundle != nil && q.Set == nil && q.Rollback == 0:
+		return p.pushSignedLocked(ctx, q.Bundle, q.Shadow)
+	case q.Rollback != 0 && q.Bundle == nil && q.Set == nil && !q.Shadow:
+		return p.rollbackLocked(ctx, q.Rollback)
+	case q.Set != nil && q.Bundle == nil && q.Rollback == 0:
+		return p.pushSetLocked(ctx, q)
+	case q.Shadow && q.Set == nil && q.Bundle == nil && q.Rollback == 0:
+		next := p.policies.now
+		next.Shadow, next.Trial = nil, 0
+		return p.putPoliciesLocked(ctx, next)
+	}
+	return rampart.Errorf(rampart.Invalid, controlBundle, "control: want a signed bundle, a set, or a version to roll back to")
+}
+
+// mustSign refuses to sign where the file names others who do.
+func (p *Plane) mustSign() error {
+	if p.ownPolicies() {
+		return nil
+	}
+	return rampart.Errorf(rampart.Denied, controlBundle, "control: authz.bundle.keys says who signs policies, and the control plane is not among them; sign a bundle with: rampart policy sign --key FILE")
+}
+
+func (p *Plane) pushSetLocked(ctx context.Context, q wire.PolicyPush) error {
+	if err := p.mustSign(); err != nil {
+		return err
+	}
+	var set pap.Set
+	if err := json.Unmarshal(q.Set, &set); err != nil {
+		return rampart.Errorf(rampart.Invalid, controlBundle, "control: the set does not parse")
+	}
+	set.Files = q.Files
+	if !q.Shadow {
+		return p.shipSetLocked(ctx, set, "push")
+	}
+	if err := p.tryPolicies(ctx, set); err != nil {
+		return err
+	}
+	raw, m, err := p.signLocked(set, p.policies.now.Version+1)
+	if err != nil {
+		return err
+	}
+	return p.tryOutLocked(ctx, raw, m.Version)
+}
+
+// pushSignedLocked passes on what somebody else signed.
+func (p *Plane) pushSignedLocked(ctx context.Context, raw []byte, shadow bool) error {
+	b, err := p.openedLocked(raw, bundle.Floor{Version: p.policies.now.Version, Digest: p.policies.now.Digest})
+	if err != nil {
+		return err
+	}
+	if err := p.tryPolicies(ctx, b.Set); err != nil {
+		return err
+	}
+	if shadow {
+		return p.tryOutLocked(ctx, raw, b.Manifest.Version)
+	}
+	return p.shipLocked(ctx, raw, b.Manifest, "push")
+}
+
+func (p *Plane) tryOutLocked(ctx context.Context, raw []byte, version uint64) error {
+	next := p.policies.now
+	next.Shadow, next.Trial = raw, version
+	return p.putPoliciesLocked(ctx, next)
+}
+
+func (p *Plane) rollbackLocked(ctx context.Context, version uint64) error {
+	if err := p.mustSign(); err != nil {
+		return err
+	}
+	old, err := p.keptVersion(ctx, version)
+	if err != nil {
+		return err
+	}
+	set, err := p.setOf(old)
+	if err != nil {
+		return err
+	}
+	return p.shipSetLocked(ctx, set, "rollback of "+strconv.FormatUint(version, 10))
+}
