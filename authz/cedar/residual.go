@@ -38,8 +38,8 @@ func (e *Engine) Residual(_ context.Context, r authz.Request) (filter.Residual, 
 // too, and what policies read of it becomes filter.Subject. The context of a
 // request, its time included, is unknown to a database; a policy that reads it
 // is Untranslatable.
-func (e *Engine) ResidualRLS(_ context.Context, action, resourceType string) (filter.Residual, error) {
-	q, err := e.question(authz.Request{Action: rampart.Action(action), Resource: rampart.Resource{Type: resourceType}})
+func (e *Engine) ResidualRLS(_ context.Context, action rampart.Action, resourceType string) (filter.Residual, error) {
+	q, err := e.question(authz.Request{Action: action, Resource: rampart.Resource{Type: resourceType}})
 	if err != nil {
 		return filter.Residual{}, fmt.Errorf("cedar: %v", err)
 	}
