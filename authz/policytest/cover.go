@@ -7,6 +7,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/cedar"
 	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/authz/rego"
@@ -17,6 +18,7 @@ import (
 type Condition struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
+	Policy string `json:"policy,omitzero"` // its @id; "" in Rego
 	Text   string `json:"text"`
 	Held   int    `json:"held"`
 	Failed int    `json:"failed"`
@@ -54,6 +56,15 @@ func (t *tester) observe(_ context.Context, q pdp.Question, _ rampart.Decision) 
 // coverage asks each engine of a service once more, and has it count.
 func coverage(ctx context.Context, s pap.Set, service string, asked []authz.Request) ([]Condition, error) {
 	var out []Condition
+	if files := byExt(s, service, ".cedar"); len(files) > 0 {
+		e, err := cedar.New(files, s.Schema)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range e.Coverage(ctx, asked) {
+			out = append(out, Condition{c.File, c.Line, c.Policy, firstText(c.Condition, "who, what and which type it is about"), c.True, c.False})
+		}
+	}
 	if files := byExt(s, service, ".rego"); len(files) > 0 {
 		e, err := rego.New(files, s.Schema)
 		if err != nil {
@@ -64,7 +75,7 @@ func coverage(ctx context.Context, s pap.Set, service string, asked []authz.Requ
 			return nil, err
 		}
 		for _, c := range seen {
-			out = append(out, Condition{c.File, c.Line, c.Condition, c.True, c.False})
+			out = append(out, Condition{c.File, c.Line, "", c.Condition, c.True, c.False})
 		}
 	}
 	return out, nil

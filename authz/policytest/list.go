@@ -74,7 +74,7 @@ func disagree(name string, keeps bool, check rampart.Decision) string {
 func (t *tester) keeps(ctx context.Context, r authz.Request) (bool, rampart.Decision) {
 	about := r
 	about.Resource = rampart.Resource{Type: r.Resource.Type, Tenant: r.Resource.Tenant}
-	f, d := t.filter(ctx, about)
+	f, d := t.pdp.Filter(ctx, about)
 	row := maps.Clone(r.Resource.Attrs)
 	if row == nil {
 		row = map[string]any{}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/cedar"
 	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/rebac"
 	"github.com/rampart-security/rampart/authz/rego"
@@ -328,6 +329,14 @@ type changed struct {
 func fileMutants(file string, src []byte) ([]changed, error) {
 	var out []changed
 	switch path.Ext(file) {
+	case ".cedar":
+		list, err := cedar.Mutants(file, src)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			out = append(out, changed{Mutant{File: file, Line: m.Line, What: m.What}, m.Src})
+		}
 	case ".rego":
 		list, err := rego.Mutants(file, src)
 		if err != nil {

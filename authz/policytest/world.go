@@ -9,6 +9,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/filter"
 	"github.com/rampart-security/rampart/authz/pap"
 )
 
@@ -88,6 +89,23 @@ func (w World) Ask(ctx context.Context, s pap.Set, service string, q Question) (
 		}
 	}
 	return out, nil
+}
+
+// List asks which resources of q.Resource.Type q's subject may do q.Action to:
+// the gateway first, then the policies, as a filter. A denial comes with a
+// filter that keeps nothing.
+func (w World) List(ctx context.Context, s pap.Set, service string, q Question) (filter.Filter, rampart.Decision, error) {
+	t, err := w.tester(s, service, q)
+	if err != nil {
+		return filter.None(), rampart.Decision{}, fmt.Errorf("policytest: %w", err)
+	}
+	row := Row{Subject: "who", Action: string(q.Action), Resource: "what", Context: q.Context, Now: q.Now}
+	t.setNow(row)
+	if d := t.at(ctx, rampart.LayerGateway, q.Principal, row); !d.Allowed() {
+		return filter.None(), d, nil
+	}
+	f, d := t.pdp.Filter(ctx, t.request(q.Principal, row, q.Resource))
+	return f, d, nil
 }
 
 // tester asks about one resource of w.
