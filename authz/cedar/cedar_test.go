@@ -1,7 +1,6 @@
 package cedar
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"math"
@@ -163,6 +162,8 @@ func TestLoadRefuses(t *testing.T) {
 		"a foreign list":   {`@id("a") permit (principal, action in [Action::"a:b", User::"c"], resource);`, "is no action"},
 		"no policy at all": {"// later", "holds no policy"},
 		"half a policy":    {"permit", "p.cedar: parse"},
+		"all relations":    {`@id("a") permit (principal, action, resource)` + "\nwhen { context.relation == {} };", "p.cedar:2: relations are read one by one"},
+		"a long chain":     {`@id("a") permit (principal, action, resource) when { ` + strings.Repeat("true && ", 1000) + "true };", "p.cedar:1: conditions are nested or chained more than 1000 deep"},
 		"deep nesting":     {`@id("a") permit (principal, action, resource) when { ` + strings.Repeat("(", 300), "nested deeper"},
 	} {
 		_, err := New(map[string][]byte{"p.cedar": []byte(row.src)}, nil)
@@ -243,12 +244,12 @@ unless { principal.roles.contains("customer") };
 	r := payment(map[string]any{"owner": "user:bob", "team_id": "red", "total": int64(20)})
 	var got []string
 	for _, m := range e.Explain(t.Context(), r) {
-		got = append(got, fmt.Sprintf("%s after %d: %s %s", m.Policy.ID, m.Held, m.Condition, m.Problem))
+		got = append(got, fmt.Sprintf("%s after %d: line %d: %s %s", m.Policy.ID, m.Held, m.Line, m.Condition, m.Problem))
 	}
 	want := []string{
-		`big after 3: principal.roles.contains("customer") is true, and is an exception`,
-		`owner after 0: resource.owner == principal.id is false`,
-		`manager after 0: principal.managedTeams.contains(resource.team_id) is false`,
+		`big after 3: line 15: principal.roles.contains("customer") is true, and is an exception`,
+		`owner after 0: line 3: resource.owner == principal.id is false`,
+		`manager after 0: line 7: principal.managedTeams.contains(resource.team_id) is false`,
 	}
 	slices.Sort(want[1:])
 	slices.Sort(got[1:])
@@ -260,15 +261,21 @@ unless { principal.roles.contains("customer") };
 func FuzzLoad(f *testing.F) {
 	f.Add(payments)
 	f.Add(`@id("x") permit (principal in Role::"a", action, resource) when { ip("::1").isLoopback() };`)
+	f.Add(onOrders + ` when { resource has team && [resource.team, principal.id].contains("a") || context.relation.viewer };`)
 	f.Add(`@id("x") forbid (principal, action, resource) unless { if context.a then -1 < 2 else {"a": [1]}.a like "*" };`)
 	f.Fuzz(func(t *testing.T, src string) {
-		e, err := New(map[string][]byte{"f.cedar": []byte(src)}, nil)
-		if err != nil {
-			return
+		for _, schema := range []*authz.Schema{nil, orders()} {
+			e, err := New(map[string][]byte{"f.cedar": []byte(src)}, schema)
+			if err != nil {
+				continue
+			}
+			r := payment(map[string]any{"owner": "user:alice"})
+			e.Evaluate(t.Context(), r)
+			e.Explain(t.Context(), r)
+			e.Coverage(t.Context(), []authz.Request{r})
+			e.Residual(t.Context(), r)
+			e.ResidualRLS(t.Context(), "orders:read", "order")
 		}
-		r := payment(map[string]any{"owner": "user:alice"})
-		e.Evaluate(t.Context(), r)
-		e.Explain(t.Context(), r)
 	})
 }
 
@@ -295,24 +302,4 @@ func FuzzInput(f *testing.F) {
 		}
 		e.Evaluate(t.Context(), r)
 	})
-}
-
-func BenchmarkCedar(b *testing.B) {
-	for _, extra := range []int{0, 1000} {
-		b.Run(fmt.Sprintf("extra=%d", extra), func(b *testing.B) {
-			var src strings.Builder
-			src.WriteString(payments)
-			for i := range extra {
-				fmt.Fprintf(&src, "@id(\"x%d\") permit (principal, action == Action::\"t%d:read\", resource) when { resource.owner == principal.id };\n", i, i)
-			}
-			e := load(b, src.String())
-			r := payment(map[string]any{"owner": "user:alice", "team_id": "red"})
-			b.ReportAllocs()
-			for b.Loop() {
-				if v := e.Evaluate(context.Background(), r); len(v.Permits) != 1 {
-					b.Fatal("denied")
-				}
-			}
-		})
-	}
 }
