@@ -1,18 +1,14 @@
 package sidecar
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/authz"
-	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/trace"
@@ -33,6 +29,10 @@ func (s *Sidecar) agentMux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+agent.PathService, s.serviceInfo)
 	mux.HandleFunc("POST "+agent.PathCheck, s.checkObject)
+	mux.HandleFunc("POST "+agent.PathMany, s.checkMany)
+	mux.HandleFunc("POST "+agent.PathFilter, s.filterObjects)
+	mux.HandleFunc("GET "+agent.PathTuples, s.relationState)
+	mux.HandleFunc("POST "+agent.PathTuples, s.pushTuples)
 	mux.HandleFunc("GET "+agent.PathSecret+"{name}", s.secret)
 	mux.HandleFunc("POST "+agent.PathDEK, s.dek)
 	mux.HandleFunc("POST "+agent.PathAudit, s.auditEvent)
@@ -47,19 +47,12 @@ func answer(w http.ResponseWriter, v any) {
 }
 
 // ask reads one bounded JSON question.
-func ask(r *http.Request, into any) error {
-	d := json.NewDecoder(io.LimitReader(r.Body, maxAgentBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return &rampart.Error{Kind: rampart.Invalid, Msg: "the question is not valid JSON of the expected shape", Err: err}
-	}
-	return nil
-}
+func ask(r *http.Request, into any) error { return askWithin(r, maxAgentBody, into) }
 
 func (s *Sidecar) serviceInfo(w http.ResponseWriter, r *http.Request) {
 	t := s.table.Load()
 	info := agent.ServiceInfo{
-		Name: s.opt.Service, IdentityKey: s.identityPublic, Off: t.sys.Unsafe.Disable,
+		Name: s.opt.Service, IdentityKey: s.identityPublic, Off: t.sys.Unsafe.Disable, Relations: s.relations.writable(),
 		Stores: map[string]agent.StoreInfo{}, ServerOwned: map[string]agent.ServerOwned{}, Encrypt: map[string][]string{},
 	}
 	for _, f := range t.sys.FlowsTo(s.opt.Service) {
@@ -103,49 +96,6 @@ func (s *Sidecar) storeInfo(t *table, name string, db bool, info *agent.ServiceI
 			info.RowMAC = append(info.RowMAC, item)
 		}
 	}
-}
-
-// checkObject is layer 3: may this subject touch this very object? The subject
-// is the one that this sidecar let in, never one that the service names.
-func (s *Sidecar) checkObject(w http.ResponseWriter, r *http.Request) {
-	var q agent.CheckRequest
-	if err := ask(r, &q); err != nil {
-		problem.Write(w, err, "")
-		return
-	}
-	id, err := s.identified(q.Identity)
-	if err != nil {
-		problem.Write(w, err, "")
-		return
-	}
-	t := s.table.Load()
-	d := s.decideObject(r.Context(), t, id, q)
-	e := audit.Event{Class: "authz_allow", Action: string(q.Action), Outcome: audit.Allowed, Control: "authz.domain", Flow: id.Flow, Layer: string(rampart.LayerDomain),
-		Code: string(d.Code), Policies: d.Policies, Subject: id.Principal.Subject, Actor: id.Caller, Resource: q.Resource.Type + "/" + q.Resource.ID, Trace: id.Trace}
-	if !d.Allowed() {
-		e.Class, e.Outcome, e.Detail = "authz_deny", audit.Refused, map[string]string{"reason": d.Reason}
-	}
-	if err := s.opt.Audit.Record(r.Context(), e); err != nil {
-		problem.Write(w, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the decision cannot be recorded", Err: err}, id.Trace)
-		return
-	}
-	answer(w, d)
-}
-
-// decideObject asks the policies about one object. The organization that owns
-// it comes first: a route that names none could not be judged by it at layer 2,
-// and an administrator of one organization is a stranger in another.
-func (s *Sidecar) decideObject(ctx context.Context, t *table, id agent.Identified, q agent.CheckRequest) rampart.Decision {
-	if q.Resource.Tenant != "" && !t.sys.Off("authz.service") {
-		if d := t.pdp.DecideService(ctx, id.Principal, q.Resource.Tenant, pdp.Route{Allow: []string{"any"}}); !d.Allowed() {
-			return d
-		}
-	}
-	if t.sys.Off("authz.domain") {
-		return rampart.Decision{Effect: rampart.Allow, Layer: rampart.LayerDomain, Reason: "the control is off"}
-	}
-	return t.pdp.Decide(ctx, authz.Request{Layer: rampart.LayerDomain, Principal: id.Principal, Action: q.Action, Resource: q.Resource,
-		Context: map[string]any{"caller": id.Caller, "flow": id.Flow}})
 }
 
 // secret hands out what the service itself must hold: the password of a store

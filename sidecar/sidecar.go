@@ -24,13 +24,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
-// Options configure a Sidecar. All but Now are required.
+// Options configure a Sidecar. All but the last three are required.
 type Options struct {
 	Service  string // its name in rampart.yaml
 	Link     *planelink.Link
@@ -43,6 +44,9 @@ type Options struct {
 	StandIns string       // folder where stand-ins of externals leave their CA as NAME.pem
 	DataDir  string       // folder for the service's own embedded stores
 	Now      func() time.Time
+	Clock    func() error // of pdp.Options; nil trusts the clock
+	// Observe, of pdp.Options, gets each decision of the PDP; nil keeps none.
+	Observe func(ctx context.Context, q pdp.Question, d rampart.Decision) error
 }
 
 // Sidecar serves one service. Safe for concurrent use.
@@ -58,6 +62,7 @@ type Sidecar struct {
 	handles        handles
 	tokens         verifiers
 	queues         queues
+	relations      relations
 }
 
 // New returns a sidecar that enforces the link's configuration.
@@ -68,7 +73,8 @@ func New(opt Options) (*Sidecar, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Sidecar{opt: opt, reloaded: make(chan struct{}, 1), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now}}
+	s := &Sidecar{opt: opt, reloaded: make(chan struct{}, 1), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now},
+		relations: relations{now: opt.Now, log: opt.Logger}}
 	var err error
 	if s.identityPublic, s.identityKey, err = ed25519.GenerateKey(rand.Reader); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
@@ -102,6 +108,7 @@ func (s *Sidecar) reload() error {
 	if err != nil {
 		return fmt.Errorf("sidecar: %w", err)
 	}
+	s.relations.adopt(t.sys, t.graph)
 	s.table.Store(t)
 	select {
 	case s.reloaded <- struct{}{}:

@@ -3,7 +3,10 @@ package sidecar
 import (
 	"fmt"
 
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/authz/rebac"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -21,6 +24,8 @@ type table struct {
 	consumes  []*subscription
 	api       *openapi.API // nil: the service has no document
 	pdp       *pdp.PDP
+	graph     *rebac.Index  // nil: the service keeps no relations
+	schema    *authz.Schema // nil: the file declares no types
 }
 
 func (s *Sidecar) compile(sys *spec.System) (*table, error) {
@@ -41,13 +46,24 @@ func (s *Sidecar) compile(sys *spec.System) (*table, error) {
 			return nil, err
 		}
 	}
-	policies := map[string][]byte{}
-	for _, file := range svc.Policy {
-		policies[file], _ = sys.Resource(file)
+	var err error
+	if t.graph, err = s.relations.prepare(sys); err != nil {
+		return nil, err
 	}
-	p, err := pdp.New(pdp.Options{Roles: sys.Authz.Roles, Policies: policies, Now: s.opt.Now})
-	t.pdp = p
+	t.pdp, err = pdp.New(s.decisions(t))
 	return t, err
+}
+
+// decisions returns what the service's decisions are made from.
+func (s *Sidecar) decisions(t *table) pdp.Options {
+	o := pap.FromSystem(t.sys).Options(t.name)
+	t.schema = o.Schema
+	o.Now, o.Clock, o.Observe = s.opt.Now, s.opt.Clock, s.opt.Observe
+	if t.graph != nil {
+		o.Graph = t.graph
+	}
+	o.Providers = s.providers(t)
+	return o
 }
 
 func (s *Sidecar) compileIn(t *table, name string) error {

@@ -1,0 +1,327 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/rebac"
+	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/spec"
+)
+
+const (
+	maxPush      = 8 << 20               // bytes of one TuplesPush
+	maxChanges   = 2000                  // of one TuplesPush
+	maxTuples    = 2_000_000             // of a reset
+	tailPatience = 50 * time.Millisecond // for a revision that is asked for, beside the time of the decision
+)
+
+// relations is the graph that this sidecar decides by: what the service behind
+// it said of its own relations, over a socket that nobody else can open. The
+// service can assert only what its model lets be written and what no token says
+// (authz.from_token), and it is believed by no sidecar but its own: whoever owns
+// a resource says who may see it, as for attributes.
+type relations struct {
+	now func() time.Time
+	log *slog.Logger
+
+	mu     sync.Mutex // guards below
+	index  *rebac.Index
+	source []byte          // of the model
+	token  map[string]bool // "type#relation" that a token says
+	from   string          // database that the tuples live in
+	heard  time.Time
+	staged map[tupleKey]authz.Tuple // of a reset that is not whole; nil: none
+	parts  uint64
+}
+
+type tupleKey struct{ object, relation, subject string }
+
+// prepare returns an index for sys, empty unless the model is the one that is in
+// force already, and nil when sys has no relations that the service keeps.
+func (g *relations) prepare(sys *spec.System) (*rebac.Index, error) {
+	if sys.Authz.Model == "" || sys.Authz.OpenFGA != nil {
+		return nil, nil
+	}
+	source, ok := sys.Resource(sys.Authz.Model)
+	if !ok {
+		return nil, fmt.Errorf("authz.model: %s is not there", sys.Authz.Model)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.index != nil && bytes.Equal(source, g.source) {
+		return g.index, nil
+	}
+	m, err := rebac.ParseModel(sys.Authz.Model, source)
+	if err != nil {
+		return nil, fmt.Errorf("authz.model: %w", err)
+	}
+	return rebac.NewIndex(m, rebac.Options{Now: g.now, MaxStaleness: agent.TuplesStale}), nil
+}
+
+// adopt puts an index in force. A new one is empty: the service is asked to tell
+// everything again, because a tuple that the old model had no place for may
+// count now. Until then, a second at most, what needs a relation is denied.
+func (g *relations) adopt(sys *spec.System, index *rebac.Index) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.token = map[string]bool{}
+	for relation := range sys.Authz.FromToken {
+		g.token[relation] = true
+	}
+	if index == g.index {
+		return
+	}
+	g.index, g.source, g.from, g.staged, g.heard = index, nil, "", nil, time.Time{}
+	if index != nil {
+		g.source, _ = sys.Resource(sys.Authz.Model)
+	}
+}
+
+// writable lists what the service may write; nil when there is no model.
+func (g *relations) writable() map[string][]string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.index == nil {
+		return nil
+	}
+	out, m := map[string][]string{}, g.index.Model()
+	for _, typ := range m.Types() {
+		free := slices.DeleteFunc(slices.Clone(m.Relations(typ)), func(r string) bool { return g.token[typ+"#"+r] })
+		if len(free) > 0 {
+			out[typ] = free
+		}
+	}
+	return out
+}
+
+// fitsLocked reports why a tuple does not count: the model has no place for it,
+// or a token says it.
+func (g *relations) fitsLocked(t authz.Tuple) error {
+	typ, _, _ := strings.Cut(t.Object, ":")
+	if g.token[typ+"#"+t.Relation] {
+		return fmt.Errorf("what authz.from_token says of %s#%s nobody else says", typ, t.Relation)
+	}
+	return g.index.Model().Validate(t)
+}
+
+// push takes what the service says. What the model has no place for is left out,
+// as it was stored under another model: it could reach nothing.
+func (g *relations) push(p agent.TuplesPush) (agent.TuplesState, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	switch {
+	case g.index == nil:
+		return agent.TuplesState{}, rampart.Errorf(rampart.Invalid, "", "rampart.yaml has no relations that a service keeps")
+	case p.Source == "" || len(p.Source) > 100 || len(p.Changes) > maxChanges:
+		return agent.TuplesState{}, rampart.Errorf(rampart.Invalid, "", "the push is out of bounds")
+	case p.Source != g.from && !p.Reset:
+		return agent.TuplesState{}, rampart.Errorf(rampart.Conflict, "", "nothing is known of this database yet")
+	case p.Source != g.from && now.Sub(g.heard) < agent.TuplesStale:
+		return agent.TuplesState{}, rampart.Errorf(rampart.Invalid, "", "the relations of a service live in one database, and there is another")
+	}
+	var err error
+	if p.Reset {
+		err = g.resetLocked(p)
+	} else {
+		err = g.applyLocked(p)
+	}
+	if err != nil {
+		return agent.TuplesState{}, err
+	}
+	if !p.More {
+		g.heard = now
+		g.index.Fresh(now)
+	}
+	return g.stateLocked(), nil
+}
+
+func (g *relations) resetLocked(p agent.TuplesPush) error {
+	if p.From == 0 {
+		g.staged, g.parts = map[tupleKey]authz.Tuple{}, 0
+	}
+	if g.staged == nil || p.From != g.parts {
+		g.staged = nil
+		return rampart.Errorf(rampart.Conflict, "", "a part of the reset is missing")
+	}
+	g.parts++
+	for _, c := range g.changesLocked(p.Changes) {
+		key := tupleKey{c.Tuple.Object, c.Tuple.Relation, c.Tuple.Subject}
+		if c.Delete {
+			delete(g.staged, key)
+			continue
+		}
+		g.staged[key] = c.Tuple
+	}
+	if len(g.staged) > maxTuples {
+		g.staged = nil
+		return rampart.Errorf(rampart.Invalid, "", "more than %d relations", maxTuples)
+	}
+	if p.More {
+		return nil
+	}
+	whole := g.staged
+	g.staged = nil
+	if err := g.index.Reset(p.To, maps.Values(whole)); err != nil {
+		return refusedTuples(err)
+	}
+	g.from = p.Source
+	return nil
+}
+
+func (g *relations) applyLocked(p agent.TuplesPush) error {
+	if p.From != g.index.Revision() || p.To < p.From || p.To == p.From && len(p.Changes) > 0 {
+		return rampart.Errorf(rampart.Conflict, "", "the graph is at revision %d", g.index.Revision())
+	}
+	if p.To == p.From {
+		return nil
+	}
+	if err := g.index.Apply(p.From, p.To, g.changesLocked(p.Changes)); err != nil {
+		return refusedTuples(err)
+	}
+	return nil
+}
+
+func refusedTuples(err error) error {
+	return &rampart.Error{Kind: rampart.Invalid, Msg: "the relations are not ones that the graph can hold", Err: err}
+}
+
+func (g *relations) changesLocked(list []agent.TupleWrite) []rebac.Change {
+	out := make([]rebac.Change, 0, len(list))
+	for _, c := range list {
+		t := authz.Tuple{Object: c.Object, Relation: c.Relation, Subject: c.Subject, Condition: c.Condition, Context: numbers(c.Context)}
+		if err := g.fitsLocked(t); err != nil {
+			if !c.Delete {
+				g.log.Warn("a relation does not count", slog.String("object", clip(c.Object)), slog.String("relation", clip(c.Relation)), slog.Any("error", err))
+			}
+			continue
+		}
+		out = append(out, rebac.Change{Delete: c.Delete, Tuple: t})
+	}
+	return out
+}
+
+func (g *relations) state() agent.TuplesState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stateLocked()
+}
+
+func (g *relations) stateLocked() agent.TuplesState {
+	if g.index == nil {
+		return agent.TuplesState{}
+	}
+	return agent.TuplesState{Revision: g.index.Revision(), Ready: g.from != ""}
+}
+
+// await gives the service's news of a revision a moment to arrive. Whether it
+// did, the decision finds out.
+func (t *table) await(ctx context.Context, revision uint64) {
+	if revision == 0 || t.graph == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tailPatience)
+	defer cancel()
+	_ = t.graph.WaitFor(ctx, revision)
+}
+
+func (s *Sidecar) relationState(w http.ResponseWriter, r *http.Request) {
+	answer(w, s.relations.state())
+}
+
+// pushTuples takes news of relations. What changes who may do what goes on
+// record before it counts.
+func (s *Sidecar) pushTuples(w http.ResponseWriter, r *http.Request) {
+	var p agent.TuplesPush
+	err := askWithin(r, maxPush, &p)
+	if err == nil {
+		err = s.recordPush(r.Context(), p)
+	}
+	var state agent.TuplesState
+	if err == nil {
+		state, err = s.relations.push(p)
+	}
+	if err != nil {
+		problem.Write(w, err, "")
+		return
+	}
+	answer(w, state)
+}
+
+func (s *Sidecar) recordPush(ctx context.Context, p agent.TuplesPush) error {
+	if p.Reset || len(p.Changes) == 0 {
+		return nil // a reset tells again what was on record
+	}
+	self := s.table.Load().id
+	e := audit.Event{Class: audit.ClassAdmin, Action: "relations.changed", Outcome: audit.Allowed, Subject: self, Actor: self, Resource: "relations",
+		Detail: map[string]string{"from": strconv.FormatUint(p.From, 10), "to": strconv.FormatUint(p.To, 10), "changes": strconv.Itoa(len(p.Changes))}}
+	for _, c := range p.Changes[:min(len(p.Changes), 1)] {
+		e.Detail["first"] = fmt.Sprintf("delete=%t %s %s %s", c.Delete, clip(c.Object), clip(c.Relation), clip(c.Subject))
+	}
+	if err := s.opt.Audit.Record(ctx, e); err != nil {
+		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the change cannot be recorded", Err: err}
+	}
+	return nil
+}
+
+// askWithin reads one JSON question of at most limit bytes.
+func askWithin(r *http.Request, limit int64, into any) error {
+	d := json.NewDecoder(io.LimitReader(r.Body, limit))
+	d.DisallowUnknownFields()
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		return &rampart.Error{Kind: rampart.Invalid, Msg: "the question is not valid JSON of the expected shape", Err: err}
+	}
+	return nil
+}
+
+// numbers turns the numbers of a decoded question into those that policies know:
+// whole ones are int64, all others float64.
+func numbers(m map[string]any) map[string]any {
+	for k, v := range m {
+		m[k] = number(v)
+	}
+	return m
+}
+
+func number(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64() // out of range is infinite, which no request may hold
+		return f
+	case []any:
+		for i := range v {
+			v[i] = number(v[i])
+		}
+	case map[string]any:
+		return numbers(v)
+	}
+	return v
+}
+
+// clip keeps foreign text short.
+func clip(s string) string {
+	if len(s) <= 100 {
+		return s
+	}
+	return strings.ToValidUTF8(s[:100], "") + "..."
+}
