@@ -20,12 +20,15 @@ type Condition struct {
 	Line   int    `json:"line"`
 	Policy string `json:"policy,omitzero"` // its @id; "" in Rego
 	Text   string `json:"text"`
+	Scope  bool   `json:"scope,omitzero"` // what the policy is about, before any condition
 	Held   int    `json:"held"`
 	Failed int    `json:"failed"`
 }
 
-// Covered reports whether rows saw both outcomes of a condition.
-func (c Condition) Covered() bool { return c.Held > 0 && c.Failed > 0 }
+// Covered reports whether rows saw both outcomes of a condition. Policies about
+// something else than the scope of one are no question to it, so that a scope
+// need not fail.
+func (c Condition) Covered() bool { return c.Held > 0 && (c.Failed > 0 || c.Scope) }
 
 // Cover is Run with what the rows of *_test.yaml reached of each condition;
 // native tests do not ask the decision point and do not count.
@@ -62,7 +65,7 @@ func coverage(ctx context.Context, s pap.Set, service string, asked []authz.Requ
 			return nil, err
 		}
 		for _, c := range e.Coverage(ctx, asked) {
-			out = append(out, Condition{c.File, c.Line, c.Policy, firstText(c.Condition, "who, what and which type it is about"), c.True, c.False})
+			out = append(out, Condition{c.File, c.Line, c.Policy, firstText(c.Condition, "its scope"), c.Condition == "", c.True, c.False})
 		}
 	}
 	if files := byExt(s, service, ".rego"); len(files) > 0 {
@@ -75,7 +78,7 @@ func coverage(ctx context.Context, s pap.Set, service string, asked []authz.Requ
 			return nil, err
 		}
 		for _, c := range seen {
-			out = append(out, Condition{c.File, c.Line, "", c.Condition, c.True, c.False})
+			out = append(out, Condition{File: c.File, Line: c.Line, Text: c.Condition, Held: c.True, Failed: c.False})
 		}
 	}
 	return out, nil

@@ -99,6 +99,7 @@ type Row struct {
 	Code        string   `yaml:"code"`        // of the denial
 	Policy      string   `yaml:"policy"`      // id of one that decided
 	Line        int      `yaml:"line"`        // of that policy
+	Policies    []string `yaml:"policies"`    // ids of all that decided, and no other
 	Reason      string   `yaml:"reason"`      // a part of what operators read
 	Mask        []string `yaml:"mask"`        // exactly these fields are hidden
 	Only        []string `yaml:"only"`        // exactly these fields are shown

@@ -352,20 +352,24 @@ func (r Row) citation() string {
 	return fmt.Sprintf("%s at line %d", r.Policy, r.Line)
 }
 
-// fieldsDiffer compares field rules and obligations, if the row names them.
+// fieldsDiffer compares policies, field rules and obligations, if the row names
+// all of them.
 func fieldsDiffer(row Row, d rampart.Decision) string {
 	fields := rampart.Fields{}
 	if d.Fields != nil {
 		fields = *d.Fields
 	}
-	var types []string
+	var types, ids []string
 	for _, o := range d.Obligations {
 		types = append(types, o.Type)
+	}
+	for _, p := range d.Policies {
+		ids = append(ids, p.ID)
 	}
 	for _, part := range []struct {
 		what      string
 		want, got []string
-	}{{"mask", row.Mask, fields.Mask}, {"only", row.Only, fields.Only}, {"obligations", row.Obligations, types}} {
+	}{{"policies", row.Policies, ids}, {"mask", row.Mask, fields.Mask}, {"only", row.Only, fields.Only}, {"obligations", row.Obligations, types}} {
 		if part.want != nil && !sameWords(part.want, part.got) {
 			return fmt.Sprintf("want %s [%s], got [%s]", part.what, strings.Join(part.want, " "), strings.Join(part.got, " "))
 		}
