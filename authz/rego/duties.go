@@ -113,10 +113,12 @@ func memberNames(list []any, name string) ([]string, error) {
 	var out []string
 	for _, v := range list {
 		s, ok := v.(string)
-		if !ok || s == "" {
+		if !ok {
 			return nil, errors.New(name + " holds names of members of the resource, and nothing else")
 		}
-		out = append(out, s)
+		if s != "" { // names nothing
+			out = append(out, s)
+		}
 	}
 	return out, nil
 }

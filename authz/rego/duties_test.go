@@ -56,7 +56,6 @@ func TestBadDuties(t *testing.T) {
 		"a text":           {`obligations contains "step-up"`, "", `an obligation is an object with a text named "type"`},
 		"a number in it":   {`obligations contains {"type": "x", "n": 1}`, "", "the members of an obligation are texts: n is none"},
 		"a mask of 1":      {`mask contains 1`, "", "mask holds names of members"},
-		"an empty name":    {`fields contains ""`, "", "fields holds names of members"},
 		"a list":           {`mask := ["a"]`, "mask is a set: write mask contains", ""},
 		"a function":       {`fields(x) := x`, "fields is a set", ""},
 		"an import":        {"import input.resource as r\nmask contains r.x", "may not import input.resource", ""},

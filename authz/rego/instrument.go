@@ -52,13 +52,17 @@ type decider struct {
 	reads      map[*ast.Rule][]read
 	refs       []rampart.PolicyRef // by rule number
 	decide     []bool              // by rule number: allow or deny, not a duty
-	duties     map[string]bool     // that have a rule
-	badDuty    error               // matters only if the package decides
-	plainAllow bool                // companions say all about `allow`
+	rules      map[string][]*ast.Rule
+	numbers    map[*ast.Rule]int
+	duties     map[string]bool // that have a rule
+	badDuty    error           // matters only if the package decides
+	plainAllow bool            // companions say all about `allow`
 	plainDeny  bool
 	permits    int                    // allow rules
 	added      map[string]bool        // companion sets that have a rule
 	trace      rego.PreparedEvalQuery // `allow` alone, for Explain
+	forFilters func() (*ast.Compiler, error)
+	doubtful   map[int]string // by rule number: why no filter can say it
 }
 
 func (d *decider) name() string { return strings.TrimPrefix(d.path.String(), "data.") }
@@ -77,6 +81,7 @@ func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read) ([]*
 			d = &decider{
 				path: m.Package.Path, reads: reads, plainAllow: true, plainDeny: true,
 				added: map[string]bool{}, duties: map[string]bool{},
+				rules: map[string][]*ast.Rule{}, numbers: map[*ast.Rule]int{}, doubtful: map[int]string{},
 			}
 			byPath[path] = d
 		}
@@ -93,6 +98,7 @@ func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read) ([]*
 		if d.badDuty != nil {
 			return nil, d.badDuty
 		}
+		d.sayAll()
 		out = append(out, d)
 	}
 	if len(out) == 0 {
@@ -102,6 +108,16 @@ func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read) ([]*
 		return nil, fmt.Errorf("at most %d packages may decide", MaxPackages)
 	}
 	return out, nil
+}
+
+// sayAll adds what filters need besides.
+func (d *decider) sayAll() {
+	if !d.plainAllow {
+		d.say(allowRule)
+	}
+	if !d.plainDeny {
+		d.say(denyRule)
+	}
 }
 
 func (d *decider) addModule(m *ast.Module) error {
@@ -220,6 +236,8 @@ func (d *decider) number(r *ast.Rule, rule string) *ast.Term {
 	}
 	d.refs = append(d.refs, ref)
 	d.decide = append(d.decide, rule == allowRule || rule == denyRule)
+	d.rules[rule] = append(d.rules[rule], r)
+	d.numbers[r] = len(d.refs) - 1
 	return ast.InternedTerm(len(d.refs) - 1)
 }
 

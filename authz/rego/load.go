@@ -75,11 +75,15 @@ func capabilities(v ast.RegoVersion) *ast.Capabilities {
 }
 
 func compile(modules map[string]*ast.Module, s *authz.Schema) (*ast.Compiler, error) {
+	return compileWith(modules, s, func(c *ast.Compiler) *ast.Compiler { return c })
+}
+
+func compileWith(modules map[string]*ast.Module, s *authz.Schema, change func(*ast.Compiler) *ast.Compiler) (*ast.Compiler, error) {
 	schemas := ast.NewSchemaSet()
 	schemas.Put(ast.SchemaRootRef, inputSchema(s))
-	c := ast.NewCompiler().
+	c := change(ast.NewCompiler().
 		WithCapabilities(capabilities(ast.RegoV1)).
-		WithSchemas(schemas)
+		WithSchemas(schemas))
 	c.Compile(modules)
 	if c.Failed() {
 		return nil, c.Errors

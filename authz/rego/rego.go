@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -47,6 +48,7 @@ type Engine struct {
 	permits  int
 	reads    []string            // relations
 	byType   map[string][]string // the same, split by the schema's types; nil without a schema
+	schema   *authz.Schema
 	files    map[string][]byte
 	slots    chan struct{} // bounds concurrent evaluations: Rego bounds no memory
 }
@@ -89,9 +91,23 @@ func build(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
 		return nil, err
 	}
 	if schema != nil {
-		e.byType = byType(e.reads, schema)
+		e.schema, e.byType = schema, byType(e.reads, schema)
 	}
+	e.prepareFilters(compiler, modules)
 	return e, e.prepare(compiler)
+}
+
+// prepareFilters: only a schema makes filters possible.
+func (e *Engine) prepareFilters(compiler *ast.Compiler, modules map[string]*ast.Module) {
+	if e.schema == nil {
+		return
+	}
+	once := sync.OnceValues(func() (*ast.Compiler, error) { return compileForFilters(modules, e.schema) })
+	w := &doubter{c: compiler, seen: map[*ast.Rule]string{}}
+	for _, p := range e.packages {
+		p.forFilters = once
+		p.doubts(compiler, modules, w)
+	}
 }
 
 func (e *Engine) prepare(compiler *ast.Compiler) (err error) {

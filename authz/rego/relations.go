@@ -12,12 +12,12 @@ import (
 	"github.com/rampart-security/rampart/authz"
 )
 
-// names is a set of relations. The value says whether one is read where its
+// relationSet is a set of relations. The value says whether one is read where its
 // absence could make a condition hold: under `not`, in a comprehension, or by
 // way of a rule that has a value when its body fails.
-type names map[string]bool
+type relationSet map[string]bool
 
-func (n names) add(other names, odd bool) {
+func (n relationSet) add(other relationSet, odd bool) {
 	for name, was := range other {
 		n[name] = n[name] || was || odd
 	}
@@ -36,7 +36,7 @@ type read struct {
 type relationReader struct {
 	c      *ast.Compiler
 	schema *authz.Schema
-	seen   map[*ast.Rule]names
+	seen   map[*ast.Rule]relationSet
 	whole  bool // some rule reads input as a whole, so any relation
 	err    error
 }
@@ -52,11 +52,11 @@ func mentionsRelations(files map[string][]byte) bool {
 }
 
 // rule returns the relations that r reads, those of its callees included.
-func (w *relationReader) rule(r *ast.Rule) names {
+func (w *relationReader) rule(r *ast.Rule) relationSet {
 	if found, ok := w.seen[r]; ok {
 		return found
 	}
-	found := names{}
+	found := relationSet{}
 	w.seen[r] = found
 	for ; r != nil; r = r.Else {
 		w.visit(found, r.Head, false)
@@ -66,7 +66,7 @@ func (w *relationReader) rule(r *ast.Rule) names {
 }
 
 // visit adds what node reads to found.
-func (w *relationReader) visit(found names, node any, odd bool) {
+func (w *relationReader) visit(found relationSet, node any, odd bool) {
 	var v *ast.GenericVisitor
 	v = ast.NewGenericVisitor(func(x any) bool {
 		switch x := x.(type) {
@@ -93,10 +93,10 @@ func (w *relationReader) visit(found names, node any, odd bool) {
 	v.Walk(node)
 }
 
-func (w *relationReader) ref(found names, ref ast.Ref, odd bool) {
+func (w *relationReader) ref(found relationSet, ref ast.Ref, odd bool) {
 	if ref.HasPrefix(ast.DefaultRootRef) {
 		rules := w.c.GetRulesDynamic(ref)
-		odd = odd || slices.ContainsFunc(rules, total)
+		odd = odd || slices.ContainsFunc(rules, hasDefault)
 		for _, r := range rules {
 			found.add(w.rule(r), odd)
 		}
@@ -130,8 +130,8 @@ func (w *relationReader) fail(ref ast.Ref, what string) {
 	}
 }
 
-// total reports whether r may have a value when no body of it holds.
-func total(r *ast.Rule) bool {
+// hasDefault reports whether r may have a value when no body of it holds.
+func hasDefault(r *ast.Rule) bool {
 	return r.Default || r.Else != nil || r.Head.RuleKind() == ast.MultiValue || len(r.Head.Ref()) > 1
 }
 
@@ -153,15 +153,15 @@ func relationName(ref ast.Ref) (string, bool) {
 // compiled is the same rule with its names resolved.
 func (w *relationReader) reads(original, compiled *ast.Rule) []read {
 	var out []read
-	add := func(above int, found names) {
+	add := func(above int, found relationSet) {
 		for _, name := range slices.Sorted(maps.Keys(found)) {
 			out = append(out, read{above, name, found[name]})
 		}
 	}
-	head := names{}
+	head := relationSet{}
 	w.visit(head, compiled.Head, false)
 	for _, x := range compiled.Body {
-		found := names{}
+		found := relationSet{}
 		w.visit(found, x, false)
 		add(conditionsAbove(original, x), found)
 	}
@@ -193,7 +193,7 @@ func relationReads(modules map[string]*ast.Module, s *authz.Schema) (map[*ast.Ru
 	if err != nil {
 		return nil, err
 	}
-	w := &relationReader{c: c, schema: s, seen: map[*ast.Rule]names{}}
+	w := &relationReader{c: c, schema: s, seen: map[*ast.Rule]relationSet{}}
 	out := map[*ast.Rule][]read{}
 	for name, m := range modules {
 		for i, r := range m.Rules {
@@ -207,8 +207,8 @@ func relationReads(modules map[string]*ast.Module, s *authz.Schema) (map[*ast.Ru
 
 // relationsRead returns the relations that the rules that decide read.
 func relationsRead(c *ast.Compiler, s *authz.Schema) ([]string, error) {
-	w := &relationReader{c: c, schema: s, seen: map[*ast.Rule]names{}}
-	found := names{}
+	w := &relationReader{c: c, schema: s, seen: map[*ast.Rule]relationSet{}}
+	found := relationSet{}
 	for _, m := range c.Modules {
 		for _, r := range m.Rules {
 			if decides(r) {

@@ -1,0 +1,260 @@
+package rego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/types"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/filter"
+)
+
+// maxBodies bounds the conditions that one set of rules leaves.
+const maxBodies = 2000
+
+// Residual implements filter.Source: it evaluates the policies with id,
+// attributes and relations of the resource unknown (the tenant too, unless r
+// names one) and translates what is left. A schema must declare the type. Of
+// the values of rows the schema's kinds are taken for granted, as the decision
+// point checks them before a check.
+//
+// A package that calls for obligations is refused with Untranslatable, because
+// a list cannot carry them. Masks and fields are none of a filter's business:
+// they follow from the check of what is shown.
+func (e *Engine) Residual(ctx context.Context, r authz.Request) (filter.Residual, error) {
+	q := e.question(r.Resource.Type)
+	r.Resource = rampart.Resource{Type: r.Resource.Type, Tenant: r.Resource.Tenant}
+	r.Relations = nil
+	if r.Resource.Tenant != "" {
+		delete(q.kinds, "tenant")
+	}
+	q.doc = input(r)
+	return e.residual(ctx, q)
+}
+
+// ResidualRLS does so with principal and context unknown as well: facts of the
+// principal become filter.Subject, for row-level security.
+func (e *Engine) ResidualRLS(ctx context.Context, action rampart.Action, resourceType string) (filter.Residual, error) {
+	q := e.question(resourceType)
+	q.rls = true
+	doc := ast.NewObject()
+	put(doc, "action", authz.Verb(action))
+	put(doc, "action_full", string(action))
+	doc.Insert(ast.InternedTerm("resource"), ast.NewTerm(resource(rampart.Resource{Type: resourceType})))
+	doc.Insert(ast.InternedTerm("relation"), ast.NewTerm(ast.NewObject()))
+	q.doc = doc
+	return e.residual(ctx, q)
+}
+
+// open is a question with unknowns.
+type open struct {
+	declared  bool
+	kinds     map[string]authz.AttrKind // of unknown attributes
+	relations []string
+	rls       bool
+	doc       ast.Value
+}
+
+func (e *Engine) question(resourceType string) open {
+	q := open{kinds: map[string]authz.AttrKind{"id": authz.KindString, "tenant": authz.KindString}}
+	if e.schema == nil {
+		return q
+	}
+	t, ok := e.schema.Types[resourceType]
+	q.declared, q.relations = ok, t.Relations
+	for name, a := range t.Attrs {
+		if name != "id" && name != "tenant" && name != "type" {
+			q.kinds[name] = a.Kind
+		}
+	}
+	return q
+}
+
+// unknowns lists what partial evaluation must leave alone.
+func (q open) unknowns() []*ast.Term {
+	under := func(parent, name string) *ast.Term {
+		return ast.NewTerm(ast.InputRootRef.Append(ast.StringTerm(parent)).Append(ast.StringTerm(name)))
+	}
+	var out []*ast.Term
+	for _, name := range slices.Sorted(maps.Keys(q.kinds)) {
+		out = append(out, under("resource", name))
+	}
+	for _, name := range q.relations {
+		out = append(out, under("relation", name))
+	}
+	if q.rls {
+		out = append(out,
+			ast.NewTerm(ast.InputRootRef.Append(ast.StringTerm("user"))),
+			ast.NewTerm(ast.InputRootRef.Append(ast.StringTerm("context"))))
+	}
+	return out
+}
+
+func (e *Engine) residual(ctx context.Context, q open) (filter.Residual, error) {
+	if !q.declared {
+		return filter.Residual{}, errors.New("rego: a filter needs a resource type that the schema declares")
+	}
+	release, err := e.acquire(ctx)
+	if err != nil {
+		return filter.Residual{}, fmt.Errorf("rego: %w", err)
+	}
+	defer release()
+	var out filter.Residual
+	for _, d := range e.packages {
+		part, err := d.residual(ctx, q)
+		if u, ok := errors.AsType[*filter.Untranslatable](err); ok {
+			return filter.Residual{}, u
+		}
+		if err != nil {
+			return filter.Residual{}, fmt.Errorf("rego: %w", err)
+		}
+		out.Permits = append(out.Permits, part.Permits...)
+		out.Forbids = append(out.Forbids, part.Forbids...)
+	}
+	return out, nil
+}
+
+// residual joins the companions of one package as read joins their answers.
+func (d *decider) residual(ctx context.Context, q open) (filter.Residual, error) {
+	permits, err := d.said(ctx, q, rampart.Allow)
+	if err != nil {
+		return filter.Residual{}, err
+	}
+	forbids, err := d.said(ctx, q, rampart.Deny)
+	if err != nil {
+		return filter.Residual{}, err
+	}
+	if len(permits)+len(forbids) == 0 && !d.added[unknown] {
+		return filter.Residual{}, nil
+	}
+	missing, err := d.left(ctx, q, unknown)
+	if err != nil {
+		return filter.Residual{}, err
+	}
+	if err := d.noObligations(ctx, q, permits); err != nil {
+		return filter.Residual{}, err
+	}
+	if err := d.textDuties(); err != nil {
+		return filter.Residual{}, err
+	}
+	return d.join(permits, forbids, missing), nil
+}
+
+func (d *decider) join(permits, forbids, missing []rest) filter.Residual {
+	permits = slices.Clone(permits)
+	for i, p := range permits {
+		for _, m := range missing {
+			if d.refs[m.rule].Effect == rampart.Allow && (m.rule == p.rule || !d.plainAllow) {
+				permits[i].cond = and(permits[i].cond, not(m.cond))
+			}
+		}
+	}
+	answered := filter.Expr(filter.Const(false))
+	var out filter.Residual
+	for _, p := range permits {
+		out.Permits = append(out.Permits, p.cond)
+		answered = or(answered, p.cond)
+	}
+	for _, f := range forbids {
+		out.Forbids = append(out.Forbids, f.cond)
+		answered = or(answered, f.cond)
+	}
+	for _, m := range missing {
+		switch {
+		case d.refs[m.rule].Effect == rampart.Allow:
+		case d.decide[m.rule]:
+			out.Forbids = append(out.Forbids, and(m.cond, filter.Undefined{}))
+		default:
+			out.Forbids = append(out.Forbids, and(and(m.cond, answered), filter.Undefined{}))
+		}
+	}
+	return out
+}
+
+// noObligations refuses a package that may call for obligations.
+func (d *decider) noObligations(ctx context.Context, q open, permits []rest) error {
+	if !d.duties[obligationsRule] || len(permits) == 0 {
+		return nil
+	}
+	body := ast.NewBody(ast.NewExpr(ast.NewTerm(d.rule(obligationsRule).Append(ast.VarTerm(localValue)))))
+	left, err := d.partial(ctx, q, body)
+	if err != nil || len(left.Queries) == 0 {
+		return err
+	}
+	return &filter.Untranslatable{Policy: d.refs[permits[0].rule], What: "it calls for obligations, which a list cannot carry"}
+}
+
+// textDuties refuses masks and fields that might be no texts: a check fails
+// then, for some rows.
+func (d *decider) textDuties() error {
+	c, err := d.forFilters()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{maskRule, fieldsRule} {
+		if !d.duties[name] {
+			continue
+		}
+		set, ok := c.TypeEnv.GetByRef(d.rule(name)).(*types.Set)
+		if !ok || types.Compare(set.Of(), types.S) != 0 {
+			return &filter.Untranslatable{Policy: d.refs[d.numbers[d.rules[name][0]]], What: "its members might be no texts"}
+		}
+	}
+	return nil
+}
+
+// rest is what one rule leaves.
+type rest struct {
+	rule int
+	cond filter.Expr // never undefined but by a relation
+}
+
+// left evaluates a companion set as far as q is known.
+func (d *decider) left(ctx context.Context, q open, set string) ([]rest, error) {
+	if !d.added[set] {
+		return nil, nil
+	}
+	n := ast.VarTerm(localValue)
+	left, err := d.partial(ctx, q, ast.NewBody(ast.NewExpr(ast.NewTerm(d.rule(set).Append(n)))))
+	if err != nil {
+		return nil, err
+	}
+	if len(left.Queries) > maxBodies {
+		return nil, &filter.Untranslatable{Policy: d.refs[0], What: fmt.Sprintf("its rules leave more than %d conditions", maxBodies)}
+	}
+	t := newTranslator(q, d, left.Support)
+	var out []rest
+	for _, body := range left.Queries {
+		r, err := t.query(body)
+		if err != nil {
+			return nil, err
+		}
+		if r.cond != filter.Const(false) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (d *decider) partial(ctx context.Context, q open, body ast.Body) (*rego.PartialQueries, error) {
+	compiler, err := d.forFilters()
+	if err != nil {
+		return nil, err
+	}
+	prepared, err := rego.New(
+		rego.ParsedQuery(body),
+		rego.Compiler(compiler),
+		rego.StrictBuiltinErrors(true),
+	).PrepareForPartial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return prepared.Partial(ctx, rego.EvalParsedInput(q.doc), rego.EvalParsedUnknowns(q.unknowns()))
+}
