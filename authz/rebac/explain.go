@@ -40,18 +40,20 @@ func (a *question) notePath(m meeting) {
 		return
 	}
 	mark := len(a.path)
-	for i := m.down; a.down.queue[i].parent >= 0; i = int(a.down.queue[i].parent) {
-		it := a.down.queue[i]
-		a.noteStep(a.down.queue[it.parent].node, it.node, it.via)
+	for i := m.down; a.down.items[i].parent >= 0; i = int(a.down.items[i].parent) {
+		it := a.down.items[i]
+		a.noteStep(a.down.items[it.parent].node, it.node, it.via)
 	}
 	slices.Reverse(a.path[mark:])
 	if m.up < 0 {
-		a.noteTuple(a.down.queue[m.down].node.id(), m.grant)
+		if m.grant != 0 {
+			a.noteTuple(a.down.items[m.down].node.id(), m.grant)
+		}
 		return
 	}
-	for i := m.up; a.up.queue[i].parent >= 0; i = int(a.up.queue[i].parent) {
-		it := a.up.queue[i]
-		a.noteStep(it.node, a.up.queue[it.parent].node, it.via)
+	for i := m.up; a.up.items[i].parent >= 0; i = int(a.up.items[i].parent) {
+		it := a.up.items[i]
+		a.noteStep(it.node, a.up.items[it.parent].node, it.via)
 	}
 }
 
@@ -71,7 +73,7 @@ func (a *question) noteFrontier() {
 	if !a.explain {
 		return
 	}
-	for _, it := range a.down.queue {
+	for _, it := range a.down.items {
 		a.noteNode(it.node)
 	}
 }

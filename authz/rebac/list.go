@@ -34,7 +34,7 @@ func (a *question) objects(q authz.RelationQuery) ([]string, error) {
 }
 
 // collect runs a walk. If a condition fails on the way, the list is uncertain
-// unless it would be the same had all of them held.
+// unless it would be the same had all of them held, or everyone is on it anyway.
 func (a *question) collect(exact bool, walk func() ([]uint32, error)) ([]uint32, error) {
 	a.lenient = !exact
 	found, failed := walk()
@@ -48,7 +48,8 @@ func (a *question) collect(exact bool, walk func() ([]uint32, error)) ([]uint32,
 	if err = a.aborted(err); err != nil {
 		return nil, err
 	}
-	if len(more) > len(found) {
+	everyone := slices.ContainsFunc(found, func(id uint32) bool { return isEveryone(a.entity(id).name) })
+	if len(more) > len(found) && !everyone {
 		return nil, failed
 	}
 	return found, nil
@@ -69,11 +70,11 @@ func (a *question) climb() ([]uint32, error) {
 	if a.everyone != 0 {
 		w.upFrom(nodeOf(a.everyone, 0))
 	}
-	for !a.up.done() && a.abort == nil {
-		w.stepUp()
+	for i := 0; i < len(a.up.items) && a.abort == nil; i++ {
+		w.stepUp(i)
 	}
 	var found []uint32
-	for _, it := range a.up.queue {
+	for _, it := range a.up.items {
 		if it.node.relation() == a.relation.id {
 			found = append(found, it.node.id())
 		}
@@ -177,9 +178,9 @@ func (a *question) descend(want wanted) ([]uint32, error) {
 	w.all = true
 	w.down(nodeOf(a.object, a.relation.id), -1, 0, 1)
 	var found []uint32
-	for at := 0; !a.down.done() && a.abort == nil; at++ {
-		found = append(found, w.namedAt(a.down.queue[at].node, want)...)
-		w.stepDown()
+	for i := 0; i < len(a.down.items) && a.abort == nil; i++ {
+		found = append(found, w.namedAt(a.down.items[i].node, want)...)
+		w.stepDown(i)
 	}
 	if w.failed == nil && a.down.cut {
 		return nil, authz.ErrTooComplex

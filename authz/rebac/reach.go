@@ -1,55 +1,86 @@
 package rebac
 
 import (
+	"math"
+
 	"github.com/rampart-security/rampart/authz"
 )
 
 // Where only "or" lies between object and subject the answer is a path in a
-// graph. It is sought from both ends at once; each time the end that has fewer
-// tuples to look at goes one node further. So neither a team with a million
-// documents nor a document shared with a thousand teams costs anything alone.
+// graph. It is sought from both ends at once. Each end keeps what it has reached
+// but not looked behind yet by relation, and the cheapest node goes next: the
+// one with the fewest tuples. So neither a team with a million documents nor a
+// document shared with a thousand teams costs anything alone.
+//
+// The search is over when no relation that waits at the object's end can lead,
+// by the model, to one that waits at the subject's end: folders have been
+// followed up to the root and teams up to the largest, and there is no need to
+// look at all members of all teams.
 
 // item is a node that was reached, and how.
 type item struct {
 	node   node
-	parent int32 // index in the queue; -1 for the start
+	parent int32 // index in the list of reached nodes; -1 for the start
+	next   int32 // that waits for the same relation; 0 for none (the first item is never a next)
 	via    uint16
 	depth  uint16
 }
 
 // side is the search from one end.
 type side struct {
-	queue []item
-	head  int
-	seen  table
-	cut   bool // something lies beyond MaxDepth
-	cost  int  // of the node at head; -1 when not counted yet
+	items   []item
+	seen    table
+	classes []class // what waits, by relation
+	cut     bool    // something lies beyond MaxDepth
 }
 
-func (s *side) small() bool { return cap(s.queue) <= 1<<14 && s.seen.small() }
-
-func (s *side) reset() side { return side{queue: s.queue[:0], seen: s.seen.reset(), cost: -1} }
-
-func (s *side) begin() {
-	s.queue, s.head, s.cut, s.cost = s.queue[:0], 0, false, -1
-	s.seen = s.seen.reset()
+// class is a queue of nodes of one relation.
+type class struct {
+	relation   uint16
+	head, tail int32
+	cost       int // of the node at head; -1 when not counted yet
 }
 
-func (s *side) done() bool { return s.head >= len(s.queue) }
+func (s *side) small() bool { return cap(s.items) <= 1<<14 && s.seen.small() }
+
+func (s *side) reset() side {
+	return side{items: s.items[:0], seen: s.seen.reset(), classes: s.classes[:0]}
+}
 
 // add appends a node that was not seen yet and returns its index, or -1.
 func (s *side) add(n node, parent int, via uint16, depth uint16) int {
-	if !s.seen.add(uint64(n), int32(len(s.queue))) {
+	i := int32(len(s.items))
+	if !s.seen.add(uint64(n), i) {
 		return -1
 	}
-	s.queue = append(s.queue, item{n, int32(parent), via, depth})
-	return len(s.queue) - 1
+	s.items = append(s.items, item{n, int32(parent), 0, via, depth})
+	for c := range s.classes {
+		if k := &s.classes[c]; k.relation == n.relation() {
+			s.items[k.tail].next = i
+			k.tail = i
+			return int(i)
+		}
+	}
+	s.classes = append(s.classes, class{n.relation(), i, i, -1})
+	return int(i)
+}
+
+// take removes the head of a class and returns its index.
+func (s *side) take(c int) int {
+	k := &s.classes[c]
+	i := k.head
+	k.head, k.cost = s.items[i].next, -1
+	if k.head == 0 {
+		s.classes[c] = s.classes[len(s.classes)-1]
+		s.classes = s.classes[:len(s.classes)-1]
+	}
+	return int(i)
 }
 
 // meeting is where the two ends have met: indexes in the queues, -1 for none.
 type meeting struct {
 	down, up int
-	grant    uint64 // the tuple that names the subject, when up is -1
+	grant    uint64 // when up is -1: the tuple that names the subject, 0 if the node is the subject
 }
 
 // reach answers for a pure relation of an object, allowing for the relations
@@ -93,32 +124,78 @@ func (a *question) search(start node, above int) (meeting, bool, error) {
 	if a.everyone != 0 {
 		w.upFrom(nodeOf(a.everyone, 0))
 	}
-	for !w.found && a.abort == nil && !a.down.done() && !a.up.done() {
-		if w.costDown() <= w.costUp() {
-			w.stepDown()
-		} else {
-			w.stepUp()
-		}
+	for !w.found && a.abort == nil && w.next() {
 	}
-	return w.end()
-}
-
-// end says how the walk has ended.
-func (w *walk) end() (meeting, bool, error) {
-	a := w.question
-	seen := a.down.done() && !a.down.cut || a.up.done() && !a.up.cut // one end has seen everything
-	for a.explain && !w.found && !a.down.done() && len(a.down.queue) < maxFrontier && a.abort == nil {
-		w.stepDown() // for the explanation only
+	if !w.found && a.abort == nil && (a.down.cut || a.up.cut || a.explain) {
+		w.inOrder(start)
 	}
 	switch {
 	case w.found:
 		return w.where, true, nil
 	case w.failed != nil:
 		return meeting{}, false, w.failed
-	case seen:
-		return meeting{}, false, nil
+	case a.down.cut:
+		return meeting{}, false, authz.ErrTooComplex
 	}
-	return meeting{}, false, authz.ErrTooComplex
+	return meeting{}, false, nil
+}
+
+// inOrder searches from the object alone, nearest first. The cheapest way is not
+// the shortest, so only this can tell that a relation is too deep; and it is
+// what an explanation of a no shows.
+func (w *walk) inOrder(start node) {
+	w.question.down = w.question.down.reset()
+	w.question.up = w.question.up.reset()
+	w.down(start, -1, 0, 1)
+	for i := 0; i < len(w.question.down.items) && !w.found && w.abort == nil; i++ {
+		w.stepDown(i)
+	}
+}
+
+// next follows the cheapest node that may still lead to the other end; false if
+// there is none.
+func (w *walk) next() bool {
+	best, from, class := math.MaxInt, &w.question.down, -1
+	for c := range w.question.down.classes {
+		if k := &w.question.down.classes[c]; w.leads(k.relation) && w.costDown(k) < best {
+			best, class = k.cost, c
+		}
+	}
+	for c := range w.question.up.classes {
+		if k := &w.question.up.classes[c]; w.isLedTo(k.relation) && w.costUp(k) < best {
+			best, from, class = k.cost, &w.question.up, c
+		}
+	}
+	switch {
+	case class < 0:
+		return false
+	case from == &w.question.down:
+		w.stepDown(from.take(class))
+	default:
+		w.stepUp(from.take(class))
+	}
+	return true
+}
+
+// leads reports whether a relation can lead to what waits at the subject's end.
+func (w *walk) leads(relation uint16) bool {
+	below := w.m.relations[relation].below
+	for _, k := range w.question.up.classes {
+		if k.relation == 0 || has(below, k.relation) {
+			return true
+		}
+	}
+	return false
+}
+
+// isLedTo is the same from the other end.
+func (w *walk) isLedTo(relation uint16) bool {
+	for _, k := range w.question.down.classes {
+		if relation == 0 || has(w.m.relations[k.relation].below, relation) {
+			return true
+		}
+	}
+	return false
 }
 
 // walk is one search.
@@ -133,17 +210,17 @@ type walk struct {
 }
 
 func (a *question) walk(target *relationDef, depth int) walk {
-	a.down.begin()
-	a.up.begin()
+	a.down, a.up = a.down.reset(), a.up.reset()
 	return walk{question: a, target: target, depth: depth}
 }
 
-// meet ends the walk, unless the ends are too far apart: then the end that sees
-// everything is cut too.
+// meet ends the walk, unless the ends are too far apart.
 func (w *walk) meet(down, up int, grant uint64, depth int) {
 	if depth <= w.depth {
 		w.where, w.found = meeting{down, up, grant}, true
+		return
 	}
+	w.question.down.cut = true
 }
 
 // down adds a node on the way down and looks whether it is the end.
@@ -157,11 +234,11 @@ func (w *walk) down(n node, parent int, via uint16, depth uint16) {
 		return
 	}
 	if n == w.who {
-		w.meet(i, 0, 0, int(depth))
+		w.meet(i, -1, 0, int(depth))
 		return
 	}
 	if j, ok := w.question.up.seen.get(uint64(n)); ok {
-		w.meet(i, int(j), 0, int(depth)+int(w.question.up.queue[j].depth)-1)
+		w.meet(i, int(j), 0, int(depth)+int(w.question.up.items[j].depth)-1)
 		return
 	}
 	if !w.m.relations[n.relation()].down.direct {
@@ -191,39 +268,38 @@ func (w *walk) upTo(n node, parent int, via uint16, depth uint16) {
 		return
 	}
 	if j, ok := w.question.down.seen.get(uint64(n)); ok {
-		w.meet(int(j), i, 0, int(depth)+int(w.question.down.queue[j].depth)-1)
+		w.meet(int(j), i, 0, int(depth)+int(w.question.down.items[j].depth)-1)
 	}
 }
 
-func (w *walk) costDown() int {
-	s := &w.question.down
-	if s.cost < 0 {
-		n := s.queue[s.head].node
-		r := w.m.relations[n.relation()]
-		s.cost = len(r.down.same)
+func (w *walk) costDown(k *class) int {
+	if k.cost < 0 {
+		n, r := w.question.down.items[k.head].node, w.m.relations[k.relation]
+		k.cost = len(r.down.same)
 		if r.down.direct {
-			s.cost += w.usersets(n.id(), r.id).len()
+			k.cost += w.usersets(n.id(), r.id).len()
 		}
 		for _, f := range r.down.from {
-			s.cost += w.named(n.id(), f.tupleset).len()
+			k.cost += w.named(n.id(), f.tupleset).len()
 		}
 	}
-	return s.cost
+	return k.cost
 }
 
-func (w *walk) costUp() int {
-	s := &w.question.up
-	if s.cost < 0 {
-		s.cost = 0
-		w.eachUp(s.queue[s.head].node, func(_ uint16, _ uint16, list edges) bool { s.cost += max(list.len(), 1); return true })
+func (w *walk) costUp(k *class) int {
+	if k.cost < 0 {
+		cost := 0
+		w.eachUp(w.question.up.items[k.head].node, func(_ uint16, _ uint16, list edges) bool {
+			cost += max(list.len(), 1)
+			return true
+		})
+		k.cost = cost
 	}
-	return s.cost
+	return k.cost
 }
 
-func (w *walk) stepDown() {
-	s := &w.question.down
-	at, it := s.head, s.queue[s.head]
-	s.head, s.cost = s.head+1, -1
+func (w *walk) stepDown(at int) {
+	it := w.question.down.items[at]
 	r, id, depth := w.m.relations[it.node.relation()], it.node.id(), it.depth+1
 	for _, same := range r.down.same {
 		if !w.found && w.step() {
@@ -305,10 +381,8 @@ func (w *walk) eachUpOf(n node, f func(relation, tupleset uint16, list edges) bo
 	}
 }
 
-func (w *walk) stepUp() {
-	s := &w.question.up
-	at, it := s.head, s.queue[s.head]
-	s.head, s.cost = s.head+1, -1
+func (w *walk) stepUp(at int) {
+	it := w.question.up.items[at]
 	id, depth := it.node.id(), it.depth+1
 	w.eachUp(it.node, func(relation, tupleset uint16, list edges) bool {
 		if tupleset == 0 && w.step() {

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/rampart-security/rampart/authz"
 )
@@ -145,6 +146,7 @@ func (e *editor) intern(name string, typ uint16, everyone bool) (uint32, error) 
 	if err != nil {
 		return 0, err
 	}
+	name = strings.Clone(name) // it may be part of something large
 	e.put(id, &entity{name: name, typ: typ})
 	e.enter(name, id)
 	if everyone {
