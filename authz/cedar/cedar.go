@@ -21,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 
@@ -177,18 +176,19 @@ func (e *Engine) add(p *policy) (line int, err error) {
 }
 
 // Evaluate implements authz.Engine. Cedar has no loops, so evaluation ends
-// without looking at ctx. Obligations, fields and reasons of rulings are shared
+// without looking at ctx. What no policy for this question reads is not looked
+// at either. Obligations, fields and reasons of rulings are shared
 // between verdicts and must not be changed.
 func (e *Engine) Evaluate(_ context.Context, r authz.Request) authz.Verdict {
-	q, err := e.question(r)
-	if err != nil {
+	q := e.subjectOf(r)
+	s := e.index.slice(q.request)
+	if err := q.fill(r, s.reads); err != nil {
 		return authz.Verdict{Failures: []authz.Failure{{
 			Policy: rampart.PolicyRef{Engine: engineName, ID: "input"},
 			Code:   rampart.CodeError,
 			Err:    err,
 		}}}
 	}
-	s := e.index.slice(q.request)
 	_, diag := cedar.Authorize(&s, q, q.request)
 	return e.verdict(diag, s.permits())
 }
@@ -217,42 +217,4 @@ func (e *Engine) verdict(diag cedar.Diagnostic, looked int) authz.Verdict {
 // Relations implements authz.Engine.
 func (e *Engine) Relations(action rampart.Action, resourceType string) []string {
 	return e.relations.of(about{action, resourceType})
-}
-
-// slice holds the policies whose scope may fit one request, as up to eight
-// lists of the index.
-type slice struct {
-	lists [8][]*policy
-	n     int
-}
-
-// All implements cedar.PolicyIterator.
-func (s *slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
-	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
-		for p := range s.each {
-			if !yield(cedar.PolicyID(p.ref.ID), p.policy) {
-				return
-			}
-		}
-	}
-}
-
-func (s *slice) each(yield func(*policy) bool) {
-	for _, list := range s.lists[:s.n] {
-		for _, p := range list {
-			if !yield(p) {
-				return
-			}
-		}
-	}
-}
-
-func (s *slice) permits() int {
-	n := 0
-	for p := range s.each {
-		if p.ref.Effect == rampart.Allow {
-			n++
-		}
-	}
-	return n
 }

@@ -2,10 +2,13 @@ package cedar
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/rampart-security/rampart"
 )
 
 // actionType is the one entity type of actions.
@@ -21,13 +24,30 @@ type key struct {
 // index lists policies by the scope they demand. A scope that names no type,
 // such as `resource in Project::"p"`, may hold members of any type.
 type index struct {
-	lists map[key][]*policy
+	lists map[key]*bucket
 	// members are the actions of each group of actions. Ours have no groups;
 	// the tests of the language do.
 	members map[cedar.EntityUID][]cedar.EntityUID
 }
 
-func newIndex() index { return index{lists: map[key][]*policy{}} }
+// bucket holds the policies of one key.
+type bucket struct {
+	policies []*policy
+	permits  int
+	reads    reads
+}
+
+func (b *bucket) add(p *policy) {
+	b.policies = append(b.policies, p)
+	if p.ref.Effect == rampart.Allow {
+		b.permits++
+	}
+	for _, c := range p.parts {
+		b.reads.add(c.Body)
+	}
+}
+
+func newIndex() index { return index{lists: map[key]*bucket{}} }
 
 func (x index) add(p *policy) error {
 	tree := p.tree()
@@ -37,7 +57,10 @@ func (x index) add(p *policy) error {
 	}
 	for _, a := range x.expand(tree.Action, actions) {
 		k := key{action: a, resource: typeOf(tree.Resource), principal: typeOf(tree.Principal)}
-		x.lists[k] = append(x.lists[k], p)
+		if x.lists[k] == nil {
+			x.lists[k] = &bucket{reads: reads{}}
+		}
+		x.lists[k].add(p)
 	}
 	return nil
 }
@@ -70,14 +93,91 @@ func (x index) slice(req cedar.Request) slice {
 	for _, a := range [2]cedar.EntityUID{req.Action, {}} {
 		for _, r := range [2]cedar.EntityType{req.Resource.Type, ""} {
 			for _, p := range [2]cedar.EntityType{req.Principal.Type, ""} {
-				if list := x.lists[key{a, r, p}]; list != nil {
-					s.lists[s.n] = list
+				if b := x.lists[key{a, r, p}]; b != nil {
+					s.buckets[s.n] = b
 					s.n++
 				}
 			}
 		}
 	}
 	return s
+}
+
+// slice holds the policies whose scope may fit one request, as up to eight
+// lists of the index.
+type slice struct {
+	buckets [8]*bucket
+	n       int
+}
+
+// All implements cedar.PolicyIterator.
+func (s *slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
+	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
+		for p := range s.each {
+			if !yield(cedar.PolicyID(p.ref.ID), p.policy) {
+				return
+			}
+		}
+	}
+}
+
+func (s *slice) each(yield func(*policy) bool) {
+	for _, b := range s.buckets[:s.n] {
+		for _, p := range b.policies {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+func (s *slice) permits() int {
+	n := 0
+	for _, b := range s.buckets[:s.n] {
+		n += b.permits
+	}
+	return n
+}
+
+// reads reports whether a policy of the slice may read a member of that name.
+func (s *slice) reads(name string) bool {
+	for _, b := range s.buckets[:s.n] {
+		if b.reads[cedar.String(name)] || b.reads[everything] {
+			return true
+		}
+	}
+	return false
+}
+
+// reads are the names of members that policies read, of whatever.
+type reads map[cedar.String]bool
+
+// everything stands for all names: a policy handles the context as a whole.
+// It is no name that an attribute may have.
+const everything = "\xff"
+
+func (r reads) add(n ast.IsNode) {
+	switch n := n.(type) {
+	case ast.NodeTypeAccess:
+		r.member(n.StrOpNode)
+		return
+	case ast.NodeTypeHas:
+		r.member(n.StrOpNode)
+		return
+	}
+	if isVariable(n, "context") {
+		r[everything] = true
+	}
+	for _, child := range children(n) {
+		r.add(child)
+	}
+}
+
+func (r reads) member(n ast.StrOpNode) {
+	r[n.Value] = true
+	if !isVariable(n.Arg, "context") {
+		r.add(n.Arg)
+	}
 }
 
 // actionsOf returns the actions that a scope names; nil for all of them.

@@ -21,33 +21,46 @@ import (
 type question struct {
 	request   cedar.Request
 	from      rampart.Principal
-	principal *cedar.Entity // nil until asked for
+	kind      object
+	reads     func(name string) bool // what policies may read
+	principal *cedar.Entity          // nil until asked for
 	resource  cedar.Entity
 }
 
 func (e *Engine) question(r authz.Request) (*question, error) {
+	q := e.subjectOf(r)
+	return q, q.fill(r, func(string) bool { return true })
+}
+
+// subjectOf names who, what and which, without saying anything of them.
+func (e *Engine) subjectOf(r authz.Request) *question {
 	kind := e.object(r.Resource.Type)
-	attrs, err := kind.record(r.Resource.Attrs)
-	if err != nil {
-		return nil, err
-	}
-	// What the request itself says wins over an attribute of the same name.
-	setString(attrs, "id", r.Resource.ID)
-	setString(attrs, "tenant", r.Resource.Tenant)
-	about, err := record("context", r.Context)
-	if err != nil {
-		return nil, err
-	}
-	setRelations(about, r.Relations)
-	q := &question{from: r.Principal}
-	q.request = cedar.Request{
+	return &question{from: r.Principal, kind: kind, request: cedar.Request{
 		Principal: cedar.NewEntityUID(principalType(r.Principal.Kind), cedar.String(r.Principal.Subject)),
 		Action:    cedar.NewEntityUID(actionType, cedar.String(r.Action)),
 		Resource:  cedar.NewEntityUID(kind.name, cedar.String(r.Resource.ID)),
-		Context:   cedar.NewRecord(about),
+	}}
+}
+
+// fill says what policies read of the resource and the context, and later of
+// the principal. Building the values costs most of a decision.
+func (q *question) fill(r authz.Request, reads func(name string) bool) error {
+	attrs, err := q.kind.record(r.Resource.Attrs, reads)
+	if err != nil {
+		return err
 	}
+	// What the request itself says wins over an attribute of the same name.
+	setString(attrs, "id", r.Resource.ID, reads)
+	setString(attrs, "tenant", r.Resource.Tenant, reads)
+	about, err := record("context", r.Context, reads)
+	if err != nil {
+		return err
+	}
+	setRelations(about, r.Relations)
+	q.reads = reads
+	q.request.Context = cedar.NewRecord(about)
 	q.resource = cedar.Entity{UID: q.request.Resource, Attributes: cedar.NewRecord(attrs)}
-	return q, nil
+	return nil
 }
 
 // env is the question for those who evaluate parts of policies.
@@ -62,7 +75,7 @@ func (q *question) Get(uid types.EntityUID) (types.Entity, bool) {
 	switch uid {
 	case q.request.Principal:
 		if q.principal == nil {
-			q.principal = &cedar.Entity{UID: uid, Attributes: principalAttrs(q.from)}
+			q.principal = &cedar.Entity{UID: uid, Attributes: principalAttrs(q.from, q.reads)}
 		}
 		return *q.principal, true
 	case q.request.Resource:
@@ -103,14 +116,14 @@ func objects(s *authz.Schema) map[string]object {
 
 // record converts attributes by their declared kinds, so that a whole number
 // in a decimal is a decimal.
-func (o object) record(m map[string]any) (cedar.RecordMap, error) {
+func (o object) record(m map[string]any, reads func(string) bool) (cedar.RecordMap, error) {
 	if o.attrs == nil {
-		return record("resource", m)
+		return record("resource", m, reads)
 	}
-	out := make(cedar.RecordMap, len(m)+2)
+	out := cedar.RecordMap{}
 	for name, v := range m {
 		a, declared := o.attrs[name]
-		if !declared || v == nil {
+		if !declared || v == nil || !reads(name) {
 			continue
 		}
 		converted, err := typed(a.Kind, v)
@@ -211,24 +224,28 @@ func resourceType(t string) cedar.EntityType {
 }
 
 // principalAttrs leaves unknown facts absent: two empty teams must not be equal.
-func principalAttrs(p rampart.Principal) cedar.Record {
-	attrs := cedar.RecordMap{
-		"id":            cedar.String(p.Subject),
-		"roles":         stringSet(p.Roles),
-		"organizations": stringSet(p.Organizations),
-		"managedTeams":  stringSet(p.ManagedTeams),
-	}
-	setString(attrs, "client", p.Client)
-	setString(attrs, "org", p.Tenant)
-	setString(attrs, "team", p.Team)
+func principalAttrs(p rampart.Principal, reads func(string) bool) cedar.Record {
+	attrs := cedar.RecordMap{"id": cedar.String(p.Subject)}
+	setString(attrs, "client", p.Client, reads)
+	setString(attrs, "org", p.Tenant, reads)
+	setString(attrs, "team", p.Team, reads)
+	setStrings(attrs, "roles", p.Roles, reads)
+	setStrings(attrs, "organizations", p.Organizations, reads)
+	setStrings(attrs, "managedTeams", p.ManagedTeams, reads)
 	return cedar.NewRecord(attrs)
 }
 
-func setString(attrs cedar.RecordMap, name cedar.String, value string) {
-	if value == "" {
+func setString(attrs cedar.RecordMap, name, value string, reads func(string) bool) {
+	if value == "" || !reads(name) {
 		return
 	}
-	attrs[name] = cedar.String(value)
+	attrs[cedar.String(name)] = cedar.String(value)
+}
+
+func setStrings(attrs cedar.RecordMap, name string, list []string, reads func(string) bool) {
+	if reads(name) {
+		attrs[cedar.String(name)] = stringSet(list)
+	}
 }
 
 func stringSet(list []string) cedar.Set {
@@ -241,10 +258,10 @@ func stringSet(list []string) cedar.Set {
 
 // record converts a map; a nil member is absent. Depth is bounded by
 // authz.Request.Validate.
-func record(path string, m map[string]any) (cedar.RecordMap, error) {
-	out := make(cedar.RecordMap, len(m)+1)
+func record(path string, m map[string]any, reads func(string) bool) (cedar.RecordMap, error) {
+	out := cedar.RecordMap{}
 	for name, v := range m {
-		if v == nil {
+		if v == nil || !reads(name) {
 			continue
 		}
 		converted, err := value(v)
@@ -269,7 +286,7 @@ func value(v any) (cedar.Value, error) {
 	case []any:
 		return set(v)
 	case map[string]any:
-		m, err := record("member", v)
+		m, err := record("member", v, func(string) bool { return true })
 		if err != nil {
 			return nil, err
 		}
