@@ -2,6 +2,7 @@ package filter
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 
@@ -135,7 +136,13 @@ func renderAtom(e Expr, d dialect, t Table) (atomSQL, error) {
 		c, ok := e.(Cmp)
 		return a.always(ok && c.Op == Ne), nil
 	}
-	return atoms{d, t}.render(a, e, kinds[0].of)
+	of := kinds[0].of
+	if c, ok := e.(Cmp); ok {
+		if _, known := c.L.(Lit); known {
+			e, of = Cmp{flip(c.Op), c.R, c.L}, kinds[1].of
+		}
+	}
+	return atoms{d, t}.render(a, e, of)
 }
 
 // always is an atom that is b wherever it is defined.
@@ -144,6 +151,8 @@ func (a atomSQL) always(b bool) atomSQL {
 	return a
 }
 
+// render renders an atom whose first operand is of the kind given; a known value
+// stands second.
 func (r atoms) render(a atomSQL, e Expr, of authz.AttrKind) (atomSQL, error) {
 	switch e := e.(type) {
 	case Bool:
@@ -175,9 +184,6 @@ func (a atomSQL) both(f func(no bool) (string, error)) (atomSQL, error) {
 }
 
 func (r atoms) compare(a atomSQL, e Cmp, of authz.AttrKind) (atomSQL, error) {
-	if _, ok := e.L.(Lit); ok {
-		e = Cmp{flip(e.Op), e.R, e.L}
-	}
 	if lit, ok := e.R.(Lit); ok {
 		if e.Op == Eq || e.Op == Ne {
 			return r.equals(a, e, lit.Value, of)
@@ -266,13 +272,13 @@ func (r atoms) keeps(o Operand) bool {
 	return !ok || r.d.keeps(s)
 }
 
-// sameKind keeps the members of one kind, each once.
+// sameKind keeps the members that values of a kind can equal, each once.
 func sameKind(list []any, of authz.AttrKind) []any {
 	var out []any
 	seen := make(map[any]bool, len(list))
 	for _, v := range list {
 		k, err := kindOfLiteral(v)
-		if err != nil || k.of != of || seen[v] {
+		if err != nil || !alike(k.of, of) || seen[v] {
 			continue
 		}
 		seen[v] = true
@@ -283,7 +289,10 @@ func sameKind(list []any, of authz.AttrKind) []any {
 
 // storable keeps the values that x's column can equal, as they are stored.
 func (r atoms) storable(x Operand, list []any, of authz.AttrKind) ([]any, authz.AttrKind) {
-	if of != authz.KindString {
+	switch of {
+	case authz.KindLong:
+		return wholeNumbers(list), of
+	case authz.KindBool, authz.KindDecimal:
 		return list, of
 	}
 	attr, _ := x.(Attr)
@@ -308,6 +317,21 @@ func (r atoms) storable(x Operand, list []any, of authz.AttrKind) ([]any, authz.
 		return out, kindUUID
 	}
 	return out, of
+}
+
+// wholeNumbers keeps the numbers that a long can equal, as longs.
+func wholeNumbers(list []any) []any {
+	var out []any
+	for _, v := range list {
+		if f, ok := v.(float64); ok {
+			if f != math.Trunc(f) {
+				continue
+			}
+			v = int64(f) // exact, see checkBounds
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // isUUID: in the one spelling that PostgreSQL writes.

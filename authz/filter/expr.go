@@ -39,8 +39,9 @@ type (
 	Rel struct{ Name string } // the subject stands in this relation to the resource
 )
 
-// Op compares. Eq and Ne take any two operands of one kind and are false and
-// true for two kinds; the others order longs and decimals, and strings by byte.
+// Op compares. Eq and Ne are false and true for operands of two kinds; the
+// others order numbers, and strings by byte, and are undefined for all else.
+// Longs and decimals are one kind here: numbers, compared by value.
 type Op string
 
 // The comparisons.
@@ -69,11 +70,11 @@ type Operand interface{ operand() }
 // The operands.
 type (
 	Attr    struct{ Name string } // of the resource, as in authz.Type.Attrs; "id" and "tenant" too
-	Subject struct{ Name string } // of the principal, by a name of SubjectNames; only in filters for row-level security
+	Subject struct{ Name string } // of the principal, its "id", "kind", "org" or "team", or one of the lists "roles", "organizations" and "managed_teams"; only in filters for row-level security
 	Lit     struct{ Value any }   // string, bool, int64, float64 (of a decimal), []any of these
 )
 
-// SubjectNames are the facts of a principal that row-level security knows, and
+// subjectNames are the facts of a principal that row-level security knows, and
 // whether each is a list.
 var subjectNames = map[string]bool{"id": false, "kind": false, "org": false, "team": false, "roles": true, "organizations": true, "managed_teams": true}
 

@@ -80,15 +80,14 @@ func kindOfList(list []any) (kind, error) {
 	return k, nil
 }
 
-// errNumbers: to Cedar a long and a decimal are never equal, to Rego they may
-// be. A filter that took a side would be wrong for the other.
-var errNumbers = errors.New("a whole number is compared with a decimal")
-
 var errSets = errors.New("a whole list is compared; only \"in\" looks into a list")
 
-func mixed(a, b authz.AttrKind) bool {
-	return a == authz.KindLong && b == authz.KindDecimal || a == authz.KindDecimal && b == authz.KindLong
-}
+// alike reports whether values of two kinds can be equal. Longs and decimals are
+// numbers, compared by value: Rego has one kind of number, and of Cedar, which
+// has two, no mixed comparison ever becomes an Expr.
+func alike(a, b authz.AttrKind) bool { return a == b || isNumber(a) && isNumber(b) }
+
+func isNumber(k authz.AttrKind) bool { return k == authz.KindLong || k == authz.KindDecimal }
 
 // atomKinds returns the kinds of an atom's operands. It fails for what no
 // renderer can say.
@@ -105,22 +104,7 @@ func (t Table) atomKinds(e Expr) ([]kind, error) {
 	if _, ok := e.(Cmp); ok && slices.ContainsFunc(kinds, func(k kind) bool { return k.list }) {
 		return nil, errSets
 	}
-	if len(kinds) == 2 && mixed(kinds[0].of, kinds[1].of) {
-		return nil, errNumbers
-	}
-	if in, ok := e.(In); ok && mixedMembers(kinds[0].of, in.List) {
-		return nil, errNumbers
-	}
 	return kinds, nil
-}
-
-func mixedMembers(x authz.AttrKind, list Operand) bool {
-	lit, _ := list.(Lit)
-	members, _ := lit.Value.([]any)
-	return slices.ContainsFunc(members, func(v any) bool {
-		k, err := kindOfLiteral(v)
-		return err == nil && mixed(x, k.of)
-	})
 }
 
 // fits reports whether an atom can be true or false at all, given the kinds of
@@ -131,7 +115,7 @@ func fits(e Expr, kinds []kind) (defined, together bool) {
 		ok := kinds[0].is(authz.KindBool)
 		return ok, ok
 	case Cmp:
-		same := kinds[0].of == kinds[1].of
+		same := alike(kinds[0].of, kinds[1].of)
 		switch e.Op {
 		case Eq, Ne:
 			return true, same
@@ -140,7 +124,7 @@ func fits(e Expr, kinds []kind) (defined, together bool) {
 			return ok, ok
 		}
 	case In:
-		return !kinds[0].list && kinds[1].list, kinds[0].of == kinds[1].of || kinds[1].of == ""
+		return !kinds[0].list && kinds[1].list, alike(kinds[0].of, kinds[1].of) || kinds[1].of == ""
 	case Text:
 		known := e.Op == Prefix || e.Op == Suffix || e.Op == Contains
 		ok := known && kinds[0].is(authz.KindString) && kinds[1].is(authz.KindString)

@@ -196,18 +196,19 @@ func (b *bound) postgres(v any, of authz.AttrKind) string {
 	if list, ok := v.([]any); ok {
 		return b.postgresList(list, of)
 	}
-	switch of {
-	case authz.KindBool:
+	switch v := v.(type) {
+	case bool:
 		return b.bind(fmt.Sprint("b", v), v) + "::boolean"
-	case authz.KindLong:
+	case int64:
 		return b.bind(fmt.Sprint("l", v), v) + "::bigint"
-	case authz.KindDecimal:
-		f, _ := v.(float64)
-		return b.bind("s"+formatDecimal(f), formatDecimal(f)) + "::text::numeric"
-	case kindUUID:
-		return b.bind(fmt.Sprint("s", v), v) + "::text::uuid"
+	case float64:
+		return b.bind("s"+formatDecimal(v), formatDecimal(v)) + "::text::numeric"
 	}
-	return b.bind(fmt.Sprint("s", v), v) + "::text"
+	s := b.bind("s"+asText(v), asText(v)) + "::text"
+	if of == kindUUID {
+		s += "::uuid"
+	}
+	return s
 }
 
 func (b *bound) postgresList(list []any, of authz.AttrKind) string {

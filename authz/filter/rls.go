@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -78,14 +79,15 @@ func quoted(v any, of authz.AttrKind) string {
 		}
 		return "ARRAY[" + strings.Join(parts, ", ") + "]"
 	}
-	switch of {
-	case authz.KindBool:
-		return strings.ToUpper(fmt.Sprint(v == true))
-	case authz.KindLong:
+	switch v := v.(type) {
+	case bool:
+		return strings.ToUpper(strconv.FormatBool(v))
+	case int64:
 		return quote(asText(v)) + "::bigint"
-	case authz.KindDecimal:
+	case float64:
 		return quote(asText(v)) + "::numeric"
-	case kindUUID:
+	}
+	if of == kindUUID {
 		return quote(asText(v)) + "::uuid"
 	}
 	return quote(asText(v)) + "::text"

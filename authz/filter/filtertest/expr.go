@@ -61,8 +61,8 @@ func (c Conditions) kind(r Rand, want authz.AttrKind) authz.AttrKind {
 func (c Conditions) cmp(r Rand) filter.Expr {
 	kind := pick(r, []authz.AttrKind{authz.KindString, authz.KindString, authz.KindLong, authz.KindDecimal, authz.KindBool})
 	other := kind
-	if chance(r, 8) { // never a long with a decimal, which is refused
-		kind, other = pick(r, []authz.AttrKind{authz.KindLong, authz.KindDecimal}), pick(r, []authz.AttrKind{authz.KindString, authz.KindBool})
+	if chance(r, 12) {
+		kind, other = pick(r, []authz.AttrKind{authz.KindLong, authz.KindDecimal}), pick(r, []authz.AttrKind{authz.KindString, authz.KindBool, authz.KindLong, authz.KindDecimal})
 	}
 	op := pick(r, []filter.Op{filter.Eq, filter.Eq, filter.Ne, filter.Lt, filter.Le, filter.Gt, filter.Ge})
 	l, right := c.operand(r, kind), c.operand(r, other)
@@ -86,7 +86,7 @@ func (c Conditions) in(r Rand) filter.Expr {
 		list = append(list, literal(r, kind))
 	}
 	if chance(r, 10) {
-		list = append(list, pick(r, []any{"a", true}))
+		list = append(list, pick(r, []any{"a", true, int64(5), 5.0, 0.3, int64(1 << 62)}))
 	}
 	return filter.In{X: c.operand(r, kind), List: filter.Lit{Value: list}}
 }

@@ -15,6 +15,12 @@ import (
 	"github.com/rampart-security/rampart/authz/filter"
 )
 
+// Action and Type are what policies of a world are asked about.
+const (
+	Action rampart.Action = "things:read"
+	Type                  = "thing"
+)
+
 // Rand is a source of chance, such as *rand.Rand of math/rand/v2.
 type Rand interface{ IntN(n int) int }
 
@@ -66,13 +72,15 @@ func names(kind authz.AttrKind) []string {
 	}[kind]
 }
 
-// Generate makes a world with n rows. In the rows about a third of all
-// attributes are absent, those that the type demands too.
+// Generate makes a world with n rows. In the rows many optional attributes are
+// absent, and some that the type demands.
 func Generate(r Rand, n int) World {
-	w := World{Type: authz.Type{Attrs: map[string]authz.Attr{}, Columns: map[string]string{}, Table: "things"}, nocase: chance(r, 30)}
+	w := World{nocase: chance(r, 30), Type: authz.Type{
+		Actions: []rampart.Action{Action}, Relations: []string{"viewer"}, Attrs: map[string]authz.Attr{}, Columns: map[string]string{}, Table: "things",
+	}}
 	for _, kind := range []authz.AttrKind{authz.KindString, authz.KindLong, authz.KindBool, authz.KindDecimal, authz.KindStrings} {
 		for _, name := range names(kind) {
-			w.Type.Attrs[name] = authz.Attr{Kind: kind, Optional: chance(r, 60)}
+			w.Type.Attrs[name] = authz.Attr{Kind: kind, Optional: chance(r, 75)}
 			if chance(r, 20) {
 				w.Type.Columns[name] = name + "_1"
 			}
@@ -113,7 +121,11 @@ func (w *World) row(r Rand, i int) Row {
 		row["tenant"] = pick(r, []string{"", "a", "A", "red"})
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Type.Attrs)) {
-		if chance(r, 65) {
+		absent := 45
+		if !w.Type.Attrs[name].Optional {
+			absent = 5
+		}
+		if !chance(r, absent) {
 			row[name] = Value(r, w.Type.Attrs[name].Kind)
 		}
 	}
@@ -168,7 +180,7 @@ func principal(r Rand) rampart.Principal {
 		return list
 	}
 	p := rampart.Principal{
-		Kind: pick(r, []rampart.PrincipalKind{rampart.KindHuman, rampart.KindService}), Subject: pick(r, []string{"a", "user:alice", "it's"}),
+		Kind: pick(r, []rampart.PrincipalKind{rampart.KindHuman, rampart.KindService}), Subject: pick(r, []string{"user:a", "user:alice", "user:it's"}),
 		Roles: some(), Organizations: some(), ManagedTeams: some(),
 	}
 	if chance(r, 60) {
