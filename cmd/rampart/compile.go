@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/authz/policytest"
 	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/sidecar"
 	"github.com/rampart-security/rampart/spec"
@@ -25,7 +27,7 @@ func loadCompiled(file string) (*spec.System, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(sys.Services)) {
 		if err := compileService(sys, name, sys.Services[name]); err != nil {
-			return nil, &exitError{exitUsage, err}
+			return nil, placed(err)
 		}
 	}
 	for i, f := range sys.Flows {
@@ -211,12 +213,10 @@ func compileService(sys *spec.System, name string, svc spec.Service) error {
 			return fmt.Errorf("%s: %w", svc.OpenAPI, err)
 		}
 	}
-	policies := map[string][]byte{}
-	for _, f := range svc.Policy {
-		policies[f], _ = sys.Resource(f)
-	}
-	if _, err := pdp.New(pdp.Options{Roles: sys.Authz.Roles, Policies: policies}); err != nil {
+	set := pap.FromSystem(sys)
+	if _, err := pdp.New(set.Options(name)); err != nil {
 		return fmt.Errorf("service %s: %w", name, err)
 	}
-	return nil
+	_, err := policytest.WorldOf(set, name)
+	return err
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/policytest"
+)
+
+func policyDiffCmd() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "diff BEFORE AFTER",
+		Short: "Say which answers to the tests' questions change between two files; exit code 1 when something opens",
+		Long: `diff asks every question of the test files, those of both rampart.yaml files, of
+both. It names each answer that changes. What the rows want does not count.`,
+		Example: `  rampart policy diff main.yaml rampart.yaml`,
+		Args:    namedArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			changes, err := policyChanges(cmd, args[0], args[1])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(changes)
+			} else {
+				printChanges(cmd, changes)
+			}
+			if err == nil && slices.ContainsFunc(changes, policytest.Change.Opens) {
+				return &exitError{exitFailed, nil}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	return cmd
+}
+
+func policyChanges(cmd *cobra.Command, before, after string) ([]policytest.Change, error) {
+	_, a, err := (&policyFlags{file: before}).load()
+	if err != nil {
+		return nil, err
+	}
+	_, b, err := (&policyFlags{file: after}).load()
+	if err != nil {
+		return nil, err
+	}
+	services := maps.Clone(a.Services)
+	maps.Copy(services, b.Services)
+	out := []policytest.Change{}
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		changes, err := policytest.Diff(cmd.Context(), a, b, name)
+		if err != nil {
+			return nil, placed(err)
+		}
+		out = append(out, changes...)
+	}
+	return out, nil
+}
+
+func printChanges(cmd *cobra.Command, changes []policytest.Change) {
+	w := cmd.OutOrStdout()
+	for _, c := range changes {
+		word := paint(w, yellow, "changes")
+		switch {
+		case c.Opens():
+			word = paint(w, red, "opens")
+		case c.Before.Allowed() && !c.After.Allowed():
+			word = paint(w, green, "closes")
+		}
+		fmt.Fprintf(w, "%s: %s (%s:%d)\n    before: %s\n    after:  %s\n", word, c.Name, c.File, c.Line, inShort(c.Before), inShort(c.After))
+	}
+	if len(changes) == 0 {
+		fmt.Fprintln(w, "no answer changes")
+	}
+}
+
+// inShort is a decision on one line.
+func inShort(d rampart.Decision) string {
+	by := ""
+	for _, p := range d.Policies {
+		by += " " + p.String()
+	}
+	if d.Allowed() {
+		return "allow by" + by
+	}
+	return fmt.Sprintf("deny at the %s layer (%s)%s", d.Layer, d.Code, by)
+}
