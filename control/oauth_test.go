@@ -209,8 +209,8 @@ func TestKeysReachThePlanes(t *testing.T) {
 	if _, err := h.resolve(wire.TypeAccess, g["access_token"]); err != nil {
 		t.Errorf("a token from before the rotation: %v", err)
 	}
-	if n := len(h.plane.SigningKeys()); n != 6 {
-		t.Errorf("%d keys, want a pending one beside each of three", n)
+	if n := len(h.plane.SigningKeys()); n != 8 {
+		t.Errorf("%d keys, want a pending one beside each of four", n)
 	}
 	var active string
 	for _, k := range h.plane.SigningKeys() {

@@ -158,11 +158,14 @@ func next(t testing.TB, updates <-chan wire.Update, kind string) wire.Update {
 func TestWatch(t *testing.T) {
 	h := open(t, "")
 	updates := h.watch("service/orders")
+	if u := next(t, updates, "keys"); u.Keys.Issuer != issuer || len(u.Keys.Policy) == 0 {
+		t.Errorf("issuer %s, policy keys %s", u.Keys.Issuer, u.Keys.Policy)
+	}
+	if u := next(t, updates, "policies"); len(u.Policies) == 0 || u.Shadow != nil {
+		t.Errorf("%d bytes of policies, %d of a candidate", len(u.Policies), len(u.Shadow))
+	}
 	if u := next(t, updates, "config"); u.Config.Digest != h.sys.Bundle().Digest {
 		t.Errorf("configuration %s, want %s", u.Config.Digest, h.sys.Bundle().Digest)
-	}
-	if u := next(t, updates, "keys"); u.Keys.Issuer != issuer {
-		t.Errorf("issuer %s", u.Keys.Issuer)
 	}
 	if u := next(t, updates, "endpoints"); len(u.Endpoints.Sidecars) != 0 {
 		t.Errorf("endpoints %v before any heartbeat", u.Endpoints)

@@ -415,9 +415,10 @@ func (p *Plane) publicKeys() wire.Keys {
 	return keys
 }
 
-// changePolicyRing applies change to the ring of policy keys, and signs the
-// policies anew if their key went.
-func (p *Plane) changePolicyRing(ctx context.Context, action string, change func(*jwt.Ring) (bool, error)) error {
+// changePolicyRing applies change to the ring of policy keys and reports whether
+// it did. The caller publishes the keys, and signs the policies anew in case
+// that their key went.
+func (p *Plane) changePolicyRing(ctx context.Context, action string, change func(*jwt.Ring) (bool, error)) (bool, error) {
 	p.policies.mu.Lock()
 	ring, changed, err := p.keys.changeRing(ctx, sealedPolicy, p.opt.Now(), change)
 	if err == nil {
@@ -425,15 +426,12 @@ func (p *Plane) changePolicyRing(ctx context.Context, action string, change func
 	}
 	p.policies.mu.Unlock()
 	if err != nil || !changed {
-		return err
+		return false, err
 	}
-	err = p.opt.Audit.Record(ctx, audit.Event{
+	return true, p.opt.Audit.Record(ctx, audit.Event{
 		Class: audit.ClassKey, Action: action, Outcome: audit.Allowed, Control: controlBundle, Resource: sealedPolicy,
 		Detail: map[string]string{"active": ring.Signer(p.opt.Now()).KeyID()},
 	})
-	p.hub.keys(p.publicKeys())
-	p.renewPolicies(ctx)
-	return err
 }
 
 // decides reports whether a plane answers by policies.

@@ -139,7 +139,8 @@ func (p *Plane) changeKeys(ctx context.Context, action string, change func(*jwt.
 	p.rotating.Lock()
 	defer p.rotating.Unlock()
 	rings, now := p.tokens.Rings(), p.opt.Now()
-	var errs []error
+	news, err := p.changePolicyRing(ctx, action, change)
+	errs := []error{err}
 	for _, name := range ringNames() {
 		ring, changed, err := p.keys.changeRing(ctx, name, now, change)
 		if err != nil {
@@ -154,17 +155,21 @@ func (p *Plane) changeKeys(ctx context.Context, action string, change func(*jwt.
 			}))
 		}
 	}
-	errs = append(errs, p.putKeys(rings), p.changePolicyRing(ctx, action, change))
+	errs = append(errs, p.putKeys(rings, news))
+	if news {
+		p.renewPolicies(ctx)
+	}
 	return errors.Join(errs...)
 }
 
-// putKeys puts rings in force here and, if planes verify by other keys then, there.
-func (p *Plane) putKeys(rings token.Rings) error {
+// putKeys puts rings in force here and, if planes verify by other keys then or
+// there is other news of keys, there.
+func (p *Plane) putKeys(rings token.Rings, news bool) error {
 	before := p.tokens.Keys()
 	if err := p.tokens.SetRings(rings); err != nil {
 		return err
 	}
-	if after := p.tokens.Keys(); !bytes.Equal(before.Internal, after.Internal) || !bytes.Equal(before.Edge, after.Edge) {
+	if after := p.tokens.Keys(); news || !bytes.Equal(before.Internal, after.Internal) || !bytes.Equal(before.Edge, after.Edge) {
 		p.hub.keys(p.publicKeys())
 	}
 	return nil
