@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -13,7 +14,8 @@ import (
 // condition needs to be there. The compiler turns `not f(input.x)` into
 // `v = input.x; not f(v)`, which does not hold without input.x; partial
 // evaluation then drops v, and what is left would hold. So each such v is
-// followed by `v != null`, which it keeps. No attribute is null.
+// followed by `w = input.x; w != null`, which it keeps. No attribute is null. (Context may
+// hold no null either: input leaves them out.)
 //
 // What a deny rule says is no condition of it and left out.
 func compileForFilters(modules map[string]*ast.Module, s *authz.Schema) (*ast.Compiler, error) {
@@ -69,17 +71,38 @@ func keepPresence(m *ast.Module) {
 func withPresence(body ast.Body) ast.Body {
 	out := make(ast.Body, 0, len(body))
 	for _, x := range body {
-		out.Append(x)
-		if v := liftedInput(x); v != nil {
-			check := ast.NotEqual.Expr(v, ast.NullTerm())
-			check.Location, check.Generated = x.Location, true
-			out.Append(check)
+		out.Append(selfEqual(x))
+		if ref := liftedInput(x); ref != nil {
+			v := ast.VarTerm(localValue + "_" + strconv.Itoa(len(out)))
+			out.Append(generated(x, ast.Equality.Expr(v, ref)))
+			out.Append(generated(x, ast.NotEqual.Expr(v, ast.NullTerm())))
 		}
 	}
 	return out
 }
 
-// liftedInput returns v of `v = input.x.y`.
+func generated(from, x *ast.Expr) *ast.Expr {
+	x.Location, x.Generated = from.Location, true
+	return x
+}
+
+// selfEqual: partial evaluation takes `input.x = input.x` for true, though it
+// asks whether input.x is there.
+func selfEqual(x *ast.Expr) *ast.Expr {
+	if !x.IsEquality() || !x.Operand(0).Equal(x.Operand(1)) {
+		return x
+	}
+	if ref, ok := x.Operand(0).Value.(ast.Ref); !ok || !ref.HasPrefix(ast.InputRootRef) {
+		return x
+	}
+	of := ast.NewBody(ast.Equality.Expr(ast.VarTerm(localValue+"_self"), x.Operand(0)))
+	out := generated(x, ast.Equality.Expr(ast.ArrayComprehensionTerm(ast.InternedTerm(1), of), ast.ArrayTerm()))
+	out.With = x.With
+	out.Negated = !x.Negated // the list is empty when it is absent
+	return out
+}
+
+// liftedInput returns input.x.y of `v = input.x.y`.
 func liftedInput(x *ast.Expr) *ast.Term {
 	if !x.IsEquality() || x.Negated || len(x.With) > 0 {
 		return nil
@@ -93,7 +116,7 @@ func liftedInput(x *ast.Expr) *ast.Term {
 	if !ok || !isRef || strings.HasPrefix(string(v), localValue) || !ref.HasPrefix(ast.InputRootRef) || !ref.IsGround() || len(ref) < 3 {
 		return nil
 	}
-	return l
+	return r
 }
 
 // spare drops from conditions that all must hold each Has that another implies.
