@@ -115,7 +115,7 @@ func (d *PDP) relate(ctx context.Context, q *Question) {
 		return
 	}
 	ask := d.asking(q, grant)
-	ctx, cancel := context.WithTimeout(ctx, d.opt.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, d.patience(r.AtLeast))
 	defer cancel()
 	for range settles {
 		even, err := ask.all(ctx, names)
@@ -129,6 +129,15 @@ func (d *PDP) relate(ctx context.Context, q *Question) {
 		}
 	}
 	q.Refused = refuse(q.Layer, rampart.CodeStale, "the relations changed each time they were asked for")
+}
+
+// patience leaves a graph that is behind the time to catch up, so that it, and
+// not the clock, says that it did not.
+func (d *PDP) patience(atLeast uint64) time.Duration {
+	if atLeast == 0 {
+		return d.opt.Timeout
+	}
+	return d.opt.Timeout + 2*rebac.MaxWait
 }
 
 // trace follows the relation that would have permitted, for a denial. On the

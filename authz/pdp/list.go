@@ -10,8 +10,10 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
+	"github.com/rampart-security/rampart/authz/cedar"
 	"github.com/rampart-security/rampart/authz/filter"
 	"github.com/rampart-security/rampart/authz/rebac"
+	"github.com/rampart-security/rampart/authz/rego"
 )
 
 // maxHouses bounds the organizations in which one principal has roles of its
@@ -58,7 +60,7 @@ func (l *list) make(ctx context.Context) (filter.Filter, *rampart.Decision) {
 	if denied := l.refusal(ctx); denied != nil {
 		return filter.None(), denied
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.d.opt.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.d.patience(l.r.AtLeast))
 	defer cancel()
 	residuals, denied, err := l.residuals(ctx)
 	if denied != nil {
@@ -338,6 +340,13 @@ func unlisted(err error) *rampart.Decision {
 	}
 	return refuse(rampart.LayerDomain, code, err.Error())
 }
+
+var (
+	_ rowSecurity   = (*cedar.Engine)(nil)
+	_ rowSecurity   = (*rego.Engine)(nil)
+	_ filter.Source = (*cedar.Engine)(nil)
+	_ filter.Source = (*rego.Engine)(nil)
+)
 
 // rowSecurity is an engine that can say its policies without knowing who asks.
 type rowSecurity interface {

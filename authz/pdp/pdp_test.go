@@ -357,6 +357,10 @@ func TestNewRefuses(t *testing.T) {
 		"bad Rego":            {Options{Policies: map[string][]byte{"p.rego": []byte("package p\nallow if http.send({})")}}, "p.rego:2: rego_type_error: undefined function http.send"},
 		"bad roles":           {Options{Roles: map[string][]string{"a": {"role:a"}}}, `pdp: rbac: role "a" includes itself`},
 		"no time":             {Options{Timeout: -1}, "leaves no time"},
+		"bad separation":      {Options{Separate: []Separation{{Roles: []string{"a"}}}}, "two roles or more"},
+		"no model":            {Options{ModelFile: "m.fga"}, "m.fga"},
+		"an unknown relation": {Options{ModelFile: "m.fga", Model: []byte(orderModel), Schema: &authz.Schema{Types: map[string]authz.Type{"order": {Relations: []string{"viewr"}}}}},
+			`type "order" uses the relation "viewr", which m.fga does not define; it has: ["banned" "viewer"]`},
 	} {
 		_, err := New(row.o)
 		if err == nil || !strings.Contains(err.Error(), row.want) {
@@ -387,26 +391,6 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-func BenchmarkDecide(b *testing.B) {
-	d := example(b)
-	alice := people()["alice"]
-	for name, r := range map[string]authz.Request{
-		"gateway":       {Layer: rampart.LayerGateway, Principal: alice, Action: "orders:read"},
-		"service":       {Layer: rampart.LayerService, Principal: alice, Action: "orders:read", Resource: object("orders:", "alice/red")},
-		"domain":        {Layer: rampart.LayerDomain, Principal: alice, Action: "orders:read", Resource: object("orders:", "alice/red")},
-		"domain-denied": {Layer: rampart.LayerDomain, Principal: alice, Action: "orders:read", Resource: object("orders:", "bob/blue")},
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if d.Decide(b.Context(), r).Code == rampart.CodeError {
-					b.Fatal("no answer")
-				}
-			}
-		})
-	}
 }
 
 func ExamplePDP_DecideRoute() {
