@@ -3,6 +3,7 @@ package cedar
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -179,7 +180,7 @@ func literal(v cedar.Value) (filter.Lit, authz.AttrKind, bool) {
 	case cedar.Decimal:
 		f := v.Float()
 		back, err := decimal(f)
-		return filter.Lit{Value: f}, authz.KindDecimal, err == nil && back.Equal(v)
+		return filter.Lit{Value: f}, authz.KindDecimal, err == nil && back.Equal(v) && math.Abs(f) < maxExact/1e4
 	}
 	return filter.Lit{}, "", false
 }
