@@ -175,6 +175,9 @@ func (s *Sidecar) canonicalize(a *arrival) error {
 // route settles the operation and asks layer 2: may the subject act for this
 // organization, with this verb, on this service?
 func (s *Sidecar) route(a *arrival) error {
+	if a.table.aboutAttributes(a.path) {
+		return s.attributeQuestion(a)
+	}
 	action, tenant, err := s.operation(a)
 	if err != nil {
 		return err

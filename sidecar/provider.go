@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ func (s *Sidecar) providers(t *table) map[string]authz.Provider {
 		if !ok {
 			continue // of another service's policies
 		}
-		out[name] = &provider{s: s, t: t, flow: flow, path: p.Path, timeout: time.Duration(p.Timeout), keep: time.Duration(p.Cache),
+		out[name] = &provider{s: s, t: t, flow: flow, path: strings.TrimSuffix(p.Path, "/"), timeout: time.Duration(p.Timeout), keep: time.Duration(p.Cache),
 			slots: make(chan struct{}, maxAskedAtOnce), known: map[string]remembered{}}
 	}
 	return out
@@ -163,4 +164,27 @@ func attributesOf(resp *http.Response) (map[string]any, error) {
 		return nil, fmt.Errorf("the answer is no JSON object")
 	}
 	return numbers(attrs), nil
+}
+
+// aboutAttributes reports whether a path is where this service answers as a
+// provider: PATH/{type}/{id}.
+func (t *table) aboutAttributes(path string) bool {
+	for _, p := range t.sys.Authz.Providers {
+		below, ok := strings.CutPrefix(path, strings.TrimSuffix(p.Path, "/")+"/")
+		if p.Service == t.name && ok && strings.Count(below, "/") == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// attributeQuestion lets in who may ask a provider: a service of the system, by
+// a declared flow, as itself, for its policies. Whoever acts for somebody may
+// not: attributes are what policies decide by, and are nobody's to read.
+func (s *Sidecar) attributeQuestion(a *arrival) error {
+	itself := a.principal.Kind == rampart.KindService && a.principal.Subject == a.caller
+	if a.r.Method != http.MethodGet || !itself && !a.table.sys.Off("authz.service") {
+		return rampart.Errorf(rampart.Denied, "authz.service", "attributes are for the policies of services")
+	}
+	return nil
 }
