@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -38,6 +39,7 @@ const (
 type Answer struct {
 	Allowed bool
 	Header  http.Header // of an allowed request: set for the service, in place of what the client sent
+	Remove  []string    // of an allowed request: the client's headers that the service does not get, beside every Rampart-*
 	Status  int         // of a denial; 0 means 403
 	Reply   http.Header // of a denial
 	Body    string      // of a denial
@@ -162,9 +164,9 @@ func certificate(text string) (*x509.Certificate, string) {
 
 // allowed lets the request pass with our headers in place of the client's.
 func allowed(r *http.Request, a Answer) *auth.CheckResponse {
-	ok := &auth.OkHttpResponse{Headers: options(a.Header)}
+	ok := &auth.OkHttpResponse{Headers: options(a.Header), HeadersToRemove: a.Remove}
 	for name := range r.Header {
-		if _, replaced := a.Header[name]; strings.HasPrefix(name, "Rampart-") && !replaced {
+		if _, replaced := a.Header[name]; strings.HasPrefix(name, "Rampart-") && !replaced && !slices.Contains(a.Remove, name) {
 			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
 		}
 	}
