@@ -2,9 +2,9 @@
 // object?": the third layer of authorization, after the gateway's and the
 // sidecar's. The policies run in the sidecar; this package enforces the answer.
 //
-// Check and Decide ask about one object, CheckMany about some that are at hand,
-// Filter about a whole table, as a condition for its SQL. What of an object may
-// be seen comes with the answer; Project shows no more than that.
+// Check and Decide ask about one object, CheckMany and DecideMany about some that
+// are at hand, Filter about a whole table, as a condition for its SQL. What of an
+// object may be seen comes with the answer; Project shows no more than that.
 package authz
 
 import (
@@ -116,7 +116,26 @@ func Decide(ctx context.Context, svc *sdk.Service, action rampart.Action, resour
 // for each, in order.
 func CheckMany(ctx context.Context, svc *sdk.Service, action rampart.Action, resources []rampart.Resource, opts ...Option) []error {
 	out := make([]error, len(resources))
+	for i, o := range DecideMany(ctx, svc, action, resources, opts...) {
+		out[i] = o.Err
+	}
+	return out
+}
+
+// Outcome is what Decide returns.
+type Outcome struct {
+	Decision rampart.Decision
+	Err      error
+}
+
+// DecideMany asks about many objects at once and returns what Decide would have
+// for each, in order.
+func DecideMany(ctx context.Context, svc *sdk.Service, action rampart.Action, resources []rampart.Resource, opts ...Option) []Outcome {
+	out := make([]Outcome, len(resources))
 	if svc.Off(control) {
+		for i := range out {
+			out[i].Decision = off
+		}
 		return out
 	}
 	identity, err := caller(ctx)
@@ -126,14 +145,14 @@ func CheckMany(ctx context.Context, svc *sdk.Service, action rampart.Action, res
 			err = q.many(ctx, svc, identity, action, some, out[done:done+len(some)])
 		}
 		for i := done; err != nil && i < done+len(some); i++ {
-			out[i] = err
+			out[i] = Outcome{Err: err}
 		}
 		done += len(some)
 	}
 	return out
 }
 
-func (q *question) many(ctx context.Context, svc *sdk.Service, identity string, action rampart.Action, some []rampart.Resource, out []error) error {
+func (q *question) many(ctx context.Context, svc *sdk.Service, identity string, action rampart.Action, some []rampart.Resource, out []Outcome) error {
 	req := agent.ManyRequest{Identity: identity}
 	for _, r := range some {
 		req.Checks = append(req.Checks, q.check("", action, r))
@@ -146,7 +165,7 @@ func (q *question) many(ctx context.Context, svc *sdk.Service, identity string, 
 		return rampart.Errorf(rampart.Unavailable, control, "the decisions are not as many as the questions")
 	}
 	for i, d := range answer.Decisions {
-		out[i] = q.enforce(ctx, d)
+		out[i] = Outcome{d, q.enforce(ctx, d)}
 	}
 	return nil
 }
