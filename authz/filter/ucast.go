@@ -16,7 +16,8 @@ import (
 // empty "or".
 //
 // It fails for what this form cannot say: comparisons of two attributes, lists
-// in columns, and relations.
+// in columns, and relations. It knows no kinds of columns, so f should have
+// passed Validate; readers differ in how they order values of two kinds.
 func (f Filter) UCAST() ([]byte, error) {
 	n := node(fixed(f.keep == all))
 	if f.keep == some {
@@ -87,8 +88,10 @@ func ucastLeaf(n leaf) (ucastNode, error) {
 		return ucastNode{}, err
 	}
 	there, gone := field("ne", name, nil), field("eq", name, nil)
-	if has, ok := n.atom.(Has); ok {
-		there, gone = field("ne", has.Attr, nil), field("eq", has.Attr, nil)
+	if name == "tenant" { // the empty tenant is none
+		there, gone = compound("and", there, field("ne", name, "")), compound("or", gone, field("eq", name, ""))
+	}
+	if _, ok := n.atom.(Has); ok {
 		if n.want == wantTrue || n.want == notFalse {
 			return there, nil
 		}
@@ -139,10 +142,26 @@ func ucastAtom(e Expr) (name string, u ucastNode, err error) {
 }
 
 func attrAndLit(op string, x, v Operand) (string, ucastNode, error) {
-	attr, ok1 := x.(Attr)
-	lit, ok2 := v.(Lit)
-	if !ok1 || !ok2 || op == "" {
+	attr, ok := x.(Attr)
+	lit, known := v.(Lit)
+	if !ok || !known || !suits(op, lit.Value) {
 		return "", ucastNode{}, errUCAST
 	}
 	return attr.Name, field(op, attr.Name, lit.Value), nil
+}
+
+// suits reports whether a field operator takes v.
+func suits(op string, v any) bool {
+	_, isText := v.(string)
+	_, isBool := v.(bool)
+	_, isList := v.([]any)
+	switch op {
+	case "eq", "ne":
+		return !isList
+	case "lt", "le", "gt", "ge":
+		return !isList && !isBool
+	case "in":
+		return isList
+	}
+	return op != "" && isText
 }

@@ -98,6 +98,25 @@ func Generate(r Rand, n int) World {
 	return w
 }
 
+// Fill gives every row every attribute, and says of all columns that they are
+// NOT NULL.
+func (w *World) Fill(r Rand) {
+	for name, c := range w.Table.Columns {
+		c.Nullable = false
+		w.Table.Columns[name] = c
+	}
+	for _, row := range w.Rows {
+		for _, name := range slices.Sorted(maps.Keys(w.Type.Attrs)) {
+			if row[name] == nil {
+				row[name] = Value(r, w.Type.Attrs[name].Kind)
+			}
+		}
+		if row["tenant"] == nil || row["tenant"] == "" {
+			row["tenant"] = "a"
+		}
+	}
+}
+
 func (w *World) storeIDs(s filter.Stored) {
 	c := w.Table.Columns["id"]
 	c.Stored = s

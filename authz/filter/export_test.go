@@ -1,0 +1,4 @@
+package filter
+
+// Quote is quote, for tests against a database.
+var Quote = quote
