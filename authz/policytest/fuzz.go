@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -142,10 +143,20 @@ func (g *generator) next(n int) int {
 
 func (g *generator) text() string { return g.values[g.next(len(g.values))] }
 
+// id is one that the graph of relations can speak of.
+func (g *generator) id() string {
+	for range 8 {
+		if id := g.text(); id != "" && !strings.ContainsAny(id, ":#@* ") {
+			return id
+		}
+	}
+	return "id"
+}
+
 func (g *generator) request(p pair) authz.Request {
 	names := slices.Sorted(maps.Keys(g.world.Subjects))
 	who := g.world.Subjects[names[g.next(len(names))]]
-	r := rampart.Resource{Type: p.typ, ID: g.text(), Attrs: map[string]any{}}
+	r := rampart.Resource{Type: p.typ, ID: g.id(), Attrs: map[string]any{}}
 	if len(who.Organizations) > 0 && g.next(4) > 0 {
 		r.Tenant = who.Organizations[g.next(len(who.Organizations))]
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rampart-security/rampart"
@@ -66,9 +68,18 @@ func lintService(ctx context.Context, s pap.Set, name string, uses Uses) []Probl
 	return append(out, lintLists(ctx, s, decisions)...)
 }
 
-// loadProblem places an error that names its own file and line.
+// placed finds the file and the line that an error of an engine names.
+var placed = regexp.MustCompile(`(?s)^(?:[a-z]+: )*([^\s:]+\.[a-z]+):([0-9]+)(?::([0-9]+))?: (.*)$`)
+
+// loadProblem is the finding of a file that does not load.
 func loadProblem(file string, err error) Problem {
-	return Problem{File: file, Key: "load", Msg: strings.TrimPrefix(err.Error(), "pdp: "), Fix: "correct it; nothing starts before it loads"}
+	p := Problem{File: file, Key: "load", Msg: err.Error(), Fix: "correct it; nothing starts before it loads"}
+	if m := placed.FindStringSubmatch(p.Msg); m != nil {
+		p.File, p.Msg = m[1], m[4]
+		p.Line, _ = strconv.Atoi(m[2])
+		p.Col, _ = strconv.Atoi(m[3]) // 0 when there is none
+	}
+	return p
 }
 
 // lintTested names policies that no row is decided by.

@@ -90,8 +90,12 @@ func (t *tester) relation(ctx context.Context, r authz.Request) func(string) (bo
 		if t.graph == nil {
 			return false, errors.New("there is no model of relations")
 		}
-		answer, err := t.graph.Related(ctx, authz.RelationQuery{Subject: rebac.SubjectOf(r.Principal), Relation: name,
-			Type: r.Resource.Type, ID: r.Resource.ID, Context: r.Context, Also: rebac.FromToken(r.Principal, t.set.FromToken)}, false)
+		answer, err := t.graph.Related(ctx, t.query(r, name), false)
 		return answer.Holds, err
 	}
+}
+
+func (t *tester) query(r authz.Request, relation string) authz.RelationQuery {
+	return authz.RelationQuery{Subject: rebac.SubjectOf(r.Principal), Relation: relation, Type: r.Resource.Type, ID: r.Resource.ID,
+		Context: r.Context, Also: rebac.FromToken(r.Principal, t.set.FromToken)}
 }

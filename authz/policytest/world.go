@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -84,11 +85,32 @@ func (w World) Ask(ctx context.Context, s pap.Set, service string, q Question) (
 	var out []rampart.Decision
 	for _, layer := range layers {
 		d := t.at(ctx, layer, q.Principal, row)
+		d.Path = t.path(ctx, d, t.request(q.Principal, row, q.Resource))
 		if out = append(out, d); !d.Allowed() {
 			break
 		}
 	}
 	return out, nil
+}
+
+// path is how relations lead to a permit: decisions themselves do not say it,
+// since following a path costs more than knowing that there is one.
+func (t *tester) path(ctx context.Context, d rampart.Decision, r authz.Request) []string {
+	if !d.Allowed() || d.Path != nil || t.graph == nil {
+		return d.Path
+	}
+	var out []string
+	for _, p := range d.Policies {
+		_, relation, ok := strings.Cut(p.ID, "#")
+		if p.Engine != "rebac" || !ok {
+			continue
+		}
+		answer, err := t.graph.Related(ctx, t.query(r, relation), true)
+		if err == nil { // without a path the answer stands all the same
+			out = append(out, answer.Path...)
+		}
+	}
+	return out
 }
 
 // List asks which resources of q.Resource.Type q's subject may do q.Action to:

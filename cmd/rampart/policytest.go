@@ -137,7 +137,7 @@ names each change that no row notices; exit code 1 when there is one.`,
 func placed(err error) error {
 	bad, ok := errors.AsType[policytest.Problems](err)
 	if !ok {
-		return &exitError{exitUsage, err}
+		return &exitError{exitUsage, unwrapped{err}}
 	}
 	var out spec.Problems
 	for _, p := range bad {
@@ -145,6 +145,20 @@ func placed(err error) error {
 	}
 	return &exitError{exitUsage, out}
 }
+
+// unwrapped says an error without the packages that it came through: the file
+// and the line are what counts.
+type unwrapped struct{ err error }
+
+func (u unwrapped) Error() string {
+	text := u.err.Error()
+	for _, prefix := range []string{"policytest: ", "pdp: ", "cedar: ", "rego: ", "rebac: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return text
+}
+
+func (u unwrapped) Unwrap() error { return u.err }
 
 func runTests(ctx context.Context, set pap.Set, names []string, cover bool) (tested, error) {
 	var out tested
