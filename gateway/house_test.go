@@ -161,7 +161,7 @@ func (h *house) sidecar(name, upstream string) {
 	opt.ListenAddr = func() string { return in.Addr().String() }
 	s, err := sidecar.New(sidecar.Options{
 		Service: name, Link: h.Link(opt), Audit: h.Log("sidecar/" + name), Logger: h.Logger, Inbound: in, Outbound: out,
-		Socket: h.State.Path(name + ".sock"), Upstream: upstream, DataDir: h.t.TempDir(),
+		Socket: h.State.Path(name + ".sock"), Upstream: upstream, DataDir: h.t.TempDir(), State: h.State,
 	})
 	must(h.t, err)
 	run(h.t, s.Run)

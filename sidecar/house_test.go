@@ -135,7 +135,7 @@ func (h *house) start(name string) {
 	socket := h.State.Path(name + ".sock")
 	s, err := New(Options{
 		Service: name, Link: h.Link(opt), Audit: h.Log("sidecar/" + name), Logger: h.Logger, Inbound: in, Outbound: out,
-		Socket: socket, Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), Now: h.now,
+		Socket: socket, Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), State: h.State, Now: h.now,
 	})
 	must(h.t, err)
 	run(h.t, s.Run)

@@ -24,29 +24,36 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/bundle"
+	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/planelink"
+	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
-// Options configure a Sidecar. All but the last three are required.
+// Options configure a Sidecar. All but the last four are required.
 type Options struct {
 	Service  string // its name in rampart.yaml
 	Link     *planelink.Link
 	Audit    audit.Recorder
 	Logger   *slog.Logger
-	Inbound  net.Listener // mutual TLS is laid over it
-	Outbound net.Listener // loopback TCP, for services in any language
-	Socket   string       // path of the Unix socket, for the SDK
-	Upstream string       // http://127.0.0.1:PORT of the service
-	StandIns string       // folder where stand-ins of externals leave their CA as NAME.pem
-	DataDir  string       // folder for the service's own embedded stores
+	Inbound  net.Listener  // mutual TLS is laid over it
+	Outbound net.Listener  // loopback TCP, for services in any language
+	Socket   string        // path of the Unix socket, for the SDK
+	Upstream string        // http://127.0.0.1:PORT of the service
+	StandIns string        // folder where stand-ins of externals leave their CA as NAME.pem
+	DataDir  string        // folder for the service's own embedded stores
+	State    *statedir.Dir // where policies and decisions are kept
 	Now      func() time.Time
 	Clock    func() error // of pdp.Options; nil trusts the clock
-	// Observe, of pdp.Options, gets each decision of the PDP; nil keeps none.
+	// Observe, of pdp.Options, gets each decision beside the decision log; nil: nobody does.
 	Observe func(ctx context.Context, q pdp.Question, d rampart.Decision) error
+	// TestPolicies runs the tests that a bundle brings, before it is put in force;
+	// nil runs none.
+	TestPolicies func(ctx context.Context, set pap.Set, service string) error
 }
 
 // Sidecar serves one service. Safe for concurrent use.
@@ -63,12 +70,13 @@ type Sidecar struct {
 	tokens         verifiers
 	queues         queues
 	relations      relations
+	policies       *bundle.Plane
 }
 
 // New returns a sidecar that enforces the link's configuration.
 func New(opt Options) (*Sidecar, error) {
-	if opt.Link == nil || opt.Audit == nil || opt.Logger == nil || opt.Inbound == nil || opt.Outbound == nil {
-		return nil, errors.New("sidecar: link, audit log, logger and listeners are required")
+	if opt.Link == nil || opt.Audit == nil || opt.Logger == nil || opt.Inbound == nil || opt.Outbound == nil || opt.State == nil {
+		return nil, errors.New("sidecar: link, audit log, logger, state folder and listeners are required")
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -93,6 +101,9 @@ func New(opt Options) (*Sidecar, error) {
 	}
 	if s.table.Load() == nil {
 		return nil, errors.New("sidecar: the link has no configuration yet")
+	}
+	if err := s.openPolicies(context.Background()); err != nil {
+		return nil, fmt.Errorf("sidecar: %w", err)
 	}
 	return s, nil
 }
@@ -132,7 +143,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serve(ctx, s.opt.Outbound, notBrowsers(s.outboundMux())) })
 	g.Go(func() error { return s.serve(ctx, sock, s.agentMux()) })
 	g.Go(func() error { return s.consume(ctx) })
-	return g.Wait()
+	g.Go(func() error { return s.policies.Run(ctx) })
+	return errors.Join(g.Wait(), s.policies.Close())
 }
 
 // listenUnix makes the socket readable by its owner alone, from the first

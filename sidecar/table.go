@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/rampart-security/rampart/authz"
-	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/authz/rebac"
 	"github.com/rampart-security/rampart/spec"
@@ -22,10 +21,11 @@ type table struct {
 	external  map[string]*exit     // external name -> flow with its transport
 	publishes map[string]spec.Flow // store/topic -> flow
 	consumes  []*subscription
-	api       *openapi.API // nil: the service has no document
-	pdp       *pdp.PDP
+	api       *openapi.API  // nil: the service has no document
+	pdp       *pdp.PDP      // of the policies in force
+	schema    *authz.Schema // likewise; nil: they declare no types
 	graph     *rebac.Index  // nil: the service keeps no relations
-	schema    *authz.Schema // nil: the file declares no types
+	providers map[string]authz.Provider
 }
 
 func (s *Sidecar) compile(sys *spec.System) (*table, error) {
@@ -47,23 +47,10 @@ func (s *Sidecar) compile(sys *spec.System) (*table, error) {
 		}
 	}
 	var err error
-	if t.graph, err = s.relations.prepare(sys); err != nil {
-		return nil, err
-	}
-	t.pdp, err = pdp.New(s.decisions(t))
+	t.graph, err = s.relations.prepare(sys)
+	t.providers = s.providers(t)
+	s.decideBy(t)
 	return t, err
-}
-
-// decisions returns what the service's decisions are made from.
-func (s *Sidecar) decisions(t *table) pdp.Options {
-	o := pap.FromSystem(t.sys).Options(t.name)
-	t.schema = o.Schema
-	o.Now, o.Clock, o.Observe = s.opt.Now, s.opt.Clock, s.opt.Observe
-	if t.graph != nil {
-		o.Graph = t.graph
-	}
-	o.Providers = s.providers(t)
-	return o
 }
 
 func (s *Sidecar) compileIn(t *table, name string) error {

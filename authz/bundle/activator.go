@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/decisionlog"
 	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/authz/pdp"
@@ -33,6 +32,9 @@ type Settings struct {
 	// Heard is when whoever delivers bundles was last heard: what it offered
 	// last was its newest then.
 	Heard time.Time
+	// Context names what else Compile depends on: what was refused is judged again
+	// when it changes.
+	Context string
 }
 
 // Event is what an audit log is told of.
@@ -56,11 +58,14 @@ type ActivatorOptions struct {
 	// graph, providers, clock and log.
 	Compile func(set pap.Set, version uint64) (*pdp.PDP, error)
 	// Test runs the tests that a set brings for a service. If nil, none are run.
-	Test   func(ctx context.Context, set pap.Set, service string) error
-	Log    *decisionlog.Log // past decisions to try a bundle on; nil: none
-	Record func(ctx context.Context, e Event) error
-	Logger *slog.Logger // if nil, slog.Default
-	Now    func() time.Time
+	Test func(ctx context.Context, set pap.Set, service string) error
+	// Activated is called after each change of the active bundle, and must not
+	// block. If nil, nobody is.
+	Activated func()
+	Log       *decisionlog.Log // past decisions to try a bundle on; nil: none
+	Record    func(ctx context.Context, e Event) error
+	Logger    *slog.Logger // if nil, slog.Default
+	Now       func() time.Time
 }
 
 // Activator holds the active bundle of one plane and decides which comes next.
@@ -165,6 +170,9 @@ func (a *Activator) Activate(ctx context.Context, raw []byte) error {
 	a.active.Store(next)
 	a.confirmed, a.refused = a.opt.Now(), ""
 	a.lookLocked(ctx)
+	if a.opt.Activated != nil {
+		a.opt.Activated()
+	}
 	a.opt.Logger.LogAttrs(ctx, slog.LevelInfo, "policies are in force", slog.Uint64("version", next.Manifest.Version), slog.String("replay", detail["replay"]))
 	return nil
 }
@@ -317,7 +325,7 @@ func (a *Activator) Run(ctx context.Context) error {
 // Settle judges what was offered and not judged yet. Run does it by itself; a
 // plane that starts calls it to begin with the newest policies.
 func (a *Activator) Settle(ctx context.Context) {
-	if o, ok := a.box.take(a.opt.Settings().Keys); ok {
+	if o, ok := a.box.take(a.opt.Settings()); ok {
 		if o.policies != nil {
 			a.Activate(ctx, o.policies) // a refusal is on record
 		}
@@ -343,12 +351,12 @@ type mailbox struct {
 
 	mu     *sync.Mutex
 	newest *offer
-	done   *offer // judged last
-	keys   *[]string
+	done   *offer  // judged last
+	by     *string // keys and context that done was judged by
 }
 
 func newMailbox() mailbox {
-	return mailbox{news: make(chan struct{}, 1), mu: new(sync.Mutex), newest: new(offer), done: new(offer), keys: new([]string)}
+	return mailbox{news: make(chan struct{}, 1), mu: new(sync.Mutex), newest: new(offer), done: new(offer), by: new(string)}
 }
 
 func (m mailbox) put(o offer) {
@@ -361,28 +369,17 @@ func (m mailbox) put(o offer) {
 	}
 }
 
-// take returns the newest offer, unless it was judged already by the same keys.
-func (m mailbox) take(keys Keys) (offer, bool) {
+// take returns the newest offer, unless it was judged already by the same.
+func (m mailbox) take(s Settings) (offer, bool) {
+	by := fmt.Sprint(s.Context, s.Keys.texts())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	texts := keys.texts()
-	if m.newest.same(*m.done) && fmt.Sprint(texts) == fmt.Sprint(*m.keys) {
+	if m.newest.same(*m.done) && by == *m.by {
 		return offer{}, false
 	}
-	*m.done, *m.keys = *m.newest, texts
+	*m.done, *m.by = *m.newest, by
 	return *m.newest, true
 }
 
 // denied is a question that no policy was asked about.
 func denied(q pdp.Question) bool { return q.Refused != nil }
-
-// answer asks the pure core of a decision point.
-func answer(ctx context.Context, p *pdp.PDP, q pdp.Question) rampart.Decision {
-	pure, ok := any(p).(interface {
-		Answer(context.Context, pdp.Question) rampart.Decision
-	})
-	if !ok {
-		return rampart.Decision{}
-	}
-	return pure.Answer(ctx, q)
-}

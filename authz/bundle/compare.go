@@ -72,7 +72,7 @@ func Compare(ctx context.Context, past []decisionlog.Entry, before, after *pdp.P
 	var d Diff
 	for _, e := range past {
 		if !denied(e.Question) && ctx.Err() == nil {
-			d.add(actionOf(e.Question), answer(ctx, before, e.Question).Effect, answer(ctx, after, e.Question).Effect)
+			d.add(actionOf(e.Question), before.Answer(ctx, e.Question).Effect, after.Answer(ctx, e.Question).Effect)
 		}
 	}
 	return d
@@ -128,7 +128,7 @@ func (a *Activator) Observed(q pdp.Question, d rampart.Decision) {
 	if c == nil || denied(q) {
 		return
 	}
-	got := answer(context.Background(), c.pdp, q)
+	got := c.pdp.Answer(context.Background(), q)
 	c.mu.Lock()
 	c.diff.add(actionOf(q), d.Effect, got.Effect)
 	c.mu.Unlock()

@@ -36,6 +36,11 @@ type floorText struct {
 	Confirmed time.Time `json:"confirmed"`
 }
 
+// ArchivePath returns where a plane's folder has a version.
+func ArchivePath(folder string, version uint64) string {
+	return filepath.Join(folder, archiveName(version))
+}
+
 func archiveName(version uint64) string { return fmt.Sprintf("%012d.tar.gz", version) }
 
 func (a *Activator) rel(name string) string {
@@ -188,7 +193,7 @@ func archived(folder string) []uint64 {
 // time again. Its signature and every file are verified; that it is no longer
 // in date, or not the newest, is in the nature of an archive.
 func Archived(folder, system string, version uint64, at time.Time) (pap.Set, error) {
-	raw, err := os.ReadFile(filepath.Join(folder, archiveName(version)))
+	raw, err := os.ReadFile(ArchivePath(folder, version))
 	if err != nil {
 		return pap.Set{}, fmt.Errorf("bundle: version %d is not in the archive: %w", version, err)
 	}

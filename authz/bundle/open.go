@@ -114,6 +114,28 @@ func Content(raw []byte, digest string) (pap.Set, error) {
 	return b.Set, err
 }
 
+// Claimed returns the system that a bundle says it is of. Nothing of it is
+// verified: Open does that.
+func Claimed(r io.Reader) (string, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, MaxPacked))
+	if err != nil {
+		return "", refuse(CodeFormat, "read: %w", err)
+	}
+	in, err := newEntries(raw)
+	if err != nil {
+		return "", err
+	}
+	text, err := in.named(manifestName, MaxFile, CodeFormat)
+	if err != nil {
+		return "", err
+	}
+	var m Manifest
+	if err := jws.Decode(text, &m, maxDepth, true); err != nil {
+		return "", refuse(CodeFormat, "manifest: %w", err)
+	}
+	return m.System, nil
+}
+
 // verify checks the signature over the manifest and returns the kid.
 func verify(manifest, signature []byte, keys Keys) (string, error) {
 	c, err := jws.Split(string(signature), maxSignature)

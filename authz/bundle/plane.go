@@ -29,10 +29,13 @@ type PlaneOptions struct {
 	// graph and providers. If nil, pdp.New is enough.
 	Compile func(set pap.Set, o pdp.Options) (*pdp.PDP, error)
 	Test    func(ctx context.Context, set pap.Set, service string) error // see ActivatorOptions
-	Clock   func() error                                                 // see pdp.Options
-	Record  func(ctx context.Context, e Event) error
-	Logger  *slog.Logger     // if nil, slog.Default
-	Now     func() time.Time // if nil, time.Now
+	// Activated is called after each change of the active bundle, and must not
+	// block. If nil, nobody is.
+	Activated func()
+	Clock     func() error // see pdp.Options
+	Record    func(ctx context.Context, e Event) error
+	Logger    *slog.Logger     // if nil, slog.Default
+	Now       func() time.Time // if nil, time.Now
 }
 
 // Plane is what one plane decides by: the bundles that its link delivers, taken
@@ -65,7 +68,7 @@ func OpenPlane(ctx context.Context, o PlaneOptions) (*Plane, error) {
 	}
 	p.Activator, err = NewActivator(ctx, ActivatorOptions{
 		System: o.Link.State().System.Info.TrustDomain, Service: o.Service, State: o.State, Plane: o.Name,
-		Settings: p.settings, Compile: p.compiler(o), Test: o.Test, Log: p.Log, Record: o.Record, Logger: o.Logger, Now: o.Now,
+		Settings: p.settings, Compile: p.compiler(o), Test: o.Test, Activated: o.Activated, Log: p.Log, Record: o.Record, Logger: o.Logger, Now: o.Now,
 	})
 	if err != nil {
 		return nil, errors.Join(err, p.Log.Close())
@@ -99,7 +102,7 @@ func (p *Plane) observed(q pdp.Question, d rampart.Decision) {
 func (p *Plane) settings() Settings {
 	st := p.link.State()
 	b := st.System.Authz.Bundle
-	s := Settings{MaxStaleness: time.Duration(b.MaxStaleness), Replay: b.Replay, MaxChanged: b.MaxChanged, Heard: p.link.Heard()}
+	s := Settings{MaxStaleness: time.Duration(b.MaxStaleness), Replay: b.Replay, MaxChanged: b.MaxChanged, Heard: p.link.Heard(), Context: st.System.Bundle().Digest}
 	var err error
 	if len(b.Keys) > 0 {
 		s.Keys, err = ParseKeys(b.Keys)

@@ -31,25 +31,10 @@ func Why(ctx context.Context, e Entry, set pap.Set, service string) (Replayed, e
 	if err != nil {
 		return Replayed{}, fmt.Errorf("decisionlog: the policies of that time do not load: %w", err)
 	}
-	again, err := answer(ctx, p, e.Question)
-	if err != nil {
-		return Replayed{}, err
-	}
-	r := Replayed{Entry: e, Again: again}
+	r := Replayed{Entry: e, Again: p.Answer(ctx, e.Question)}
 	var errs [2]error
 	r.Was, errs[0] = json.Marshal(e.Decision)
-	r.Now, errs[1] = json.Marshal(again)
+	r.Now, errs[1] = json.Marshal(r.Again)
 	r.Same = bytes.Equal(r.Was, r.Now)
 	return r, errors.Join(errs[:]...)
-}
-
-// answer asks the pure core of a decision point.
-func answer(ctx context.Context, p *pdp.PDP, q pdp.Question) (rampart.Decision, error) {
-	pure, ok := any(p).(interface {
-		Answer(context.Context, pdp.Question) rampart.Decision
-	})
-	if !ok {
-		return rampart.Decision{}, errors.New("decisionlog: this decision point cannot answer a logged question")
-	}
-	return pure.Answer(ctx, q), nil
 }

@@ -66,6 +66,7 @@ func runControl(ctx context.Context, file, stateDir string, stores storeFlags, o
 	}
 	defer db.Close()
 	opt.System, opt.State, opt.Store, opt.Audit, opt.AuditHead, opt.Logger = sys, state, db, events, events.Head, log
+	opt.TestPolicies = testPolicies
 	p, err := control.New(opt)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
@@ -47,6 +48,7 @@ type plane struct {
 	link  *planelink.Link
 	audit *audit.Log
 	log   *slog.Logger
+	clock func() error // fails when this machine's clock jumped
 }
 
 // runPlane joins, then runs the role beside the link until either ends. listen
@@ -77,13 +79,15 @@ func (f *planeFlags) runPlane(ctx context.Context, role string, listen func() st
 	if err != nil {
 		return err
 	}
+	clock := pdp.NewClock(nil, nil)
+	link.OnTime(clock.Anchor)
 	return serveBeside(ctx, link, func(ctx context.Context) error {
 		setup, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
 		if _, err := link.WaitSystem(setup); err != nil {
 			return err
 		}
-		serve, err := start(ctx, &plane{state, link, events, log})
+		serve, err := start(ctx, &plane{state, link, events, log, clock.Err})
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func gatewayCmd() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, Link: p.link, Audit: p.audit, Idem: store, State: p.state, Logger: p.log})
+				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, Link: p.link, Audit: p.audit, Idem: store, State: p.state, Clock: p.clock, Logger: p.log})
 				if err != nil {
 					return nil, err
 				}
@@ -75,7 +75,8 @@ func sidecarCmd() *cobra.Command {
 				}
 				s, err := sidecar.New(sidecar.Options{
 					Service: f.name, Link: p.link, Audit: p.audit, Logger: p.log, Inbound: in, Outbound: out,
-					Socket: socket, Upstream: upstream, StandIns: p.state.Path("run", "standin"), DataDir: p.state.Path("data", f.name),
+					Socket: socket, Upstream: upstream, StandIns: p.state.Path("run", "standin"), DataDir: p.state.Path("data", f.name), State: p.state,
+					Clock: p.clock, TestPolicies: testPolicies,
 				})
 				if err != nil {
 					return nil, err
