@@ -229,6 +229,11 @@ func (c *checker) validate(key string, f Flow) {
 
 func (c *checker) permission(key string, f Flow) {
 	c.match(key+".authz.require", f.Authz.Require, permissionForm, `write "type:verb", such as "payments:create"`)
+	c.refs(key+".authz.ask", f.Authz.Ask, "type", set(c.s.Authz.Types))
+	c.refs(key+".authz.search", f.Authz.Search, "type", set(c.s.Authz.Types))
+	if c.s.flowKindOf(f) != flowCall && len(f.Authz.Ask)+len(f.Authz.Search) > 0 {
+		c.only(key+".authz", "decisions are asked for by services, and this flow does not join two", "ask", "search")
+	}
 }
 
 // internal checks a flow that reaches a service by request.

@@ -255,9 +255,11 @@ type Validate struct {
 	MaxBody Size   `yaml:"max_body"` // default 64KiB
 }
 
-// FlowAuthz narrows a flow further.
+// FlowAuthz narrows a flow further, or opens the decision point of its end.
 type FlowAuthz struct {
-	Require string `yaml:"require"` // permission "type:verb" that the subject must hold for any route of this flow
+	Require string   `yaml:"require"`            // permission "type:verb" that the subject must hold for any route of this flow
+	Ask     []string `yaml:"ask" shape:"one"`    // types that the calling service may ask decisions about (OpenID AuthZEN)
+	Search  []string `yaml:"search" shape:"one"` // types that it may search besides
 }
 
 // StepUp asks for a stronger or a fresher login than the session's on some
