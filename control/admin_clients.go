@@ -125,7 +125,7 @@ func (p *Plane) checkClient(q wire.Client) error {
 	if err := p.checkScopes(q.Scopes); err != nil {
 		return err
 	}
-	if err := errors.Join(p.checkRoles(q.Roles), checkOrganizations(q.Orgs)); err != nil {
+	if err := errors.Join(p.checkRoles(q.Roles, q.Orgs), checkOrganizations(q.Orgs)); err != nil {
 		return err
 	}
 	if q.IDAlg != "" && q.IDAlg != "RS256" && q.IDAlg != "ES256" {
@@ -160,7 +160,13 @@ func (p *Plane) checkScopes(scopes []string) error {
 	}
 	for _, s := range scopes {
 		if !scopeForm.MatchString(s) {
-			return invalid(`%.64q is no scope; scopes are permissions of the form "type:verb", openid and offline_access`, s)
+			return invalid(`%.64q is no scope; scopes are permissions of the form "type:verb", roles as "role:NAME", openid and offline_access`, s)
+		}
+		if role, ok := strings.CutPrefix(s, "role:"); ok { // the role to act with
+			if err := p.checkRole(role); err != nil {
+				return err
+			}
+			continue
 		}
 		if len(p.opt.Permissions) == 0 || slices.Contains(p.opt.Permissions, s) || protocolScope(s) {
 			continue
@@ -321,7 +327,7 @@ func (p *Plane) checkKeyScopes(c token.Client, scopes []string) error {
 		return err
 	}
 	for _, s := range scopes {
-		if len(c.Permits([]string{s})) == 0 {
+		if !slices.Contains(c.Permits([]string{s}), s) {
 			return invalid("client %s is not registered for %q; its scopes are: %s", c.ID, s, strings.Join(c.Scopes, ", "))
 		}
 	}

@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"reflect"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -135,7 +133,7 @@ func (p *Plane) adminPutUser(r *http.Request, e *audit.Event) (any, error) {
 		return nil, rampart.Errorf(rampart.Invalid, "", "control: a user name is up to 64 of a-z, 0-9 and . _ -, starting with a letter or digit")
 	}
 	e.Resource = "user:" + q.Name
-	if err := errors.Join(p.checkRoles(q.Facts.Roles), checkOrganizations(q.Facts.Organizations)); err != nil {
+	if err := errors.Join(p.checkRoles(q.Facts.Roles, q.Facts.Organizations), checkOrganizations(q.Facts.Organizations)); err != nil {
 		return nil, err
 	}
 	_, err := p.user(r.Context(), e.Resource)
@@ -190,23 +188,6 @@ func factsOf(u wire.User) rampart.Principal {
 		f.Tenant = f.Organizations[0]
 	}
 	return f
-}
-
-// checkRoles refuses a role that nothing defines: most likely a typing error
-// that would take a right away.
-func (p *Plane) checkRoles(roles []string) error {
-	defined := p.opt.System.Authz.Roles
-	for _, role := range roles {
-		if _, ok := defined[role]; ok || len(defined) == 0 {
-			continue
-		}
-		names := slices.Sorted(maps.Keys(defined))
-		if near, ok := spec.Nearest(role, names); ok {
-			return invalid("role %.64q is not in authz.roles; did you mean %q?", role, near)
-		}
-		return invalid("role %.64q is not in authz.roles; there are: %s", role, some(names))
-	}
-	return nil
 }
 
 // maxOrganization bounds the name of an organization, in bytes.

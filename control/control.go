@@ -26,6 +26,7 @@ import (
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/authz/pap"
+	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/ratelimit"
@@ -80,6 +81,7 @@ type Options struct {
 // Plane is a control plane. Safe for concurrent use.
 type Plane struct {
 	opt      Options
+	roles    *rbac.Roles         // for whoever grants roles; no request is judged here
 	ids      map[string]identity // by SPIFFE ID
 	keys     *keys
 	svid     *svid.Source
@@ -146,7 +148,11 @@ func New(opt Options) (*Plane, error) {
 	if err := opt.System.AdmitUnsafe(opt.State.Throwaway()); err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	p := &Plane{opt: opt, ids: identities(opt.System), svid: svid.NewSource()}
+	roles, err := compileRoles(opt.System)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	p := &Plane{opt: opt, roles: roles, ids: identities(opt.System), svid: svid.NewSource()}
 	p.warnUnsafe()
 	if err := p.assemble(context.Background()); err != nil {
 		return nil, fmt.Errorf("control: %w", err)

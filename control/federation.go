@@ -259,6 +259,9 @@ func (p *Plane) takeRoles(ctx context.Context, at *idp, u store.User, said []str
 		if took = !slices.Equal(roles, now.Facts.Roles); !took {
 			return nil
 		}
+		if err := p.conflict(roles); err != nil {
+			return &rampart.Error{Kind: rampart.Conflict, Control: federationControl, Msg: at.Title + " gives this account roles that nobody may hold together; an administrator must take one away", Err: err}
+		}
 		now.Facts.Roles = roles
 		return sameUser(u, *now, federationControl)
 	})

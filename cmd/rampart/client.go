@@ -110,7 +110,7 @@ func (cf *clientFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&cf.c.Identity, "identity", "", "tls_client_auth: its SPIFFE ID")
 	fl.StringArrayVar(&cf.c.Grants, "grant", nil, "authorization_code, refresh_token or client_credentials, may be repeated")
 	fl.StringArrayVar(&cf.c.Scopes, "scope", nil, `permission "type:verb" that it may ask for, openid (ID tokens) or offline_access (outlive the browser session), may be repeated (default: all)`)
-	fl.StringArrayVar(&cf.c.Roles, "role", nil, "role of the client itself, for client_credentials and API keys used alone, may be repeated")
+	fl.StringArrayVar(&cf.c.Roles, "role", nil, "role of the client itself, or role@organization, for client_credentials and API keys used alone; may be repeated")
 	fl.StringArrayVar(&cf.c.Orgs, "org", nil, "organization of the client itself, may be repeated; the first is its tenant")
 	fl.BoolVar(&cf.c.DPoP, "dpop", false, "give it tokens alone that are bound to a key of its own")
 	fl.StringVar(&cf.c.IDAlg, "id-alg", "", "how its ID tokens are signed: RS256 (default) or ES256")

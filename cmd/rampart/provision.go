@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
 )
@@ -95,7 +96,27 @@ func (u *up) demoUsers() map[string]spec.DemoUser {
 	if len(u.sys.Demo.Users) > 0 {
 		return u.sys.Demo.Users
 	}
-	return map[string]spec.DemoUser{"demo": {Roles: slices.Sorted(maps.Keys(u.sys.Authz.Roles)), Organizations: []string{"demo"}}}
+	return map[string]spec.DemoUser{"demo": {Roles: together(u.sys), Organizations: []string{"demo"}}}
+}
+
+// together returns roles that one person may hold: all of them but those that
+// separation of duty keeps from roles before them.
+func together(sys *spec.System) []string {
+	var apart []rbac.Separation
+	for _, s := range sys.Authz.Separate {
+		apart = append(apart, rbac.Separation{Roles: s.Roles}) // the demo user may act at any time
+	}
+	roles, err := rbac.Compile(sys.Authz.Roles, apart...)
+	if err != nil {
+		return nil
+	}
+	out := []string{}
+	for _, role := range slices.Sorted(maps.Keys(sys.Authz.Roles)) {
+		if _, clash := roles.Conflict(append(out, role)); !clash {
+			out = append(out, role)
+		}
+	}
+	return out
 }
 
 // banner says where everything is, how to log in, and one call that works.

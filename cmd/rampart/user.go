@@ -116,7 +116,7 @@ func printUser(w io.Writer, u wire.User) error {
 // factFlags are the flags of an account's rights.
 func factFlags(cmd *cobra.Command, u *wire.User) {
 	fl := cmd.Flags()
-	fl.StringArrayVar(&u.Facts.Roles, "role", nil, "role, may be repeated")
+	fl.StringArrayVar(&u.Facts.Roles, "role", nil, "role, or role@organization for one organization only; may be repeated")
 	fl.StringArrayVar(&u.Facts.Organizations, "org", nil, "organization, may be repeated; the first is the home tenant")
 	fl.StringVar(&u.Facts.Team, "team", "", "team")
 	fl.StringArrayVar(&u.Facts.ManagedTeams, "manages", nil, "team that the user manages, may be repeated")
