@@ -34,7 +34,8 @@ type Mutant struct {
 //   - `resource is T` in a scope whose actions are named, for they name their
 //     type, or before conditions that read the resource, for attributes are
 //     their type's
-//   - dropping a condition that is always true
+//   - dropping a condition that is always true, and negating what is turned
+//     around already
 func Mutants(name string, src []byte) ([]Mutant, error) {
 	if err := authz.CheckSource(name, src); err != nil {
 		return nil, fmt.Errorf("cedar: %v", err)
@@ -165,9 +166,28 @@ func (m *mutation) clause(st statement, c clause) {
 		if text := m.cut(e); text != neutral && !m.guards(st, c, e, list[i+1:]) {
 			m.replace(e, neutral, "dropped: "+text)
 		}
+		if m.isComparison(e) {
+			continue // turned around below
+		}
 		m.replace(e, "!("+m.text[m.tokens[e.from].start:m.tokens[e.to-1].end]+")", "negated: "+m.cut(e))
 	}
 	m.operators(c.body)
+}
+
+// isComparison reports whether an operator of e can be turned around with the
+// same effect as negating all of it.
+func (m *mutation) isComparison(e span) bool {
+	n := 0
+	for i := e.from; i < e.to; i++ {
+		switch m.at(i) {
+		case "&&", "||", "!", "if", "(", "[", "{":
+			return false
+		}
+		if turned[m.at(i)] != "" {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // guards reports whether e only keeps a later condition of a permit from

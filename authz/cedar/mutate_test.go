@@ -34,7 +34,6 @@ unless { resource.total > 5 };
 		`4: negated: principal.managedTeams.contains(resource.team)`,
 		`4: && became ||`,
 		`5: dropped: resource.total > 5`,
-		`5: negated: resource.total > 5`,
 		`5: > became <=`,
 		`6: now a permit`,
 		`6: removed`,

@@ -74,25 +74,30 @@ func (e *Engine) residual(t *translator, each func(func(*policy) bool)) (filter.
 			return filter.Residual{}, err
 		}
 		switch {
-		case cond == filter.Const(false):
-		case p.ref.Effect == rampart.Allow && cond != filter.Expr(filter.Undefined{}):
+		case cond == filter.Const(false) || p.ref.Effect == rampart.Allow && neverTrue(cond):
+		case p.ref.Effect == rampart.Allow:
 			out.Permits = append(out.Permits, cond)
-		case p.ref.Effect == rampart.Deny:
+		default:
 			out.Forbids = append(out.Forbids, cond)
 		}
 	}
 	return out, nil
 }
 
-// policy says a whole policy as one condition: its scope and its conditions in
-// Cedar's order. Behind a false one nothing is looked at, so nothing need be
+// neverTrue reports whether c is known to be false or undefined for all rows.
+func neverTrue(c filter.Expr) bool {
+	if and, ok := c.(filter.And); ok {
+		return neverTrue(and.L) || neverTrue(and.R)
+	}
+	return ends(c)
+}
+
+// policy says a whole policy as one condition: its scope, then its conditions
+// in Cedar's order. Behind a false one nothing is looked at, so nothing need be
 // translatable there.
 func (t *translator) policy(p *policy) (filter.Expr, error) {
 	var whole filter.Expr = filter.Const(true)
-	tree := p.tree()
-	scope := *tree
-	scope.Conditions = nil
-	list := append([]part{{ConditionType: ast.ConditionType{Condition: ast.ConditionWhen, Body: eval.PolicyToNode(&scope).AsIsNode()}, line: p.ref.Line}}, p.parts...)
+	list := append(scopeParts(p), p.parts...)
 	for _, c := range list {
 		cond, err := t.cond(c.Body)
 		if err != nil {
@@ -106,6 +111,22 @@ func (t *translator) policy(p *policy) (filter.Expr, error) {
 		}
 	}
 	return whole, nil
+}
+
+// scopeParts returns what a policy's scope demands as conditions. A scope never
+// fails, so the action, which is known, may come first.
+func scopeParts(p *policy) []part {
+	tree, all := p.tree(), ast.Scope{}.All()
+	var out []part
+	for _, scope := range []ast.Policy{
+		{Principal: all, Action: tree.Action, Resource: all},
+		{Principal: all, Action: all, Resource: tree.Resource},
+		{Principal: tree.Principal, Action: all, Resource: all},
+	} {
+		body := eval.PolicyToNode(&scope).AsIsNode()
+		out = append(out, part{ConditionType: ast.ConditionType{Condition: ast.ConditionWhen, Body: body}, line: p.ref.Line})
+	}
+	return out
 }
 
 // ends reports whether no condition after c can change anything.
