@@ -23,6 +23,7 @@ func TestRoutesAskForPermission(t *testing.T) {
 		"orders": {
 			"GET /orders orders:read ", "POST /orders orders:create body.org",
 			"GET /orders/{id} orders:read ", "GET /orgs/{org}/orders orders:read path.org",
+			"PUT /orders/{id}/viewers/{viewer} orders:share ", "DELETE /orders/{id}/viewers/{viewer} orders:share ",
 		},
 		"payments": {"GET /payments payments:read ", "POST /payments payments:create ", "GET /payments/{id} payments:read ", "GET /payments/{id}/card payments:reveal "},
 		"web": {

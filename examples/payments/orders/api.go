@@ -3,8 +3,7 @@ package main
 import (
 	"log/slog"
 	"net/http"
-	"slices"
-	"strings"
+	"regexp"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -17,7 +16,6 @@ const (
 	currency    = "EUR"
 	maxItems    = 20
 	maxQuantity = 99
-	maxOrgs     = 20 // organizations of one caller that a list looks into
 )
 
 // api is openapi/orders.yaml.
@@ -32,6 +30,8 @@ func (a api) routes(log *slog.Logger) http.Handler {
 	mux.Handle("GET /orders", rest.Handler(log, a.list))
 	mux.Handle("GET /orders/{id}", rest.Handler(log, a.get))
 	mux.Handle("GET /orgs/{org}/orders", rest.Handler(log, a.listOf))
+	mux.Handle("PUT /orders/{id}/viewers/{viewer}", rest.Handler(log, a.share))
+	mux.Handle("DELETE /orders/{id}/viewers/{viewer}", rest.Handler(log, a.unshare))
 	return mux
 }
 
@@ -85,28 +85,71 @@ func (a api) get(w http.ResponseWriter, r *http.Request) error {
 
 // list shows orders of all the caller's organizations.
 func (a api) list(w http.ResponseWriter, r *http.Request) error {
-	p := rampart.PrincipalFrom(r.Context())
-	all := []order{}
-	for _, org := range p.Organizations[:min(len(p.Organizations), maxOrgs)] {
-		some, err := a.orders.visible(r.Context(), p, org)
-		if err != nil {
-			return err
-		}
-		all = append(all, some...)
-	}
-	slices.SortFunc(all, func(x, y order) int { return strings.Compare(y.ID, x.ID) })
-	return rest.Write(w, http.StatusOK, all[:min(len(all), pageSize)])
+	return a.show(w, r, "")
 }
 
 // listOf shows orders of the organization in the path. That the caller belongs
 // to it was decided by the gateway and the sidecar (x-rampart tenant).
 func (a api) listOf(w http.ResponseWriter, r *http.Request) error {
-	some, err := a.orders.visible(r.Context(), rampart.PrincipalFrom(r.Context()), r.PathValue("org"))
+	return a.show(w, r, r.PathValue("org"), authz.Of(r.PathValue("org")))
+}
+
+// show asks which orders the caller may read, and reads no others.
+func (a api) show(w http.ResponseWriter, r *http.Request, org string, opts ...authz.Option) error {
+	list, err := authz.Filter(r.Context(), a.svc, "orders:read", "order", opts...)
 	if err != nil {
 		return err
 	}
-	return rest.Write(w, http.StatusOK, some)
+	some, err := a.orders.visible(r.Context(), list, org)
+	if err != nil {
+		return err
+	}
+	body, err := authz.Project(list.Fields, some)
+	if err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, body)
 }
+
+func (a api) share(w http.ResponseWriter, r *http.Request) error {
+	o, v, err := a.toShare(r)
+	if err != nil {
+		return err
+	}
+	if err := a.orders.share(r.Context(), o, rampart.PrincipalFrom(r.Context()).Subject, v, time.Now()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a api) unshare(w http.ResponseWriter, r *http.Request) error {
+	o, v, err := a.toShare(r)
+	if err != nil {
+		return err
+	}
+	if err := a.orders.unshare(r.Context(), o, v); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// toShare returns the order and the viewer in the path, when the caller may
+// share it.
+func (a api) toShare(r *http.Request) (order, viewer, error) {
+	v := viewer{r.PathValue("viewer")}
+	if !viewerName.MatchString(v.name) {
+		return order{}, v, invalid("a viewer is user:NAME or team:NAME")
+	}
+	o, err := a.orders.get(r.Context(), r.PathValue("id"))
+	if err == nil {
+		err = authz.Check(r.Context(), a.svc, "orders:share", o.resource())
+	}
+	return o, v, err
+}
+
+var viewerName = regexp.MustCompile(`^(user|team):[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // resource is what policy/orders.rego sees of an order.
 func (o order) resource() rampart.Resource {

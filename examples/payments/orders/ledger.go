@@ -7,14 +7,17 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/sdk/authz"
 	"github.com/rampart-security/rampart/sdk/db"
+	"github.com/rampart-security/rampart/sdk/db/relations"
 )
 
 // pageSize is the most orders one answer holds.
-const pageSize = 100
+const pageSize = "100"
 
 // order is an order as the API shows it. Amounts are in minor units.
 type order struct {
@@ -34,8 +37,11 @@ type item struct {
 	Price    int64  `json:"price"` // of one piece, when it was ordered
 }
 
-// ledger stores orders.
-type ledger struct{ db *db.DB }
+// ledger stores orders, and who may see them besides.
+type ledger struct {
+	db      *db.DB
+	viewers *relations.Store
+}
 
 // schema's CHECKs are the last line of defence behind the API's own checks.
 const schema = `
@@ -58,9 +64,20 @@ CREATE TABLE order_items (
 	PRIMARY KEY (order_id, line)
 );`
 
+// shares tells who shared what when. That a viewer may read is said by the
+// relation, which is written in the same transaction.
+const shares = `
+CREATE TABLE order_shares (
+	order_id TEXT   NOT NULL REFERENCES orders (id),
+	viewer   TEXT   NOT NULL,
+	by_user  TEXT   NOT NULL,
+	created  BIGINT NOT NULL,
+	PRIMARY KEY (order_id, viewer)
+);`
+
 // prepare makes the schema and, in an empty database, the demo's orders.
 func (l ledger) prepare(ctx context.Context) error {
-	if err := l.db.Migrate(ctx, []db.Step{{SQLite: schema, Postgres: schema}}); err != nil {
+	if err := l.db.Migrate(ctx, []db.Step{{SQLite: schema, Postgres: schema}, {SQLite: shares, Postgres: shares}}); err != nil {
 		return err
 	}
 	return l.db.Update(ctx, func(tx *sql.Tx) error {
@@ -119,15 +136,16 @@ func (l ledger) get(ctx context.Context, id string) (order, error) {
 	return o, err
 }
 
-// visible returns the newest orders of one organization that p may see: p's
-// own, those of p's team for a manager, all for an admin. It says in SQL what
-// policy/orders.rego says of one order; the test compares them.
-func (l ledger) visible(ctx context.Context, p rampart.Principal, org string) ([]order, error) {
+// visible returns the newest orders that a list of the policies holds, of one
+// organization unless org is "".
+func (l ledger) visible(ctx context.Context, list authz.List, org string) ([]order, error) {
 	out := []order{}
-	err := l.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, columns+
-			`WHERE org = $1 AND (owner = $2 OR ($3 AND team <> '' AND team = $4) OR $5) ORDER BY id DESC LIMIT $6`,
-			org, p.Subject, p.HasRole("manager"), p.Team, p.HasRole("admin"), pageSize)
+	where, args, err := list.SQL(l.db.Kind(), 2)
+	if err != nil || list.IsNone() {
+		return out, err
+	}
+	err = l.db.View(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, columns+`WHERE ($1 = '' OR org = $1) AND `+where+` ORDER BY id DESC LIMIT `+pageSize, append([]any{org}, args...)...)
 		if err != nil {
 			return err
 		}
@@ -150,6 +168,41 @@ func (l ledger) visible(ctx context.Context, p rampart.Principal, org string) ([
 		return nil
 	})
 	return out, err
+}
+
+// share lets a viewer read an order.
+func (l ledger) share(ctx context.Context, o order, by string, v viewer, now time.Time) error {
+	return l.viewers.Update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO order_shares (order_id, viewer, by_user, created) VALUES ($1, $2, $3, $4) ON CONFLICT (order_id, viewer) DO NOTHING`,
+			o.ID, v.name, by, now.UnixMilli())
+		if err == nil {
+			_, err = l.viewers.Write(ctx, tx, []relations.Tuple{v.of(o)}, nil)
+		}
+		return err
+	})
+}
+
+// unshare ends that.
+func (l ledger) unshare(ctx context.Context, o order, v viewer) error {
+	return l.viewers.Update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM order_shares WHERE order_id = $1 AND viewer = $2`, o.ID, v.name)
+		if err == nil {
+			_, err = l.viewers.Write(ctx, tx, nil, []relations.Tuple{v.of(o)})
+		}
+		return err
+	})
+}
+
+// viewer is whom an order is shared with: "user:bob", or "team:red", which means
+// its members.
+type viewer struct{ name string }
+
+func (v viewer) of(o order) relations.Tuple {
+	subject := v.name
+	if strings.HasPrefix(subject, "team:") {
+		subject += "#member"
+	}
+	return relations.Tuple{Object: "order:" + o.ID, Relation: "viewer", Subject: subject}
 }
 
 type row interface{ Scan(...any) error }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/sdk/db"
+	"github.com/rampart-security/rampart/sdk/db/relations"
 	"github.com/rampart-security/rampart/sdk/httpguard"
 )
 
@@ -31,7 +32,12 @@ func run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	h, err := newService(ctx, svc, store, log)
+	viewers, err := relations.Open(ctx, svc, store, log)
+	if err != nil {
+		return err
+	}
+	defer viewers.Close()
+	h, err := newService(ctx, svc, store, viewers, log)
 	if err != nil {
 		return err
 	}
@@ -39,8 +45,8 @@ func run(ctx context.Context, log *slog.Logger) error {
 }
 
 // newService prepares the schema and returns the guarded API.
-func newService(ctx context.Context, svc *sdk.Service, store *db.DB, log *slog.Logger) (http.Handler, error) {
-	orders := ledger{store}
+func newService(ctx context.Context, svc *sdk.Service, store *db.DB, viewers *relations.Store, log *slog.Logger) (http.Handler, error) {
+	orders := ledger{store, viewers}
 	if err := orders.prepare(ctx); err != nil {
 		return nil, err
 	}

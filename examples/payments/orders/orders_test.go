@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,10 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/authz"
-	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/sdk/db"
+	"github.com/rampart-security/rampart/sdk/db/relations"
 	"github.com/rampart-security/rampart/sdk/sdktest"
 )
 
@@ -31,41 +29,23 @@ var people = map[string]rampart.Principal{
 	"frank": {Kind: rampart.KindHuman, Subject: "user:frank", Organizations: []string{"globex"}, Roles: []string{"admin"}},
 }
 
-// policies returns the decision of policy/orders.rego for the signed identity,
-// behind the sidecar's question for the organization.
-func policies(t *testing.T, a *sdktest.Agent) func(sdktest.CheckRequest) rampart.Decision {
-	t.Helper()
-	text, err := os.ReadFile("../policy/orders.rego")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := pdp.New(pdp.Options{Policies: map[string][]byte{"orders.rego": text}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(req sdktest.CheckRequest) rampart.Decision {
-		id, signed := a.Identified(req.Identity)
-		if !signed || !slices.Contains(id.Principal.Organizations, req.Resource.Tenant) {
-			return rampart.Decision{}
-		}
-		return d.Decide(t.Context(), authz.Request{Layer: rampart.LayerDomain, Principal: id.Principal, Action: req.Action, Resource: req.Resource})
-	}
-}
-
 type world struct {
-	agent *sdktest.Agent
-	store *db.DB
-	api   http.Handler
+	agent   *sdktest.Agent
+	store   *db.DB
+	viewers *relations.Store
+	api     http.Handler
 }
 
 func start(t *testing.T) *world {
 	t.Helper()
 	w := &world{}
 	w.agent = &sdktest.Agent{Info: sdktest.Info{
-		Name:   "orders",
-		Stores: map[string]sdktest.Store{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
+		Name:      "orders",
+		Relations: map[string][]string{"order": {"viewer"}},
+		Stores:    map[string]sdktest.Store{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
 	}}
-	w.agent.Check = policies(t, w.agent)
+	d := policies(t, w.agent)
+	w.agent.Check, w.agent.Filter = d.check, d.filter
 	sdktest.Start(t, w.agent)
 	svc, err := sdk.Connect(t.Context())
 	if err != nil {
@@ -75,7 +55,11 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	if w.api, err = newService(t.Context(), svc, w.store, slog.New(slog.DiscardHandler)); err != nil {
+	if w.viewers, err = relations.Open(t.Context(), svc, w.store, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.viewers.Close() })
+	if w.api, err = newService(t.Context(), svc, w.store, w.viewers, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -126,34 +110,82 @@ func TestTheServerPricesOrders(t *testing.T) {
 	}
 }
 
+// listed returns the orders that somebody's list has.
+func (w *world) listed(t *testing.T, who, target string) (out []order) {
+	t.Helper()
+	if got := w.as(t, who, "GET", target, "", &out); got != 200 {
+		t.Fatalf("%s lists %s: status %d", who, target, got)
+	}
+	return out
+}
+
 // A list says of many orders what the policy says of one.
 func TestListsAgreeWithThePolicy(t *testing.T) {
 	w := start(t)
-	var all []order
-	for _, org := range []string{"acme", "globex"} {
-		some, err := ledger{w.store}.visible(t.Context(), people["dave"], org)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, some...)
-	}
+	all := w.listed(t, "dave", "/orders")
 	if len(all) != 4 {
 		t.Fatalf("%d demo orders, want 4", len(all))
 	}
-	for who, want := range map[string]int{"alice": 2, "bob": 1, "carol": 2, "dave": 4, "erin": 1, "frank": 1} {
-		t.Run(who, func(t *testing.T) {
-			var listed []order
-			if got := w.as(t, who, "GET", "/orders", "", &listed); got != 200 || len(listed) != want {
-				t.Errorf("status %d with %d orders, want %d", got, len(listed), want)
+	bobs := all[slices.IndexFunc(all, func(o order) bool { return o.Owner == "user:bob" })].ID
+	for _, round := range []struct {
+		viewer string // of bob's order
+		want   map[string]int
+	}{
+		{"", map[string]int{"alice": 2, "bob": 1, "carol": 2, "dave": 4, "erin": 1, "frank": 1}},
+		{"user:alice", map[string]int{"alice": 3, "bob": 1, "carol": 2, "dave": 4, "erin": 1, "frank": 1}},
+		{"team:red", map[string]int{"alice": 3, "bob": 1, "carol": 3, "dave": 4, "erin": 1, "frank": 1}},
+		{"user:erin", map[string]int{"alice": 3, "bob": 1, "carol": 3, "dave": 4, "erin": 1, "frank": 1}}, // of another organization
+	} {
+		if round.viewer != "" {
+			if got := w.as(t, "bob", "PUT", "/orders/"+bobs+"/viewers/"+round.viewer, "", nil); got != 204 {
+				t.Fatalf("sharing with %s: status %d", round.viewer, got)
+			}
+		}
+		for who, want := range round.want {
+			listed := w.listed(t, who, "/orders")
+			if len(listed) != want {
+				t.Errorf("shared with %q: %s lists %d orders, want %d", round.viewer, who, len(listed), want)
 			}
 			for _, o := range all {
 				status := w.as(t, who, "GET", "/orders/"+o.ID, "", nil)
 				inList := slices.ContainsFunc(listed, func(l order) bool { return l.ID == o.ID })
 				if (status == 200) != inList {
-					t.Errorf("order of %s: status %d, in the list: %v", o.Owner, status, inList)
+					t.Errorf("shared with %q: %s and the order of %s: status %d, in the list: %v", round.viewer, who, o.Owner, status, inList)
 				}
 			}
-		})
+		}
+	}
+}
+
+// Only the owner shares, and what is shared can be taken back.
+func TestSharing(t *testing.T) {
+	w := start(t)
+	mine := w.listed(t, "alice", "/orders")[0].ID
+	for _, step := range []struct {
+		who, method, viewer string
+		status              int
+		bob                 int // status of bob's reading afterwards
+	}{
+		{"bob", "PUT", "user:bob", 403, 403},
+		{"carol", "PUT", "user:bob", 403, 403}, // who may read it all the same
+		{"dave", "PUT", "user:bob", 403, 403},
+		{"alice", "PUT", "user:*", 422, 403},
+		{"alice", "PUT", "order:1", 422, 403},
+		{"alice", "PUT", "user:bob", 204, 200},
+		{"alice", "PUT", "user:bob", 204, 200},
+		{"bob", "PUT", "user:erin", 403, 200}, // a viewer passes nothing on
+		{"bob", "DELETE", "user:bob", 403, 200},
+		{"alice", "DELETE", "user:bob", 204, 403},
+		{"alice", "DELETE", "user:bob", 204, 403},
+		{"alice", "PUT", "team:blue", 204, 200},
+		{"alice", "DELETE", "team:blue", 204, 403},
+	} {
+		if got := w.as(t, step.who, step.method, "/orders/"+mine+"/viewers/"+step.viewer, "", nil); got != step.status {
+			t.Errorf("%s by %s for %s: status %d, want %d", step.method, step.who, step.viewer, got, step.status)
+		}
+		if got := w.as(t, "bob", "GET", "/orders/"+mine, "", nil); got != step.bob {
+			t.Errorf("after %s by %s for %s bob reads with %d, want %d", step.method, step.who, step.viewer, got, step.bob)
+		}
 	}
 }
 
@@ -173,17 +205,11 @@ func TestUnknownOrder(t *testing.T) {
 
 func TestTheSecondStartKeepsTheOrders(t *testing.T) {
 	w := start(t)
-	before, err := ledger{w.store}.visible(t.Context(), people["dave"], "acme")
-	if err != nil {
+	before := w.listed(t, "dave", "/orders")
+	if err := (ledger{w.store, w.viewers}).prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := (ledger{w.store}).prepare(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	after, err := ledger{w.store}.visible(t.Context(), people["dave"], "acme")
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := w.listed(t, "dave", "/orders")
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Error(diff)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -162,11 +163,39 @@ func (s *service) list(w http.ResponseWriter, r *http.Request) error {
 	if order != "" && !orderID.MatchString(order) {
 		return unprocessable("order_id is not the id of an order")
 	}
-	found, err := s.ledger.of(r.Context(), rampart.PrincipalFrom(r.Context()).Subject, order)
+	list, err := authz.Filter(r.Context(), s.svc, "payments:read", "payment")
 	if err != nil {
 		return err
 	}
-	return rest.Write(w, http.StatusOK, found)
+	found, err := s.ledger.visible(r.Context(), list, order)
+	if err != nil {
+		return err
+	}
+	body, err := s.shown(r.Context(), found)
+	if err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, body)
+}
+
+// shown is what the policies let be seen of each payment of a list: which
+// fields that are depends on the payment.
+func (s *service) shown(ctx context.Context, list []payment) ([]json.RawMessage, error) {
+	resources := make([]rampart.Resource, len(list))
+	for i, p := range list {
+		resources[i] = p.resource()
+	}
+	out := make([]json.RawMessage, len(list))
+	for i, o := range authz.DecideMany(ctx, s.svc, "payments:read", resources) {
+		if o.Err != nil {
+			return nil, o.Err
+		}
+		var err error
+		if out[i], err = authz.Project(o.Decision.Fields, list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func (s *service) get(w http.ResponseWriter, r *http.Request) error {
@@ -174,10 +203,15 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := authz.Check(r.Context(), s.svc, "payments:read", p.resource()); err != nil {
+	d, err := authz.Decide(r.Context(), s.svc, "payments:read", p.resource())
+	if err != nil {
 		return err
 	}
-	return rest.Write(w, http.StatusOK, p)
+	body, err := authz.Project(d.Fields, p)
+	if err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, body)
 }
 
 // card reveals which card paid. rampart.yaml asks for a fresh second factor

@@ -8,12 +8,13 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/sdk"
+	"github.com/rampart-security/rampart/sdk/authz"
 	"github.com/rampart-security/rampart/sdk/db"
 	"github.com/rampart-security/rampart/sdk/pii"
 	"github.com/rampart-security/rampart/sdk/rest"
 )
 
-const pageSize = 100
+const pageSize = "100"
 
 // ledger is the table of payments: rows carry a checksum (control db.row_mac),
 // personal fields are encrypted (data.envelope), every change is written to an
@@ -136,12 +137,17 @@ func (l *ledger) get(ctx context.Context, id string) (payment, error) {
 	return p, err
 }
 
-// of returns owner's newest payments, for one order unless order is "". One row
-// that does not match its checksum fails the list.
-func (l *ledger) of(ctx context.Context, owner, order string) ([]payment, error) {
+// visible returns the newest payments that a list of the policies holds, for one
+// order unless order is "". One row that does not match its checksum fails the
+// list.
+func (l *ledger) visible(ctx context.Context, list authz.List, order string) ([]payment, error) {
 	out := []payment{}
-	err := l.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, columns+`WHERE owner = $1 AND ($2 = '' OR order_id = $2) ORDER BY id DESC LIMIT $3`, owner, order, pageSize)
+	where, args, err := list.SQL(l.db.Kind(), 2)
+	if err != nil || list.IsNone() {
+		return out, err
+	}
+	err = l.db.View(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, columns+`WHERE ($1 = '' OR order_id = $1) AND `+where+` ORDER BY id DESC LIMIT `+pageSize, append([]any{order}, args...)...)
 		if err != nil {
 			return err
 		}
@@ -179,7 +185,7 @@ func (l *ledger) insert(ctx context.Context, tx *sql.Tx, p payment) error {
 	return err
 }
 
-const columns = `SELECT id, order_id, tenant, owner, team, amount, currency, status, email, card_ref, description, idem_key, created, mac FROM payments `
+const columns = `SELECT id, order_id, tenant, owner, team, amount, currency, status, email, card_ref, description, idem_key, created, frozen, mac FROM payments `
 
 type row interface{ Scan(...any) error }
 
@@ -192,7 +198,7 @@ func (l *ledger) read(ctx context.Context, r row) (payment, error) {
 		key              sql.NullString
 		ms               int64
 	)
-	err := r.Scan(&p.ID, &p.OrderID, &p.Tenant, &p.Owner, &p.Team, &p.Amount, &p.Currency, &p.Status, &email, &card, &p.Description, &key, &ms, &mac)
+	err := r.Scan(&p.ID, &p.OrderID, &p.Tenant, &p.Owner, &p.Team, &p.Amount, &p.Currency, &p.Status, &email, &card, &p.Description, &key, &ms, &p.Frozen, &mac)
 	if err != nil {
 		return payment{}, err
 	}

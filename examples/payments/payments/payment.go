@@ -46,11 +46,17 @@ type payment struct {
 	Description string    `json:"description"`
 	IdemKey     string    `json:"-"` // "" when the client sent none
 	Created     time.Time `json:"created"`
+	Frozen      bool      `json:"-"` // by compliance, in the database: whoever freezes a row seals it anew
 }
 
-// integrity lists what the row's checksum covers beside its tenant.
+// integrity lists what the row's checksum covers beside its tenant. That a row
+// is not frozen says nothing, as before there was such a thing.
 func (p payment) integrity() []string {
-	return []string{table, p.ID, p.OrderID, p.Owner, p.Team, strconv.FormatInt(p.Amount, 10), p.Currency, p.Status}
+	list := []string{table, p.ID, p.OrderID, p.Owner, p.Team, strconv.FormatInt(p.Amount, 10), p.Currency, p.Status}
+	if p.Frozen {
+		list = append(list, "frozen")
+	}
+	return list
 }
 
 // cell is the place of one encrypted field: a ciphertext that is moved to
@@ -67,7 +73,7 @@ func (p payment) cell(column string) pii.Cell {
 func (p payment) resource() rampart.Resource {
 	return rampart.Resource{
 		Type: "payment", ID: p.ID, Tenant: p.Tenant,
-		Attrs: map[string]any{"owner": p.Owner, "team_id": p.Team},
+		Attrs: map[string]any{"owner": p.Owner, "team_id": p.Team, "frozen": p.Frozen},
 	}
 }
 

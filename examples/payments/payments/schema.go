@@ -35,6 +35,9 @@ func schema(svc *sdk.Service, auditLog bool) []db.Step {
 		// A sealed field is 33 bytes longer than its text and begins with the format, 1.
 		SQLite:   build("BLOB", "typeof(?) = 'blob' AND length(?) >= 33 AND substr(?, 1, 1) = x'01'", appendOnlySQLite),
 		Postgres: build("BYTEA", "octet_length(?) >= 33 AND get_byte(?, 0) = 1", appendOnlyPostgres),
+	}, {
+		SQLite:   `ALTER TABLE payments ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0 CHECK (frozen IN (0, 1))`,
+		Postgres: `ALTER TABLE payments ADD COLUMN frozen BOOLEAN NOT NULL DEFAULT false`,
 	}}
 }
 
