@@ -7,13 +7,30 @@
 //	           roles, organizations, managedTeams: sets of strings
 //	action     Action::"orders:read"
 //	resource   Order::"17": the request's type, first letter in upper case, with
-//	           the request's attributes and tenant, absent when unknown
-//	context    the request's context
+//	           the request's attributes, id and tenant, absent when unknown
+//	context    the request's context, and relation.NAME: whether the principal
+//	           stands in that relation to the resource
 //
 // Three things differ from plain Cedar, each towards denial: every policy must
 // carry an @id of its own, a forbid that cannot be evaluated is reported as a
 // failure that denies (Cedar skips it), and null attributes are absent.
-// A number with a fraction becomes a Cedar decimal.
+// A number with a fraction becomes a Cedar decimal; with a schema, every number
+// becomes what its attribute declares, and what is not declared is not seen.
+//
+// What a policy may ask for besides, as annotations:
+//
+//	@id("owner")                          its name, required
+//	@obligation("step-up; acr=aal2")      to be carried out before the action;
+//	@obligation_mail("notification")      more of them under any further name
+//	@fields("id, total, card.last4")      of a permit: only these may be seen
+//	@mask("pii, confidential, note")      of a permit: shown as null. pii stands
+//	                                      for all personal attributes, a class
+//	                                      for all at least that sensitive
+//	@reason("Ask the owner.")             what the user may read
+//	@doc("...")                           what the operator may read
+//
+// Other annotations are the author's own. One that looks like these misspelt
+// does not load.
 package cedar
 
 import (
