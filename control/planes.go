@@ -42,6 +42,7 @@ func (p *Plane) routes() http.Handler {
 		"POST " + wire.PathToken:            p.serveToken,
 		"POST " + wire.PathIntrospect:       p.serveIntrospect,
 		"POST " + wire.PathSubject:          p.serveSubject,
+		"POST " + wire.PathSubjects:         p.serveSubjects,
 		"/":                                 p.servePublic,
 	} {
 		mux.HandleFunc(pattern, p.handle(func(w http.ResponseWriter, r *http.Request) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/authzen"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/trace"
@@ -36,6 +37,8 @@ func (s *Sidecar) agentMux() http.Handler {
 	mux.HandleFunc("GET "+agent.PathSecret+"{name}", s.secret)
 	mux.HandleFunc("POST "+agent.PathDEK, s.dek)
 	mux.HandleFunc("POST "+agent.PathAudit, s.auditEvent)
+	mux.Handle("POST /access/", s.askedByService(s.pdpHandler))
+	mux.Handle("GET "+authzen.PathMetadata, s.pdpHandler)
 	mux.Handle("/", s.outboundMux())
 	return mux
 }

@@ -50,13 +50,29 @@ func (s *Sidecar) inbound(w http.ResponseWriter, r *http.Request) {
 	a := &arrival{table: s.table.Load(), trace: trace.Of(r.Header)}
 	a.r = r.WithContext(rampart.WithTrace(r.Context(), a.trace))
 	defer s.end(a)
-	for _, step := range []func(*arrival) error{s.peer, s.fresh, s.canonicalize, s.identify, s.route, s.stepUp} {
-		if err := step(a); err != nil {
-			s.refuse(w, a, err)
-			return
-		}
+	if err := a.through(s.peer, s.fresh); err != nil {
+		s.refuse(w, a, err)
+		return
+	}
+	if a.forDecisionPoint() {
+		s.askedByCaller(w, a)
+		return
+	}
+	if err := a.through(s.canonicalize, s.identify, s.route, s.stepUp); err != nil {
+		s.refuse(w, a, err)
+		return
 	}
 	s.toService(w, a)
+}
+
+// through takes a request past each step until one refuses it.
+func (a *arrival) through(steps ...func(*arrival) error) error {
+	for _, step := range steps {
+		if err := step(a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // end records a panic before it breaks the connection off; http.ErrAbortHandler

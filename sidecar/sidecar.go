@@ -69,6 +69,7 @@ type Sidecar struct {
 	handles        handles
 	tokens         verifiers
 	queues         queues
+	pdpHandler     http.Handler // OpenID AuthZEN
 	relations      relations
 	policies       *bundle.Plane
 }
@@ -87,6 +88,7 @@ func New(opt Options) (*Sidecar, error) {
 	if s.identityPublic, s.identityKey, err = ed25519.GenerateKey(rand.Reader); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
 	}
+	s.pdpHandler = s.decisionPoint()
 	if s.upstream, err = url.Parse(opt.Upstream); err != nil || s.upstream.Host == "" {
 		return nil, fmt.Errorf("sidecar: upstream %q is no address", opt.Upstream)
 	}
@@ -144,6 +146,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serve(ctx, sock, s.agentMux()) })
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.policies.Run(ctx) })
+	if s.table.Load().svc.Envoy {
+		g.Go(func() error { return s.serveEnvoy(ctx) })
+	}
 	return errors.Join(g.Wait(), s.policies.Close())
 }
 

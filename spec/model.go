@@ -167,6 +167,7 @@ type Service struct {
 	OpenAPI  string   `yaml:"openapi"`                  // file, relative to rampart.yaml
 	Policy   []string `yaml:"policy" shape:"one"`       // .cedar and .rego files of the service and domain layers; a single string is accepted
 	Tests    []string `yaml:"policy_tests" shape:"one"` // *_test.yaml and *_test.rego files: run by `rampart policy test` and before a bundle takes over
+	Envoy    bool     `yaml:"envoy"`                    // an Envoy beside the service asks its sidecar (external authorization, over a socket of its own)
 	Run      []string `yaml:"run"`                      // command that `rampart up` starts, in the folder of rampart.yaml
 	Methods  []string `yaml:"methods"`                  // without openapi: allowed methods, default GET and HEAD
 	Headers  []string `yaml:"headers"`                  // of callers, that the service reads beyond the usual ones and those that openapi declares

@@ -25,7 +25,8 @@ const (
 	PathEdgeCert  = "/v1/edge-cert" // POST RenewRequest -> Identity; the gateway's public certificate from the local CA
 	PathToken     = "/oauth2/token" // POST form; RFC 8693 exchange, or client_credentials, when the caller is a plane
 
-	PathSubject = "/v1/subject" // POST SubjectRequest -> rampart.Principal: the directory's facts of a person or client, for questions about somebody who is not there
+	PathSubject  = "/v1/subject"  // POST SubjectRequest -> rampart.Principal: the directory's facts of a person or client, for questions about somebody who is not there
+	PathSubjects = "/v1/subjects" // POST SubjectRequest with "user:" or "client:" -> []string, the ids of all who may act
 
 	PathIntrospect = "/oauth2/introspect" // POST form; RFC 7662, of tokens for the caller when it is a plane
 )
