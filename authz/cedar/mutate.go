@@ -21,6 +21,7 @@ type Mutant struct {
 // Mutants returns every fault that it knows to make in a file, one at a time:
 //
 //   - a policy is removed, or permits where it forbade and the reverse
+//   - an obligation, a field rule or a mask is dropped
 //   - a condition is dropped or negated
 //   - a comparison is turned around, && becomes || and the reverse
 //   - the scope loses its principal, its action, one action of a list, or the
@@ -80,6 +81,11 @@ func (m *mutation) policy(st statement) {
 	flipped := map[string]string{"permit": "forbid", "forbid": "permit"}[m.at(st.effect)]
 	m.replace(span{st.effect, st.effect + 1}, flipped, "now a "+flipped)
 	m.change(m.line(st.effect), span{st.end, st.end + 1}, " when { false };", "removed")
+	for _, a := range st.annotations {
+		if kind, _, _ := strings.Cut(m.at(a.from+1), "_"); kind == "obligation" || kind == "fields" || kind == "mask" {
+			m.replace(a, "", "dropped: "+m.cut(a))
+		}
+	}
 	m.scope(st)
 	for _, c := range st.clauses {
 		m.clause(st, c)

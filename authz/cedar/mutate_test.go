@@ -16,7 +16,7 @@ func TestMutants(t *testing.T) {
 permit (principal is User, action in [Action::"orders:read", Action::"orders:list"], resource is Order)
 when { resource has team && principal.managedTeams.contains(resource.team) }
 unless { resource.total > 5 };
-@id("b") forbid (principal, action, resource is Order) when {
+@id("b") @obligation_a("notification; to=x") @doc("d") forbid (principal, action, resource is Order) when {
   resource has frozen && // a guard that a forbid needs
   resource.frozen
 };
@@ -37,6 +37,7 @@ unless { resource.total > 5 };
 		`5: > became <=`,
 		`6: now a permit`,
 		`6: removed`,
+		`6: dropped: @obligation_a("notification; to=x")`,
 		`7: dropped: resource has frozen`,
 		`7: negated: resource has frozen`,
 		`8: dropped: resource.frozen`,

@@ -95,10 +95,11 @@ type span struct{ from, to int }
 
 // statement is one policy of a source.
 type statement struct {
-	effect  int // token of permit or forbid
-	scope   span
-	clauses []clause
-	end     int // token of the semicolon
+	annotations []span
+	effect      int // token of permit or forbid
+	scope       span
+	clauses     []clause
+	end         int // token of the semicolon
 }
 
 // clause is one `when` or `unless`.
@@ -126,12 +127,15 @@ func (s source) statements() []statement {
 }
 
 func (s source) statement(i int) (statement, int) {
+	var st statement
 	for s.at(i) == "@" {
+		from := i
 		if i += 2; s.at(i) == "(" {
 			i = s.closing(i) + 1
 		}
+		st.annotations = append(st.annotations, span{from, i})
 	}
-	st := statement{effect: i}
+	st.effect = i
 	close := s.closing(i + 1)
 	st.scope = span{min(i+2, close), close}
 	i = close + 1
