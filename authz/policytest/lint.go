@@ -31,7 +31,7 @@ type Uses struct {
 //	untested      a service has policies and no test
 //	undecided     no row of the tests is decided by a policy
 //	unconditional a permit without a condition on a type with classified data
-//	unlistable    an action that no list can be made for
+//	unlistable    an action that reads or lists, and no list can be made for it
 //	unused        a permission that no route, flow or type asks for
 //	ungranted     an action of a type that no role holds
 func Lint(ctx context.Context, s pap.Set, services []string, uses Uses) []Problem {
@@ -148,6 +148,9 @@ func classified(t authz.Type) string {
 func lintLists(ctx context.Context, s pap.Set, decisions *pdp.PDP) []Problem {
 	var out []Problem
 	for _, p := range actionsOf(s) {
+		if verb := authz.Verb(p.action); verb != "read" && verb != "list" {
+			continue // nobody lists what may be created
+		}
 		for _, role := range append(slices.Sorted(maps.Keys(s.Roles)), "") {
 			who := rampart.Principal{Kind: rampart.KindHuman, Subject: "user:anybody", Organizations: []string{"any"}, Team: "any", ManagedTeams: []string{"any"}}
 			if role != "" {
