@@ -201,7 +201,7 @@ func (s *Sidecar) route(a *arrival) error {
 	if a.table.sys.Off("authz.service") {
 		return nil
 	}
-	d := a.table.pdp.DecideService(a.r.Context(), a.principal, tenant, pdp.Route{Permission: action, Allow: a.flow.Allow, Require: a.flow.Authz.Require})
+	d := a.table.pdp.DecideService(a.r.Context(), a.principal, tenant, pdp.Route{Permission: action, Allow: a.flow.Allow, Require: a.flow.Authz.Require, Flow: a.flow.ID})
 	if d.Allowed() {
 		return nil
 	}
