@@ -42,7 +42,8 @@ type presence struct {
 // atomSQL is an atom as SQL.
 type atomSQL struct {
 	undefined bool // no row makes it true or false
-	yes, no   sql  // for the rows in which its operands are present
+	no        bool // cond is to say that the atom is false, not that it is true
+	cond      sql  // for the rows in which its operands are present
 	operands  []presence
 	loose     bool // may be true or false where an operand is NULL: NULL <> ALL of nothing is true
 	equal     want // what says that an operand equals a known value; else notTrue
@@ -55,22 +56,18 @@ func renderLeaf(n leaf, d dialect, t Table) (sql, error) {
 	case Has:
 		return renderHas(e, n.want, d)
 	}
-	a, err := renderAtom(n.atom, d, t)
+	a, err := renderAtom(n, d, t)
 	if err != nil {
 		return sql{}, err
 	}
+	open := n.want == notTrue || n.want == notFalse
 	switch {
 	case a.undefined:
-		return literally(n.want == notTrue || n.want == notFalse), nil
-	case n.want == wantTrue:
-		return a.guarded(a.yes, n.want), nil
-	case n.want == wantFalse:
-		return a.guarded(a.no, n.want), nil
-	case n.want == notTrue:
-		return a.unless(a.no), nil
-	default:
-		return a.unless(a.yes), nil
+		return literally(open), nil
+	case open:
+		return a.unless(), nil
 	}
+	return a.guarded(n.want), nil
 }
 
 func renderHas(e Has, w want, d dialect) (sql, error) {
@@ -88,8 +85,9 @@ func renderHas(e Has, w want, d dialect) (sql, error) {
 	return sql{text: p.no}, nil
 }
 
-// guarded is s where all operands are present.
-func (a atomSQL) guarded(s sql, w want) sql {
+// guarded is the atom's condition where all operands are present.
+func (a atomSQL) guarded(w want) sql {
+	s := a.cond
 	loose := s.known || a.loose
 	for _, p := range a.operands {
 		if p.yes != "" && (loose || !p.strict && !(p.byEqual && a.equal == w)) {
@@ -99,8 +97,9 @@ func (a atomSQL) guarded(s sql, w want) sql {
 	return s
 }
 
-// unless is s, or true where an operand is absent.
-func (a atomSQL) unless(s sql) sql {
+// unless is the atom's condition, or true where an operand is absent.
+func (a atomSQL) unless() sql {
+	s := a.cond
 	for _, p := range a.operands {
 		if p.yes != "" {
 			s = or(sql{text: p.no}, s)
@@ -115,7 +114,8 @@ type atoms struct {
 	t Table
 }
 
-func renderAtom(e Expr, d dialect, t Table) (atomSQL, error) {
+func renderAtom(n leaf, d dialect, t Table) (atomSQL, error) {
+	e := n.atom
 	kinds, err := t.atomKinds(e)
 	if err != nil {
 		return atomSQL{}, err
@@ -124,7 +124,7 @@ func renderAtom(e Expr, d dialect, t Table) (atomSQL, error) {
 	if !defined {
 		return atomSQL{undefined: true}, nil
 	}
-	a := atomSQL{equal: notTrue}
+	a := atomSQL{equal: notTrue, no: n.want == wantFalse || n.want == notTrue}
 	for _, o := range operands(e) {
 		p, err := d.present(o)
 		if err != nil {
@@ -147,7 +147,7 @@ func renderAtom(e Expr, d dialect, t Table) (atomSQL, error) {
 
 // always is an atom that is b wherever it is defined.
 func (a atomSQL) always(b bool) atomSQL {
-	a.yes, a.no = literally(b), literally(!b)
+	a.cond = literally(b != a.no)
 	return a
 }
 
@@ -156,7 +156,7 @@ func (a atomSQL) always(b bool) atomSQL {
 func (r atoms) render(a atomSQL, e Expr, of authz.AttrKind) (atomSQL, error) {
 	switch e := e.(type) {
 	case Bool:
-		return a.both(func(no bool) (string, error) { return r.d.boolean(e.X, no) })
+		return a.say(func(no bool) (string, error) { return r.d.boolean(e.X, no) })
 	case Cmp:
 		return r.compare(a, e, of)
 	case In:
@@ -172,14 +172,10 @@ func (r atoms) render(a atomSQL, e Expr, of authz.AttrKind) (atomSQL, error) {
 	return atomSQL{undefined: true}, nil
 }
 
-// both fills in what f renders for yes and for no.
-func (a atomSQL) both(f func(no bool) (string, error)) (atomSQL, error) {
-	yes, err := f(false)
-	if err != nil {
-		return a, err
-	}
-	no, err := f(true)
-	a.yes, a.no = sql{text: yes}, sql{text: no}
+// say fills in what f renders.
+func (a atomSQL) say(f func(no bool) (string, error)) (atomSQL, error) {
+	text, err := f(a.no)
+	a.cond = sql{text: text}
 	return a, err
 }
 
@@ -192,7 +188,7 @@ func (r atoms) compare(a atomSQL, e Cmp, of authz.AttrKind) (atomSQL, error) {
 	if !r.keeps(e.R) {
 		return a, errUnstorable
 	}
-	return a.both(func(no bool) (string, error) {
+	return a.say(func(no bool) (string, error) {
 		if no {
 			return r.d.compare(complement(e.Op), e.L, e.R, of)
 		}
@@ -212,7 +208,7 @@ func (r atoms) equals(a atomSQL, e Cmp, v any, of authz.AttrKind) (atomSQL, erro
 			a.equal = wantFalse
 		}
 	}
-	return a.both(func(no bool) (string, error) {
+	return a.say(func(no bool) (string, error) {
 		op := e.Op
 		if no {
 			op = complement(op)
@@ -234,14 +230,14 @@ func (r atoms) among(a atomSQL, x Operand, list []any, of authz.AttrKind) (atomS
 		a.equal = wantTrue
 	}
 	if len(list) == 1 {
-		return a.both(func(no bool) (string, error) {
+		return a.say(func(no bool) (string, error) {
 			if no {
 				return r.d.compare(Ne, x, Lit{list[0]}, of)
 			}
 			return r.d.compare(Eq, x, Lit{list[0]}, of)
 		})
 	}
-	return a.both(func(no bool) (string, error) { return r.d.among(x, list, of, no) })
+	return a.say(func(no bool) (string, error) { return r.d.among(x, list, of, no) })
 }
 
 func (r atoms) holds(a atomSQL, e In) (atomSQL, error) {
@@ -249,7 +245,7 @@ func (r atoms) holds(a atomSQL, e In) (atomSQL, error) {
 		return a.always(false), nil
 	}
 	a.loose = true
-	return a.both(func(no bool) (string, error) { return r.d.holds(e.List, e.X, no) })
+	return a.say(func(no bool) (string, error) { return r.d.holds(e.List, e.X, no) })
 }
 
 func (r atoms) look(a atomSQL, e Text) (atomSQL, error) {
@@ -259,7 +255,7 @@ func (r atoms) look(a atomSQL, e Text) (atomSQL, error) {
 	if !r.keeps(e.Part) {
 		return a.always(false), nil
 	}
-	return a.both(func(no bool) (string, error) { return r.d.look(e.Op, e.X, e.Part, no) })
+	return a.say(func(no bool) (string, error) { return r.d.look(e.Op, e.X, e.Part, no) })
 }
 
 // errUnstorable: what would order it, or look into it, is in no database.

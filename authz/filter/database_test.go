@@ -96,13 +96,22 @@ func ids(rows *sql.Rows, err error) ([]string, error) {
 		return nil, err
 	}
 	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
 	var out []string
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
+		values := make([]any, len(columns))
+		var last string // the only one, but for a plan of SQLite
+		for i := range values {
+			values[i] = new(any)
+		}
+		values[len(values)-1] = &last
+		if err := rows.Scan(values...); err != nil {
 			return nil, err
 		}
-		out = append(out, id)
+		out = append(out, last)
 	}
 	return out, rows.Err()
 }

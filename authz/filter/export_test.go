@@ -2,3 +2,8 @@ package filter
 
 // Quote is quote, for tests against a database.
 var Quote = quote
+
+// RLSCondition is what RLS puts into a policy.
+func RLSCondition(t Table, f Filter) (string, error) {
+	return f.render(t, postgres{table: t, literal: quoted, subject: true})
+}

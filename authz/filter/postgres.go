@@ -136,8 +136,9 @@ func (p postgres) compare(op Op, l, r Operand, of authz.AttrKind) (string, error
 	}
 	// Equality with a value keeps the column's collation, for the sake of its
 	// index. Order is by byte, and two columns need one collation.
-	_, known := r.(Lit)
-	if of == authz.KindString && !(known && (op == Eq || op == Ne)) {
+	_, isL := l.(Attr)
+	_, isR := r.(Attr)
+	if of == authz.KindString && (isL && isR || op != Eq && op != Ne) {
 		left += ` COLLATE "C"`
 	}
 	return left + operator(op) + right, nil

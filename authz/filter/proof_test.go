@@ -47,6 +47,7 @@ func prove(t *testing.T, db filtertest.Database) {
 	t.Run("every condition", func(t *testing.T) { everyCondition(t, db) })
 	t.Run("Cedar policies", func(t *testing.T) { policies(t, db, "p.cedar", filtertest.Policies.Cedar) })
 	t.Run("Rego policies", func(t *testing.T) { policies(t, db, "p.rego", filtertest.Policies.Rego) })
+	t.Run("indexes", func(t *testing.T) { usesIndexes(t, db) })
 	if db.Guarded != nil {
 		t.Run("row-level security", func(t *testing.T) { rowLevelSecurity(t, db) })
 		t.Run("nobody", func(t *testing.T) { nobody(t, db) })

@@ -97,6 +97,9 @@ func (q sqlite) boolean(x Operand, no bool) (string, error) {
 	return s, err
 }
 
+// compare: a column may ignore case or blanks, so texts are compared as bytes.
+// An index knows the column's way only, so equality is asked for in that way
+// first; COLLATE would keep SQLite from any index below OR.
 func (q sqlite) compare(op Op, l, r Operand, of authz.AttrKind) (string, error) {
 	left, err := q.operand(l, of)
 	if err != nil {
@@ -106,10 +109,14 @@ func (q sqlite) compare(op Op, l, r Operand, of authz.AttrKind) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	if of == authz.KindString || of == kindUUID {
-		right += " COLLATE BINARY" // the column may ignore case
+	exactly := "CAST(" + left + " AS BLOB)" + operator(op) + "CAST(" + right + " AS BLOB)"
+	switch {
+	case of != authz.KindString && of != kindUUID:
+		return left + operator(op) + right, nil
+	case op == Eq:
+		return "(" + left + " = " + right + " AND " + exactly + ")", nil
 	}
-	return left + operator(op) + right, nil
+	return exactly, nil
 }
 
 // among binds a list as one JSON text; decimals one by one, because SQLite does
@@ -119,9 +126,6 @@ func (q sqlite) among(x Operand, list []any, of authz.AttrKind, no bool) (string
 	if err != nil {
 		return "", err
 	}
-	if of == authz.KindString || of == kindUUID {
-		s += " COLLATE BINARY"
-	}
 	in := " IN ("
 	if no {
 		in = " NOT IN ("
@@ -130,7 +134,16 @@ func (q sqlite) among(x Operand, list []any, of authz.AttrKind, no bool) (string
 		return q.amongDecimals(s+in, list)
 	}
 	text, err := json.Marshal(list)
-	return s + in + "SELECT value FROM json_each(" + q.bound.bind("j"+string(text), string(text)) + "))", err
+	each := " FROM json_each(" + q.bound.bind("j"+string(text), string(text)) + "))"
+	same := s + in + "SELECT value" + each
+	exactly := "CAST(" + s + " AS BLOB)" + in + "SELECT CAST(value AS BLOB)" + each
+	switch {
+	case of != authz.KindString && of != kindUUID:
+		return same, err
+	case no:
+		return exactly, err
+	}
+	return "(" + same + " AND " + exactly + ")", err
 }
 
 // maxDecimals keeps a list of decimals below SQLite's number of placeholders.
