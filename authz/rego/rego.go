@@ -30,6 +30,7 @@ import (
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
@@ -138,7 +139,7 @@ func (e *Engine) Evaluate(ctx context.Context, r authz.Request) authz.Verdict {
 		return failed(err)
 	}
 	defer release()
-	results, err := e.query.Eval(ctx, rego.EvalParsedInput(input(r)))
+	results, err := e.query.Eval(ctx, rego.EvalParsedInput(input(r)), rego.EvalMetrics(metrics.NoOp()))
 	if err != nil {
 		return failed(err)
 	}

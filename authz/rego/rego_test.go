@@ -340,23 +340,3 @@ func FuzzInput(f *testing.F) {
 		e.Evaluate(t.Context(), r)
 	})
 }
-
-func BenchmarkRego(b *testing.B) {
-	for _, extra := range []int{0, 1000} {
-		b.Run(fmt.Sprintf("extra=%d", extra), func(b *testing.B) {
-			var src strings.Builder
-			src.WriteString(seed)
-			for i := range extra {
-				fmt.Fprintf(&src, "allow {\n\tinput.action_full == \"t%d:read\"\n\tinput.user.role == \"r%d\"\n}\n", i, i)
-			}
-			e := load(b, src.String())
-			r := order(map[string]any{"owner": "user:alice", "team_id": "blue"})
-			b.ReportAllocs()
-			for b.Loop() {
-				if v := e.Evaluate(b.Context(), r); len(v.Permits) != 1 {
-					b.Fatal("denied")
-				}
-			}
-		})
-	}
-}

@@ -44,12 +44,12 @@ func (e *Engine) Residual(ctx context.Context, r authz.Request) (filter.Residual
 func (e *Engine) ResidualRLS(ctx context.Context, action rampart.Action, resourceType string) (filter.Residual, error) {
 	q := e.question(resourceType)
 	q.rls = true
-	doc := ast.NewObject()
-	put(doc, "action", authz.Verb(action))
-	put(doc, "action_full", string(action))
-	doc.Insert(ast.InternedTerm("resource"), ast.NewTerm(resource(rampart.Resource{Type: resourceType})))
-	doc.Insert(ast.InternedTerm("relation"), ast.NewTerm(ast.NewObject()))
-	q.doc = doc
+	var doc members
+	doc.put(key.action, authz.Verb(action))
+	doc.put(key.actionFull, string(action))
+	doc.add(key.resource, ast.NewTerm(resource(rampart.Resource{Type: resourceType})))
+	doc.add(key.relation, relations(nil))
+	q.doc = doc.object()
 	return e.residual(ctx, q)
 }
 

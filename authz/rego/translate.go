@@ -405,6 +405,6 @@ func literal(v ast.Value) (value, bool) {
 		n, ok := number(json.Number(v))
 		return known(kindNumber, n), ok
 	}
-	list, ok := members(v)
+	list, ok := scalars(v)
 	return known(kindList, list), ok
 }

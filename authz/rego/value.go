@@ -150,8 +150,8 @@ func member(x, list value) (filter.Expr, bool) {
 	return filter.In{X: x.op, List: list.op}, true
 }
 
-// members returns the scalars in a collection; others equal no attribute.
-func members(v ast.Value) ([]any, bool) {
+// scalars returns the scalars in a collection; others equal no attribute.
+func scalars(v ast.Value) ([]any, bool) {
 	list := []any{}
 	exact := true
 	add := func(t *ast.Term) {
