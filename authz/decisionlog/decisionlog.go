@@ -13,9 +13,10 @@
 // the segments (AES-256-GCM), and readers see that they were there.
 //
 // Writing is asynchronous. Observe returns before a record is on disk, and fails
-// when it cannot be put in line: no decision is dropped in silence. A crash of
-// the machine loses what was decided in the last moments, which the audit log
-// has: it waits for the disk where that matters.
+// when it cannot be put in line: no decision is dropped in silence. A process
+// that is killed loses what is in line, a machine that loses power up to 50 ms
+// more; the audit log has those decisions: it waits for the disk where that
+// matters.
 package decisionlog
 
 import (
@@ -45,8 +46,8 @@ const (
 	segmentBytes = 16 << 20
 	lineBytes    = 4 << 20                // one record
 	inLine       = 4096                   // records that wait for the disk
-	perBatch     = 512                    // records that share one fsync
-	gather       = 5 * time.Millisecond   // a record waits so long for others to share its fsync
+	perBatch     = 512                    // records that share one write
+	syncEvery    = 50 * time.Millisecond  // a record that was written waits so long, at most, for the disk
 	maxWait      = time.Second            // Observe waits so long at most
 	retryEvery   = 250 * time.Millisecond // after a failed write
 	sweepEvery   = 10 * time.Minute

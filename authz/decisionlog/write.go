@@ -19,46 +19,50 @@ func (l *Log) write() {
 	defer close(l.done)
 	buf := make([]byte, 0, 64<<10)
 	batch := make([]entry, 0, perBatch)
+	beat := time.NewTicker(syncEvery)
+	defer beat.Stop()
 	swept := time.Time{}
-	for {
-		batch = l.gather(batch[:0])
-		if len(batch) == 0 {
-			return
-		}
+	for open := true; open; {
+		var due bool
+		batch, due, open = l.gather(batch[:0], beat.C)
 		buf = l.encode(buf[:0], batch)
-		if !l.store(buf) {
+		if !l.store(buf, due || !open) {
 			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "decisions lost: the log was closed while the disk took nothing", slog.Int("decisions", len(batch)))
 		}
 		l.tell(batch)
-		if now := l.opt.Now(); now.Sub(swept) >= sweepEvery {
+		if now := l.opt.Now(); due && now.Sub(swept) >= sweepEvery {
 			swept = now
 			l.sweep(now)
 		}
 	}
 }
 
-// gather takes what waits, and what comes within a moment: an fsync for each
-// record would be one too many. Nothing means that the line is closed.
-func (l *Log) gather(batch []entry) []entry {
-	first, open := <-l.line
-	if !open {
-		return batch
+// gather takes what waits in line, and tells whether what was written is to be
+// made durable now: when it is time, or somebody waits for it.
+func (l *Log) gather(batch []entry, beat <-chan time.Time) (all []entry, due, open bool) {
+	select {
+	case <-beat:
+		return batch, true, true
+	case e, open := <-l.line:
+		if !open {
+			return batch, true, false
+		}
+		batch = append(batch, e)
 	}
-	batch = append(batch, first)
-	moment := time.NewTimer(gather)
-	defer moment.Stop()
 	for len(batch) < perBatch && batch[len(batch)-1].flushed == nil {
 		select {
+		case <-beat:
+			return batch, true, true
 		case e, open := <-l.line:
 			if !open {
-				return batch
+				return batch, true, false
 			}
 			batch = append(batch, e)
-		case <-moment.C:
-			return batch
+		default:
+			return batch, false, true
 		}
 	}
-	return batch
+	return batch, batch[len(batch)-1].flushed != nil, true
 }
 
 // encode renders a batch. A record that cannot be rendered is a fault of this
@@ -77,11 +81,15 @@ func (l *Log) encode(buf []byte, batch []entry) []byte {
 	return buf
 }
 
-// store makes b durable. While the disk fails it tries again, and Observe fails
-// meanwhile; it gives up when the log is closed.
-func (l *Log) store(b []byte) bool {
+// store writes b, and makes durable what was written if it is due. While the
+// disk fails it tries again, and Observe fails meanwhile; it gives up when the
+// log is closed.
+func (l *Log) store(b []byte, due bool) bool {
 	for {
 		err := l.out.append(b)
+		if err == nil && due {
+			b, err = nil, l.out.sync()
+		}
 		if err == nil {
 			l.failed.Store(nil)
 			return true
@@ -132,7 +140,8 @@ type segments struct {
 	folder string
 	number int // of the newest; 0: there is none
 	file   *os.File
-	size   int64 // of file, durable
+	size   int64 // of file
+	dirty  bool  // something of it may not be durable
 }
 
 func segmentName(n int) string { return fmt.Sprintf("%08d.log", n) }
@@ -201,9 +210,8 @@ func soundSize(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// append makes b durable at the end of the newest segment, or of a new one when
-// that is full or has failed: after an error nobody knows what of it the disk
-// holds.
+// append writes b at the end of the newest segment, or of a new one when that is
+// full or has failed: after an error nobody knows what of it the disk holds.
 func (s *segments) append(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -213,21 +221,34 @@ func (s *segments) append(b []byte) error {
 			return err
 		}
 	}
-	_, err := s.file.Write(b)
-	if err == nil {
-		err = s.file.Sync()
-	}
-	if err != nil {
-		s.file.Truncate(s.size) // else a record that was reported as lost may show up, perhaps twice
+	if _, err := s.file.Write(b); err != nil {
+		s.file.Truncate(s.size) // else half a record stays, or one shows up twice
 		s.close()
 		return err
 	}
-	s.size += int64(len(b))
+	s.size, s.dirty = s.size+int64(len(b)), true
+	return nil
+}
+
+// sync makes durable what was written. A second fsync on the same file could
+// report success for what the kernel has dropped, so the next record goes into
+// another.
+func (s *segments) sync() error {
+	if !s.dirty {
+		return nil
+	}
+	s.dirty = false
+	if err := s.file.Sync(); err != nil {
+		s.close()
+		return err
+	}
 	return nil
 }
 
 func (s *segments) rotate() error {
-	s.close()
+	if err := errors.Join(s.sync(), s.close()); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(filepath.Join(s.folder, segmentName(s.number+1)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -241,6 +262,7 @@ func (s *segments) rotate() error {
 }
 
 func (s *segments) close() error {
+	s.dirty = false
 	if s.file == nil {
 		return nil
 	}
