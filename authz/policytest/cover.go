@@ -50,7 +50,7 @@ func Cover(ctx context.Context, s pap.Set, service string) (Report, error) {
 // observe collects the questions that the domain layer was asked, with every
 // fact that was looked up.
 func (t *tester) observe(_ context.Context, q pdp.Question, _ rampart.Decision) error {
-	if q.Request != nil && q.Refused == nil {
+	if t.cover && q.Request != nil && q.Refused == nil {
 		t.asked = append(t.asked, *q.Request)
 	}
 	return nil

@@ -41,6 +41,7 @@ func Fuzz(ctx context.Context, s pap.Set, service string, n int, seed uint64) (F
 	if err != nil {
 		return Fuzzed{}, fmt.Errorf("policytest: %w", err)
 	}
+	t.cover, t.asked = false, nil
 	g := &generator{state: seed, schema: s.Schema, world: world, values: pool(s, service, world)}
 	out := Fuzzed{Differences: []string{}, Untranslatable: []string{}}
 	for i := range n {

@@ -93,6 +93,31 @@ func (w World) Ask(ctx context.Context, s pap.Set, service string, q Question) (
 	return out, nil
 }
 
+// Conditions tells, for each condition of each policy that q could concern,
+// whether it held: in the order of the files. A condition that was not reached
+// neither held nor failed. When the gateway or the service layer denies, no
+// policy was asked and there are none.
+func (w World) Conditions(ctx context.Context, s pap.Set, service string, q Question) ([]Condition, error) {
+	t, err := w.tester(s, service, q)
+	if err != nil {
+		return nil, fmt.Errorf("policytest: %w", err)
+	}
+	row := Row{Subject: "who", Action: string(q.Action), Resource: "what", Tenant: q.Tenant, Context: q.Context, Now: q.Now}
+	t.setNow(row)
+	t.decide(ctx, q.Principal, row)
+	all, err := coverage(ctx, s, service, t.asked)
+	if err != nil || len(t.asked) == 0 {
+		return nil, err
+	}
+	apart := map[string]bool{} // policies about something else
+	for _, c := range all {
+		if c.Scope && c.Held == 0 {
+			apart[c.Policy] = true
+		}
+	}
+	return slices.DeleteFunc(all, func(c Condition) bool { return c.Scope || c.Policy != "" && apart[c.Policy] }), nil
+}
+
 // path is how relations lead to a permit: decisions themselves do not say it,
 // since following a path costs more than knowing that there is one.
 func (t *tester) path(ctx context.Context, d rampart.Decision, r authz.Request) []string {
@@ -140,7 +165,7 @@ func (w World) tester(s pap.Set, service string, q Question) (*tester, error) {
 			f.Relations = append(f.Relations, Relation{Tuple: t.Object + "#" + t.Relation + "@" + t.Subject, Condition: t.Condition, Context: t.Context})
 		}
 	}
-	t := &tester{set: s, service: service}
+	t := &tester{set: s, service: service, cover: true}
 	return t, t.open(f)
 }
 

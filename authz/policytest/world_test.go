@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -201,5 +202,33 @@ permit (principal is User, action == Action::"orders:create", resource is Order)
 				t.Errorf("%s: no %q in\n%s", name, want, all)
 			}
 		}
+	}
+}
+
+// TestConditions: what is about another action is not shown, and what stands
+// behind a failure was not reached.
+func TestConditions(t *testing.T) {
+	s := typed(typedTests)
+	w, err := WorldOf(s, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := Question{Principal: w.Subjects["carol"], Action: "orders:approve",
+		Resource: rampart.Resource{Type: "order", ID: "20", Tenant: "acme", Attrs: map[string]any{"owner": "user:zoe", "team_id": "red"}}}
+	got, err := w.Conditions(context.Background(), s, "orders", q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text []string
+	for _, c := range got {
+		text = append(text, fmt.Sprintf("%s %s %v %v", c.Policy, c.Text, c.Held > 0, c.Failed > 0))
+	}
+	for _, want := range []string{"frozen resource has frozen false true", "frozen resource.frozen false false", ` input.action == "approve" true false`} {
+		if !slices.Contains(text, want) {
+			t.Errorf("no %q in %q", want, text)
+		}
+	}
+	if slices.ContainsFunc(text, func(s string) bool { return strings.HasPrefix(s, "owner") }) {
+		t.Errorf("about another action: %q", text)
 	}
 }

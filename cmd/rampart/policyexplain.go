@@ -16,6 +16,7 @@ import (
 
 func policyExplainCmd() *cobra.Command {
 	var f askFlags
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "explain SUBJECT ACTION TYPE/ID",
 		Short: "Say why somebody may do something, or at which layer, policy and line it ends; nothing has to run",
@@ -24,7 +25,7 @@ a name of demo: or of a test file; --role, --org, --team and --manages say it
 otherwise. ACTION is orders:read, or read alone. The attributes of TYPE/ID come
 from --attrs, --resource, or a test file. Exit code 1 when the answer is no.`,
 		Example: `  rampart policy explain alice read order/17 --tenant acme --attrs '{"owner":"user:bob","team_id":"red"}'
-  rampart policy explain somebody orders:read order/17 --role customer --org acme --resource order.json`,
+  rampart policy explain somebody orders:read order/17 --role customer --org acme --resource order.json --all`,
 		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sys, set, err := f.load()
@@ -40,12 +41,16 @@ from --attrs, --resource, or a test file. Exit code 1 when the answer is no.`,
 				return err
 			}
 			ans, err := f.answer(cmd, sys, set, w, p, args[1], args[2])
+			if err == nil && all {
+				ans.Conditions, err = w.Conditions(cmd.Context(), set, ans.Service, ans.question)
+			}
 			if err != nil {
 				return err
 			}
 			return ans.tell(cmd, f.json)
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "say of each condition whether it held")
 	f.add(cmd)
 	f.addSubject(cmd)
 	f.addFacts(cmd)
@@ -60,6 +65,10 @@ type answered struct {
 	Service  string             `json:"service"`
 	Allowed  bool               `json:"allowed"`
 	Layers   []rampart.Decision `json:"layers"` // up to the first denial
+
+	Conditions []policytest.Condition `json:"conditions,omitzero"`
+
+	question policytest.Question
 }
 
 // answer asks what the arguments say.
@@ -87,7 +96,7 @@ func (f *askFlags) answer(cmd *cobra.Command, sys *spec.System, set pap.Set, w p
 		return answered{}, placed(err)
 	}
 	last := layers[len(layers)-1]
-	return answered{Subject: p.Subject, Action: a, Resource: r, Service: service, Allowed: last.Allowed(), Layers: layers}, nil
+	return answered{Subject: p.Subject, Action: a, Resource: r, Service: service, Allowed: last.Allowed(), Layers: layers, question: q}, nil
 }
 
 func (a answered) tell(cmd *cobra.Command, asJSON bool) error {
@@ -118,6 +127,27 @@ func (a answered) print(w io.Writer) {
 		}
 		printLayer(w, layer, a.Layers[i])
 	}
+	for _, c := range a.Conditions {
+		fmt.Fprintf(w, "  %s  %s:%d: %s%s\n", outcomeOf(w, c), c.File, c.Line, prefixed(c.Policy), c.Text)
+	}
+}
+
+// outcomeOf is how one condition went, in words of one width.
+func outcomeOf(w io.Writer, c policytest.Condition) string {
+	switch {
+	case c.Failed > 0:
+		return paint(w, red, "fails      ")
+	case c.Held > 0:
+		return paint(w, green, "holds      ")
+	}
+	return "not reached"
+}
+
+func prefixed(policy string) string {
+	if policy == "" {
+		return ""
+	}
+	return policy + ": "
 }
 
 func printLayer(w io.Writer, layer rampart.Layer, d rampart.Decision) {
