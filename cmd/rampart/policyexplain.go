@@ -128,7 +128,7 @@ func (a answered) print(w io.Writer) {
 		printLayer(w, layer, a.Layers[i])
 	}
 	for _, c := range a.Conditions {
-		fmt.Fprintf(w, "  %s  %s:%d: %s%s\n", outcomeOf(w, c), c.File, c.Line, prefixed(c.Policy), c.Text)
+		fmt.Fprintf(w, "  %s  %s:%d: %s%s\n", outcomeOf(w, c), c.File, c.Line, policyWord(c.Policy), c.Text)
 	}
 }
 
@@ -143,7 +143,7 @@ func outcomeOf(w io.Writer, c policytest.Condition) string {
 	return "not reached"
 }
 
-func prefixed(policy string) string {
+func policyWord(policy string) string {
 	if policy == "" {
 		return ""
 	}
