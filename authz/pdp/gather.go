@@ -31,11 +31,7 @@ func (d *PDP) gather(ctx context.Context, q *Question) {
 	r := *q.Request
 	q.Request = &r
 	r.Relations = nil
-	r.Context = maps.Clone(r.Context)
-	if r.Context == nil {
-		r.Context = make(map[string]any, 1)
-	}
-	r.Context[now] = d.opt.Now().Unix()
+	r.Context = withTime(r.Context, d.opt.Now())
 	if err := r.Validate(); err != nil {
 		q.Refused = refuse(q.Layer, rampart.CodeError, "the request is out of bounds: "+err.Error())
 		return
@@ -49,6 +45,14 @@ func (d *PDP) gather(ctx context.Context, q *Question) {
 	if r.Principal, q.Refused = d.admit(&q.Principal, r.Action, r.Resource.Tenant); q.Refused == nil {
 		d.relate(ctx, q)
 	}
+}
+
+// withTime copies a context, which is the asker's, and says the time in it.
+func withTime(about map[string]any, at time.Time) map[string]any {
+	out := make(map[string]any, len(about)+1)
+	maps.Copy(out, about)
+	out[now] = at.Unix()
+	return out
 }
 
 // attributes asks the providers of r's type.

@@ -90,10 +90,7 @@ func (l *list) refusal(ctx context.Context) *rampart.Decision {
 	}
 	l.r.Layer, l.r.Relations = rampart.LayerDomain, nil
 	l.r.Resource = rampart.Resource{Type: l.r.Resource.Type, Tenant: l.r.Resource.Tenant}
-	about := make(map[string]any, len(l.r.Context)+1)
-	maps.Copy(about, l.r.Context)
-	about[now] = d.opt.Now().Unix()
-	l.r.Context = about
+	l.r.Context = withTime(l.r.Context, d.opt.Now())
 	if err := l.r.Validate(); err != nil {
 		return refuse(rampart.LayerDomain, rampart.CodeError, "the request is out of bounds: "+err.Error())
 	}
