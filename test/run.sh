@@ -10,6 +10,9 @@ go test ./...
 echo "== public vectors: Wycheproof JWS"
 (cd test/vectors && go test -count=1 -v ./... | grep -v '^=== ')
 
+echo "== relations: the assertions that OpenFGA ships"
+(cd test/conformance && go test -count=1 -v ./... | grep -v '^=== ')
+
 echo "== providers that we did not write: oidc-provider, Dex"
 go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
 (cd test/federation/dex && go test -count=1 -v ./... | grep -v '^=== ')

@@ -38,6 +38,9 @@ func (b *builder) build(p *openfga.AuthorizationModel) error {
 }
 
 func (b *builder) conditions(p *openfga.AuthorizationModel) error {
+	if n := len(p.GetConditions()); n > maxConditions {
+		return fmt.Errorf("1: a model has at most %d conditions, not %d", maxConditions, n)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.GetConditions())) {
 		c, err := compileCondition(p.GetConditions()[name])
 		if err != nil {
@@ -56,7 +59,7 @@ func (b *builder) declare(p *openfga.AuthorizationModel) error {
 	m.relations = []*relationDef{{name: "(itself)", pure: true}}
 	for _, t := range p.GetTypeDefinitions() {
 		line := b.lines.types[t.GetType()]
-		if !validNames(t.GetType(), "") {
+		if t.GetType() == "" || len(t.GetType()) > maxTypeBytes || !cleanName(t.GetType()) {
 			return fmt.Errorf("%d: %s is not a name for a type", line, clip(t.GetType()))
 		}
 		if m.types[t.GetType()] != nil {
@@ -76,7 +79,7 @@ func (b *builder) declare(p *openfga.AuthorizationModel) error {
 
 func (b *builder) declareRelation(d *typeDef, name string) error {
 	line := b.lines.relations[d.name+"#"+name]
-	if !validNames(d.name, name) || !cleanRelation(name) || name == "self" || name == "this" {
+	if !cleanRelation(name) || name == "self" || name == "this" {
 		return fmt.Errorf("%d: %s is not a name for a relation", line, clip(name))
 	}
 	if len(b.m.relations) > MaxRelations {

@@ -129,8 +129,6 @@ func (b *bound) holds(ctx context.Context, question map[string]any) (bool, error
 // paramOf maps the parameter types of the language.
 func paramOf(p *openfga.ConditionParamTypeRef) (paramType, error) {
 	switch p.GetTypeName() {
-	case openfga.ConditionParamTypeRef_TYPE_NAME_ANY:
-		return paramType{cel.DynType, func(v any) (any, error) { return v, nil }}, nil
 	case openfga.ConditionParamTypeRef_TYPE_NAME_BOOL:
 		return paramType{cel.BoolType, exactly[bool]}, nil
 	case openfga.ConditionParamTypeRef_TYPE_NAME_STRING:
@@ -154,12 +152,12 @@ func paramOf(p *openfga.ConditionParamTypeRef) (paramType, error) {
 }
 
 func containerOf(p *openfga.ConditionParamTypeRef) (paramType, error) {
-	elem := paramType{cel.DynType, func(v any) (any, error) { return v, nil }}
-	if g := p.GetGenericTypes(); len(g) > 0 {
-		var err error
-		if elem, err = paramOf(g[0]); err != nil {
-			return elem, err
-		}
+	if len(p.GetGenericTypes()) != 1 {
+		return paramType{}, fmt.Errorf("of what? As in list<string>")
+	}
+	elem, err := paramOf(p.GetGenericTypes()[0])
+	if err != nil {
+		return elem, err
 	}
 	if p.GetTypeName() == openfga.ConditionParamTypeRef_TYPE_NAME_LIST {
 		return paramType{cel.ListType(elem.cel), listOf(elem)}, nil

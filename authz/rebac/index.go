@@ -190,10 +190,10 @@ func (x *Index) at(ctx context.Context, atLeast uint64) (*snapshot, error) {
 	if !s.loaded {
 		return nil, fmt.Errorf("rebac: %w: nothing is loaded yet", authz.ErrStale)
 	}
-	if err := x.fresh(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("rebac: %w", ctx.Err())
 	}
-	return s, nil
+	return s, x.fresh()
 }
 
 // fresh also refuses a source that was heard in the future: then the clock has

@@ -18,7 +18,6 @@ import (
 	"strings"
 
 	"github.com/openfga/language/pkg/go/transformer"
-	"github.com/openfga/language/pkg/go/validation"
 
 	"github.com/rampart-security/rampart/authz"
 )
@@ -122,24 +121,23 @@ func parse(name string, src []byte) (*Model, error) {
 	if err := authz.CheckSource(name, src); err != nil {
 		return nil, err
 	}
-	text := strings.ReplaceAll(string(src), "\r\n", "\n")
+	unix := strings.ReplaceAll(string(src), "\r\n", "\n")
+	if strings.ContainsRune(unix, '\r') {
+		return nil, fmt.Errorf("%s: a carriage return stands alone: end lines with a newline", name)
+	}
+	text, lines := compact(unix)
 	parsed, err := transformer.TransformDSLToProto(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s", name, syntaxErrors(err))
+		return nil, syntaxError(name, err, lines)
 	}
 	if v := parsed.GetSchemaVersion(); v != "1.1" {
 		return nil, fmt.Errorf("%s: schema %q is not 1.1", name, v)
 	}
-	b := builder{m: &Model{name: name, types: map[string]*typeDef{}, conditions: map[string]*condition{}}, lines: scan(text)}
+	b := builder{m: &Model{name: name, types: map[string]*typeDef{}, conditions: map[string]*condition{}}, lines: scan(text, lines)}
 	if err := b.build(parsed); err != nil {
 		return nil, fmt.Errorf("%s:%w", name, err)
 	}
 	return b.m, nil
-}
-
-// syntaxErrors keeps the parser's lines, which count from 0.
-func syntaxErrors(err error) string {
-	return clipText(strings.Join(strings.Fields(err.Error()), " "), 300)
 }
 
 func clipText(s string, n int) string {
@@ -196,10 +194,6 @@ func (m *Model) relation(typ, relation string) (*relationDef, error) {
 		return nil, fmt.Errorf("relation %s of %s: %w", clip(relation), typ, ErrUnknownRelation)
 	}
 	return r, nil
-}
-
-func validNames(typ, relation string) bool {
-	return validation.ValidateType(typ) && (relation == "" || validation.ValidateRelation(relation)) && printable(typ) && printable(relation)
 }
 
 // Validate reports why the model does not allow the tuple: an ErrInvalidTuple

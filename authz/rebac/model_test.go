@@ -20,7 +20,8 @@ func TestModelsThatAreRefused(t *testing.T) {
 		"empty":                {"", "m:"},
 		"no schema 1.1":        {"model\n  schema 1.2\ntype user\n", "1.1"},
 		"a module":             {"module m\ntype user\n", "1.1"},
-		"syntax":               {header + "type doc\n  relations\n    define a b\n", "syntax"},
+		"syntax":               {header + "type doc\n  relations\n    define a b\n", "m:6: missing ':'"},
+		"syntax far below":     {header + strings.Repeat("\n# a comment\n", 5000) + "type doc\n  relations\n    define a b\n", "m:10006: missing ':'"},
 		"type twice":           {header + "type user\n", "twice"},
 		"relation twice":       {doc("a: [user]", "a: [user]"), "already defined"},
 		"unknown relation":     {doc("a: [user] or b"), "m:6: a: the type doc has no relation \"b\""},
@@ -36,6 +37,7 @@ func TestModelsThatAreRefused(t *testing.T) {
 		"a group of itself":    {doc("a: [doc#a]"), "nobody can ever have doc#a"},
 		"condition not bool":   {doc("a: [user with c]") + "condition c(x: int) {\n  x + 1\n}\n", "m:7: condition c: the expression is a int"},
 		"condition not typed":  {doc("a: [user with c]") + "condition c(x: int) {\n  x == \"a\"\n}\n", "m:7: condition c:"},
+		"carriage returns":     {header + strings.Repeat("\r", 5000), "carriage return"},
 		"brackets":             {doc("a: " + strings.Repeat("(", 300) + "[user]"), "nested deeper"},
 		"too large":            {strings.Repeat(" ", MaxModelBytes+1), "at most"},
 	} {

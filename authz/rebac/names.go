@@ -10,6 +10,7 @@ import (
 const (
 	maxObjectBytes   = 256
 	maxRelationBytes = 50
+	maxTypeBytes     = 254
 )
 
 // object splits "type:id". An id is "*" only in a subject that means everyone.
