@@ -52,7 +52,7 @@ func BenchmarkDecision(b *testing.B) {
 		e := loadMany(b, n)
 		all := cedar.NewPolicySet()
 		for id, p := range e.byID {
-			all.Add(id, p.policy)
+			all.Add(id, fromTree(p.tree))
 		}
 		for who, decide := range map[string]func() bool{
 			"rampart": func() bool { return len(e.Evaluate(b.Context(), r).Permits) == 1 },

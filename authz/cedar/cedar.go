@@ -65,12 +65,11 @@ type Engine struct {
 
 type policy struct {
 	ref    rampart.PolicyRef
-	policy *cedar.Policy
+	tree   *ast.Policy
+	run    *cedar.Policy // without the part of the scope that the index has decided
 	ruling authz.Ruling
 	parts  []part
 }
-
-func (p *policy) tree() *ast.Policy { return (*ast.Policy)(p.policy.AST()) }
 
 // New compiles files, keyed by the name that denials will cite. It refuses a
 // file beyond authz.CheckSource, a policy without an @id or with one that is
@@ -139,7 +138,7 @@ func (e *Engine) take(p *cedar.Policy, src source, st *statement, check *checker
 	if err := areActions(named); err != nil {
 		return 0, err
 	}
-	entry := &policy{policy: p, parts: parts(tree, src, st)}
+	entry := &policy{tree: tree, run: afterIndex(tree), parts: parts(tree, src, st)}
 	if entry.ref, err = e.name(p); err != nil {
 		return 0, err
 	}
@@ -184,10 +183,9 @@ func (e *Engine) add(p *policy) (line int, err error) {
 	if err := e.index.add(p); err != nil || len(names) == 0 {
 		return 0, err
 	}
-	tree := p.tree()
-	named, err := actionsOf(tree.Action)
-	for _, a := range e.index.expand(tree.Action, named) {
-		e.relations.add(about{rampart.Action(a.ID), typeName(typeOf(tree.Resource))}, names)
+	named, err := actionsOf(p.tree.Action)
+	for _, a := range e.index.expand(p.tree.Action, named) {
+		e.relations.add(about{rampart.Action(a.ID), typeName(typeOf(p.tree.Resource))}, names)
 	}
 	return 0, err
 }

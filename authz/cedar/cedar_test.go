@@ -192,7 +192,7 @@ func TestIndexAgreesWithAll(t *testing.T) {
 	}
 	e := load(t, src.String())
 	for id, p := range e.byID {
-		all.Add(id, p.policy)
+		all.Add(id, fromTree(p.tree))
 	}
 	for _, r := range questions() {
 		q, err := e.question(r)

@@ -29,7 +29,8 @@ func TestCorpusFilters(t *testing.T) {
 		}
 		store, _ := entities(t, files, c)
 		shapes := shapesOf(t, files[c.Schema])
-		p := &policy{policy: list[0], parts: parts((*ast.Policy)(list[0].AST()), source{}, nil)}
+		tree := (*ast.Policy)(list[0].AST())
+		p := &policy{tree: tree, parts: parts(tree, source{}, nil)}
 		if list[0].Effect() == cedar.Permit {
 			p.ref.Effect = rampart.Allow
 		}
@@ -116,7 +117,7 @@ func kindOf(t resolved.IsType) authz.AttrKind {
 // that has no kind or is the id or the tenant of ours.
 func readsOther(p *policy, attrs map[string]authz.Attr) bool {
 	other := false
-	ast.Inspect(eval.PolicyToNode(p.tree()), func(n ast.IsNode) bool {
+	ast.Inspect(eval.PolicyToNode(p.tree), func(n ast.IsNode) bool {
 		var attr cedar.String
 		switch n := n.(type) {
 		case ast.NodeTypeIn, ast.NodeTypeIsIn:

@@ -141,7 +141,8 @@ func indexed(t *testing.T, policies map[cedar.PolicyID]*cedar.Policy, members ma
 	e := newEngine(nil)
 	e.index.members = members
 	for _, id := range slices.Sorted(maps.Keys(policies)) {
-		p := &policy{policy: policies[id], ref: rampart.PolicyRef{ID: string(id)}}
+		tree := (*ast.Policy)(policies[id].AST())
+		p := &policy{tree: tree, run: afterIndex(tree), ref: rampart.PolicyRef{ID: string(id)}}
 		if policies[id].Effect() == cedar.Permit {
 			p.ref.Effect = rampart.Allow
 		}

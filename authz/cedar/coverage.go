@@ -48,7 +48,7 @@ func (e *Engine) Coverage(_ context.Context, requests []authz.Request) []Covered
 
 // cover counts one request: the scope, then each condition that is reached.
 func (p *policy) cover(counts []Covered, env eval.Env) {
-	if !inScope(p.tree(), env) {
+	if !inScope(p.tree, env) {
 		counts[0].False++
 		return
 	}

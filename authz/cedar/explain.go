@@ -46,7 +46,7 @@ func (e *Engine) Explain(_ context.Context, r authz.Request) []rampart.NearMiss 
 // explain returns the first condition of p that does not hold; false when p
 // matches, or concerns another principal or resource.
 func explain(p *policy, env eval.Env) (rampart.NearMiss, bool) {
-	if !inScope(p.tree(), env) {
+	if !inScope(p.tree, env) {
 		return rampart.NearMiss{}, false
 	}
 	miss := rampart.NearMiss{Policy: p.ref}

@@ -50,7 +50,7 @@ func (b *bucket) add(p *policy) {
 func newIndex() index { return index{lists: map[key]*bucket{}} }
 
 func (x index) add(p *policy) error {
-	tree := p.tree()
+	tree := p.tree
 	actions, err := actionsOf(tree.Action)
 	if err != nil {
 		return err
@@ -63,6 +63,20 @@ func (x index) add(p *policy) error {
 		x.lists[k].add(p)
 	}
 	return nil
+}
+
+// afterIndex compiles a policy without what holds for every request that finds
+// it in the index: its action, and the types of principal and resource.
+func afterIndex(tree *ast.Policy) *cedar.Policy {
+	rest := *tree
+	rest.Action = ast.Scope{}.All()
+	if _, ok := rest.Principal.(ast.ScopeTypeIs); ok {
+		rest.Principal = ast.Scope{}.All()
+	}
+	if _, ok := rest.Resource.(ast.ScopeTypeIs); ok {
+		rest.Resource = ast.Scope{}.All()
+	}
+	return fromTree(&rest)
 }
 
 // expand returns the actions to list a policy under: those of a group that an
@@ -114,7 +128,7 @@ type slice struct {
 func (s *slice) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for p := range s.each {
-			if !yield(cedar.PolicyID(p.ref.ID), p.policy) {
+			if !yield(cedar.PolicyID(p.ref.ID), p.run) {
 				return
 			}
 		}

@@ -58,7 +58,9 @@ func (q *question) fill(r authz.Request, reads func(name string) bool) error {
 	}
 	setRelations(about, r.Relations)
 	q.reads = reads
-	q.request.Context = cedar.NewRecord(about)
+	if len(about) > 0 {
+		q.request.Context = cedar.NewRecord(about)
+	}
 	q.resource = cedar.Entity{UID: q.request.Resource, Attributes: cedar.NewRecord(attrs)}
 	return nil
 }

@@ -116,7 +116,7 @@ func (t *translator) policy(p *policy) (filter.Expr, error) {
 // scopeParts returns what a policy's scope demands as conditions. A scope never
 // fails, so the action, which is known, may come first.
 func scopeParts(p *policy) []part {
-	tree, all := p.tree(), ast.Scope{}.All()
+	tree, all := p.tree, ast.Scope{}.All()
 	var out []part
 	for _, scope := range []ast.Policy{
 		{Principal: all, Action: tree.Action, Resource: all},

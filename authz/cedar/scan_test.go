@@ -53,7 +53,7 @@ unless { resource.x && resource["y z"] };
 func TestUnplaced(t *testing.T) {
 	e := load(t, payments)
 	for _, st := range []*statement{nil, {clauses: []clause{{body: span{0, 0}}}}} {
-		got := parts(e.order[2].tree(), source{}, st)
+		got := parts(e.order[2].tree, source{}, st)
 		if len(got) != 2 || got[0].text != "resource has frozen" || got[1].text != "resource.frozen" || got[0].line != 0 {
 			t.Errorf("%+v", got)
 		}
