@@ -89,7 +89,7 @@ func TestPass(t *testing.T) {
 		t.Error(err)
 	}
 	err := Pass(context.Background(), shop(strings.Replace(shopTests, "alice may orders:read moving", "bob may orders:read moving", 1)), "orders")
-	if err == nil || !strings.Contains(err.Error(), "1 of 17 rows fail; the first at orders_test.yaml:14: bob may orders:read moving: want allow") {
+	if err == nil || !strings.Contains(err.Error(), "1 of 17 rows fail; the first at orders_test.yaml:15: bob may orders:read moving: want allow") {
 		t.Error(err)
 	}
 }
