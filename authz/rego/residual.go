@@ -9,6 +9,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/types"
 
 	"github.com/rampart-security/rampart"
@@ -111,6 +112,9 @@ func (e *Engine) residual(ctx context.Context, q open) (filter.Residual, error) 
 		part, err := d.residual(ctx, q)
 		if u, ok := errors.AsType[*filter.Untranslatable](err); ok {
 			return filter.Residual{}, u
+		}
+		if topdown.IsCancel(err) && ctx.Err() != nil {
+			err = ctx.Err()
 		}
 		if err != nil {
 			return filter.Residual{}, fmt.Errorf("rego: %w", err)
