@@ -80,7 +80,7 @@ func compile(modules map[string]*ast.Module, s *authz.Schema) (*ast.Compiler, er
 
 func compileWith(modules map[string]*ast.Module, s *authz.Schema, change func(*ast.Compiler) *ast.Compiler) (*ast.Compiler, error) {
 	schemas := ast.NewSchemaSet()
-	schemas.Put(ast.SchemaRootRef, InputSchema(s))
+	schemas.Put(ast.SchemaRootRef, inputSchema(s))
 	c := change(ast.NewCompiler().
 		WithCapabilities(capabilities(ast.RegoV1)).
 		WithSchemas(schemas))

@@ -11,11 +11,11 @@ import (
 	"github.com/rampart-security/rampart/authz"
 )
 
-// InputSchema is the JSON Schema of what policies read as input: it makes a misspelt
+// inputSchema is the JSON Schema of what policies read as input: it makes a misspelt
 // member an error at load instead of a rule that never holds. A file may hold
 // rules of several types, so input.resource has the attributes of all of them. A nil
 // schema leaves input.resource and input.relation open.
-func InputSchema(s *authz.Schema) map[string]any {
+func inputSchema(s *authz.Schema) map[string]any {
 	text := map[string]any{"type": "string"}
 	list := map[string]any{"type": "array", "items": text}
 	open := map[string]any{"type": "object", "additionalProperties": true}
@@ -98,7 +98,7 @@ func relationSchema(s *authz.Schema) map[string]any {
 // lets pass: the guard of a deny rule would then never hold. It looks at modules
 // as they were written.
 func checkGuards(modules map[string]*ast.Module, s *authz.Schema) error {
-	properties := InputSchema(s)["properties"].(map[string]any)
+	properties := inputSchema(s)["properties"].(map[string]any)
 	var err error
 	check := func(call []*ast.Term) {
 		if err == nil && len(call) > 2 && ast.ObjectGet.Ref().Equal(call[0].Value) {
