@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -137,12 +138,21 @@ func ends(c filter.Expr) bool {
 func (t *translator) refuse(p *policy, c part, why error) error {
 	what := why.Error()
 	if c.text != "" {
-		what = c.text + ": " + what
+		what = clip(c.text) + ": " + what
 	}
 	if c.line > 0 {
 		what = fmt.Sprintf("%s:%d: %s", p.ref.File, c.line, what)
 	}
 	return &filter.Untranslatable{Policy: p.ref, What: what}
+}
+
+// clip keeps a long condition from filling a message.
+func clip(text string) string {
+	const limit = 200
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "..."
 }
 
 // The connectives, with what is known folded away. The right side of a false

@@ -309,6 +309,23 @@ func TestUntranslatable(t *testing.T) {
 	}
 }
 
+// TestGrowth: comparisons of conditions double what they compare, and are
+// stopped before they fill the memory.
+func TestGrowth(t *testing.T) {
+	for _, nest := range []string{"(%s == resource.paid)", "(if %s then resource.paid else resource.frozen)", "[%s].contains(resource.paid)", "(%s != (resource.total == 1))"} {
+		condition := "(resource.total > 1)"
+		for range 60 {
+			condition = strings.Replace(nest, "%s", condition, 1)
+		}
+		_, err := unchecked(t, onOrders+" when { "+condition+" };").Residual(t.Context(), authz.Request{
+			Principal: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:a"}, Action: "orders:read", Resource: rampart.Resource{Type: "order"},
+		})
+		if err == nil || !strings.Contains(err.Error(), "more than 10000 parts") {
+			t.Errorf("%.40s: %.200v", condition, err)
+		}
+	}
+}
+
 // TestUnsaidForRLS: a database knows neither the context nor the client.
 func TestUnsaidForRLS(t *testing.T) {
 	for _, condition := range []string{"context.now > 5", "context has now", `principal.client == "c"`, "principal has client", `User::"user:a".team == "red"`} {

@@ -156,7 +156,7 @@ func (t *translator) either(which filter.Expr, n ast.NodeTypeIfThenElse) (term, 
 	if !t.isBool(then) || !t.isBool(other) {
 		return term{}, errors.New("an `if` that yields a value; write it as two conditions")
 	}
-	return condition(or(and(which, t.asCond(then)), and(not(which), t.asCond(other)))), nil
+	return bounded(condition(or(and(which, t.asCond(then)), and(not(which), t.asCond(other)))), nil)
 }
 
 func (t *translator) isBool(x term) bool {
@@ -193,7 +193,32 @@ func (t *translator) strict(n ast.IsNode) (term, error) {
 	if fails {
 		return undefined, nil
 	}
-	return t.operate(n, list)
+	return bounded(t.operate(n, list))
+}
+
+// bounded refuses a condition that is too large: a comparison of conditions
+// says both twice, so that forty of them in each other would never end.
+func bounded(x term, err error) (term, error) {
+	left := filter.MaxNodes
+	if err == nil && !fits(x.cond, &left) {
+		return term{}, fmt.Errorf("a condition of more than %d parts", filter.MaxNodes)
+	}
+	return x, err
+}
+
+func fits(c filter.Expr, left *int) bool {
+	if *left--; *left < 0 {
+		return false
+	}
+	switch c := c.(type) {
+	case filter.And:
+		return fits(c.L, left) && fits(c.R, left)
+	case filter.Or:
+		return fits(c.L, left) && fits(c.R, left)
+	case filter.Not:
+		return fits(c.X, left)
+	}
+	return true
 }
 
 // operate applies n to terms that are not all known; those that are, do not fail.
