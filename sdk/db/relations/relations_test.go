@@ -127,8 +127,11 @@ func TestTheSidecarKnowsWhatWasCommitted(t *testing.T) {
 			}
 		}
 		w.Forget()
-		s.now = func() time.Time { return time.Now().Add(beat) }
-		if err := s.Sync(t.Context()); err != nil || len(w.knows()) != 2 {
+		err := s.turned(func() error {
+			s.now = func() time.Time { return time.Now().Add(beat) }
+			return s.sync(t.Context())
+		})
+		if err != nil || len(w.knows()) != 2 {
 			t.Errorf("a new sidecar knows %q: %v", w.knows(), err)
 		}
 		other := w.open(t) // of another replica, on the same database
@@ -314,7 +317,6 @@ func TestResetInParts(t *testing.T) {
 	}()
 	for range 3 {
 		w.Forget()
-		s.now = time.Now
 		if err := s.turned(func() error { s.told = false; return s.sync(t.Context()) }); err != nil {
 			t.Error(err)
 		}
