@@ -409,19 +409,3 @@ func firstText(texts ...string) string {
 	}
 	return ""
 }
-
-// Pass runs the tests of a service and returns nil when every row finds what it
-// wants, else an error that names the first that does not. It is what a policy
-// bundle must get through before it decides.
-func Pass(ctx context.Context, s pap.Set, service string) error {
-	report, err := Run(ctx, s, service)
-	if err != nil {
-		return err
-	}
-	failed := report.Failed()
-	if len(failed) == 0 {
-		return nil
-	}
-	f := failed[0]
-	return fmt.Errorf("policytest: %d of %d rows fail; the first at %s:%d: %s: %s", len(failed), len(report.Results), f.File, f.Line, f.Name, f.Problem)
-}
