@@ -7,19 +7,33 @@
 //	input.action             the verb: "read" of "orders:read"
 //	input.action_full        "orders:read"
 //	input.resource           type ("order"), id, tenant and the request's attributes
+//	input.relation.NAME      whether the user stands in that relation to the resource
 //	input.user               id, kind, role (the first of roles), roles, org,
 //	                         team_id, organizations, managed_teams
 //	input.context            the request's context
 //
+// What a policy may say besides, in a package that decides:
+//
+//	deny contains {"code": "frozen", "msg": "for operators", "reason": "for the user"} if ...
+//	obligations contains {"type": "step-up", "acr": "aal2"} if ...
+//	mask contains "card_last4" if ...
+//	fields contains "id"
+//
 // Unknown facts are absent, never empty or null. A misspelt member of input or
-// input.user does not load. Builtins that reach outside (network, clock,
-// randomness, environment) do not exist.
+// input.user does not load, nor, with a schema, one of input.resource or
+// input.relation. Builtins that reach outside (network, clock, randomness,
+// environment) do not exist.
 //
 // A rule of `deny` that reads an absent member would silently not hold, so it
-// is a failure that denies, unless a condition above it does not hold. Optional
+// is a failure that denies, unless a condition above it does not hold; so are
+// rules of obligations, mask and fields when their package permits. Optional
 // members are read with object.get or guarded. The check knows references to
-// input that are written in the rule itself: not what the rules and functions
-// that it calls read, nor what it reads by way of a variable.
+// input that are written in the rule itself, not what it reads by way of a
+// variable. Relations it knows in the rules and functions that are called too;
+// and where the absence of one could make an `allow` hold, as under `not`, that
+// rule fails.
+//
+// The same policies are filters, see Engine.Residual.
 package rego
 
 import (
