@@ -64,7 +64,7 @@ func (a *question) aborted(err error) error {
 
 // climb finds the objects above the subject.
 func (a *question) climb() ([]uint32, error) {
-	w := a.walk(a.relation, MaxDepth)
+	w := a.walk(a.relation)
 	w.all = true
 	w.upFrom(a.who)
 	if a.everyone != 0 {
@@ -74,13 +74,14 @@ func (a *question) climb() ([]uint32, error) {
 		w.stepUp(i)
 	}
 	var found []uint32
-	for _, it := range a.up.items {
-		if it.node.relation() == a.relation.id {
-			found = append(found, it.node.id())
+	for _, it := range a.up.items { // nearest first
+		if it.node.relation() != a.relation.id {
+			continue
 		}
-	}
-	if w.failed == nil && a.up.cut {
-		return nil, authz.ErrTooComplex
+		if it.depth > MaxDepth && a.relation.pure {
+			return nil, authz.ErrTooComplex
+		}
+		found = append(found, it.node.id())
 	}
 	return found, w.failed
 }
@@ -174,16 +175,17 @@ func (a *question) turnTo(id uint32, want wanted) {
 
 // descend finds the subjects below the object.
 func (a *question) descend(want wanted) ([]uint32, error) {
-	w := a.walk(a.relation, MaxDepth)
+	w := a.walk(a.relation)
 	w.all = true
 	w.down(nodeOf(a.object, a.relation.id), -1, 0, 1)
 	var found []uint32
 	for i := 0; i < len(a.down.items) && a.abort == nil; i++ {
-		found = append(found, w.namedAt(a.down.items[i].node, want)...)
+		more := w.namedAt(a.down.items[i].node, want)
+		if len(more) > 0 && a.down.items[i].depth > MaxDepth && a.relation.pure {
+			return nil, authz.ErrTooComplex
+		}
+		found = append(found, more...)
 		w.stepDown(i)
-	}
-	if w.failed == nil && a.down.cut {
-		return nil, authz.ErrTooComplex
 	}
 	return found, w.failed
 }

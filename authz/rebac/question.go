@@ -289,6 +289,10 @@ func (a *question) holds(obj uint32, k uint64) (bool, error) {
 		return true, nil
 	}
 	yes, err := c.holds(a.ctx, a.params)
+	if a.ctx.Err() != nil { // one condition may cost as much as hundreds of steps
+		a.abort = a.ctx.Err()
+		return false, a.abort
+	}
 	if err != nil && a.lenient {
 		return true, nil
 	}

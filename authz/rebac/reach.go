@@ -23,7 +23,7 @@ type item struct {
 	parent int32 // index in the list of reached nodes; -1 for the start
 	next   int32 // that waits for the same relation; 0 for none (the first item is never a next)
 	via    uint16
-	depth  uint16
+	depth  uint32
 }
 
 // side is the search from one end.
@@ -31,7 +31,6 @@ type side struct {
 	items   []item
 	seen    table
 	classes []class // what waits, by relation
-	cut     bool    // something lies beyond MaxDepth
 }
 
 // class is a queue of nodes of one relation.
@@ -48,7 +47,7 @@ func (s *side) reset() side {
 }
 
 // add appends a node that was not seen yet and returns its index, or -1.
-func (s *side) add(n node, parent int, via uint16, depth uint16) int {
+func (s *side) add(n node, parent int, via uint16, depth uint32) int {
 	i := int32(len(s.items))
 	if !s.seen.add(uint64(n), i) {
 		return -1
@@ -80,6 +79,7 @@ func (s *side) take(c int) int {
 // meeting is where the two ends have met: indexes in the queues, -1 for none.
 type meeting struct {
 	down, up int
+	length   int    // relations on the way
 	grant    uint64 // when up is -1: the tuple that names the subject, 0 if the node is the subject
 }
 
@@ -104,7 +104,7 @@ func (a *question) reach(start node, above int) value {
 // condition held.
 func (a *question) despite(start node, above int, err error) error {
 	a.lenient = true
-	_, found, cut := a.search(start, above)
+	_, found, tooLong := a.search(start, above)
 	a.lenient = false
 	switch {
 	case a.abort != nil:
@@ -112,13 +112,14 @@ func (a *question) despite(start node, above int, err error) error {
 	case found:
 		return err
 	}
-	return cut
+	return tooLong
 }
 
-// search looks for a path. Without one the error says why there may be one
-// nevertheless.
+// search looks for a path of any length. If there is none, the error says why
+// there may be one nevertheless; authz.ErrTooComplex says that there is none
+// that is short enough.
 func (a *question) search(start node, above int) (meeting, bool, error) {
-	w := a.walk(a.m.relations[start.relation()], MaxDepth-above)
+	w := a.walk(a.m.relations[start.relation()])
 	w.down(start, -1, 0, 1)
 	w.upFrom(a.who)
 	if a.everyone != 0 {
@@ -126,29 +127,31 @@ func (a *question) search(start node, above int) (meeting, bool, error) {
 	}
 	for !w.found && a.abort == nil && w.next() {
 	}
-	if !w.found && a.abort == nil && (a.down.cut || a.up.cut || a.explain) {
-		w.inOrder(start)
+	long := w.found && w.where.length > MaxDepth-above
+	if long || a.explain && !w.found {
+		w.inOrder(start, MaxDepth-above)
 	}
 	switch {
 	case w.found:
 		return w.where, true, nil
-	case w.failed != nil:
-		return meeting{}, false, w.failed
-	case a.down.cut:
+	case long:
 		return meeting{}, false, authz.ErrTooComplex
 	}
-	return meeting{}, false, nil
+	return meeting{}, false, w.failed
 }
 
-// inOrder searches from the object alone, nearest first. The cheapest way is not
-// the shortest, so only this can tell that a relation is too deep; and it is
-// what an explanation of a no shows.
-func (w *walk) inOrder(start node) {
+// inOrder searches from the object alone, nearest first, and no further than the
+// limit. The cheapest way is not the shortest, so only this can tell that a
+// relation is too deep; and it is what an explanation of a no shows.
+func (w *walk) inOrder(start node, limit int) {
+	w.found = false
 	w.question.down = w.question.down.reset()
 	w.question.up = w.question.up.reset()
 	w.down(start, -1, 0, 1)
 	for i := 0; i < len(w.question.down.items) && !w.found && w.abort == nil; i++ {
-		w.stepDown(i)
+		if int(w.question.down.items[i].depth) < limit {
+			w.stepDown(i)
+		}
 	}
 }
 
@@ -203,42 +206,33 @@ type walk struct {
 	*question
 	target *relationDef // prunes the way up
 	all    bool         // sees everything: nobody is sought
-	depth  int
 	found  bool
 	where  meeting
 	failed error
 }
 
-func (a *question) walk(target *relationDef, depth int) walk {
+func (a *question) walk(target *relationDef) walk {
 	a.down, a.up = a.down.reset(), a.up.reset()
-	return walk{question: a, target: target, depth: depth}
+	return walk{question: a, target: target}
 }
 
-// meet ends the walk, unless the ends are too far apart.
-func (w *walk) meet(down, up int, grant uint64, depth int) {
-	if depth <= w.depth {
-		w.where, w.found = meeting{down, up, grant}, true
-		return
-	}
-	w.question.down.cut = true
+// meet ends the walk.
+func (w *walk) meet(down, up int, grant uint64, length uint32) {
+	w.where, w.found = meeting{down, up, int(length), grant}, true
 }
 
 // down adds a node on the way down and looks whether it is the end.
-func (w *walk) down(n node, parent int, via uint16, depth uint16) {
-	if int(depth) > w.depth {
-		w.question.down.cut = true
-		return
-	}
+func (w *walk) down(n node, parent int, via uint16, depth uint32) {
 	i := w.question.down.add(n, parent, via, depth)
 	if i < 0 || w.all {
 		return
 	}
 	if n == w.who {
-		w.meet(i, -1, 0, int(depth))
+		w.meet(i, -1, 0, depth)
 		return
 	}
 	if j, ok := w.question.up.seen.get(uint64(n)); ok {
-		w.meet(i, int(j), 0, int(depth)+int(w.question.up.items[j].depth)-1)
+		w.meet(i, int(j), 0, depth+w.question.up.items[j].depth-1)
 		return
 	}
 	if !w.m.relations[n.relation()].down.direct {
@@ -249,7 +243,7 @@ func (w *walk) down(n node, parent int, via uint16, depth uint16) {
 		w.failed = v.err
 	}
 	if v.yes {
-		w.meet(i, -1, k, int(depth))
+		w.meet(i, -1, k, depth)
 	}
 }
 
@@ -258,17 +252,13 @@ func (w *walk) upFrom(n node) { w.question.up.add(n, -1, 0, 0) }
 
 // upTo adds a node on the way up; relations that cannot lead to the target are
 // left out before.
-func (w *walk) upTo(n node, parent int, via uint16, depth uint16) {
-	if int(depth) > w.depth {
-		w.question.up.cut = true
-		return
-	}
+func (w *walk) upTo(n node, parent int, via uint16, depth uint32) {
 	i := w.question.up.add(n, parent, via, depth)
 	if i < 0 || w.all {
 		return
 	}
 	if j, ok := w.question.down.seen.get(uint64(n)); ok {
-		w.meet(int(j), i, 0, int(depth)+int(w.question.down.items[j].depth)-1)
+		w.meet(int(j), i, 0, depth+w.question.down.items[j].depth-1)
 	}
 }
 
