@@ -71,10 +71,10 @@ func (p Policies) regoAtom() string {
 	}
 	switch r.IntN(10) {
 	case 0, 1, 2:
-		return p.compared(p.regoText(), op, p.regoText())
+		return p.regoText() + op + p.regoText()
 	case 3, 4:
 		kind := pick(r, []authz.AttrKind{authz.KindLong, authz.KindDecimal})
-		return p.compared(p.regoAttr(kind), op, number(kind))
+		return p.regoAttr(kind) + op + number(kind)
 	case 5:
 		return p.regoAttr(authz.KindBool) + pick(r, []string{"", " == true", " == false", " != true"})
 	case 6:
@@ -85,15 +85,6 @@ func (p Policies) regoAtom() string {
 		return p.regoText() + " in " + pick(r, []string{"input.user.roles", "input.user.organizations", "input.user.managed_teams", p.regoName("tags")})
 	}
 	return "input.relation.viewer"
-}
-
-// compared compares; not a value with itself, which OPA takes to be equal when
-// it knows the rest, though it may be absent.
-func (p Policies) compared(l, op, r string) string {
-	if l == r {
-		return p.regoAtom()
-	}
-	return l + op + r
 }
 
 // regoValue: Rego's texts and numbers are JSON's.
