@@ -113,7 +113,7 @@ func (t *translator) logic(n ast.IsNode, sides ast.BinaryNode, decisive filter.C
 		return term{}, err
 	}
 	r, unsayable := t.term(sides.Right)
-	if l.known != nil && r.known != nil {
+	if unsayable == nil && l.known != nil && r.known != nil {
 		return term{known: n}, nil
 	}
 	left := t.asCond(l)

@@ -29,7 +29,7 @@ func (t *translator) access(n ast.NodeTypeAccess) (term, error) {
 	}
 	switch {
 	case x.known != nil:
-		return term{known: n}, t.mayLook(x)
+		return t.look(n, x)
 	case x.entity == "resource":
 		return t.attr(string(n.Value))
 	case x.entity == "principal":
@@ -52,7 +52,7 @@ func (t *translator) has(n ast.NodeTypeHas) (term, error) {
 	}
 	switch {
 	case x.known != nil:
-		return term{known: n}, t.mayLook(x)
+		return t.look(n, x)
 	case x.entity == "resource":
 		return t.hasAttr(string(n.Value))
 	case x.entity == "principal":
@@ -72,18 +72,19 @@ func (t *translator) fromContext(n ast.IsNode, member cedar.String) (term, error
 	return term{known: n}, nil
 }
 
-// mayLook refuses to look into an entity that may turn out to be the very
-// resource, or for row-level security the principal: Order::"17".owner.
-func (t *translator) mayLook(x term) error {
+// look lets n look into the known x, but not into an entity that may turn out to
+// be the very resource, or for row-level security the principal:
+// Order::"17".owner.
+func (t *translator) look(n ast.IsNode, x term) (term, error) {
 	if isMember(x.known) {
-		return nil // of the principal or the context, which hold no entities
+		return term{known: n}, nil // of the principal or the context, which hold no entities
 	}
 	v, _ := t.force(x)
 	uid, ok := v.(cedar.EntityUID)
 	if ok && (uid.Type == t.resource.Type || t.rls && slices.Contains(principalTypes(), uid.Type)) {
-		return fmt.Errorf("an attribute of the named %s", uid)
+		return term{}, fmt.Errorf("an attribute of the named %s", uid)
 	}
-	return nil
+	return term{known: n}, nil
 }
 
 // isMember reports whether n is a variable, or a member of one.
