@@ -220,3 +220,21 @@ func quoting(t *testing.T, db filtertest.Database) {
 		}
 	}
 }
+
+// TestProofCanFail plants the mistake that SQL's NULL invites, a side that is
+// undefined and counts as false, and demands that it is seen.
+func TestProofCanFail(t *testing.T) {
+	db := sqlite(t)
+	w := filtertest.Generate(rand.New(rand.NewPCG(15, 16)), rowsOfWorld)
+	if err := db.Load(w); err != nil {
+		t.Fatal(err)
+	}
+	team, owned := is("team", "a"), filter.Has{Attr: "id"}
+	want := w.Allowed(func(row filtertest.Row) bool {
+		return filtertest.Oracle{Row: row}.Keeps(filter.Or{L: team, R: owned})
+	})
+	d, err := w.Disagreement(db, filter.Where(filter.Or{L: filter.Total{X: team}, R: owned}), want)
+	if err != nil || d == "" {
+		t.Errorf("nobody saw it: %q, %v", d, err)
+	}
+}
