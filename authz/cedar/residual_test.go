@@ -138,8 +138,8 @@ func (w world) atom() string {
 	long := w.pick("resource.total", "resource.limit", "1", "0", "(1 + 1)", "context.now", "9223372036854775807 + 1", "resource.owner")
 	dec := w.pick("resource.rate", "resource.fee", `decimal("0.5")`, `decimal("1.0")`, "resource.total")
 	set := w.pick("resource.tags", "resource.groups", "principal.roles", "principal.organizations", "principal.managedTeams", `["red", "user:a"]`, `[1, "red"]`, "[]", "[resource.owner, resource.team]", "resource.owner")
-	switch w.IntN(21) {
-	case 20:
+	switch w.IntN(22) {
+	case 20, 21:
 		return w.odd()
 	case 0, 1, 2:
 		return text + w.pick(" == ", " != ") + w.pick("resource.owner", "resource.team", "principal.id", "principal.team", `"red"`, "1", "true", long)
@@ -169,9 +169,11 @@ func (w world) atom() string {
 	return "context.relation." + w.pick("viewer", "editor")
 }
 
-// odd writes what few policies say.
-func (w world) odd() string {
-	return w.pick(
+func (w world) odd() string { return w.pick(odd()...) }
+
+// odd lists what few policies say.
+func odd() []string {
+	return []string{
 		`[Order::"1", Order::"3", "a"].contains(resource)`, `[User::"user:a"].contains(principal)`, `[principal, resource].contains(resource)`, `[principal.id].contains(resource.owner)`,
 		`[resource.total, 1].contains(1)`, `[decimal("0.5"), decimal("1.0"), 2].contains(resource.rate)`, `[decimal("922337203685477.5807")].contains(resource.rate)`,
 		`resource.rate == decimal("922337203685477.5807")`, `resource.rate.lessThan(decimal("922337203685477.5807"))`, `resource.tags == ["red"]`, `resource.tags == resource.groups`,
@@ -184,7 +186,7 @@ func (w world) odd() string {
 		`resource.hasTag("a")`, `resource.getTag(resource.owner) == 1`, `{"a": resource.total}.a == 1`, `resource.tags.contains(resource)`, `resource.tags.contains(resource.tags)`, `resource.tags.contains(resource.paid == true)`,
 		`[true].contains(resource.paid == true)`, `[[1]].contains(resource.tags)`, `resource.tags.containsAll(["a", 1])`, `["red", "acme"].containsAny(resource.groups)`, `["red", "acme"].containsAll(resource.groups)`, `resource.tags.containsAny(1)`, `1.containsAny(resource.tags)`, `resource.tags.containsAny([resource.owner])`, `resource.tags.containsAny(resource)`,
 		`resource.paid == resource.frozen`, `resource.paid == (resource.total == 1)`, `(resource.total == 1) == "a"`, `(resource.total == 1) == resource.owner`, `(resource.total == 1) == resource`, `resource.total == resource.rate`, `resource.total < datetime("2024-01-01")`, `resource is Card && resource.nothing`,
-	)
+	}
 }
 
 func (w world) policies() string {
@@ -275,6 +277,34 @@ func TestFilterIsCheck(t *testing.T) {
 	if w.seen[true] < w.seen[false]/10 {
 		t.Error("hardly a row is kept, so little is compared")
 	}
+}
+
+// TestOddFilters puts each odd condition in each place that Cedar may or may
+// not come to.
+func TestOddFilters(t *testing.T) {
+	w := world{rand.New(rand.NewPCG(1, 0)), map[bool]int{}}
+	said := 0
+	for _, x := range odd() {
+		for _, place := range []string{"X", "true && X", "X && true", "false || X", "resource.paid && X", "X || resource.frozen", "!X", "if resource.paid then X else true", "if X then true else resource.frozen", "X == resource.paid"} {
+			for _, effect := range []string{"forbid", "permit"} {
+				src := `@id("a") permit (principal, action, resource); @id("x") ` + effect + ` (principal, action, resource) when { ` + strings.Replace(place, "X", "("+x+")", 1) + " };"
+				if effect == "permit" {
+					_, src, _ = strings.Cut(src, "; ")
+				}
+				e, p := unchecked(t, src), w.principal()
+				plain, err := e.Residual(t.Context(), authz.Request{Principal: p, Action: "orders:read", Context: map[string]any{"now": int64(1)}, Resource: rampart.Resource{Type: "order"}})
+				if agrees(t, src, e, w, p, plain, err) {
+					said++
+				}
+				rls, err := e.ResidualRLS(t.Context(), "orders:read", "order")
+				if err == nil {
+					rls = known(rls, p)
+				}
+				agrees(t, src, e, w, p, rls, err)
+			}
+		}
+	}
+	t.Logf("%d odd policies are filters", said)
 }
 
 // TestUntranslatable: what cannot be said as a filter is refused with its line,
