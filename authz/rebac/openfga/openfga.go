@@ -4,10 +4,17 @@
 // What a server cannot give, this package does not pretend to give:
 //
 //   - It has no consistency token. A revision here is one of our own outbox, and
-//     counts as reached once it was relayed (Apply) and the server is asked with
-//     HIGHER_CONSISTENCY; tuples that others write carry no revision.
+//     counts as reached once it was relayed (Apply). Only a question that names
+//     a revision gets one back, because only then is the server asked not to
+//     answer from its caches (HIGHER_CONSISTENCY). Tuples that others write carry
+//     no revision.
 //   - It may cut lists off in silence, at 1,000 results or after 3 seconds by its
-//     defaults. A list of that length, or one that took that long, is an error.
+//     defaults. A list of that length is an error, and ours ends after 2 seconds.
+//     A server with lower bounds than its defaults cannot be told from a short
+//     list: leave them as they are.
+//   - It cannot change a tuple's condition in one step. While Apply takes the old
+//     tuple out and puts the new one in, whoever asks through the same Graph gets
+//     authz.ErrStale; others may see neither for that moment.
 //   - It gives no reason, so that an answer has no path but the question itself.
 //
 // Each question is a call over the network.
@@ -15,10 +22,9 @@ package openfga
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
-	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,8 +32,6 @@ import (
 	api "github.com/openfga/api/proto/openfga/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -40,63 +44,11 @@ const (
 	DefaultTimeout = 200 * time.Millisecond // of one check
 	listTimeout    = 2 * time.Second        // of one list: below the 3 s at which a server cuts off
 	listMost       = 1000                   // results at which a server cuts off
+	alsoMost       = 100                    // tuples that one question may bring
 	writeMost      = 100                    // tuples of one write
+	writeTimeout   = 2 * time.Second        // of one write
 	catchUp        = 50 * time.Millisecond  // that a question waits for a revision
 )
-
-// Remote is where a server listens.
-type Remote struct {
-	Address string      // host:port of its gRPC listener
-	TLS     *tls.Config // from tls/profile; nil, without TLS, for a server on loopback only
-	// Token returns the pre-shared key at each call; nil sends none. It must be
-	// safe for concurrent use.
-	Token func(context.Context) (string, error)
-}
-
-// Dial prepares a connection; the first question opens it. A server without TLS
-// must be on loopback.
-func Dial(r Remote) (*grpc.ClientConn, error) {
-	creds, err := r.credentials()
-	if err != nil {
-		return nil, fmt.Errorf("openfga: %w", err)
-	}
-	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(8 << 20))}
-	if r.Token != nil {
-		opts = append(opts, grpc.WithPerRPCCredentials(bearer{r.Token, r.TLS != nil}))
-	}
-	conn, err := grpc.NewClient(r.Address, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("openfga: %w", err)
-	}
-	return conn, nil
-}
-
-func (r Remote) credentials() (credentials.TransportCredentials, error) {
-	host, _, err := net.SplitHostPort(r.Address)
-	if err != nil {
-		return nil, fmt.Errorf("address %q is not host:port", r.Address)
-	}
-	if r.TLS != nil {
-		return credentials.NewTLS(r.TLS), nil
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("%s is not on loopback: name the CA that vouches for it", r.Address)
-	}
-	return insecure.NewCredentials(), nil
-}
-
-// bearer sends the pre-shared key.
-type bearer struct {
-	token  func(context.Context) (string, error)
-	secure bool
-}
-
-func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	t, err := b.token(ctx)
-	return map[string]string{"authorization": "Bearer " + t}, err
-}
-
-func (b bearer) RequireTransportSecurity() bool { return b.secure }
 
 // Graph implements authz.Graph over one store of a server. It is safe for
 // concurrent use.
@@ -106,6 +58,8 @@ type Graph struct {
 	model    string
 	timeout  time.Duration
 	revision atomic.Uint64 // of our outbox, relayed
+	swaps    atomic.Uint64 // how often Apply replaced tuples
+	torn     atomic.Bool   // while it does, and until a relay has succeeded
 }
 
 var _ authz.Graph = (*Graph)(nil)
@@ -123,24 +77,30 @@ func New(conn grpc.ClientConnInterface, store, model string, timeout time.Durati
 	return &Graph{client: api.NewOpenFGAServiceClient(conn), store: store, model: model, timeout: timeout}
 }
 
-// Related implements authz.Graph.
+// Revision returns how far our outbox was relayed; 0 before the first Reset or
+// Apply.
+func (g *Graph) Revision() uint64 { return g.revision.Load() }
+
+// Related implements authz.Graph. Errors of the question itself are those of
+// rebac; whatever else the server says, and a server that says nothing, is an
+// error too.
 func (g *Graph) Related(ctx context.Context, q authz.RelationQuery, explain bool) (authz.Relationship, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	about, rev, err := g.begin(ctx, q)
+	a, err := g.begin(ctx, q, true)
 	if err != nil {
 		return authz.Relationship{}, err
 	}
 	object := q.Type + ":" + q.ID
 	res, err := g.client.Check(ctx, &api.CheckRequest{
-		StoreId: g.store, AuthorizationModelId: g.model, Context: about, Consistency: consistency(q),
+		StoreId: g.store, AuthorizationModelId: g.model, Context: a.about, Consistency: a.consistency,
 		TupleKey:         &api.CheckRequestTupleKey{Object: object, Relation: q.Relation, User: q.Subject},
-		ContextualTuples: &api.ContextualTupleKeys{TupleKeys: keys(q.Also)},
+		ContextualTuples: a.contextual(),
 	})
-	if err != nil {
-		return authz.Relationship{}, failure(err)
+	if err = g.end(a, err); err != nil {
+		return authz.Relationship{}, err
 	}
-	r := authz.Relationship{Holds: res.GetAllowed(), Revision: rev}
+	r := authz.Relationship{Holds: res.GetAllowed(), Revision: a.revision}
 	if explain {
 		r.Path = []string{fmt.Sprintf("%s#%s@%s, says the OpenFGA server", object, q.Relation, q.Subject)}
 	}
@@ -151,56 +111,47 @@ func (g *Graph) Related(ctx context.Context, q authz.RelationQuery, explain bool
 func (g *Graph) Objects(ctx context.Context, q authz.RelationQuery) ([]string, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	about, rev, err := g.begin(ctx, q)
+	a, err := g.begin(ctx, q, false)
 	if err != nil {
 		return nil, 0, err
 	}
 	res, err := g.client.ListObjects(ctx, &api.ListObjectsRequest{
-		StoreId: g.store, AuthorizationModelId: g.model, Context: about, Consistency: consistency(q),
-		Type: q.Type, Relation: q.Relation, User: q.Subject,
-		ContextualTuples: &api.ContextualTupleKeys{TupleKeys: keys(q.Also)},
+		StoreId: g.store, AuthorizationModelId: g.model, Context: a.about, Consistency: a.consistency,
+		Type: q.Type, Relation: q.Relation, User: q.Subject, ContextualTuples: a.contextual(),
 	})
-	if err != nil {
-		return nil, 0, failure(err)
-	}
-	if len(res.GetObjects()) >= listMost {
-		return nil, 0, fmt.Errorf("openfga: a list of %d may have been cut off: %w", listMost, authz.ErrTooComplex)
+	if err = g.end(a, err); err != nil {
+		return nil, 0, err
 	}
 	ids := make([]string, len(res.GetObjects()))
 	for i, o := range res.GetObjects() {
 		ids[i] = strings.TrimPrefix(o, q.Type+":")
 	}
-	slices.Sort(ids)
-	return ids, rev, nil
+	return whole(ids, a.revision)
 }
 
 // Subjects implements authz.Graph.
 func (g *Graph) Subjects(ctx context.Context, q authz.RelationQuery) ([]string, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	about, rev, err := g.begin(ctx, q)
+	a, err := g.begin(ctx, q, true)
 	if err != nil {
 		return nil, 0, err
 	}
 	kind, relation, _ := strings.Cut(q.Subject, "#")
 	res, err := g.client.ListUsers(ctx, &api.ListUsersRequest{
-		StoreId: g.store, AuthorizationModelId: g.model, Context: about, Consistency: consistency(q),
+		StoreId: g.store, AuthorizationModelId: g.model, Context: a.about, Consistency: a.consistency,
 		Object: &api.Object{Type: q.Type, Id: q.ID}, Relation: q.Relation,
 		UserFilters:      []*api.UserTypeFilter{{Type: kind, Relation: relation}},
-		ContextualTuples: keys(q.Also),
+		ContextualTuples: a.also,
 	})
-	if err != nil {
-		return nil, 0, failure(err)
+	if err = g.end(a, err); err != nil {
+		return nil, 0, err
 	}
-	if len(res.GetUsers()) >= listMost {
-		return nil, 0, fmt.Errorf("openfga: a list of %d may have been cut off: %w", listMost, authz.ErrTooComplex)
-	}
-	out := make([]string, len(res.GetUsers()))
+	names := make([]string, len(res.GetUsers()))
 	for i, u := range res.GetUsers() {
-		out[i] = subject(u)
+		names[i] = subject(u)
 	}
-	slices.Sort(out)
-	return out, rev, nil
+	return whole(names, a.revision)
 }
 
 func subject(u *api.User) string {
@@ -215,146 +166,209 @@ func subject(u *api.User) string {
 	return ""
 }
 
-// begin waits for the revision that a question asks for, and turns its context
-// into the server's form.
-func (g *Graph) begin(ctx context.Context, q authz.RelationQuery) (*structpb.Struct, uint64, error) {
-	if err := g.reached(ctx, q.AtLeast); err != nil {
-		return nil, 0, err
+// whole sorts a list that cannot have been cut off.
+func whole(list []string, rev uint64) ([]string, uint64, error) {
+	if len(list) >= listMost {
+		return nil, 0, fmt.Errorf("openfga: a list of %d may have been cut off: %w", len(list), authz.ErrTooComplex)
 	}
-	about, err := structpb.NewStruct(q.Context)
-	if err != nil {
-		return nil, 0, fmt.Errorf("openfga: context: %w", err)
-	}
-	return about, g.revision.Load(), nil
+	slices.Sort(list)
+	return list, rev, nil
 }
 
+// asked is a question on its way.
+type asked struct {
+	about       *structpb.Struct
+	also        []*api.TupleKey
+	consistency api.ConsistencyPreference
+	revision    uint64 // that the answer has at least; 0: nobody knows
+	swaps       uint64
+	torn        bool
+}
+
+func (a asked) contextual() *api.ContextualTupleKeys {
+	return &api.ContextualTupleKeys{TupleKeys: a.also}
+}
+
+// begin refuses what the server might take for another question, waits for the
+// revision that is asked for, and turns the rest into the server's form. Whoever
+// names a revision wants no cached answer, and gets a revision back.
+func (g *Graph) begin(ctx context.Context, q authz.RelationQuery, object bool) (asked, error) {
+	if err := valid(q, object); err != nil {
+		return asked{}, fmt.Errorf("openfga: %w", err)
+	}
+	if err := g.reached(ctx, q.AtLeast); err != nil {
+		return asked{}, fmt.Errorf("openfga: %w", err)
+	}
+	about, err := structpb.NewStruct(plain(q.Context))
+	if err != nil {
+		return asked{}, fmt.Errorf("openfga: context: %w: %w", rebac.ErrInvalid, err)
+	}
+	a := asked{about: about, consistency: api.ConsistencyPreference_MINIMIZE_LATENCY, swaps: g.swaps.Load()}
+	a.torn = g.torn.Load() // after swaps: what begins in between changes them
+	if a.also, err = keys(q.Also); err != nil {
+		return asked{}, fmt.Errorf("openfga: %w", err)
+	}
+	if q.AtLeast > 0 {
+		a.consistency, a.revision = api.ConsistencyPreference_HIGHER_CONSISTENCY, g.revision.Load()
+	}
+	return a, nil
+}
+
+// end judges an answer: one that was given while tuples were replaced may have
+// missed the old and the new.
+func (g *Graph) end(a asked, err error) error {
+	if err != nil {
+		return fmt.Errorf("openfga: %w", failure(err))
+	}
+	if a.torn || g.torn.Load() || g.swaps.Load() != a.swaps {
+		return fmt.Errorf("openfga: tuples are just being replaced: %w", authz.ErrStale)
+	}
+	return nil
+}
+
+// valid refuses names with other syntax in them. Whether the model knows them,
+// the server says.
+func valid(q authz.RelationQuery, object bool) error {
+	switch {
+	case !name(q.Type) || !name(q.Relation):
+		return fmt.Errorf("%w: type %.64q, relation %.64q", rebac.ErrInvalid, q.Type, q.Relation)
+	case object && (q.ID == "" || q.ID == "*" || strings.ContainsFunc(q.ID, syntax)):
+		return fmt.Errorf("%w: the object's id %.64q", rebac.ErrInvalid, q.ID)
+	case q.Subject == "":
+		return fmt.Errorf("%w: it names no subject", rebac.ErrInvalid)
+	case len(q.Also) > alsoMost:
+		return fmt.Errorf("%w: a question brings at most %d tuples", rebac.ErrInvalid, alsoMost)
+	}
+	return nil
+}
+
+func name(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, syntax) && !strings.ContainsAny(s, "@*")
+}
+
+func syntax(r rune) bool { return r == ':' || r == '#' || r <= ' ' || r == 0x7f }
+
+// reached waits for a revision to be relayed.
 func (g *Graph) reached(ctx context.Context, rev uint64) error {
 	if g.revision.Load() >= rev {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
+	return g.WaitFor(ctx, rev)
+}
+
+// WaitFor waits until the outbox was relayed up to rev, or until ctx is over:
+// then the error is authz.ErrStale.
+func (g *Graph) WaitFor(ctx context.Context, rev uint64) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for g.revision.Load() < rev {
 		select {
 		case <-ctx.Done():
-			return authz.ErrStale
+			return fmt.Errorf("relayed up to revision %d, not %d: %w", g.revision.Load(), rev, authz.ErrStale)
 		case <-tick.C:
 		}
 	}
 	return nil
 }
 
-// consistency: whoever names a revision wants no cached answer.
-func consistency(q authz.RelationQuery) api.ConsistencyPreference {
-	if q.AtLeast > 0 {
-		return api.ConsistencyPreference_HIGHER_CONSISTENCY
-	}
-	return api.ConsistencyPreference_MINIMIZE_LATENCY
-}
-
-func keys(tuples []authz.Tuple) []*api.TupleKey {
+func keys(tuples []authz.Tuple) ([]*api.TupleKey, error) {
 	out := make([]*api.TupleKey, len(tuples))
 	for i, t := range tuples {
-		out[i] = key(t)
+		var err error
+		if out[i], err = key(t); err != nil {
+			return nil, err
+		}
 	}
-	return out
+	return out, nil
 }
 
-func key(t authz.Tuple) *api.TupleKey {
+func key(t authz.Tuple) (*api.TupleKey, error) {
 	k := &api.TupleKey{Object: t.Object, Relation: t.Relation, User: t.Subject}
 	if t.Condition == "" {
-		return k
+		return k, nil
 	}
-	k.Condition = &api.RelationshipCondition{Name: t.Condition}
-	if about, err := structpb.NewStruct(t.Context); err == nil {
-		k.Condition.Context = about // what does not fit is missing, and a missing parameter is an error there
+	about, err := structpb.NewStruct(plain(t.Context))
+	if err != nil {
+		return nil, fmt.Errorf("%w: the context of a tuple of %.64q: %w", rebac.ErrInvalidTuple, t.Object, err)
 	}
-	return k
+	k.Condition = &api.RelationshipCondition{Name: t.Condition, Context: about}
+	return k, nil
 }
 
-// Apply relays changes of our outbox to the server and notes how far it has
-// come. It is idempotent: whoever is unsure repeats it. from must be the
-// revision reached, else rebac.ErrGap. One caller at a time.
-func (g *Graph) Apply(ctx context.Context, from, to uint64, changes []rebac.Change) error {
-	if g.revision.Load() != from {
-		return rebac.ErrGap
-	}
-	for part := range slices.Chunk(squash(changes), writeMost) {
-		if err := g.write(ctx, part); err != nil {
-			return err
-		}
-	}
-	g.revision.Store(to)
-	return nil
-}
-
-// squash keeps the last change of each tuple: a server takes each tuple once in
-// a write.
-func squash(changes []rebac.Change) []rebac.Change {
-	type id struct{ object, relation, subject string }
-	last := map[id]int{}
-	for i, c := range changes {
-		last[id{c.Tuple.Object, c.Tuple.Relation, c.Tuple.Subject}] = i
-	}
-	var out []rebac.Change
-	for i, c := range changes {
-		if last[id{c.Tuple.Object, c.Tuple.Relation, c.Tuple.Subject}] == i {
-			out = append(out, c)
-		}
+// plain turns values that only Go knows into those of JSON. A server knows
+// numbers as float64: whole ones beyond 2^53 are not what they were, and become
+// strings, which conditions take for whole numbers as well.
+func plain(m map[string]any) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		out[k] = plainValue(v)
 	}
 	return out
 }
 
-func (g *Graph) write(ctx context.Context, part []rebac.Change) error {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	q := &api.WriteRequest{StoreId: g.store, AuthorizationModelId: g.model}
-	for _, c := range part {
-		k := key(c.Tuple)
-		if c.Delete {
-			if q.Deletes == nil {
-				q.Deletes = &api.WriteRequestDeletes{OnMissing: "ignore"}
-			}
-			q.Deletes.TupleKeys = append(q.Deletes.TupleKeys, &api.TupleKeyWithoutCondition{Object: k.Object, Relation: k.Relation, User: k.User})
-			continue
-		}
-		if q.Writes == nil {
-			q.Writes = &api.WriteRequestWrites{OnDuplicate: "ignore"}
-		}
-		q.Writes.TupleKeys = append(q.Writes.TupleKeys, k)
+func plainValue(v any) any {
+	switch v := v.(type) {
+	case int:
+		return whole64(int64(v))
+	case int64:
+		return whole64(v)
+	case []string:
+		return plainList(v)
+	case []any:
+		return plainList(v)
+	case map[string]any:
+		return plain(v)
 	}
-	if q.Writes == nil && q.Deletes == nil {
-		return nil
+	return v
+}
+
+func whole64(n int64) any {
+	if n > 1<<53 || n < -1<<53 {
+		return strconv.FormatInt(n, 10)
 	}
-	if _, err := g.client.Write(ctx, q); err != nil {
-		return failure(err)
+	return float64(n)
+}
+
+func plainList[T any](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = plainValue(v)
 	}
-	return nil
+	return out
 }
 
 // failure maps what a server answers to the errors of the graph. Its codes are
 // numbers beyond gRPC's own.
 func failure(err error) error {
 	s := status.Convert(err)
-	switch code := api.ErrorCode(s.Code()); code {
-	case api.ErrorCode_validation_error:
-		return fmt.Errorf("openfga: %s: %w", s.Message(), rebac.ErrInvalid)
-	case api.ErrorCode_invalid_tuple:
-		return fmt.Errorf("openfga: %s: %w", s.Message(), rebac.ErrInvalidTuple)
+	if kind := kindOf(s.Code()); kind != nil {
+		return fmt.Errorf("%.200s: %w", s.Message(), kind)
+	}
+	return fmt.Errorf("the server does not answer as it should: %w", err)
+}
+
+func kindOf(c codes.Code) error {
+	switch c {
+	case codes.DeadlineExceeded, codes.Code(api.InternalErrorCode_deadline_exceeded), codes.Code(api.UnprocessableContentErrorCode_throttled_timeout_error):
+		return context.DeadlineExceeded
+	case codes.Canceled, codes.Code(api.ErrorCode_cancelled):
+		return context.Canceled
+	case codes.Aborted:
+		return errConflict
+	}
+	switch api.ErrorCode(c) {
+	case api.ErrorCode_validation_error, api.ErrorCode_invalid_check_input, api.ErrorCode_invalid_object_format, api.ErrorCode_invalid_user:
+		return rebac.ErrInvalid
+	case api.ErrorCode_invalid_tuple, api.ErrorCode_invalid_contextual_tuple, api.ErrorCode_duplicate_contextual_tuple:
+		return rebac.ErrInvalidTuple
 	case api.ErrorCode_type_not_found:
-		return fmt.Errorf("openfga: %s: %w", s.Message(), rebac.ErrUnknownType)
-	case api.ErrorCode_relation_not_found:
-		return fmt.Errorf("openfga: %s: %w", s.Message(), rebac.ErrUnknownRelation)
+		return rebac.ErrUnknownType
+	case api.ErrorCode_relation_not_found, api.ErrorCode_unknown_relation:
+		return rebac.ErrUnknownRelation
 	case api.ErrorCode_authorization_model_resolution_too_complex:
-		return fmt.Errorf("openfga: %s: %w", s.Message(), authz.ErrTooComplex)
+		return authz.ErrTooComplex
 	}
-	switch s.Code() {
-	case codes.DeadlineExceeded:
-		return fmt.Errorf("openfga: %w", context.DeadlineExceeded)
-	case codes.Canceled:
-		return fmt.Errorf("openfga: %w", context.Canceled)
-	}
-	return fmt.Errorf("openfga: the server does not answer as it should: %w", err)
+	return nil
 }
