@@ -76,6 +76,10 @@ func TestAuthZEN(t *testing.T) {
 			}
 		})
 	}
+	over(stock)(authzen.PathSearchSubject, search)
+	if e := h.newest("shop"); e.Class != "authz_deny" || e.Actor != h.System.ServiceID("stock") || !strings.Contains(e.Detail["error"], "may not search") {
+		t.Errorf("a question without the right, on record: %+v", e)
+	}
 	_, _ = onSocket(authzen.PathEvaluation, question("ann", "o3", "user:bob"))
 	if e := h.newest("shop"); e.Class != "authz_deny" || e.Subject != "user:ann" || e.Actor != h.System.ServiceID("shop") || e.Detail["reason"] == "" {
 		t.Errorf("on record: %+v", e)

@@ -43,9 +43,17 @@ func (s *Sidecar) decisionPoint() http.Handler {
 		Decide:   s.decideAbout,
 		Subjects: s.subjects,
 		Objects:  s.objects,
+		Refused:  s.notForAsker,
 		Now:      s.opt.Now,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { server.ServeHTTP(w, r) })
+}
+
+// notForAsker records a question that its asker had no right to.
+func (s *Sidecar) notForAsker(ctx context.Context, r authzen.Rights, path string, err error) {
+	a, _ := ctx.Value(askerKey{}).(asker)
+	s.record(ctx, audit.Event{Class: "authz_deny", Action: "POST " + path, Outcome: audit.Refused, Control: "authz.domain", Flow: a.flow,
+		Layer: string(rampart.LayerDomain), Subject: r.Caller, Actor: a.caller, Detail: map[string]string{"error": err.Error()}})
 }
 
 // askedByService lets the service ask its own decision point: its rows are what

@@ -74,6 +74,9 @@ type Options struct {
 	// Objects returns the resources of r's type that r's principal may come into
 	// question for, with the attributes to decide by, sorted by id.
 	Objects func(ctx context.Context, r authz.Request) ([]rampart.Resource, error)
+	// Refused is told of a question that the caller had no right to ask. If nil,
+	// nobody is.
+	Refused func(ctx context.Context, r Rights, path string, err error)
 	Now     func() time.Time // if nil, time.Now
 }
 
@@ -130,10 +133,17 @@ func (s *Server) endpoint(op func(call, *question) (any, error)) http.HandlerFun
 		}
 		answer, err := op(call{r.Context(), rights}, q)
 		if err != nil {
+			s.refused(r, rights, err)
 			fail(w, err)
 			return
 		}
 		write(w, http.StatusOK, answer)
+	}
+}
+
+func (s *Server) refused(r *http.Request, rights Rights, err error) {
+	if s.opt.Refused != nil && rampart.KindOf(err) == rampart.Denied {
+		s.opt.Refused(r.Context(), rights, r.URL.Path, err)
 	}
 }
 

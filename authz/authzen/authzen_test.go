@@ -179,6 +179,17 @@ func TestEvaluation(t *testing.T) {
 	}
 }
 
+// TestNobodyLearnsWhoExists: a stranger to the directory and a subject without a
+// permit get the same answer.
+func TestNobodyLearnsWhoExists(t *testing.T) {
+	s := start(t)
+	_, known, _ := s.ask(t, "meek", PathEvaluation, body(alice, reads, bobs))
+	_, unknown, _ := s.ask(t, "meek", PathEvaluation, body(`"subject":{"type":"user","id":"zoe"}`, reads, bobs))
+	if !sameJSON(t, unknown, known) {
+		t.Errorf("known: %s\nunknown: %s", known, unknown)
+	}
+}
+
 // TestReasons: what only an administrator may read needs a right of its own.
 func TestReasons(t *testing.T) {
 	s := start(t)

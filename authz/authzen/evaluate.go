@@ -16,8 +16,9 @@ type answer struct {
 
 func (s *Server) evaluation(c call, q *question) (any, error) { return s.evaluate(c, q.member) }
 
-// evaluate answers one question. A subject that nobody knows is denied, not an
-// error: callers must not learn from the status who exists.
+// evaluate answers one question. A subject that nobody knows is asked for like
+// any other and denied, in the same words and on the same record: callers must
+// not learn who exists.
 func (s *Server) evaluate(c call, m member) (answer, error) {
 	err := need(
 		required{"subject.type", m.Subject.kind()}, required{"subject.id", m.Subject.id()}, required{"action.name", m.Action.name()},
@@ -32,9 +33,6 @@ func (s *Server) evaluate(c call, m member) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if r.Principal.IsZero() {
-		return s.said(c, rampart.Decision{Layer: rampart.LayerDomain, Code: rampart.CodeNoPermit, ReasonUser: "not allowed", Reason: "the directory knows no such subject"}), nil
-	}
 	return s.said(c, s.opt.Decide(c.ctx, r)), nil
 }
 
@@ -46,12 +44,15 @@ func allowed(types []string, kind, verb string) error {
 	return rampart.Errorf(rampart.Denied, "authz.domain", "this caller may not %s resources of type %q", verb, clip(kind))
 }
 
-// request is the question in the decision point's terms. An unknown subject
-// makes its principal zero.
+// request is the question in the decision point's terms. An unknown subject is
+// the zero principal.
 func (s *Server) request(c call, m member) (authz.Request, error) {
 	p, err := s.opt.Subject(c.ctx, *m.Subject.Type, *m.Subject.ID)
-	if err != nil && rampart.KindOf(err) != rampart.NotFound {
+	switch {
+	case err != nil && rampart.KindOf(err) != rampart.NotFound:
 		return authz.Request{}, err
+	case err != nil:
+		p = rampart.Principal{} // nobody, whom every decision point denies
 	}
 	r := authz.Request{Layer: rampart.LayerDomain, Principal: p, Context: map[string]any{}}
 	if r.Resource, err = resource(m.Resource); err != nil {

@@ -63,9 +63,6 @@ func (s *Server) searchResource(c call, q *question) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Principal.IsZero() {
-		return results{Results: []found{}}, nil
-	}
 	list, err := s.opt.Objects(c.ctx, r)
 	if err != nil {
 		return nil, err
@@ -104,7 +101,7 @@ func (s *Server) searchAction(c call, q *question) (any, error) {
 // holds asks one candidate. A result that calls for an obligation which the
 // caller cannot carry out is dropped, as the decision point denies it.
 func (s *Server) holds(c call, r authz.Request) bool {
-	return !r.Principal.IsZero() && s.opt.Decide(c.ctx, r).Allowed()
+	return s.opt.Decide(c.ctx, r).Allowed()
 }
 
 // paged walks n candidates from where the page begins and stops when the page

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -100,7 +101,7 @@ func read(ctx context.Context, a *auth.AttributeContext) (r *http.Request, peer 
 	if len(body) == 0 {
 		body = []byte(h.GetBody())
 	}
-	if h.GetSize() > int64(len(body)) || header.Get("X-Envoy-Auth-Partial-Body") == "true" {
+	if !whole(header, h.GetSize(), len(body)) {
 		return nil, nil, "the body was not handed over whole: set with_request_body, large enough and without allow_partial_message"
 	}
 	if peer, why = certificate(a.GetSource().GetCertificate()); why != "" {
@@ -113,6 +114,21 @@ func read(ctx context.Context, a *auth.AttributeContext) (r *http.Request, peer 
 		RemoteAddr: a.GetSource().GetAddress().GetSocketAddress().GetAddress(),
 	}
 	return r.WithContext(ctx), peer, ""
+}
+
+// whole reports whether got bytes are the body that the client announced. Envoy
+// says a size of 0 or -1 when it withholds the body, so the client's own framing
+// counts too. A body over HTTP/2 need not be announced: there the operator's
+// with_request_body is all there is.
+func whole(h http.Header, size int64, got int) bool {
+	if size > int64(got) || h.Get("X-Envoy-Auth-Partial-Body") == "true" {
+		return false
+	}
+	if len(h.Values("Transfer-Encoding")) > 0 && got == 0 {
+		return false
+	}
+	announced := h.Values("Content-Length")
+	return len(announced) == 0 || len(announced) == 1 && announced[0] == strconv.Itoa(got)
 }
 
 // headers takes both forms in which Envoy tells them; pseudo-headers are said

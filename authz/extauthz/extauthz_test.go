@@ -150,6 +150,14 @@ func TestUnreadable(t *testing.T) {
 		"a body cut off": func(a *auth.AttributeContext) {
 			a.Request.Http.Body, a.Request.Http.Headers["x-envoy-auth-partial-body"] = "{", "true"
 		},
+		"a body announced and withheld": func(a *auth.AttributeContext) { a.Request.Http.Headers["content-length"] = "57" },
+		"a stream withheld": func(a *auth.AttributeContext) {
+			a.Request.Http.Headers["transfer-encoding"], a.Request.Http.Size = "chunked", -1
+		},
+		"another length than announced": func(a *auth.AttributeContext) {
+			a.Request.Http.Headers["content-length"], a.Request.Http.Body = "57", "{}"
+		},
+		"two lengths":    func(a *auth.AttributeContext) { a.Request.Http.Headers["content-length"] = "0,0" },
 		"no certificate": func(a *auth.AttributeContext) { a.Source.Certificate = "-----BEGIN" },
 		"many headers": func(a *auth.AttributeContext) {
 			for i := range maxHeaders {
