@@ -24,6 +24,8 @@ type dialect interface {
 	among(x Operand, list []any, of authz.AttrKind, no bool) (string, error) // list has at least two members
 	holds(list, x Operand, no bool) (string, error)                          // a list of strings in a column or of the principal
 	look(op TextOp, x, part Operand, no bool) (string, error)
+	// related says that the principal stands in a relation to the row.
+	related(name string) (string, error)
 	// keeps reports whether a text can be in the database at all.
 	keeps(text string) bool
 }
@@ -52,7 +54,7 @@ type atomSQL struct {
 func renderLeaf(n leaf, d dialect, t Table) (sql, error) {
 	switch e := n.atom.(type) {
 	case Rel:
-		return sql{}, errRelation
+		return renderRel(e, n.want, d)
 	case Has:
 		return renderHas(e, n.want, d)
 	}

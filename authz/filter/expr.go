@@ -70,13 +70,13 @@ type Operand interface{ operand() }
 // The operands.
 type (
 	Attr    struct{ Name string } // of the resource, as in authz.Type.Attrs; "id" and "tenant" too
-	Subject struct{ Name string } // of the principal, its "id", "kind", "org" or "team", or one of the lists "roles", "organizations" and "managed_teams"; only in filters for row-level security
+	Subject struct{ Name string } // of the principal, its "id", "kind", "org", "team" or "role" (the first), or one of the lists "roles", "organizations" and "managed_teams"; only in filters for row-level security
 	Lit     struct{ Value any }   // string, bool, int64, float64 (of a decimal), []any of these
 )
 
 // subjectNames are the facts of a principal that row-level security knows, and
 // whether each is a list.
-var subjectNames = map[string]bool{"id": false, "kind": false, "org": false, "team": false, "roles": true, "organizations": true, "managed_teams": true}
+var subjectNames = map[string]bool{"id": false, "kind": false, "org": false, "team": false, "role": false, "roles": true, "organizations": true, "managed_teams": true}
 
 func (Const) expr()     {}
 func (Undefined) expr() {}

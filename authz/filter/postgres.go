@@ -11,9 +11,10 @@ import (
 
 // postgres renders for PostgreSQL 13 or newer.
 type postgres struct {
-	table   Table
-	literal func(v any, of authz.AttrKind) string // of a known value, or of a list of one kind
-	subject bool                                  // facts of the principal may be read, see RLS
+	table     Table
+	literal   func(v any, of authz.AttrKind) string // of a known value, or of a list of one kind
+	subject   bool                                  // facts of the principal may be read, see RLS
+	relations []Relation                            // that may be read
 }
 
 func (p postgres) constant(b bool) string {

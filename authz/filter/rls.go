@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -29,17 +30,21 @@ const SettingName = "rampart.subject"
 // forgot its condition, not against an attacker who can set the setting; and
 // superusers and roles with BYPASSRLS pass it by.
 //
+// A relation that f reads is looked up in Tuples, of the same database, as
+// relations say. Whoever reads t then needs SELECT on Tuples too, with rights of
+// its own: a function that lends those of an owner could be asked by anybody.
+//
 // PostgreSQL takes no arguments in such statements, so values of the policy
 // stand in the text, quoted, in ASCII.
-func RLS(t Table, name, action string, f Filter) (string, error) {
-	text, err := rls(t, name, action, f)
+func RLS(t Table, name, action string, f Filter, relations ...Relation) (string, error) {
+	text, err := rls(t, name, action, f, relations)
 	if err != nil {
 		return "", fmt.Errorf("filter: %w", err)
 	}
 	return text, nil
 }
 
-func rls(t Table, name, action string, f Filter) (string, error) {
+func rls(t Table, name, action string, f Filter, relations []Relation) (string, error) {
 	table, err := identifier(t.Name, 2)
 	if err != nil {
 		return "", err
@@ -48,7 +53,7 @@ func rls(t Table, name, action string, f Filter) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cond, err := f.render(t, postgres{table: t, literal: quoted, subject: true})
+	cond, err := f.render(t, postgres{table: t, literal: quoted, subject: true, relations: relations})
 	if err != nil {
 		return "", err
 	}
@@ -64,10 +69,20 @@ func rls(t Table, name, action string, f Filter) (string, error) {
 		return "", errors.New("a policy of rows is for SELECT, INSERT, UPDATE, DELETE or ALL")
 	}
 	on := `"` + strings.Join(table, `"."`) + `"`
-	return "ALTER TABLE " + on + " ENABLE ROW LEVEL SECURITY;\n" +
+	return needs(f, on) + "ALTER TABLE " + on + " ENABLE ROW LEVEL SECURITY;\n" +
 		"ALTER TABLE " + on + " FORCE ROW LEVEL SECURITY;\n" +
 		`DROP POLICY IF EXISTS "` + policy[0] + `" ON ` + on + ";\n" +
 		`CREATE POLICY "` + policy[0] + `" ON ` + on + " FOR " + action + "\n  " + clause + ";\n", nil
+}
+
+// needs says for people what the statements cannot do by themselves.
+func needs(f Filter, on string) string {
+	if len(f.Relations()) == 0 {
+		return ""
+	}
+	return "-- It looks relations up in " + Tuples + ", which sdk/db/relations makes when the service first\n" +
+		"-- starts. Each role that uses " + on + " reads it with rights of its own; without them its queries\n" +
+		"-- fail. If it does not own it: GRANT SELECT ON " + Tuples + " TO that_role;\n"
 }
 
 // quoted renders a value for the text of a statement.
@@ -117,18 +132,29 @@ func quote(s string) string {
 }
 
 // SubjectSetting is the value of SettingName for p: the facts that Subject
-// names. It is "", so that nobody sees anything, for nobody and where a fact is
-// no text that PostgreSQL can hold.
+// names, and how tuples name p. It is "", so that nobody sees anything, for
+// nobody and where a fact is no text that PostgreSQL can hold.
+//
+// Of p's roles it has those that count everywhere. Left out are roles for one
+// organization ("manager@acme") and, when the credential's scope names roles,
+// those that it does not name; "role" is there only if the first of p's roles
+// counts whatever the row. So a policy that permits a role shows less than a
+// check allows. One that forbids a role does not see it either: it is for the
+// check to hold such a role back, before the database is asked.
 func SubjectSetting(p rampart.Principal) string {
 	if p.IsZero() {
 		return ""
 	}
 	facts := map[string]any{
-		"roles":         list(p.Roles),
+		"roles":         list(everywhere(p)),
 		"organizations": list(p.Organizations),
 		"managed_teams": list(p.ManagedTeams),
 	}
-	for name, v := range map[string]string{"id": p.Subject, "kind": string(p.Kind), "org": p.Tenant, "team": p.Team} {
+	typ, id := inTuples(p)
+	for name, v := range map[string]string{
+		"id": p.Subject, "kind": string(p.Kind), "org": p.Tenant, "team": p.Team, "role": first(p),
+		"subject_type": typ, "subject_id": id,
+	} {
 		if v != "" {
 			facts[name] = v
 		}
@@ -143,6 +169,21 @@ func SubjectSetting(p rampart.Principal) string {
 		return ""
 	}
 	return string(text)
+}
+
+// everywhere are the roles that p acts with whatever the organization.
+func everywhere(p rampart.Principal) []string {
+	return slices.DeleteFunc(slices.Clone(p.Roles), func(held string) bool {
+		return strings.Contains(held, "@") || !p.ActiveRole(held)
+	})
+}
+
+// first is the first of p's roles, unless another is first for some rows.
+func first(p rampart.Principal) string {
+	if len(p.Roles) == 0 || strings.Contains(p.Roles[0], "@") || !p.ActiveRole("") {
+		return ""
+	}
+	return p.Roles[0]
 }
 
 func list(names []string) []string { return append([]string{}, names...) }

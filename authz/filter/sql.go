@@ -37,7 +37,7 @@ var errRelation = errors.New("it reads a relation, which must be resolved first"
 // without it.
 //
 // An error means that f cannot be said for t, so whoever asks must deny.
-// Relations must have been resolved, see Resolve.
+// Relations must have been resolved, see Resolve; RLS alone can look them up.
 func (f Filter) SQL(d Dialect, t Table, firstArg int) (text string, args []any, err error) {
 	if firstArg < 1 {
 		return "", nil, fmt.Errorf("filter: the first placeholder is number 1 or higher, not %d", firstArg)

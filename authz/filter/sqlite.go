@@ -26,6 +26,8 @@ func (q sqlite) constant(b bool) string {
 
 func (q sqlite) keeps(string) bool { return true }
 
+func (q sqlite) related(string) (string, error) { return "", errRelation }
+
 // column: SQLite would read a name in double quotes that is no column as text.
 func (q sqlite) column(attr string) (string, error) {
 	return q.table.column(attr, "[", "]")

@@ -174,6 +174,8 @@ func (o Oracle) fact(name string) any {
 		return some(p.Tenant)
 	case "team":
 		return some(p.Team)
+	case "role":
+		return some(strings.Join(p.Roles[:min(1, len(p.Roles))], ""))
 	case "roles":
 		return list(p.Roles)
 	case "organizations":
