@@ -82,7 +82,7 @@ func (t *translator) subject(name string) (value, bool) {
 		return v, t.q.rls
 	case "team_id":
 		name = "team"
-	case "id", "kind", "org":
+	case "id", "kind", "org", "role":
 	default:
 		return value{}, false
 	}

@@ -66,7 +66,7 @@ func withFacts(conditions []filter.Expr, p rampart.Principal) []filter.Expr {
 	}
 	facts := map[string]any{
 		"id": text(p.Subject), "kind": text(string(p.Kind)), "org": text(p.Tenant), "team": text(p.Team),
-		"roles": list(p.Roles), "organizations": list(p.Organizations), "managed_teams": list(p.ManagedTeams),
+		"role": text(first(p.Roles)), "roles": list(p.Roles), "organizations": list(p.Organizations), "managed_teams": list(p.ManagedTeams),
 	}
 	operand := func(o filter.Operand) filter.Operand {
 		if s, ok := o.(filter.Subject); ok {
@@ -103,9 +103,15 @@ func withFacts(conditions []filter.Expr, p rampart.Principal) []filter.Expr {
 	return out
 }
 
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
 func TestRowLevelRefuses(t *testing.T) {
 	for src, want := range map[string]string{
-		`allow if input.user.role == "admin"`:                            "a value that rows do not have: input.user.role",
 		`allow if input.resource.total < input.context.limit`:            "input.context.limit",
 		`deny if { some r in input.user.roles; r != "a"; r != "b" }`:     "looked at more than once",
 		`allow if input.user.roles == input.resource.tags`:               "databases make differently",
