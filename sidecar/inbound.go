@@ -110,6 +110,12 @@ func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
 	}
 	if d, ok := errors.AsType[decided](err); ok {
 		e.Code, e.Policies, e.Detail["reason"] = string(d.Code), d.Policies, d.Reason
+		if d.ID != "" {
+			e.Detail["decision"] = d.ID
+		}
+		if d.ID != "" {
+			e.Detail["decision"] = d.ID
+		}
 	}
 	s.record(a.r.Context(), e)
 	problem.Write(w, err, a.trace)

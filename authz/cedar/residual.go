@@ -22,7 +22,7 @@ var _ filter.Source = (*Engine)(nil)
 //
 // What depends on nothing unknown is evaluated by Cedar itself; the rest is
 // said as filter.Expr node by node, whose rules of what is undefined are
-// Cedar's. The resource's tenant stays a condition even where r knows it.
+// Cedar's. Rulings are shared with verdicts and must not be changed. The resource's tenant stays a condition even where r knows it.
 func (e *Engine) Residual(_ context.Context, r authz.Request) (filter.Residual, error) {
 	q, err := e.question(authz.Request{
 		Principal: r.Principal, Action: r.Action, Context: r.Context,
@@ -37,8 +37,9 @@ func (e *Engine) Residual(_ context.Context, r authz.Request) (filter.Residual, 
 }
 
 // ResidualRLS is Residual for row-level security: the principal is unknown
-// too, and what policies read of it becomes filter.Subject. The context of a
-// request, its time included, is unknown to a database; a policy that reads it
+// too, and what policies read of it becomes filter.Subject. A database masks
+// nothing and carries out no obligation: whoever asks for rows does. The
+// context of a request, its time included, is unknown to a database; a policy that reads it
 // is Untranslatable.
 func (e *Engine) ResidualRLS(_ context.Context, action rampart.Action, resourceType string) (filter.Residual, error) {
 	q, err := e.question(authz.Request{Action: action, Resource: rampart.Resource{Type: resourceType}})
@@ -77,7 +78,7 @@ func (e *Engine) residual(t *translator, each func(func(*policy) bool)) (filter.
 		switch {
 		case cond == filter.Const(false) || p.ref.Effect == rampart.Allow && neverTrue(cond):
 		case p.ref.Effect == rampart.Allow:
-			out.Permits = append(out.Permits, cond)
+			out.Permit(cond, p.ruling)
 		default:
 			out.Forbids = append(out.Forbids, cond)
 		}

@@ -31,6 +31,19 @@ type Source interface {
 type Residual struct {
 	Permits []Expr // one that is defined and true keeps a row
 	Forbids []Expr // one that is true or undefined drops it, whatever permits say
+	// Rulings says of each permit, at its place, what it asks for besides; nil
+	// when none asks for anything.
+	Rulings []authz.Ruling
+}
+
+// Permit adds a permit, and what its policy asks for besides.
+func (r *Residual) Permit(e Expr, by authz.Ruling) {
+	r.Permits = append(r.Permits, e)
+	if r.Rulings == nil && len(by.Obligations) == 0 && by.Fields == nil {
+		return
+	}
+	silent := make([]authz.Ruling, len(r.Permits)-1-len(r.Rulings))
+	r.Rulings = append(append(r.Rulings, silent...), by)
 }
 
 // Untranslatable says which policy cannot be said as a filter, and why.

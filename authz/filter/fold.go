@@ -92,13 +92,35 @@ func foldNot(x Expr) Expr {
 }
 
 func foldTotal(x Expr) Expr {
-	if _, ok := x.(Undefined); ok {
+	if never(x) {
 		return Const(false)
 	}
 	if isTotal(x) {
 		return x
 	}
 	return Total{x}
+}
+
+// never reports whether x is true for no row: a member of an empty list is
+// false, or undefined.
+func never(x Expr) bool {
+	switch x := x.(type) {
+	case Const:
+		return !bool(x)
+	case Undefined:
+		return true
+	case Total:
+		return never(x.X)
+	case And:
+		return never(x.L) || never(x.R)
+	case Or:
+		return never(x.L) && never(x.R)
+	case In:
+		l, ok := x.List.(Lit)
+		list, isList := l.Value.([]any)
+		return ok && isList && len(list) == 0
+	}
+	return false
 }
 
 // isTotal reports whether x is never undefined, whatever the row.

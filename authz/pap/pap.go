@@ -21,7 +21,7 @@ type Set struct {
 	FromToken map[string]string   `json:"from_token,omitzero"`
 	Model     string              `json:"model,omitzero"`    // key of Files
 	Services  map[string]Service  `json:"services,omitzero"` // those that have policies
-	Lines     map[string]int      `json:"lines,omitzero"`    // where rampart.yaml says it: "roles", "role NAME", "flow ID", "type NAME", "separate INDEX"
+	Lines     map[string]int      `json:"lines,omitzero"`    // where rampart.yaml says it: "authz", "roles", "role NAME", "flow ID", "type NAME", "separate INDEX"
 	Files     map[string][]byte   `json:"-"`                 // every file that the above names, by the name used in rampart.yaml
 }
 
@@ -67,6 +67,7 @@ func lines(sys *spec.System) map[string]int {
 			out[name] = line
 		}
 	}
+	note("authz", "authz")
 	note("roles", "authz.roles")
 	for role := range sys.Authz.Roles {
 		note("role "+role, "authz.roles."+role)

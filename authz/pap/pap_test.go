@@ -65,7 +65,7 @@ func TestFromSystem(t *testing.T) {
 		FromToken: map[string]string{"team#member": "team"},
 		Model:     "shop.fga",
 		Services:  map[string]Service{"orders": {Policy: []string{"p.cedar"}, Tests: []string{"p_test.yaml"}}},
-		Lines:     map[string]int{"roles": 4, "role clerk": 4, "role boss": 4, "role auditor": 4, "separate 0": 5, "type order": 7, "flow 1": 13, "flow 2": 14},
+		Lines:     map[string]int{"authz": 3, "roles": 4, "role clerk": 4, "role boss": 4, "role auditor": 4, "separate 0": 5, "type order": 7, "flow 1": 13, "flow 2": 14},
 		Files:     map[string][]byte{"shop.fga": []byte(model), "p.cedar": []byte(policy), "p_test.yaml": []byte("tests: []\n")},
 	}
 	if diff := cmp.Diff(want, FromSystem(load(t))); diff != "" {

@@ -60,7 +60,7 @@ func TestRolesOfTheRoute(t *testing.T) {
 		{"clerk@acme", "", "acme", read, "allow orders:read", "allow orders:read"},
 		{"clerk@globex", "", "acme", read, "allow orders:read", "deny role_missing orders:read"},
 		{"clerk@globex", "", "", read, "allow orders:read", "allow orders:read"}, // the object's tenant decides later
-		{"clerk@initech", "", "initech", read, "allow orders:read", "deny not_member"},
+		{"clerk@initech", "", "initech", read, "allow orders:read", "deny not_member membership"},
 		{"clerk@globex", "", "acme", Route{Allow: []string{"role:clerk"}}, "allow allow role:clerk", "deny role_missing allow role:clerk"},
 		{"clerk", "role:approver", "acme", Route{Allow: []string{"role:clerk"}}, "deny role_missing allow role:clerk", "deny role_missing allow role:clerk"},
 		{"clerk", "role:clerk", "acme", read, "allow orders:read", "allow orders:read"},
@@ -83,6 +83,8 @@ func TestRolesOfTheRoute(t *testing.T) {
 		"rbac/separate 0 at rampart.yaml:9":                    d.DecideRoute(t.Context(), person("alice", "teller auditor", ""), read),
 		"flow/scope orders:read at rampart.yaml:20":            d.DecideRoute(t.Context(), person("alice", "clerk", "orders:note"), read),
 		"flow/allow role:x at rampart.yaml:20":                 d.DecideRoute(t.Context(), person("alice", "", ""), Route{Allow: []string{"role:x"}, Flow: "2"}),
+		"flow/membership at rampart.yaml:20":                   d.DecideService(t.Context(), person("alice", "clerk", ""), "initech", read),
+		"rbac/membership at rampart.yaml:2":                    d.DecideService(t.Context(), person("alice", "clerk", ""), "initech", Route{Permission: "orders:read"}),
 		"schema/order at rampart.yaml:12":                      d.Decide(t.Context(), about(person("alice", "", ""), "orders:read", "o1", "no", "x")),
 		"rbac/orders:approve at rampart.yaml:3 (organization)": d.Decide(t.Context(), about(person("alice", "approver@globex", ""), "orders:approve", "o1")),
 	} {
@@ -94,16 +96,22 @@ func TestRolesOfTheRoute(t *testing.T) {
 }
 
 // TestDecideObject: who does not belong to the organization is refused at the
-// service layer before any policy is asked.
+// service layer before any policy is asked, and the record says what of.
 func TestDecideObject(t *testing.T) {
-	d := build(t)
-	for tenant, want := range map[string]string{"acme": "domain allow order#viewer", "": "domain allow order#viewer", "initech": "service deny not_member"} {
+	var asked *authz.Request
+	d := build(t, func(o *Options) {
+		o.Observe = func(_ context.Context, q Question, _ rampart.Decision) error { asked = q.Request; return nil }
+	})
+	for tenant, want := range map[string]string{"acme": "domain allow order#viewer", "": "domain allow order#viewer", "initech": "service deny not_member membership"} {
 		r := about(person("alice", "", ""), "orders:read", "o1")
 		r.Resource.Tenant = tenant
 		got := d.DecideObject(t.Context(), r)
 		layer := string(got.Layer)
 		if layer+" "+outcome(got) != want {
 			t.Errorf("in %q: got %s %s, want %s", tenant, layer, outcome(got), want)
+		}
+		if asked == nil || asked.Action != r.Action || asked.Resource.ID != "o1" || tenant == "initech" && asked.Resource.Attrs != nil {
+			t.Errorf("in %q: %+v is on record", tenant, asked)
 		}
 	}
 }

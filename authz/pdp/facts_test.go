@@ -102,6 +102,33 @@ func TestSourcesFail(t *testing.T) {
 	}
 }
 
+// TestNamesOfNothing: to what no tuple can name nobody is related, and it is
+// related to nothing. The graph is not even asked.
+func TestNamesOfNothing(t *testing.T) {
+	app := rampart.Principal{Kind: rampart.KindClient, Subject: "client:app", Organizations: []string{"acme"}}
+	service := rampart.Principal{Kind: rampart.KindService, Subject: "spiffe://shop/service/billing", Organizations: []string{"acme"}}
+	zoe := person("zoe", "", "")
+	for name, row := range map[string]struct {
+		who      rampart.Principal
+		id, want string
+	}{
+		"nobody is related":        {person("alice", "", ""), "order:1", "deny no_permit"},
+		"a policy permits":         {zoe, "order:1", "allow owner"},
+		"a group":                  {zoe, "team:red#member", "allow owner"},
+		"everyone":                 {zoe, "*", "allow owner"},
+		"a space":                  {zoe, "o 1", "allow owner"},
+		"too long":                 {zoe, strings.Repeat("o", 300), "allow owner"},
+		"a client without a type":  {app, "o1", "deny no_permit"},
+		"a service without a type": {service, "o1", "deny no_permit"},
+		"named, and asked":         {zoe, "o1", "deny source_down"},
+	} {
+		d := build(t, func(o *Options) { o.Graph = &broken{err: errors.New("asked")} })
+		if got := d.Decide(t.Context(), about(row.who, "orders:read", row.id)); outcome(got) != row.want {
+			t.Errorf("%s: got %s (%s), want %s", name, outcome(got), got.Reason, row.want)
+		}
+	}
+}
+
 // TestProviders: an attribute with a provider is the provider's to say.
 func TestProviders(t *testing.T) {
 	for name, row := range map[string]struct {

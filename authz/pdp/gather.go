@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -166,10 +167,24 @@ func (d *PDP) trace(ctx context.Context, q *Question) {
 
 func (d *PDP) asking(q *Question, grant string) asking {
 	r := q.Request
+	who := d.subject(q.Principal)
+	if !d.model.CanName(r.Resource.Type, r.Resource.ID) {
+		who = ""
+	}
 	return asking{d: d, grant: grant, query: authz.RelationQuery{
-		Subject: rebac.SubjectOf(q.Principal), Type: r.Resource.Type, ID: r.Resource.ID,
+		Subject: who, Type: r.Resource.Type, ID: r.Resource.ID,
 		Context: r.Context, Also: rebac.FromToken(r.Principal, d.opt.FromToken), AtLeast: r.AtLeast,
 	}}
+}
+
+// subject is how the graph names a principal; "" when no tuple can name it, so
+// that it is related to nothing.
+func (d *PDP) subject(p rampart.Principal) string {
+	who := rebac.SubjectOf(p)
+	if typ, id, _ := strings.Cut(who, ":"); !d.model.CanName(typ, id) {
+		return ""
+	}
+	return who
 }
 
 // relations joins what the engines read with the relation that grants.
@@ -208,7 +223,7 @@ func (a *asking) all(ctx context.Context, names []string) (even bool, err error)
 	a.facts, a.path, even = make(map[string]bool, len(names)), nil, true
 	for i, name := range names {
 		if a.query.Subject == "" {
-			a.facts[name] = false // what is no subject of the graph is related to nothing
+			a.facts[name] = false // no tuple can name the subject, or the object
 			continue
 		}
 		q := a.query

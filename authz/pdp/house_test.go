@@ -64,7 +64,7 @@ func orderOptions() Options {
 		Policies:  map[string][]byte{"orders.cedar": []byte(orderCedar), "orders.rego": []byte(orderRego)},
 		ModelFile: "orders.fga", Model: []byte(orderModel),
 		FromToken: map[string]string{"team#member": "managed_teams"},
-		Lines:     map[string]int{"roles": 3, "role clerk": 4, "separate 0": 9, "type order": 12, "flow 2": 20},
+		Lines:     map[string]int{"authz": 2, "roles": 3, "role clerk": 4, "separate 0": 9, "type order": 12, "flow 2": 20},
 		Policy:    7,
 		Timeout:   patient,
 	}

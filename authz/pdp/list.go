@@ -31,6 +31,12 @@ var errNoGraph = errors.New("there is no graph of relations")
 // the attributes of r.Resource are unknown and ignored; its Tenant, unless "",
 // is that of all rows asked for.
 //
+// A permit that asks for an obligation beyond r.Supported drops its rows, as a
+// check denies them. What the others ask for is asked for the whole list: the
+// decision has the obligations of every permit by which a row may be in it, and
+// of Fields what they all show, which for one row is never more than a check
+// shows.
+//
 // A policy that cannot be said as a filter denies with CodeUntranslatable, and
 // whatever denies comes with a filter that keeps nothing. The decision is not
 // put on record.
@@ -42,7 +48,7 @@ func (d *PDP) Filter(ctx context.Context, r authz.Request) (filter.Filter, rampa
 	f, denied := l.make(ctx)
 	if denied == nil {
 		out := allow(rampart.LayerDomain)
-		out.Revision = l.revision
+		out.Revision, out.Obligations, out.Fields = l.revision, obligations(l.rulings), fields(l.rulings)
 		return f, out
 	}
 	denied.Revision = l.revision
@@ -54,6 +60,7 @@ type list struct {
 	d        *PDP
 	r        authz.Request
 	revision rampart.Revision
+	rulings  []authz.Ruling // by which a row may be in the list, of those that ask for something
 }
 
 func (l *list) make(ctx context.Context) (filter.Filter, *rampart.Decision) {
@@ -68,7 +75,7 @@ func (l *list) make(ctx context.Context) (filter.Filter, *rampart.Decision) {
 	}
 	f := filter.None()
 	if err == nil {
-		f, err = l.complete(ctx, filter.Combine(residuals...))
+		f, err = l.complete(ctx, residuals)
 	}
 	if err == nil {
 		err = ctx.Err()
@@ -99,7 +106,8 @@ func (l *list) refusal(ctx context.Context) *rampart.Decision {
 	case d.types != nil && d.types[typ] == nil:
 		return refuse(rampart.LayerDomain, rampart.CodeError, fmt.Sprintf("the type %q is not declared under authz.types of rampart.yaml", typ))
 	case house != "" && !slices.Contains(p.Organizations, house):
-		return refuse(rampart.LayerService, rampart.CodeNotMember, fmt.Sprintf("%s does not belong to organization %q", p.Subject, house))
+		denied := d.stranger(p, house, "")
+		return &denied
 	case len(d.engines) == 0 && d.grant(l.r.Action, typ) == "":
 		return refuse(rampart.LayerDomain, rampart.CodeNoPermit, "the service has no policy: name a .cedar or .rego file under `policy` of the service in rampart.yaml")
 	}
@@ -209,7 +217,7 @@ func guard(r filter.Residual, rows filter.Expr) filter.Residual {
 		}
 		return out
 	}
-	return filter.Residual{Permits: limit(r.Permits), Forbids: limit(r.Forbids)}
+	return filter.Residual{Permits: limit(r.Permits), Forbids: limit(r.Forbids), Rulings: r.Rulings}
 }
 
 // residual asks every engine, and adds the relation that the type grants by.
@@ -239,10 +247,11 @@ func (d *PDP) granted(action rampart.Action, typ string) []filter.Residual {
 
 // complete demands what a check demands of every object, has relations looked
 // up and holds the filter against the columns.
-func (l *list) complete(ctx context.Context, f filter.Filter) (filter.Filter, error) {
+func (l *list) complete(ctx context.Context, residuals []filter.Residual) (filter.Filter, error) {
 	t := l.d.types[l.r.Resource.Type]
-	f = f.And(l.d.whole(t)...)
-	f, err := l.resolve(ctx, f)
+	asking := l.demands(residuals)
+	f := filter.Combine(residuals...).And(l.d.whole(t)...)
+	f, err := l.resolve(ctx, f, asking)
 	if err != nil || t == nil {
 		return f, err
 	}
@@ -251,6 +260,34 @@ func (l *list) complete(ctx context.Context, f filter.Filter) (filter.Filter, er
 	}
 	return f, nil
 }
+
+// demand is a permit that asks for something besides, and the rows that it
+// permits.
+type demand struct {
+	rows   filter.Filter
+	ruling authz.Ruling
+}
+
+// demands lists the permits that ask for something. One that asks for what the
+// asker cannot carry out becomes a forbid.
+func (l *list) demands(residuals []filter.Residual) []demand {
+	var out []demand
+	for i := range residuals {
+		r := &residuals[i]
+		for n, ruling := range r.Rulings {
+			permit := r.Permits[n]
+			switch {
+			case slices.ContainsFunc(ruling.Obligations, l.unsupported):
+				r.Forbids = append(slices.Clip(r.Forbids), filter.Total{X: permit})
+			case len(ruling.Obligations) > 0 || ruling.Fields != nil:
+				out = append(out, demand{filter.Where(permit), ruling})
+			}
+		}
+	}
+	return out
+}
+
+func (l *list) unsupported(o rampart.Obligation) bool { return !slices.Contains(l.r.Supported, o.Type) }
 
 // whole is the rows that have every required attribute: a check denies the
 // others. What a provider supplies is in no row.
@@ -268,31 +305,62 @@ func (d *PDP) whole(t *declared) []filter.Filter {
 }
 
 // resolve replaces relations by the objects to which the principal has them,
-// all of one revision.
-func (l *list) resolve(ctx context.Context, f filter.Filter) (filter.Filter, error) {
+// all of one revision, and keeps of demands those that a row may meet.
+func (l *list) resolve(ctx context.Context, f filter.Filter, demands []demand) (filter.Filter, error) {
 	for range settles {
-		var revision uint64
-		even := true
-		got, err := f.Resolve(ctx, func(name string) ([]string, error) {
-			ids, at, err := l.objects(ctx, name)
-			even = even && (revision == 0 || at == revision)
-			revision = at
-			return ids, err
-		})
+		a := answers{l: l, known: map[string][]string{}, even: true}
+		got, err := a.resolve(ctx, f, demands)
 		if err != nil {
 			return filter.None(), err
 		}
-		if even {
-			l.revision.Relations = revision
+		if a.even {
+			l.revision.Relations, l.rulings = a.revision, a.met
 			return got, nil
 		}
 	}
 	return filter.None(), fmt.Errorf("the relations changed each time they were asked for: %w", authz.ErrStale)
 }
 
+// answers are those of the graph in one round; each relation is asked for once.
+type answers struct {
+	l        *list
+	known    map[string][]string
+	revision uint64
+	even     bool // one revision answered them all
+	met      []authz.Ruling
+}
+
+func (a *answers) resolve(ctx context.Context, f filter.Filter, demands []demand) (filter.Filter, error) {
+	ask := func(name string) ([]string, error) { return a.objects(ctx, name) }
+	f, err := f.Resolve(ctx, ask)
+	if err != nil || f.IsNone() {
+		return f, err
+	}
+	for _, d := range demands {
+		rows, err := d.rows.Resolve(ctx, ask)
+		if err != nil {
+			return filter.None(), err
+		}
+		if !f.And(rows).IsNone() {
+			a.met = append(a.met, d.ruling)
+		}
+	}
+	return f, nil
+}
+
+func (a *answers) objects(ctx context.Context, name string) ([]string, error) {
+	if ids, ok := a.known[name]; ok {
+		return ids, nil
+	}
+	ids, at, err := a.l.objects(ctx, name)
+	a.even = a.even && (len(a.known) == 0 || at == a.revision)
+	a.revision, a.known[name] = at, ids
+	return ids, err
+}
+
 func (l *list) objects(ctx context.Context, relation string) ([]string, uint64, error) {
 	p := l.r.Principal
-	who := rebac.SubjectOf(p)
+	who := l.d.subject(p)
 	switch {
 	case l.d.opt.Graph == nil:
 		return nil, 0, sourceError{errNoGraph}
@@ -354,14 +422,39 @@ type rowSecurity interface {
 // principal is unknown, and what policies read of it becomes filter.Subject. It
 // is a second line behind Filter: roles count as the session is told, so that
 // who sets them leaves out those for one organization, and permissions, scope
-// and separation of duty have been judged before. An error that is a
+// and separation of duty have been judged before. A database masks nothing and
+// carries out no obligation, so that fields and obligations of permits are left
+// to Filter. An error that is a
 // filter.Untranslatable names the policy that a database cannot decide.
-func (d *PDP) RLS(ctx context.Context, action rampart.Action, resourceType string) (filter.Filter, error) {
+//
+// The relations that the filter reads come with it, as filter.RLS wants them.
+// They are those of the service's own tuples and of the subject's token.
+func (d *PDP) RLS(ctx context.Context, action rampart.Action, resourceType string) (filter.Filter, []filter.Relation, error) {
 	f, err := d.rls(ctx, action, resourceType)
 	if err != nil {
-		return filter.None(), fmt.Errorf("pdp: %w", err)
+		return filter.None(), nil, fmt.Errorf("pdp: %w", err)
 	}
-	return f, nil
+	read, err := d.inTuples(resourceType, f.Relations())
+	if err != nil {
+		return filter.None(), nil, fmt.Errorf("pdp: %w", err)
+	}
+	return f, read, nil
+}
+
+// inTuples says relations to objects of a type by tuples.
+func (d *PDP) inTuples(typ string, names []string) ([]filter.Relation, error) {
+	var out []filter.Relation
+	for _, name := range names {
+		if d.model == nil {
+			return nil, &filter.Untranslatable{Policy: d.relationRef(typ, name), What: "there is no model of relations"}
+		}
+		r, err := d.model.Direct(typ, name, d.opt.FromToken)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 func (d *PDP) rls(ctx context.Context, action rampart.Action, typ string) (filter.Filter, error) {

@@ -3,6 +3,7 @@ package pdp
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,14 +23,16 @@ func everybody() []rampart.Principal {
 			out = append(out, p)
 		}
 	}
-	return out
+	app := person("", "approver help", "")
+	app.Kind, app.Subject = rampart.KindClient, "client:app" // of a type that the model does not have
+	return append(out, app)
 }
 
 // rows are objects as a table holds them.
 func rows() []rampart.Resource {
 	var out []rampart.Resource
 	for _, tenant := range []string{"", "acme", "globex", "initech"} {
-		for _, id := range []string{"o1", "o2", "o3", "o4"} {
+		for _, id := range []string{"o1", "o2", "o3", "o 4", "order:o1", "o1#viewer@*"} {
 			for _, owner := range []any{"user:alice", "user:zoe", nil} {
 				for _, total := range []any{nil, int64(5), 2.5} {
 					out = append(out, rampart.Resource{Type: "order", ID: id, Tenant: tenant, Attrs: map[string]any{"owner": owner, "total": total}})
@@ -40,44 +43,147 @@ func rows() []rampart.Resource {
 	return out
 }
 
+const (
+	listCedar = orderCedar + `
+@id("small") forbid (principal, action == Action::"orders:approve", resource is Order) when { resource has total && resource.total.lessThan(decimal("3.0")) };
+@id("no viewer") @obligation("audit") permit (principal, action == Action::"orders:note", resource is Order) unless { context.relation.viewer };
+@id("app") @mask("pii") permit (principal, action == Action::"orders:note", resource is Order) when { principal is Client && resource.owner == "user:zoe" };
+`
+	listRego = orderRego + `
+obligations contains {"type": "notification"} if input.user.id == "user:bob"
+mask contains "total" if input.user.id != "user:alice"
+fields contains "total"
+fields contains "owner" if input.user.role == "approver"
+`
+)
+
 // TestListIsCheck is the promise of Filter: a row is in the list exactly when
-// the check allows it.
+// the check allows it, and the list shows no more of it and asks for no less.
 func TestListIsCheck(t *testing.T) {
 	d := build(t, func(o *Options) {
-		o.Policies = map[string][]byte{
-			"orders.cedar": []byte(strings.ReplaceAll(orderCedar, `@obligation("step-up; acr=aal2")`, "") +
-				`@id("small") forbid (principal, action == Action::"orders:approve", resource is Order) when { resource has total && resource.total.lessThan(decimal("3.0")) };`),
-			"orders.rego": []byte(orderRego),
-		}
+		o.Policies = map[string][]byte{"orders.cedar": []byte(listCedar), "orders.rego": []byte(listRego)}
 	})
-	all := rows()
-	pairs, kept := 0, 0
+	c := comparison{PDP: d, rows: rows()}
 	for _, who := range everybody() {
-		for _, action := range []rampart.Action{"orders:read", "orders:approve", "orders:close", "orders:note"} {
+		for i, action := range []rampart.Action{"orders:read", "orders:approve", "orders:close", "orders:note"} {
 			for _, tenant := range []string{"", "acme"} {
-				f, decision := d.Filter(t.Context(), authz.Request{Principal: who, Action: action, Resource: rampart.Resource{Type: "order", Tenant: tenant}})
-				if decision.Code == rampart.CodeUntranslatable {
-					t.Fatalf("%s: %s", action, decision.Reason)
-				}
-				for _, row := range all {
-					if tenant != "" && row.Tenant != tenant {
-						continue // the asker vouches for the rows
-					}
-					check := d.DecideObject(t.Context(), authz.Request{Principal: who, Action: action, Resource: row, Supported: []string{"step-up", "notification"}})
-					if in := f.Match(columns(row), nil); in != check.Allowed() {
-						t.Fatalf("%s with %q in %q limited to %q: %s of %+v: list %t, check %s (%s)\nlist decided %s", who.Subject, who.Roles, who.Organizations, who.Scope, action, row, in, outcome(check), check.Reason, outcome(decision))
-					}
-					pairs++
-					if check.Allowed() {
-						kept++
-					}
-				}
+				supported := [][]string{{"step-up", "notification", "audit"}, {"notification"}, nil}[(c.lists+i)%3]
+				c.list(t, authz.Request{Principal: who, Action: action, Resource: rampart.Resource{Type: "order", Tenant: tenant}, Supported: supported})
 			}
 		}
 	}
-	t.Logf("%d pairs agree, %d of them kept", pairs, kept)
-	if kept < pairs/20 {
-		t.Errorf("only %d of %d rows are kept, which proves little", kept, pairs)
+	t.Logf("%d pairs agree, %d of them kept, %d of these with fields and %d with obligations; %d denied as not enforceable", c.pairs, c.kept, c.limited, c.obliged, c.unenforceable)
+	if few := c.pairs / 100; c.kept < few || c.limited < few || c.obliged < few || c.unenforceable < few {
+		t.Error("that proves little")
+	}
+}
+
+// comparison holds lists against checks.
+type comparison struct {
+	*PDP
+	rows []rampart.Resource
+
+	lists, pairs, kept, limited, obliged, unenforceable int
+}
+
+func (c *comparison) list(t *testing.T, r authz.Request) {
+	t.Helper()
+	f, decision := c.Filter(t.Context(), r)
+	if decision.Code == rampart.CodeUntranslatable {
+		t.Fatalf("%s: %s", r.Action, decision.Reason)
+	}
+	c.lists++
+	tenant := r.Resource.Tenant
+	for _, row := range c.rows {
+		if tenant != "" && row.Tenant != tenant {
+			continue // the asker vouches for the rows
+		}
+		r.Resource = row
+		check := c.DecideObject(t.Context(), r)
+		in := f.Match(columns(row), nil)
+		if in != check.Allowed() || in && !covers(decision, check) {
+			who := r.Principal
+			t.Fatalf("%s with %q in %q limited to %q, supporting %q: %s of %+v: list %t, check %s (%s), %v %v\nlist decided %s, %v %v", who.Subject, who.Roles, who.Organizations, who.Scope, r.Supported, r.Action, row,
+				in, outcome(check), check.Reason, check.Fields, check.Obligations, outcome(decision), decision.Fields, decision.Obligations)
+		}
+		c.count(check)
+	}
+}
+
+func (c *comparison) count(check rampart.Decision) {
+	c.pairs++
+	if check.Code == rampart.CodeUnenforceable {
+		c.unenforceable++
+	}
+	if !check.Allowed() {
+		return
+	}
+	c.kept++
+	if check.Fields != nil {
+		c.limited++
+	}
+	if len(check.Obligations) > 0 {
+		c.obliged++
+	}
+}
+
+// covers reports whether a list asks for all that the check of a row asks for,
+// and shows nothing that the check does not.
+func covers(list, check rampart.Decision) bool {
+	for _, o := range check.Obligations {
+		if !slices.ContainsFunc(list.Obligations, func(l rampart.Obligation) bool { return l.ID == o.ID && l.Type == o.Type }) {
+			return false
+		}
+	}
+	for _, name := range []string{"id", "total", "card", "card.last4", "note", "email", "owner", "rush"} {
+		if shows(list.Fields, name) && !shows(check.Fields, name) {
+			return false
+		}
+	}
+	return true
+}
+
+func shows(f *rampart.Fields, name string) bool {
+	if f == nil {
+		return true
+	}
+	within := func(outer string) bool { return name == outer || strings.HasPrefix(name, outer+".") }
+	return !slices.ContainsFunc(f.Mask, within) && (f.Only == nil || slices.ContainsFunc(f.Only, within))
+}
+
+// TestListDuties: a list asks for what a row in it may ask for, and for nothing
+// by which no row can be in it.
+func TestListDuties(t *testing.T) {
+	d := build(t, func(o *Options) {
+		o.Schema.Types["order"].Grants["orders:read"] = ""
+		o.Policies = map[string][]byte{"p.cedar": []byte(`
+@id("seen") @obligation("step-up; acr=aal2") permit (principal, action, resource is Order) when { context.relation.viewer };
+@id("own") @mask("email") permit (principal, action, resource is Order) when { resource.owner == principal.id };
+@id("clerk") @fields("id") permit (principal, action, resource is Order) when { principal.roles.contains("clerk") };`)}
+	})
+	for name, row := range map[string]struct {
+		who       rampart.Principal
+		supported []string
+		want      string
+	}{
+		"views an order":      {person("alice", "", ""), []string{"step-up"}, "step-up all [email]"},
+		"cannot":              {person("alice", "", ""), nil, " all [email]"},
+		"views none":          {person("zoe", "", ""), []string{"step-up"}, " all [email]"},
+		"has a role, besides": {person("zoe", "clerk", ""), nil, " [id] [email]"},
+	} {
+		_, got := d.Filter(t.Context(), authz.Request{Principal: row.who, Action: "orders:read", Resource: rampart.Resource{Type: "order"}, Supported: row.supported})
+		text := ""
+		for _, o := range got.Obligations {
+			text += o.Type
+		}
+		if only := got.Fields.Only; only == nil {
+			text += fmt.Sprint(" all ", got.Fields.Mask)
+		} else {
+			text += fmt.Sprint(" ", only, " ", got.Fields.Mask)
+		}
+		if !got.Allowed() || text != row.want {
+			t.Errorf("%s: got %s, %q, want %q", name, outcome(got), text, row.want)
+		}
 	}
 }
 
@@ -116,7 +222,7 @@ func TestNoList(t *testing.T) {
 		"never settles":     {change: func(o *Options) { policy(shown)(o); o.Graph = &broken{moves: true} }, want: "allow"}, // everything is shown, so no relation is asked for
 		"gone":              {change: func(o *Options) { o.Graph = &broken{err: errors.New("refused")} }, want: "deny source_down"},
 		"not there":         {change: func(o *Options) { o.Graph = nil }, want: "deny source_down"},
-		"foreign":           {ask: func(r *authz.Request) { r.Resource.Tenant = "initech" }, want: "deny not_member"},
+		"foreign":           {ask: func(r *authz.Request) { r.Resource.Tenant = "initech" }, want: "deny not_member membership"},
 		"undeclared":        {ask: func(r *authz.Request) { r.Resource.Type = "invoice" }, want: "deny error"},
 		"no action":         {ask: func(r *authz.Request) { r.Action = "read" }, want: "deny error"},
 		"nobody":            {ask: func(r *authz.Request) { r.Principal = rampart.Principal{} }, want: "deny no_permit"},
@@ -155,7 +261,7 @@ func TestRLS(t *testing.T) {
 	d := build(t, func(o *Options) {
 		o.Policies = map[string][]byte{"p.cedar": []byte(`@id("own") permit (principal, action == Action::"orders:note", resource is Order) when { resource.owner == principal.id };`)}
 	})
-	f, err := d.RLS(t.Context(), "orders:note", "order")
+	f, _, err := d.RLS(t.Context(), "orders:note", "order")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,11 +274,13 @@ func TestRLS(t *testing.T) {
 			t.Errorf("the policy does not speak of %s:\n%s", want, text)
 		}
 	}
-	for name, ask := range map[string]func() (filter.Filter, error){
-		"undeclared": func() (filter.Filter, error) { return d.RLS(t.Context(), "orders:note", "invoice") },
-		"nil":        func() (filter.Filter, error) { return (*PDP)(nil).RLS(t.Context(), "orders:note", "order") },
+	for name, ask := range map[string]func() (filter.Filter, []filter.Relation, error){
+		"undeclared": func() (filter.Filter, []filter.Relation, error) { return d.RLS(t.Context(), "orders:note", "invoice") },
+		"nil": func() (filter.Filter, []filter.Relation, error) {
+			return (*PDP)(nil).RLS(t.Context(), "orders:note", "order")
+		},
 	} {
-		if f, err := ask(); err == nil || !f.IsNone() {
+		if f, _, err := ask(); err == nil || !f.IsNone() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -76,7 +76,7 @@ type Question struct {
 	Principal rampart.Principal `json:"principal"`
 	Tenant    string            `json:"tenant,omitzero"`  // service layer
 	Route     Route             `json:"route,omitzero"`   // gateway and service layer
-	Request   *authz.Request    `json:"request,omitzero"` // domain layer, with every fact that was looked up; its Principal has the roles that count for the resource
+	Request   *authz.Request    `json:"request,omitzero"` // domain layer, with every fact that was looked up; its Principal has the roles that count for the resource. Service layer: for the record, what was asked about an object of a foreign organization
 	Refused   *rampart.Decision `json:"refused,omitzero"` // denied before the policies were asked: a source was down, the clock had jumped
 	Path      []string          `json:"path,omitzero"`    // the tuples behind the relation that the type grants by
 	Revision  rampart.Revision  `json:"revision,omitzero"`
@@ -178,10 +178,22 @@ func (d *PDP) Decide(ctx context.Context, r authz.Request) rampart.Decision {
 // in another.
 func (d *PDP) DecideObject(ctx context.Context, r authz.Request) rampart.Decision {
 	if r.Resource.Tenant != "" && !slices.Contains(r.Principal.Organizations, r.Resource.Tenant) {
-		return d.DecideService(ctx, r.Principal, r.Resource.Tenant, Route{Allow: []string{anybody}})
+		return d.foreign(ctx, r)
 	}
 	r.Layer = rampart.LayerDomain
 	return d.Decide(ctx, r)
+}
+
+// foreign decides at the service layer about an object of an organization to
+// which the principal does not belong. What was asked goes on record, without
+// what the object holds.
+func (d *PDP) foreign(ctx context.Context, r authz.Request) rampart.Decision {
+	q := &Question{Layer: rampart.LayerService, Principal: r.Principal, Tenant: r.Resource.Tenant, Route: Route{Allow: []string{anybody}}}
+	asked := authz.Request{Layer: q.Layer, Action: r.Action, Resource: rampart.Resource{Type: r.Resource.Type, ID: r.Resource.ID, Tenant: r.Resource.Tenant}}
+	if asked.Validate() == nil {
+		q.Request = &asked
+	}
+	return d.decide(ctx, q)
 }
 
 // decide gathers what q lacks, answers it and puts both on record.
@@ -193,7 +205,7 @@ func (d *PDP) decide(ctx context.Context, q *Question) rampart.Decision {
 	if d.opt.Observe != nil {
 		q.ID, q.At = rand.Text(), d.opt.Now()
 	}
-	if q.Refused = d.refusal(ctx, q.Layer); q.Refused == nil && q.Request != nil && !q.Principal.IsZero() {
+	if q.Refused = d.refusal(ctx, q.Layer); q.Refused == nil && q.Layer == rampart.LayerDomain && q.Request != nil && !q.Principal.IsZero() {
 		d.gather(ctx, q)
 	}
 	out := d.answer(ctx, q, true)

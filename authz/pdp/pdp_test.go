@@ -151,10 +151,10 @@ func TestService(t *testing.T) {
 	for _, row := range []struct{ subject, tenant, action, want string }{
 		{"alice", "acme", "orders:read", "allow orders:read"},
 		{"alice", "", "orders:read", "allow orders:read"},
-		{"alice", "globex", "orders:read", "deny not_member"},
+		{"alice", "globex", "orders:read", "deny not_member membership"},
 		{"alice", "acme", "orders:delete", "deny role_missing orders:delete"},
 		{"dave", "acme", "orders:delete", "allow orders:delete"},
-		{"dave", "initech", "orders:read", "deny not_member"}, // an admin needs the organization too
+		{"dave", "initech", "orders:read", "deny not_member membership"}, // an admin needs the organization too
 		{"zoe", "acme", "orders:read", "deny role_missing orders:read"},
 		{"nobody", "", "orders:read", "deny no_permit"},
 	} {

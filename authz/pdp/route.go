@@ -44,9 +44,19 @@ func (d *PDP) DecideService(ctx context.Context, p rampart.Principal, tenant str
 
 func (d *PDP) service(q *Question) rampart.Decision {
 	if q.Tenant != "" && !slices.Contains(q.Principal.Organizations, q.Tenant) {
-		return deny(q.Layer, rampart.CodeNotMember, fmt.Sprintf("%s does not belong to organization %q", q.Principal.Subject, q.Tenant))
+		return d.stranger(&q.Principal, q.Tenant, q.Route.Flow)
 	}
 	return d.route(q.Layer, &q.Principal, q.Tenant, &q.Route)
+}
+
+// stranger denies who does not belong to the organization. No policy says so:
+// it cites where the flow stands, or else all of authz.
+func (d *PDP) stranger(p *rampart.Principal, tenant, flow string) rampart.Decision {
+	ref := d.cite("rbac", "membership", "authz")
+	if flow != "" {
+		ref = d.cite("flow", "membership", "flow "+flow, "authz")
+	}
+	return deny(rampart.LayerService, rampart.CodeNotMember, fmt.Sprintf("%s does not belong to organization %q", p.Subject, clip(tenant)), ref)
 }
 
 func (d *PDP) route(layer rampart.Layer, p *rampart.Principal, tenant string, r *Route) rampart.Decision {

@@ -32,6 +32,19 @@ func subject(s string) (obj, relation string, wildcard, ok bool) {
 	return obj, relation, typ != "" && id == "*", true
 }
 
+// CanName reports whether a tuple can name the object "typ:id", or the subject:
+// to what none can name nobody is related, and it is related to nothing. Of a
+// nil model the types are unknown, and any is taken.
+func (m *Model) CanName(typ, id string) bool {
+	if id == "" || id == "*" || !cleanID(id) || len(typ)+1+len(id) > maxObjectBytes {
+		return false
+	}
+	if m == nil {
+		return typ != "" && cleanName(typ)
+	}
+	return m.types[typ] != nil
+}
+
 // cleanID holds for every id that cannot be mistaken for other syntax. "*"
 // means everyone and passes here; who must not be everyone looks for it.
 func cleanID(id string) bool { return !strings.ContainsAny(id, "#:") && printable(id) }

@@ -10,7 +10,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/types"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -26,9 +25,9 @@ const maxBodies = 2000
 // the values of rows the schema's kinds are taken for granted, as the decision
 // point checks them before a check.
 //
-// A package that calls for obligations is refused with Untranslatable, because
-// a list cannot carry them. Masks and fields are none of a filter's business:
-// they follow from the check of what is shown.
+// Obligations, masks and fields come with the permits of their package. A rule
+// of theirs that depends on the resource is refused with Untranslatable: what a
+// list calls for, and what it shows, is the same for all of its rows.
 func (e *Engine) Residual(ctx context.Context, r authz.Request) (filter.Residual, error) {
 	q := e.question(r.Resource.Type)
 	r.Resource = rampart.Resource{Type: r.Resource.Type, Tenant: r.Resource.Tenant}
@@ -41,7 +40,9 @@ func (e *Engine) Residual(ctx context.Context, r authz.Request) (filter.Residual
 }
 
 // ResidualRLS does so with principal and context unknown as well: facts of the
-// principal become filter.Subject, for row-level security.
+// principal become filter.Subject, for row-level security. A database masks
+// nothing: masks and fields are left to Residual, and a package that may call
+// for obligations is refused.
 func (e *Engine) ResidualRLS(ctx context.Context, action rampart.Action, resourceType string) (filter.Residual, error) {
 	q := e.question(resourceType)
 	q.rls = true
@@ -119,10 +120,21 @@ func (e *Engine) residual(ctx context.Context, q open) (filter.Residual, error) 
 		if err != nil {
 			return filter.Residual{}, fmt.Errorf("rego: %w", err)
 		}
-		out.Permits = append(out.Permits, part.Permits...)
-		out.Forbids = append(out.Forbids, part.Forbids...)
+		out = merge(out, part)
 	}
 	return out, nil
+}
+
+func merge(a, b filter.Residual) filter.Residual {
+	for i, p := range b.Permits {
+		var by authz.Ruling
+		if b.Rulings != nil {
+			by = b.Rulings[i]
+		}
+		a.Permit(p, by)
+	}
+	a.Forbids = append(a.Forbids, b.Forbids...)
+	return a
 }
 
 // residual joins the companions of one package as read joins their answers.
@@ -142,16 +154,15 @@ func (d *decider) residual(ctx context.Context, q open) (filter.Residual, error)
 	if err != nil {
 		return filter.Residual{}, err
 	}
-	if err := d.noObligations(ctx, q, permits); err != nil {
+	by, err := d.partDuties(ctx, q, permits)
+	if err != nil {
 		return filter.Residual{}, err
 	}
-	if err := d.textDuties(); err != nil {
-		return filter.Residual{}, err
-	}
-	return d.join(permits, forbids, missing), nil
+	return d.join(permits, forbids, missing, by), nil
 }
 
-func (d *decider) join(permits, forbids, missing []rest) filter.Residual {
+// join takes as by what the package's permits ask for.
+func (d *decider) join(permits, forbids, missing []rest, by authz.Ruling) filter.Residual {
 	permits = slices.Clone(permits)
 	for i, p := range permits {
 		for _, m := range missing {
@@ -163,7 +174,8 @@ func (d *decider) join(permits, forbids, missing []rest) filter.Residual {
 	answered := filter.Expr(filter.Const(false))
 	var out filter.Residual
 	for _, p := range permits {
-		out.Permits = append(out.Permits, p.cond)
+		by.Policy = d.refs[p.rule]
+		out.Permit(p.cond, by)
 		answered = or(answered, p.cond)
 	}
 	for _, f := range forbids {
@@ -180,38 +192,6 @@ func (d *decider) join(permits, forbids, missing []rest) filter.Residual {
 		}
 	}
 	return out
-}
-
-// noObligations refuses a package that may call for obligations.
-func (d *decider) noObligations(ctx context.Context, q open, permits []rest) error {
-	if !d.duties[obligationsRule] || len(permits) == 0 {
-		return nil
-	}
-	body := ast.NewBody(ast.NewExpr(ast.NewTerm(d.rule(obligationsRule).Append(ast.VarTerm(localValue)))))
-	left, err := d.partial(ctx, q, body)
-	if err != nil || len(left.Queries) == 0 {
-		return err
-	}
-	return &filter.Untranslatable{Policy: d.refs[permits[0].rule], What: "it calls for obligations, which a list cannot carry"}
-}
-
-// textDuties refuses masks and fields that might be no texts: a check fails
-// then, for some rows.
-func (d *decider) textDuties() error {
-	c, err := d.forFilters()
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{maskRule, fieldsRule} {
-		if !d.duties[name] {
-			continue
-		}
-		set, ok := c.TypeEnv.GetByRef(d.rule(name)).(*types.Set)
-		if !ok || types.Compare(set.Of(), types.S) != 0 {
-			return &filter.Untranslatable{Policy: d.refs[d.numbers[d.rules[name][0]]], What: "its members might be no texts"}
-		}
-	}
-	return nil
 }
 
 // rest is what one rule leaves.
