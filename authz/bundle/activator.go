@@ -20,8 +20,15 @@ import (
 // DefaultStaleness is how long a plane decides by a bundle that it cannot renew.
 const DefaultStaleness = 24 * time.Hour
 
-// lookEvery is the pause between two looks at the age of the active bundle.
-const lookEvery = time.Second
+const (
+	// lookEvery is the pause between two looks at the age of the active bundle.
+	lookEvery = time.Second
+	// retryEvery is the pause before an offer is judged again that only the disk
+	// or the audit log kept out.
+	retryEvery = 10 * time.Second
+	// testTime bounds all tests of one bundle together.
+	testTime = 30 * time.Second
+)
 
 // Settings may change while an Activator runs.
 type Settings struct {
@@ -57,7 +64,8 @@ type ActivatorOptions struct {
 	// Compile makes the decision point of a set. It is the plane's: it knows
 	// graph, providers, clock and log.
 	Compile func(set pap.Set, version uint64) (*pdp.PDP, error)
-	// Test runs the tests that a set brings for a service. If nil, none are run.
+	// Test runs the tests that a set brings for a service, within half a minute. If
+	// nil, none are run.
 	Test func(ctx context.Context, set pap.Set, service string) error
 	// Activated is called after each change of the active bundle, and must not
 	// block. If nil, nobody is.
@@ -106,7 +114,7 @@ func NewActivator(ctx context.Context, opt ActivatorOptions) (*Activator, error)
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	a := &Activator{opt: opt, box: newMailbox()}
+	a := &Activator{opt: opt, box: mailbox{news: make(chan struct{}, 1)}}
 	var err error
 	a.none, err = pdp.New(pdp.Options{Fresh: func() error { return errNone }})
 	if err != nil {
@@ -184,27 +192,40 @@ func (a *Activator) prepareLocked(ctx context.Context, raw []byte) (*snapshot, m
 	if err != nil {
 		return nil, nil, err
 	}
-	next := &snapshot{Bundle: b}
-	old := a.active.Load()
-	if old != nil && old.Digest == b.Digest {
+	next, detail := &snapshot{Bundle: b}, map[string]string{}
+	if old := a.active.Load(); old != nil && old.Digest == b.Digest {
 		next.pdp = old.pdp // signed anew, no other content
-		return next, nil, a.keepLocked(b)
+		return next, detail, a.takeLocked(ctx, b, detail)
 	}
 	if next.pdp, err = a.tried(ctx, b); err != nil {
 		return next, nil, err
 	}
-	detail, err := a.compare(ctx, old, next)
-	if err != nil {
+	if detail, err = a.compare(ctx, a.active.Load(), next); err != nil {
 		return next, nil, err
 	}
-	if err := a.keepLocked(b); err != nil {
-		return next, nil, err
+	return next, detail, a.takeLocked(ctx, b, detail)
+}
+
+// takeLocked makes a bundle the one that is in force after a restart. The floor
+// follows the record, so that none comes into force which is not on record; one
+// that was recorded, and then could not be kept, is refused on record too.
+func (a *Activator) takeLocked(ctx context.Context, b *Bundle, detail map[string]string) error {
+	if err := a.archiveLocked(b); err != nil {
+		return err
 	}
+	if err := a.announce(ctx, b, detail); err != nil {
+		return err
+	}
+	return a.raiseLocked(b)
+}
+
+// announce puts on record that a bundle comes into force.
+func (a *Activator) announce(ctx context.Context, b *Bundle, detail map[string]string) error {
 	detail["digest"], detail["key"] = b.Digest, b.KeyID
 	if err := a.opt.Record(ctx, Event{Action: "policy.activate", Allowed: true, Version: b.Manifest.Version, Detail: detail}); err != nil {
-		return next, nil, refuse(CodeStorage, "not on record: %w", err)
+		return refuse(CodeStorage, "not on record: %w", err)
 	}
-	return next, detail, nil
+	return nil
 }
 
 func (a *Activator) trust(floor Floor) Trust {
@@ -220,6 +241,8 @@ func (a *Activator) tried(ctx context.Context, b *Bundle) (*pdp.PDP, error) {
 	if a.opt.Test == nil || len(b.Set.Services[a.opt.Service].Tests) == 0 {
 		return p, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, testTime)
+	defer cancel()
 	if err := a.opt.Test(ctx, b.Set, a.opt.Service); err != nil {
 		return nil, refuse(CodeTests, "version %d: %w", b.Manifest.Version, err)
 	}
@@ -257,19 +280,27 @@ func (a *Activator) refuseLocked(ctx context.Context, action string, s *snapshot
 	if a.refused == what {
 		return
 	}
-	a.refused = what
 	a.opt.Logger.LogAttrs(ctx, slog.LevelError, "policies refused, the last good ones stay", slog.String("code", string(e.Code)), slog.Any("error", err))
-	a.record(ctx, e)
-}
-
-// record puts on record what stays as it is even if that fails.
-func (a *Activator) record(ctx context.Context, e Event) {
-	if err := a.opt.Record(ctx, e); err != nil {
-		a.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
+	if a.record(ctx, e) {
+		a.refused = what
 	}
 }
 
+// record puts on record what stays as it is even if that fails, and reports
+// whether it is there.
+func (a *Activator) record(ctx context.Context, e Event) bool {
+	err := a.opt.Record(ctx, e)
+	if err != nil {
+		a.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
+	}
+	return err == nil
+}
+
+// codeOf returns why a bundle was refused, "" for no error.
 func codeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
@@ -318,19 +349,24 @@ func (a *Activator) Run(ctx context.Context) error {
 			a.mu.Lock()
 			a.lookLocked(ctx)
 			a.mu.Unlock()
+			a.Settle(ctx) // what waits for its next try
 		}
 	}
 }
 
 // Settle judges what was offered and not judged yet. Run does it by itself; a
-// plane that starts calls it to begin with the newest policies.
+// plane that starts calls it to begin with the newest policies. What only the
+// disk or the audit log kept out stays open: it is judged again, ten seconds
+// later at the earliest.
 func (a *Activator) Settle(ctx context.Context) {
-	if o, ok := a.box.take(a.opt.Settings()); ok {
-		if o.policies != nil {
-			a.Activate(ctx, o.policies) // a refusal is on record
-		}
-		a.setShadow(ctx, o.shadow)
+	o, ok := a.box.take(a.opt.Settings(), a.opt.Now())
+	if !ok {
+		return
 	}
+	if o.policies != nil && codeOf(a.Activate(ctx, o.policies)) == CodeStorage {
+		a.box.again(o, a.opt.Now().Add(retryEvery))
+	}
+	a.setShadow(ctx, o.shadow)
 }
 
 // Offer leaves the newest bundle, and a candidate to try beside it, for Run to
@@ -349,19 +385,16 @@ func (o offer) same(p offer) bool {
 type mailbox struct {
 	news chan struct{}
 
-	mu     *sync.Mutex
-	newest *offer
-	done   *offer  // judged last
-	by     *string // keys and context that done was judged by
+	mu     sync.Mutex // guards below
+	newest offer
+	done   offer     // judged last
+	by     string    // keys and context that done was judged by
+	retry  time.Time // when done is to be judged again; zero: never
 }
 
-func newMailbox() mailbox {
-	return mailbox{news: make(chan struct{}, 1), mu: new(sync.Mutex), newest: new(offer), done: new(offer), by: new(string)}
-}
-
-func (m mailbox) put(o offer) {
+func (m *mailbox) put(o offer) {
 	m.mu.Lock()
-	*m.newest = o
+	m.newest = o
 	m.mu.Unlock()
 	select {
 	case m.news <- struct{}{}:
@@ -370,15 +403,25 @@ func (m mailbox) put(o offer) {
 }
 
 // take returns the newest offer, unless it was judged already by the same.
-func (m mailbox) take(s Settings) (offer, bool) {
+func (m *mailbox) take(s Settings, now time.Time) (offer, bool) {
 	by := fmt.Sprint(s.Context, s.Keys.texts())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.newest.same(*m.done) && by == *m.by {
+	due := !m.retry.IsZero() && !now.Before(m.retry)
+	if m.newest.same(m.done) && by == m.by && !due {
 		return offer{}, false
 	}
-	*m.done, *m.by = *m.newest, by
-	return *m.newest, true
+	m.done, m.by, m.retry = m.newest, by, time.Time{}
+	return m.newest, true
+}
+
+// again leaves an offer open that was taken, unless another has arrived.
+func (m *mailbox) again(o offer, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done.same(o) {
+		m.retry = at
+	}
 }
 
 // denied is a question that no policy was asked about.

@@ -33,6 +33,7 @@ type place struct {
 	settings Settings
 	events   []Event
 	failing  error // of the tests in the bundle
+	silent   error // of the audit log
 }
 
 func newPlace(t testing.TB) *place {
@@ -62,8 +63,18 @@ func (p *place) open() {
 		Settings: func() Settings { p.mu.Lock(); defer p.mu.Unlock(); return p.settings },
 		Now:      p.time,
 		Logger:   slog.New(slog.DiscardHandler),
-		Record:   func(_ context.Context, e Event) error { p.events = append(p.events, e); return nil },
-		Test:     func(context.Context, pap.Set, string) error { return p.failing },
+		Record: func(_ context.Context, e Event) error {
+			if p.silent == nil {
+				p.events = append(p.events, e)
+			}
+			return p.silent
+		},
+		Test: func(ctx context.Context, _ pap.Set, _ string) error {
+			if _, limited := ctx.Deadline(); !limited {
+				p.t.Error("the tests of a bundle have no end")
+			}
+			return p.failing
+		},
 		Compile: func(set pap.Set, version uint64) (*pdp.PDP, error) {
 			o := set.Options("orders")
 			o.Policy, o.Observe, o.Timeout, o.Now = version, p.log.Observe, 10*time.Second, p.time
@@ -281,6 +292,86 @@ func TestRestart(t *testing.T) {
 		t.Error("a floor that says nothing was taken for the first start")
 	}
 }
+
+// TestNothingUnrecorded: no bundle comes into force without a record of it, at a
+// restart neither; what the audit log or the disk kept out is tried again.
+func TestNothingUnrecorded(t *testing.T) {
+	old, good := signed(t, setOf(ownerPolicy), stamp(5), "a"), signed(t, setOf(ownerPolicy), stamp(6), "a")
+	for name, row := range map[string]struct {
+		first  []byte // in force before; nil: none
+		broken func(p *place)
+		mended func(p *place)
+	}{
+		"no record":               {old, func(p *place) { p.silent = errors.New("disk full") }, func(p *place) { p.silent = nil }},
+		"no record of the first":  {nil, func(p *place) { p.silent = errors.New("disk full") }, func(p *place) { p.silent = nil }},
+		"no place in the archive": {old, func(p *place) { must(t, os.Mkdir(p.archived(6), 0o700)) }, func(p *place) { must(t, os.Remove(p.archived(6))) }},
+		"no place for the new floor": {old, func(p *place) {
+			must(t, os.Remove(p.floorPath()))
+			must(t, os.Mkdir(p.floorPath(), 0o700))
+		}, func(p *place) { must(t, os.Remove(p.floorPath())) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			before := uint64(0)
+			if row.first != nil {
+				must(t, p.Activate(t.Context(), row.first))
+				before = 5
+			}
+			row.broken(p)
+			p.Offer(good, nil)
+			p.Settle(t.Context())
+			if p.Version() != before {
+				t.Fatalf("version %d is in force", p.Version())
+			}
+			row.mended(p)
+			p.Settle(t.Context())
+			if p.Version() != before {
+				t.Error("it is tried again without a pause")
+			}
+			p.pass(retryEvery)
+			p.Settle(t.Context())
+			if e := p.last(); p.Version() != 6 || e != "policy.activate v6" || !p.events[len(p.events)-1].Allowed {
+				t.Errorf("version %d, %s", p.Version(), e)
+			}
+		})
+	}
+	t.Run("a restart", func(t *testing.T) {
+		p := newPlace(t)
+		must(t, p.Activate(t.Context(), old))
+		p.silent = errors.New("disk full")
+		p.Activate(t.Context(), good)
+		p.open()
+		if p.Version() != 0 {
+			t.Errorf("version %d is in force and not on record", p.Version())
+		}
+		p.silent = nil
+		p.open()
+		if e := p.events[len(p.events)-1]; p.Version() != 5 || p.last() != "policy.activate v5" || e.Detail["at"] != "start" {
+			t.Errorf("version %d, on record: %+v", p.Version(), e)
+		}
+	})
+}
+
+// TestFloorLost: archives without a floor are no first start.
+func TestFloorLost(t *testing.T) {
+	p := newPlace(t)
+	p.open() // nothing was ever active
+	p.silent = errors.New("disk full")
+	p.Activate(t.Context(), signed(t, setOf(ownerPolicy), stamp(5), "a"))
+	p.silent = nil
+	p.open() // an archive that was begun, and a floor that says so
+	must(t, p.Activate(t.Context(), signed(t, setOf(ownerPolicy), stamp(6), "a")))
+	must(t, os.Remove(p.floorPath()))
+	if _, err := NewActivator(t.Context(), p.opt); err == nil || !strings.Contains(err.Error(), "put it back") {
+		t.Errorf("a lost floor was taken for the first start: %v", err)
+	}
+}
+
+func (p *place) archived(version uint64) string {
+	return p.state.Path("policies/sidecar_orders", archiveName(version))
+}
+
+func (p *place) floorPath() string { return p.state.Path("policies/sidecar_orders", floorFile) }
 
 // TestShadow: a candidate decides nothing and is counted.
 func TestShadow(t *testing.T) {

@@ -34,6 +34,7 @@ const (
 type floorText struct {
 	Floor
 	Confirmed time.Time `json:"confirmed"`
+	None      bool      `json:"none,omitzero"` // nothing was active yet; an archive may have begun
 }
 
 // ArchivePath returns where a plane's folder has a version.
@@ -50,16 +51,9 @@ func (a *Activator) rel(name string) string {
 // restore puts the last good bundle back in force, after all the checks that a
 // new one meets. One that fails is on record and stays out.
 func (a *Activator) restore(ctx context.Context) error {
-	text, err := readSmall(a.opt.State.Path(a.rel(floorFile)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var f floorText
-	if err == nil {
-		err = json.Unmarshal(text, &f)
-	}
-	if err != nil || f.Version == 0 {
-		return fmt.Errorf("bundle: %s does not say which policies were active, so an older version could not be told: put it back (%v)", a.opt.State.Path(a.rel(floorFile)), err)
+	f, err := a.readFloor()
+	if err != nil || f.None {
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,6 +64,9 @@ func (a *Activator) restore(ctx context.Context) error {
 		return nil
 	}
 	next, err := a.reopened(ctx, raw)
+	if err == nil {
+		err = a.announce(ctx, next.Bundle, map[string]string{"at": "start"})
+	}
 	if err != nil {
 		a.refuseLocked(ctx, "policy.activate", nil, raw, fmt.Errorf("bundle: the last good bundle on disk: %w", err))
 		return nil
@@ -77,6 +74,23 @@ func (a *Activator) restore(ctx context.Context) error {
 	a.active.Store(next)
 	a.lookLocked(ctx)
 	return nil
+}
+
+// readFloor returns what was active before. At the first start nothing was, and
+// nothing is archived: an archive without a floor has lost it.
+func (a *Activator) readFloor() (f floorText, err error) {
+	name := a.opt.State.Path(a.rel(floorFile))
+	text, err := readSmall(name)
+	if errors.Is(err, fs.ErrNotExist) && len(archived(a.opt.State.Path(a.rel("")))) == 0 {
+		return floorText{None: true}, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &f)
+	}
+	if err != nil || (f.Version == 0) != f.None {
+		return f, fmt.Errorf("bundle: %s does not say which policies were active, so an older version could not be told: put it back (%v)", name, err)
+	}
+	return f, nil
 }
 
 func (a *Activator) reopened(ctx context.Context, raw []byte) (*snapshot, error) {
@@ -88,18 +102,30 @@ func (a *Activator) reopened(ctx context.Context, raw []byte) (*snapshot, error)
 	return &snapshot{b, p}, err
 }
 
-// keepLocked makes a bundle and its floor durable, the bundle first: a crash in
-// between leaves the old one in force.
-func (a *Activator) keepLocked(b *Bundle) error {
-	err := a.opt.State.WriteFile(a.rel(archiveName(b.Manifest.Version)), b.Raw, 0o600)
+// archiveLocked makes a bundle durable. It decides nothing yet: the floor says which
+// one is in force after a restart.
+func (a *Activator) archiveLocked(b *Bundle) error {
+	var err error
+	if a.floor.Version == 0 {
+		err = a.writeFloor(floorText{None: true})
+	}
+	if err == nil {
+		err = a.opt.State.WriteFile(a.rel(archiveName(b.Manifest.Version)), b.Raw, 0o600)
+	}
 	if err == nil {
 		err = a.keepKey(b)
 	}
 	if err != nil {
 		return refuse(CodeStorage, "%w", err)
 	}
+	return nil
+}
+
+// raiseLocked makes an archived bundle the one after a restart. A crash before
+// leaves the old one in force.
+func (a *Activator) raiseLocked(b *Bundle) error {
 	floor := Floor{b.Manifest.Version, b.Digest}
-	if err := a.writeFloor(floorText{floor, a.opt.Now().UTC()}); err != nil {
+	if err := a.writeFloor(floorText{Floor: floor, Confirmed: a.opt.Now().UTC()}); err != nil {
 		return refuse(CodeStorage, "%w", err)
 	}
 	a.floor = floor
@@ -122,7 +148,7 @@ func (a *Activator) saveLocked(ctx context.Context) {
 		return
 	}
 	a.saved = a.confirmed
-	if err := a.writeFloor(floorText{a.floor, a.confirmed.UTC()}); err != nil {
+	if err := a.writeFloor(floorText{Floor: a.floor, Confirmed: a.confirmed.UTC()}); err != nil {
 		a.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "policies", slog.Any("error", err))
 	}
 }
