@@ -11,6 +11,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
@@ -51,10 +52,29 @@ func grantsOf(sys *spec.System) grants {
 			g.known["store:"+name] = path
 		}
 	}
+	g.openFGA(sys)
 	for _, f := range sys.Flows {
 		g.flow(sys, f)
 	}
 	return g
+}
+
+// openFGA gives the key of the server that holds the relations to those whose
+// policies may ask for them.
+func (g *grants) openFGA(sys *spec.System) {
+	if sys.Authz.OpenFGA == nil {
+		return
+	}
+	path, ok := strings.CutPrefix(sys.Authz.OpenFGA.Token, embeddedRef)
+	if !ok {
+		return
+	}
+	g.known[wire.SecretOpenFGA] = path
+	for name, svc := range sys.Services {
+		if len(svc.Policy) > 0 {
+			g.secrets[grant{name, wire.SecretOpenFGA}] = path
+		}
+	}
 }
 
 // flow adds what one flow implies: the secret it injects, the password of the

@@ -1,13 +1,11 @@
 package sidecar
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,6 +26,7 @@ const (
 	maxPush      = 8 << 20               // bytes of one TuplesPush
 	maxChanges   = 2000                  // of one TuplesPush
 	maxTuples    = 2_000_000             // of a reset
+	pushPatience = 5 * time.Second       // for a server that takes the tuples
 	tailPatience = 50 * time.Millisecond // for a revision that is asked for, beside the time of the decision
 )
 
@@ -35,61 +34,114 @@ const (
 // it said of its own relations, over a socket that nobody else can open. The
 // service can assert only what its model lets be written and what no token says
 // (authz.from_token), and it is believed by no sidecar but its own: whoever owns
-// a resource says who may see it, as for attributes.
+// a resource says who may see it, as for attributes. With authz.openfga it is
+// believed by all who ask that server.
 type relations struct {
-	now func() time.Time
-	log *slog.Logger
+	now    func() time.Time
+	log    *slog.Logger
+	secret func(ctx context.Context, name string) (string, error)
 
 	mu     sync.Mutex // guards below
-	index  *rebac.Index
-	source []byte          // of the model
+	keep   keeper     // nil: the service keeps no relations
+	model  *rebac.Model
+	origin origin
 	token  map[string]bool // "type#relation" that a token says
 	from   string          // database that the tuples live in
 	heard  time.Time
-	staged map[tupleKey]authz.Tuple // of a reset that is not whole; nil: none
-	parts  uint64
+	parts  uint64 // of a reset that is not whole
+	whole  bool   // there is none
 }
 
-type tupleKey struct{ object, relation, subject string }
+// keeper keeps the tuples that the service tells. Beside questions it has one
+// caller at a time.
+type keeper interface {
+	authz.Graph
+	Revision() uint64
+	// WaitFor waits until the revision is reached or ctx is over.
+	WaitFor(ctx context.Context, revision uint64) error
+	begin() // of a reset
+	part(ctx context.Context, changes []rebac.Change) error
+	end(to uint64) error
+	apply(ctx context.Context, from, to uint64, changes []rebac.Change) error
+	Fresh(at time.Time)
+	close()
+}
 
-// prepare returns an index for sys, empty unless the model is the one that is in
-// force already, and nil when sys has no relations that the service keeps.
-func (g *relations) prepare(sys *spec.System) (*rebac.Index, error) {
-	if sys.Authz.Model == "" || sys.Authz.OpenFGA != nil {
+// origin is what a keeper is made of.
+type origin struct {
+	model, ca string // texts
+	server    spec.OpenFGA
+}
+
+func originOf(sys *spec.System) (o origin, err error) {
+	model, ok := sys.Resource(sys.Authz.Model)
+	if !ok {
+		return o, fmt.Errorf("authz.model: %s is not there", sys.Authz.Model)
+	}
+	o.model = string(model)
+	if sys.Authz.OpenFGA != nil {
+		o.server = *sys.Authz.OpenFGA
+		ca, _ := sys.Resource(o.server.CA)
+		o.ca = string(ca)
+	}
+	return o, nil
+}
+
+// prepare returns a keeper for sys, empty unless it is the one that is in force
+// already, and nil when sys has no relations.
+func (g *relations) prepare(sys *spec.System) (keeper, error) {
+	if sys.Authz.Model == "" {
 		return nil, nil
 	}
-	source, ok := sys.Resource(sys.Authz.Model)
-	if !ok {
-		return nil, fmt.Errorf("authz.model: %s is not there", sys.Authz.Model)
+	o, err := originOf(sys)
+	if err != nil {
+		return nil, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.index != nil && bytes.Equal(source, g.source) {
-		return g.index, nil
+	if g.keep != nil && o == g.origin {
+		return g.keep, nil
 	}
-	m, err := rebac.ParseModel(sys.Authz.Model, source)
+	m, err := rebac.ParseModel(sys.Authz.Model, []byte(o.model))
 	if err != nil {
 		return nil, fmt.Errorf("authz.model: %w", err)
 	}
-	return rebac.NewIndex(m, rebac.Options{Now: g.now, MaxStaleness: agent.TuplesStale}), nil
+	if sys.Authz.OpenFGA != nil {
+		return g.dial(o)
+	}
+	return &index{Index: rebac.NewIndex(m, rebac.Options{Now: g.now, MaxStaleness: agent.TuplesStale})}, nil
 }
 
-// adopt puts an index in force. A new one is empty: the service is asked to tell
+// adopt puts a keeper in force. A new one is empty: the service is asked to tell
 // everything again, because a tuple that the old model had no place for may
 // count now. Until then, a second at most, what needs a relation is denied.
-func (g *relations) adopt(sys *spec.System, index *rebac.Index) {
+func (g *relations) adopt(sys *spec.System, keep keeper) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.token = map[string]bool{}
 	for relation := range sys.Authz.FromToken {
 		g.token[relation] = true
 	}
-	if index == g.index {
+	if keep == g.keep {
 		return
 	}
-	g.index, g.source, g.from, g.staged, g.heard = index, nil, "", nil, time.Time{}
-	if index != nil {
-		g.source, _ = sys.Resource(sys.Authz.Model)
+	g.closeLocked()
+	g.keep, g.model, g.origin, g.from, g.heard, g.whole = keep, nil, origin{}, "", time.Time{}, true
+	if keep != nil { // prepare has read and parsed the same
+		g.origin, _ = originOf(sys)
+		g.model, _ = rebac.ParseModel(sys.Authz.Model, []byte(g.origin.model))
+	}
+}
+
+func (g *relations) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closeLocked()
+}
+
+func (g *relations) closeLocked() {
+	if g.keep != nil {
+		g.keep.close()
 	}
 }
 
@@ -97,10 +149,10 @@ func (g *relations) adopt(sys *spec.System, index *rebac.Index) {
 func (g *relations) writable() map[string][]string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.index == nil {
+	if g.keep == nil {
 		return nil
 	}
-	out, m := map[string][]string{}, g.index.Model()
+	out, m := map[string][]string{}, g.model
 	for _, typ := range m.Types() {
 		free := slices.DeleteFunc(slices.Clone(m.Relations(typ)), func(r string) bool { return g.token[typ+"#"+r] })
 		if len(free) > 0 {
@@ -117,17 +169,19 @@ func (g *relations) fitsLocked(t authz.Tuple) error {
 	if g.token[typ+"#"+t.Relation] {
 		return fmt.Errorf("what authz.from_token says of %s#%s nobody else says", typ, t.Relation)
 	}
-	return g.index.Model().Validate(t)
+	return g.model.Validate(t)
 }
 
 // push takes what the service says. What the model has no place for is left out,
 // as it was stored under another model: it could reach nothing.
-func (g *relations) push(p agent.TuplesPush) (agent.TuplesState, error) {
+func (g *relations) push(ctx context.Context, p agent.TuplesPush) (agent.TuplesState, error) {
+	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
 	switch {
-	case g.index == nil:
+	case g.keep == nil:
 		return agent.TuplesState{}, rampart.Errorf(rampart.Invalid, "", "rampart.yaml has no relations that a service keeps")
 	case p.Source == "" || len(p.Source) > 100 || len(p.Changes) > maxChanges:
 		return agent.TuplesState{}, rampart.Errorf(rampart.Invalid, "", "the push is out of bounds")
@@ -138,68 +192,52 @@ func (g *relations) push(p agent.TuplesPush) (agent.TuplesState, error) {
 	}
 	var err error
 	if p.Reset {
-		err = g.resetLocked(p)
+		err = g.resetLocked(ctx, p)
 	} else {
-		err = g.applyLocked(p)
+		err = g.applyLocked(ctx, p)
 	}
 	if err != nil {
 		return agent.TuplesState{}, err
 	}
 	if !p.More {
 		g.heard = now
-		g.index.Fresh(now)
+		g.keep.Fresh(now)
 	}
 	return g.stateLocked(), nil
 }
 
-func (g *relations) resetLocked(p agent.TuplesPush) error {
+func (g *relations) resetLocked(ctx context.Context, p agent.TuplesPush) error {
 	if p.From == 0 {
-		g.staged, g.parts = map[tupleKey]authz.Tuple{}, 0
+		g.parts, g.whole = 0, false
+		g.keep.begin()
 	}
-	if g.staged == nil || p.From != g.parts {
-		g.staged = nil
+	if g.whole || p.From != g.parts {
+		g.whole = true
 		return rampart.Errorf(rampart.Conflict, "", "a part of the reset is missing")
 	}
 	g.parts++
-	for _, c := range g.changesLocked(p.Changes) {
-		key := tupleKey{c.Tuple.Object, c.Tuple.Relation, c.Tuple.Subject}
-		if c.Delete {
-			delete(g.staged, key)
-			continue
-		}
-		g.staged[key] = c.Tuple
-	}
-	if len(g.staged) > maxTuples {
-		g.staged = nil
-		return rampart.Errorf(rampart.Invalid, "", "more than %d relations", maxTuples)
-	}
-	if p.More {
+	err := g.keep.part(ctx, g.changesLocked(p.Changes))
+	if err == nil && p.More {
 		return nil
 	}
-	whole := g.staged
-	g.staged = nil
-	if err := g.index.Reset(p.To, maps.Values(whole)); err != nil {
-		return refusedTuples(err)
+	g.whole = true
+	if err == nil {
+		err = g.keep.end(p.To)
 	}
-	g.from = p.Source
-	return nil
+	if err == nil {
+		g.from = p.Source
+	}
+	return err
 }
 
-func (g *relations) applyLocked(p agent.TuplesPush) error {
-	if p.From != g.index.Revision() || p.To < p.From || p.To == p.From && len(p.Changes) > 0 {
-		return rampart.Errorf(rampart.Conflict, "", "the graph is at revision %d", g.index.Revision())
+func (g *relations) applyLocked(ctx context.Context, p agent.TuplesPush) error {
+	if at := g.keep.Revision(); p.From != at || p.To < p.From || p.To == p.From && len(p.Changes) > 0 {
+		return rampart.Errorf(rampart.Conflict, "", "the graph is at revision %d", at)
 	}
 	if p.To == p.From {
 		return nil
 	}
-	if err := g.index.Apply(p.From, p.To, g.changesLocked(p.Changes)); err != nil {
-		return refusedTuples(err)
-	}
-	return nil
-}
-
-func refusedTuples(err error) error {
-	return &rampart.Error{Kind: rampart.Invalid, Msg: "the relations are not ones that the graph can hold", Err: err}
+	return g.keep.apply(ctx, p.From, p.To, g.changesLocked(p.Changes))
 }
 
 func (g *relations) changesLocked(list []agent.TupleWrite) []rebac.Change {
@@ -224,10 +262,10 @@ func (g *relations) state() agent.TuplesState {
 }
 
 func (g *relations) stateLocked() agent.TuplesState {
-	if g.index == nil {
+	if g.keep == nil {
 		return agent.TuplesState{}
 	}
-	return agent.TuplesState{Revision: g.index.Revision(), Ready: g.from != ""}
+	return agent.TuplesState{Revision: g.keep.Revision(), Ready: g.from != ""}
 }
 
 // await gives the service's news of a revision a moment to arrive. Whether it
@@ -255,7 +293,7 @@ func (s *Sidecar) pushTuples(w http.ResponseWriter, r *http.Request) {
 	}
 	var state agent.TuplesState
 	if err == nil {
-		state, err = s.relations.push(p)
+		state, err = s.relations.push(r.Context(), p)
 	}
 	if err != nil {
 		problem.Write(w, err, "")

@@ -93,6 +93,7 @@ func New(opt Options) (*Sidecar, error) {
 		return nil, fmt.Errorf("sidecar: upstream %q is no address", opt.Upstream)
 	}
 	s.secrets = secrets.NewCache(secretsOf{opt.Link}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
+	s.relations.secret = s.secretText
 	opt.Link.OnState(func(*planelink.State) {
 		if err := s.reload(); err != nil {
 			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
@@ -149,6 +150,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if s.table.Load().svc.Envoy {
 		g.Go(func() error { return s.serveEnvoy(ctx) })
 	}
+	defer s.relations.close()
 	return errors.Join(g.Wait(), s.policies.Close())
 }
 

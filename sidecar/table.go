@@ -5,7 +5,6 @@ import (
 
 	"github.com/rampart-security/rampart/authz"
 	"github.com/rampart-security/rampart/authz/pdp"
-	"github.com/rampart-security/rampart/authz/rebac"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -24,7 +23,7 @@ type table struct {
 	api       *openapi.API  // nil: the service has no document
 	pdp       *pdp.PDP      // of the policies in force
 	schema    *authz.Schema // likewise; nil: they declare no types
-	graph     *rebac.Index  // nil: the service keeps no relations
+	graph     keeper        // nil: the service keeps no relations
 	providers map[string]authz.Provider
 }
 

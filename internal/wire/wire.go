@@ -20,7 +20,7 @@ const (
 	PathWatch     = "/v1/watch"     // GET -> stream of Update, one JSON object per line
 	PathHeartbeat = "/v1/heartbeat" // POST Heartbeat -> 204
 	PathResolve   = "/v1/resolve"   // POST ResolveRequest -> Resolved
-	PathSecret    = "/v1/secrets/"  // GET /v1/secrets/{data item} -> agent.SecretValue
+	PathSecret    = "/v1/secrets/"  // GET /v1/secrets/{data item}, store:{name} or SecretOpenFGA -> agent.SecretValue
 	PathDEK       = "/v1/dek"       // POST agent.DEKRequest -> agent.DEK
 	PathEdgeCert  = "/v1/edge-cert" // POST RenewRequest -> Identity; the gateway's public certificate from the local CA
 	PathToken     = "/oauth2/token" // POST form; RFC 8693 exchange, or client_credentials, when the caller is a plane
@@ -30,6 +30,10 @@ const (
 
 	PathIntrospect = "/oauth2/introspect" // POST form; RFC 7662, of tokens for the caller when it is a plane
 )
+
+// SecretOpenFGA is how a sidecar asks at PathSecret for the key of the server
+// that authz.openfga names. No data item has a colon in its name.
+const SecretOpenFGA = "authz:openfga"
 
 // Subject token types of the exchange beside RFC 8693's own.
 const (

@@ -24,29 +24,42 @@ func (g *Graph) Reset(ctx context.Context, to uint64, tuples iter.Seq[authz.Tupl
 	for t := range tuples {
 		changes = append(changes, rebac.Change{Tuple: t})
 	}
-	return g.relay(ctx, to, changes)
+	if err := g.Part(ctx, changes); err != nil {
+		return err
+	}
+	g.Reached(to)
+	return nil
 }
 
 // Apply relays changes of our outbox to the server and notes how far it has
 // come. It is idempotent: whoever is unsure repeats it. from must be the
-// revision reached, else the error is rebac.ErrGap. Reset and Apply have one
-// caller at a time.
+// revision reached, else the error is rebac.ErrGap. Reset, Apply, Part and
+// Reached have one caller at a time.
 func (g *Graph) Apply(ctx context.Context, from, to uint64, changes []rebac.Change) error {
 	if at := g.revision.Load(); at != from || to < from {
 		return fmt.Errorf("openfga: %w: from %d to %d, at %d", rebac.ErrGap, from, to, at)
 	}
-	return g.relay(ctx, to, changes)
+	if err := g.Part(ctx, changes); err != nil {
+		return err
+	}
+	g.Reached(to)
+	return nil
 }
 
-func (g *Graph) relay(ctx context.Context, to uint64, changes []rebac.Change) error {
+// Part relays a part of what Reached then completes.
+func (g *Graph) Part(ctx context.Context, changes []rebac.Change) error {
 	for part := range slices.Chunk(squash(changes), writeMost) {
 		if err := g.write(ctx, part); err != nil {
 			return fmt.Errorf("openfga: relay: %w", err)
 		}
 	}
+	return nil
+}
+
+// Reached notes that everything up to this revision was relayed.
+func (g *Graph) Reached(to uint64) {
 	g.revision.Store(to)
 	g.torn.Store(false)
-	return nil
 }
 
 // squash keeps the last change of each tuple: a server takes each tuple once in
