@@ -148,7 +148,7 @@ type Decision struct {
 	Effect      Effect       `json:"effect"`
 	Layer       Layer        `json:"layer,omitzero"` // for a denial, the first that said no
 	Code        Code         `json:"code,omitzero"`
-	Policies    []PolicyRef  `json:"policies,omitzero"` // those that decided
+	Policies    []PolicyRef  `json:"policies,omitzero"` // those that decided; decisions share them, so they must not be changed
 	Obligations []Obligation `json:"obligations,omitzero"`
 	Fields      *Fields      `json:"fields,omitzero"` // what of the resource may be seen; nil: all of it
 	Revision    Revision     `json:"revision,omitzero"`

@@ -179,7 +179,7 @@ func TestFull(t *testing.T) {
 	s := state(t)
 	for name, deny := range map[string]bool{"deny at once": true, "wait first": false} {
 		t.Run(name, func(t *testing.T) {
-			l := &Log{opt: Options{State: s, Settings: func() Settings { return Settings{Deny: deny} }, Now: time.Now}, line: make(chan entry, 1)}
+			l := &Log{opt: Options{State: s, Settings: func() Settings { return Settings{Deny: deny} }, Now: time.Now}, line: make(chan *entry, 1)}
 			must(t, l.Observe(t.Context(), ask(1), answer(ask(1))))
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
@@ -245,13 +245,19 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+func lineOf(t testing.TB, q pdp.Question, d rampart.Decision, schema *authz.Schema, key []byte) []byte {
+	t.Helper()
+	e := newEncoder(key)
+	must(t, e.record(&q, &d, schema))
+	return e.buf
+}
+
 // FuzzParseRecord: whatever stands in a file, reading it neither panics nor
 // believes what has no hash.
 func FuzzParseRecord(f *testing.F) {
 	seal := &sealer{key: bytes.Repeat([]byte("k"), keySize)}
 	q := ask(1)
-	line, err := appendRecord(nil, q, answer(q), schema(), seal)
-	must(f, err)
+	line := lineOf(f, q, answer(q), schema(), seal.key)
 	f.Add(line[:len(line)-1])
 	f.Add([]byte(strings.Repeat("0", hexSize) + " {}"))
 	f.Fuzz(func(t *testing.T, line []byte) {
@@ -262,10 +268,7 @@ func FuzzParseRecord(f *testing.F) {
 		if e.Question.Request == nil {
 			return
 		}
-		again, err := appendRecord(nil, e.Question, e.Decision, nil, seal)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again := lineOf(t, e.Question, e.Decision, nil, seal.key)
 		if _, err := parseRecord(bytes.TrimSuffix(again, []byte("\n")), seal); err != nil {
 			t.Error(err)
 		}
@@ -273,21 +276,29 @@ func FuzzParseRecord(f *testing.F) {
 }
 
 // BenchmarkObserve is what a decision pays for being on record, the writing in
-// the background included.
+// the background included; asking is what whoever asks pays of it.
 func BenchmarkObserve(b *testing.B) {
 	route := pdp.Question{ID: "D1", At: time.Now(), Layer: rampart.LayerGateway, Route: pdp.Route{Permission: "orders:read"},
 		Principal: rampart.Principal{Kind: rampart.KindHuman, Subject: "user:ann", Roles: []string{"customer"}, Organizations: []string{"acme"}, Session: "s1"}, Revision: rampart.Revision{Policy: 7}}
+	settings := Settings{Schema: schema()}
 	for name, q := range map[string]pdp.Question{"gateway": route, "domain": ask(1)} {
-		b.Run(name, func(b *testing.B) {
-			l := openLog(b, Options{State: state(b), Settings: func() Settings { return Settings{Schema: schema()} }})
-			d := answer(q)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := l.Observe(b.Context(), q, d); err != nil {
-					b.Fatal(err)
+		d := answer(q)
+		for part, every := range map[string]int{"all": 0, "asking": inLine / 8} {
+			b.Run(name+"/"+part, func(b *testing.B) {
+				l := openLog(b, Options{State: state(b), Settings: func() Settings { return settings }})
+				b.ReportAllocs()
+				for n := 1; b.Loop(); n++ {
+					if err := l.Observe(b.Context(), q, d); err != nil {
+						b.Fatal(err)
+					}
+					if every > 0 && n%every == 0 {
+						b.StopTimer()
+						must(b, l.Flush(b.Context()))
+						b.StartTimer()
+					}
 				}
-			}
-			must(b, l.Close())
-		})
+				must(b, l.Close())
+			})
+		}
 	}
 }

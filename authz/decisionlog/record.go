@@ -12,8 +12,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ const (
 	// Members of the maps that hold values of unknown form and size.
 	maxNodes  = 20_000
 	maxNested = 64
+	maxSpare  = 4 << 20 // bytes of a buffer that is used again
 )
 
 // record is the JSON of one line.
@@ -40,13 +42,14 @@ type record struct {
 	Sealed   []byte           `json:"sealed,omitzero"`
 }
 
-// own returns q with maps of its own, since the asker's may change. What is out
-// of all bounds, which no policy was asked about, is left out.
-func own(q pdp.Question) pdp.Question {
-	if q.Request == nil {
-		return q
+// own gives e's question maps of its own, since the asker's may change. What is
+// out of all bounds, which no policy was asked about, is left out.
+func (e *entry) own() {
+	if e.question.Request == nil {
+		return
 	}
-	r, left := *q.Request, maxNodes
+	e.request = *e.question.Request
+	r, left := &e.request, maxNodes
 	attrs, ok1 := clone(r.Resource.Attrs, 0, &left)
 	about, ok2 := clone(r.Context, 0, &left)
 	if !ok1 || !ok2 {
@@ -55,8 +58,7 @@ func own(q pdp.Question) pdp.Question {
 	r.Resource.Attrs, _ = attrs.(map[string]any)
 	r.Context, _ = about.(map[string]any)
 	r.Relations = maps.Clone(r.Relations)
-	q.Request = &r
-	return q
+	e.question.Request = r
 }
 
 // clone copies JSON-like values.
@@ -92,34 +94,83 @@ func clone(v any, depth int, left *int) (any, bool) {
 	return v, true
 }
 
-// appendRecord appends the line of one decision.
-func appendRecord(buf []byte, q pdp.Question, d rampart.Decision, schema *authz.Schema, seal *sealer) ([]byte, error) {
-	r := record{Question: q, Decision: d}
-	if q.Request != nil {
-		if err := r.hide(schema, seal); err != nil {
-			return buf, err
+// Where values of unknown form and size stand.
+const (
+	inAttrs   = "attrs"
+	inContext = "context"
+)
+
+// encoder renders records. It is for one goroutine.
+type encoder struct {
+	text
+	seal   sealer
+	hash   hash.Hash
+	plain  text // what is sealed
+	sealed []byte
+	hidden []string
+}
+
+func newEncoder(key []byte) *encoder {
+	return &encoder{seal: sealer{key: key}, hash: sha256.New()}
+}
+
+// begin starts a batch. It lets go of what a rare large one took.
+func (e *encoder) begin() {
+	for _, b := range []*[]byte{&e.buf, &e.plain.buf, &e.sealed} {
+		if *b = (*b)[:0]; cap(*b) > maxSpare {
+			*b = nil
 		}
 	}
-	text, err := json.Marshal(r)
-	if err != nil {
-		return buf, err
-	}
+}
+
+// record appends the line of one decision to e.buf, or nothing and an error.
+func (e *encoder) record(q *pdp.Question, d *rampart.Decision, schema *authz.Schema) error {
+	start := len(e.buf)
+	e.buf = append(e.buf, room...)
+	e.err = e.hide(q, schema)
+	e.line(q, d, schema)
+	text := e.buf[start+len(room):]
 	if len(text) > lineBytes {
-		return buf, fmt.Errorf("the record has %d bytes, more than %d", len(text), lineBytes)
+		e.fail(fmt.Errorf("the record has %d bytes, more than %d", len(text), lineBytes))
 	}
-	sum := sum(text)
-	buf = hex.AppendEncode(buf, sum[:])
-	buf = append(buf, ' ')
-	buf = append(buf, text...)
-	return append(buf, '\n'), nil
+	if e.err != nil {
+		e.buf = e.buf[:start]
+		return e.err
+	}
+	var sum [sha256.Size]byte
+	hex.Encode(e.buf[start:], digest(e.hash, text, sum[:0]))
+	e.buf = append(e.buf, '\n')
+	return nil
+}
+
+// room is where the hash and the space behind it go.
+var room = strings.Repeat(" ", hexSize+1)
+
+// line appends what record has; e.hidden and e.sealed are made.
+func (e *encoder) line(q *pdp.Question, d *rampart.Decision, schema *authz.Schema) {
+	e.buf = append(e.buf, `{"question":`...)
+	e.question(q, func(member, name string) bool { return open(schema, q, member, name) })
+	e.buf = append(e.buf, `,"decision":`...)
+	e.decision(d)
+	if len(e.hidden) > 0 {
+		e.buf = append(e.buf, `,"hidden":`...)
+		e.strings(e.hidden)
+		e.buf = append(e.buf, `,"sealed":`...)
+		e.bytes(e.sealed)
+	}
+	e.buf = append(e.buf, '}')
 }
 
 func sum(text []byte) (out [sha256.Size]byte) {
-	h := sha256.New()
-	h.Write([]byte(prefix))
-	h.Write(text)
-	h.Sum(out[:0])
+	digest(sha256.New(), text, out[:0])
 	return out
+}
+
+func digest(h hash.Hash, text, to []byte) []byte {
+	h.Reset()
+	io.WriteString(h, prefix)
+	h.Write(text)
+	return h.Sum(to)
 }
 
 // hidden are the values that the record holds sealed.
@@ -128,90 +179,56 @@ type hidden struct {
 	Context map[string]any `json:"context,omitzero"`
 }
 
-// hide moves what is classified out of the question into the sealed part. What
-// nobody declared may be anything, so it is classified.
-func (r *record) hide(schema *authz.Schema, seal *sealer) error {
-	q := *r.Question.Request
-	var h hidden
-	q.Resource.Attrs, h.Attrs = part(q.Resource.Attrs, func(name string) bool { return open(schema, q.Resource.Type, name) })
-	q.Context, h.Context = part(q.Context, func(name string) bool { return name == "now" })
-	r.Question.Request = &q
-	for _, name := range slices.Sorted(maps.Keys(h.Attrs)) {
-		r.Hidden = append(r.Hidden, "attrs."+name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(h.Context)) {
-		r.Hidden = append(r.Hidden, "context."+name)
-	}
-	if r.Hidden == nil {
+// hide seals what of a question is classified. What nobody declared may be
+// anything, so it is classified.
+func (e *encoder) hide(q *pdp.Question, schema *authz.Schema) error {
+	e.hidden = e.hidden[:0]
+	if q.Request == nil {
 		return nil
 	}
-	text, err := json.Marshal(h)
-	if err != nil {
-		return err
+	t, first := &e.plain, true
+	t.buf, t.err = append(t.buf[:0], '{'), nil
+	e.hideIn(q, schema, &first, inAttrs, q.Request.Resource.Attrs)
+	e.hideIn(q, schema, &first, inContext, q.Request.Context)
+	t.buf = append(t.buf, '}')
+	if first || t.err != nil {
+		return t.err
 	}
-	r.Sealed, err = seal.seal(text, r.Question.ID)
+	var err error
+	e.sealed, err = e.seal.seal(e.sealed[:0], t.buf, q.ID)
 	return err
 }
 
-// open reports whether an attribute's values may be read by whoever reads the
-// log.
-func open(schema *authz.Schema, typ, name string) bool {
+// hideIn appends to e.plain what of values is not open.
+func (e *encoder) hideIn(q *pdp.Question, schema *authz.Schema, first *bool, member string, values map[string]any) {
+	start := len(e.hidden)
+	for name := range values {
+		if !open(schema, q, member, name) {
+			e.hidden = append(e.hidden, member+"."+name)
+		}
+	}
+	if len(e.hidden) == start {
+		return
+	}
+	slices.Sort(e.hidden[start:])
+	e.plain.name(first, `"`+member+`":`)
+	members(&e.plain, values, func(name string) bool { return !open(schema, q, member, name) }, e.plain.value)
+}
+
+// open reports whether a value may be read by whoever reads the log: of the
+// context, only the time.
+func open(schema *authz.Schema, q *pdp.Question, member, name string) bool {
+	if member == inContext {
+		return name == "now"
+	}
 	if schema == nil {
 		return false
 	}
-	a, ok := schema.Types[typ].Attrs[name]
+	a, ok := schema.Types[q.Request.Resource.Type].Attrs[name]
 	return ok && !a.PII && (a.Class == "" || a.Class.Rank() < rampart.ClassConfidential.Rank())
 }
 
-// part splits a map, with numbers in exact form.
-func part(values map[string]any, open func(string) bool) (shown, sealed map[string]any) {
-	if values == nil {
-		return nil, nil
-	}
-	shown = map[string]any{}
-	for name, v := range values {
-		if open(name) {
-			shown[name] = exact(v)
-			continue
-		}
-		if sealed == nil {
-			sealed = map[string]any{}
-		}
-		sealed[name] = exact(v)
-	}
-	return shown, sealed
-}
-
-// exact renders a float so that it is read as one: 3.0, not 3, which is an
-// integer to policies.
-func exact(v any) any {
-	switch v := v.(type) {
-	case float64:
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil // no policy was asked about it
-		}
-		text := strconv.FormatFloat(v, 'g', -1, 64)
-		if !strings.ContainsAny(text, ".e") {
-			text += ".0"
-		}
-		return json.RawMessage(text)
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for name, e := range v {
-			out[name] = exact(e)
-		}
-		return out
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			out[i] = exact(e)
-		}
-		return out
-	}
-	return v
-}
-
-// inexact is the reverse of exact, after decoding with json.Number.
+// inexact is the reverse of text.value, after decoding with json.Number.
 func inexact(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -304,6 +321,7 @@ type sealer struct {
 	key  []byte
 	salt [saltSize]byte
 	left int // that salt may still seal
+	id   []byte
 	aead cipher.AEAD
 }
 
@@ -324,7 +342,8 @@ func (s *sealer) derive(salt [saltSize]byte) error {
 	return err
 }
 
-func (s *sealer) seal(text []byte, id string) ([]byte, error) {
+// seal appends the sealed text to out.
+func (s *sealer) seal(out, text []byte, id string) ([]byte, error) {
 	if s.left == 0 {
 		var salt [saltSize]byte
 		rand.Read(salt[:])
@@ -334,11 +353,12 @@ func (s *sealer) seal(text []byte, id string) ([]byte, error) {
 		s.left = perSalt
 	}
 	s.left--
-	n := saltSize + s.aead.NonceSize()
-	out := make([]byte, n, n+len(text)+s.aead.Overhead())
-	copy(out, s.salt[:])
-	rand.Read(out[saltSize:])
-	return s.aead.Seal(out, out[saltSize:], text, []byte(id)), nil
+	out = append(out, s.salt[:]...)
+	nonce := len(out)
+	out = append(out, make([]byte, s.aead.NonceSize())...)
+	rand.Read(out[nonce:])
+	s.id = append(s.id[:0], id...)
+	return s.aead.Seal(out, out[nonce:], text, s.id), nil
 }
 
 func (s *sealer) open(sealed []byte, id string) ([]byte, error) {

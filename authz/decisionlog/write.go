@@ -17,16 +17,16 @@ import (
 // write is the log's goroutine: it ends when the line is closed and empty.
 func (l *Log) write() {
 	defer close(l.done)
-	buf := make([]byte, 0, 64<<10)
-	batch := make([]entry, 0, perBatch)
+	batch := make([]*entry, 0, perBatch)
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
 	beat := time.NewTicker(syncEvery)
 	defer beat.Stop()
 	swept := time.Time{}
 	for open := true; open; {
 		var due bool
-		batch, due, open = l.gather(batch[:0], beat.C)
-		buf = l.encode(buf[:0], batch)
-		if !l.store(buf, due || !open) {
+		batch, due, open = l.gather(batch[:0], beat.C, pause)
+		if !l.store(l.encode(batch), due || !open) {
 			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "decisions lost: the log was closed while the disk took nothing", slog.Int("decisions", len(batch)))
 		}
 		l.tell(batch)
@@ -39,7 +39,7 @@ func (l *Log) write() {
 
 // gather takes what waits in line, and tells whether what was written is to be
 // made durable now: when it is time, or somebody waits for it.
-func (l *Log) gather(batch []entry, beat <-chan time.Time) (all []entry, due, open bool) {
+func (l *Log) gather(batch []*entry, beat <-chan time.Time, pause *time.Timer) (all []*entry, due, open bool) {
 	select {
 	case <-beat:
 		return batch, true, true
@@ -48,6 +48,7 @@ func (l *Log) gather(batch []entry, beat <-chan time.Time) (all []entry, due, op
 			return batch, true, false
 		}
 		batch = append(batch, e)
+		l.wait(e, pause)
 	}
 	for len(batch) < perBatch && batch[len(batch)-1].flushed == nil {
 		select {
@@ -65,20 +66,32 @@ func (l *Log) gather(batch []entry, beat <-chan time.Time) (all []entry, due, op
 	return batch, batch[len(batch)-1].flushed != nil, true
 }
 
+// wait lets others join e, unless somebody waits for it or a batch is there.
+func (l *Log) wait(e *entry, pause *time.Timer) {
+	if e.flushed != nil || len(l.line) >= perBatch {
+		return
+	}
+	pause.Reset(linger)
+	select {
+	case <-pause.C:
+	case <-l.hurry:
+	}
+}
+
 // encode renders a batch. A record that cannot be rendered is a fault of this
 // package; it leaves a line that says so.
-func (l *Log) encode(buf []byte, batch []entry) []byte {
+func (l *Log) encode(batch []*entry) []byte {
 	s := l.opt.Settings()
+	l.enc.begin()
 	for _, e := range batch {
 		if e.flushed != nil {
 			continue
 		}
-		var err error
-		if buf, err = appendRecord(buf, e.question, e.decision, s.Schema, &l.seal); err != nil {
+		if err := l.enc.record(&e.question, &e.decision, s.Schema); err != nil {
 			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "a decision cannot be put on record", slog.String("id", e.question.ID), slog.Any("error", err))
 		}
 	}
-	return buf
+	return l.enc.buf
 }
 
 // store writes b, and makes durable what was written if it is due. While the
@@ -107,8 +120,8 @@ func (l *Log) store(b []byte, due bool) bool {
 	}
 }
 
-// tell passes a batch on that is on record.
-func (l *Log) tell(batch []entry) {
+// tell passes a batch on that is on record, and clears it.
+func (l *Log) tell(batch []*entry) {
 	for _, e := range batch {
 		if e.flushed != nil {
 			close(e.flushed)
@@ -117,7 +130,10 @@ func (l *Log) tell(batch []entry) {
 		if l.opt.Each != nil && len(l.line) < inLine/2 {
 			l.opt.Each(e.question, e.decision)
 		}
+		*e = entry{}
+		l.spare.Put(e)
 	}
+	clear(batch)
 }
 
 // sweep removes segments that are older than is kept, or too many.

@@ -30,6 +30,30 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// TestRolesAllocateNothing: what roles and the flow's rules allow at the first
+// two layers costs no memory.
+func TestRolesAllocateNothing(t *testing.T) {
+	d, alice, rule := example(t), people()["alice"], Route{Allow: []string{"any"}, Flow: "list"}
+	for name, decide := range map[string]func() rampart.Decision{
+		"permission": func() rampart.Decision { return d.DecideRoute(t.Context(), alice, Route{Permission: "orders:read"}) },
+		"rule":       func() rampart.Decision { return d.DecideRoute(t.Context(), alice, rule) },
+		"organization": func() rampart.Decision {
+			return d.DecideService(t.Context(), alice, "", Route{Permission: "orders:read"})
+		},
+		"gateway": func() rampart.Decision {
+			return d.Decide(t.Context(), authz.Request{Layer: rampart.LayerGateway, Principal: alice, Action: "orders:read"})
+		},
+	} {
+		if n := testing.AllocsPerRun(100, func() {
+			if got := decide(); !got.Allowed() {
+				t.Fatal(name, got.Reason)
+			}
+		}); n != 0 {
+			t.Errorf("%s allocates %v times", name, n)
+		}
+	}
+}
+
 // BenchmarkFacts is the price of the schema, the graph and the record.
 func BenchmarkFacts(b *testing.B) {
 	recorded := func(o *Options) { o.Observe = func(context.Context, Question, rampart.Decision) error { return nil } }

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -28,6 +31,58 @@ func (d *PDP) cite(engine, id string, keys ...string) rampart.PolicyRef {
 		}
 	}
 	return ref
+}
+
+// maxCited and maxName bound what is kept of citations: a wildcard permits as
+// many actions as the asker has names for.
+const (
+	maxCited = 1024
+	maxName  = 256 // bytes
+)
+
+// citation names what allowed at the gateway or service layer: a permission and
+// its role, or a rule and its flow.
+type citation struct{ engine, what, by string }
+
+// citations keeps what allowing decisions cite, so that the next costs no
+// memory. The zero value is ready for use, by any number of goroutines.
+type citations struct {
+	mu    sync.Mutex // held to add
+	known atomic.Pointer[map[citation][]rampart.PolicyRef]
+}
+
+// of returns the one policy that c names; all decisions share the list. word
+// makes the policy.
+func (s *citations) of(c citation, word func() rampart.PolicyRef) []rampart.PolicyRef {
+	if known := s.known.Load(); known != nil {
+		if refs, ok := (*known)[c]; ok {
+			return refs
+		}
+	}
+	ref := word()
+	ref.Effect = rampart.Allow
+	refs := []rampart.PolicyRef{ref}
+	if len(c.what) <= maxName && len(c.by) <= maxName {
+		s.add(c, refs)
+	}
+	return refs
+}
+
+func (s *citations) add(c citation, refs []rampart.PolicyRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[citation][]rampart.PolicyRef{}
+	if known := s.known.Load(); known != nil {
+		if len(*known) >= maxCited {
+			return
+		}
+		maps.Copy(next, *known)
+	}
+	// The strings may be parts of a request, which must not be kept with them.
+	c = citation{c.engine, strings.Clone(c.what), strings.Clone(c.by)}
+	refs[0].ID = strings.Clone(refs[0].ID)
+	next[c] = refs
+	s.known.Store(&next)
 }
 
 // relationRef cites the relation of the model that permits.

@@ -88,7 +88,8 @@ type PDP struct {
 	engines []authz.Engine
 	types   map[string]*declared // nil: nothing is declared, nothing is checked
 	model   *rebac.Model         // nil when there is none
-	opt     Options              // Timeout and Now are set
+	cited   citations
+	opt     Options // Timeout and Now are set
 }
 
 // New compiles roles and policies; any fault in either is an error that names
@@ -167,9 +168,14 @@ func (d *PDP) Decide(ctx context.Context, r authz.Request) rampart.Decision {
 	case rampart.LayerService:
 		return d.DecideService(ctx, r.Principal, r.Resource.Tenant, route)
 	case rampart.LayerDomain:
-		return d.decide(ctx, &Question{Layer: r.Layer, Principal: r.Principal, Request: &r})
+		return d.decideObject(ctx, r)
 	}
 	return d.decide(ctx, &Question{Layer: r.Layer, Principal: r.Principal})
+}
+
+// decideObject stands apart from Decide, since its request goes to the heap.
+func (d *PDP) decideObject(ctx context.Context, r authz.Request) rampart.Decision {
+	return d.decide(ctx, &Question{Layer: r.Layer, Principal: r.Principal, Request: &r})
 }
 
 // DecideObject decides about one object as the sidecar does. The organization

@@ -78,17 +78,17 @@ func (d *PDP) route(layer rampart.Layer, p *rampart.Principal, tenant string, r 
 	if !ok {
 		return d.missing(layer, p, tenant, r.Permission, r.Flow)
 	}
-	ref := d.cite("rbac", r.Permission, "role "+role, "roles")
-	ref.Effect = rampart.Allow
-	return allow(layer, ref)
+	return allow(layer, d.cited.of(citation{"rbac", r.Permission, role}, func() rampart.PolicyRef {
+		return d.cite("rbac", r.Permission, "role "+role, "roles")
+	})...)
 }
 
 func (d *PDP) anyOf(layer rampart.Layer, p *rampart.Principal, tenant string, r *Route) rampart.Decision {
 	for _, rule := range r.Allow {
 		if d.meets(p, tenant, rule) {
-			ref := d.cite("flow", "allow "+rule, "flow "+r.Flow)
-			ref.Effect = rampart.Allow
-			return allow(layer, ref)
+			return allow(layer, d.cited.of(citation{"flow", rule, r.Flow}, func() rampart.PolicyRef {
+				return d.cite("flow", "allow "+rule, "flow "+r.Flow)
+			})...)
 		}
 	}
 	list := strings.Join(r.Allow, ", ")
