@@ -29,7 +29,7 @@ func (t *tester) list(ctx context.Context, p rampart.Principal, row Row) Result 
 		if keeps {
 			shown = append(shown, name)
 		}
-		if check := t.pdp.Decide(ctx, r); check.Allowed() != keeps && comparable(check) {
+		if check := t.pdp.DecideObject(ctx, r); check.Allowed() != keeps {
 			res.Decision, res.Problem = check, disagree(name, keeps, check)
 			return res
 		}
@@ -43,10 +43,7 @@ func (t *tester) list(ctx context.Context, p rampart.Principal, row Row) Result 
 // filterAgrees holds the filter against the check of one resource. It notes
 // what no filter can say.
 func (t *tester) filterAgrees(ctx context.Context, r authz.Request) (problem, note string) {
-	check := t.pdp.Decide(ctx, r)
-	if !comparable(check) {
-		return "", ""
-	}
+	check := t.pdp.DecideObject(ctx, r)
 	keeps, d := t.keeps(ctx, r)
 	if d.Code == rampart.CodeUntranslatable {
 		return "", d.Reason
@@ -55,11 +52,6 @@ func (t *tester) filterAgrees(ctx context.Context, r authz.Request) (problem, no
 		return disagree(r.Resource.ID, keeps, check), ""
 	}
 	return "", ""
-}
-
-// comparable: an obligation is a matter of who asks, and a list is asked without.
-func comparable(check rampart.Decision) bool {
-	return check.Code != rampart.CodeUnenforceable && len(check.Obligations) == 0
 }
 
 func disagree(name string, keeps bool, check rampart.Decision) string {

@@ -9,7 +9,7 @@ import (
 )
 
 // native runs the Rego tests of the service beside its Rego policies.
-func (t *tester) native(_ context.Context) error {
+func (t *tester) native(ctx context.Context) error {
 	svc, files := t.set.Services[t.service], map[string][]byte{}
 	for _, name := range svc.Tests {
 		if path.Ext(name) == ".rego" {
@@ -24,7 +24,7 @@ func (t *tester) native(_ context.Context) error {
 			files[name] = t.set.Files[name]
 		}
 	}
-	results, err := rego.RunTests(files, t.set.Schema)
+	results, err := rego.RunTests(ctx, files, t.set.Schema)
 	if err != nil {
 		return err
 	}
