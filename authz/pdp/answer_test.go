@@ -31,7 +31,7 @@ func TestRolesOfTheObject(t *testing.T) {
 
 		{"approver", "orders:read", "acme", "orders:approve", "deny insufficient_scope scope orders:approve"},
 		{"approver", "orders:*", "acme", "orders:approve", "allow approver"},
-		{"approver", "orders:read", "acme", "orders:close", "allow orders.allow"}, // no role of the system holds it
+		{"approver", "orders:read", "acme", "orders:close", "deny insufficient_scope scope orders:close"}, // no role of the system holds it, and the credential is limited
 		{"approver", "orders:read role:approver", "acme", "orders:approve", "deny insufficient_scope scope orders:approve"},
 
 		{"teller auditor", "", "acme", "orders:read", "deny separation_of_duty separate 0"},

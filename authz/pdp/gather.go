@@ -119,6 +119,10 @@ func (d *PDP) relate(ctx context.Context, q *Question) {
 	if len(names) == 0 || d.opt.Graph == nil || r.Resource.ID == "" {
 		return
 	}
+	if d.odd(q.Principal) {
+		q.Refused = d.unrelated(errOddSubject)
+		return
+	}
 	ask := d.asking(q, grant)
 	ctx, cancel := context.WithTimeout(ctx, d.patience(r.AtLeast))
 	defer cancel()
@@ -163,6 +167,15 @@ func (d *PDP) trace(ctx context.Context, q *Question) {
 	if got, err := d.opt.Graph.Related(ctx, ask.query, true); err == nil && got.Revision == q.Revision.Relations {
 		q.Path = got.Path
 	}
+}
+
+// errOddSubject is about a subject of a type that the model knows and of a name
+// that no tuple can hold: "user:*" would be true of it, and cannot be asked.
+var errOddSubject = errors.New("no tuple can name the subject")
+
+func (d *PDP) odd(p rampart.Principal) bool {
+	typ, _, _ := strings.Cut(p.Subject, ":")
+	return rebac.SubjectOf(p) == "" && d.model != nil && d.model.Has(typ, "")
 }
 
 func (d *PDP) asking(q *Question, grant string) asking {

@@ -157,15 +157,9 @@ func scoped(roles []string) bool {
 	return slices.ContainsFunc(roles, func(held string) bool { return strings.Contains(held, "@") })
 }
 
-// within is the rows of one organization. Where no column is declared to tell,
-// the asker vouches for them.
-func (l *list) within(house string) filter.Expr {
-	t := l.d.types[l.r.Resource.Type]
-	if t == nil || t.Columns[tenant] == "" {
-		return filter.Const(true)
-	}
-	return in([]string{house})
-}
+// within is the rows of one organization. Whoever lists by it has the column:
+// one that is not there fails in the database, it never shows a stranger's rows.
+func (l *list) within(house string) filter.Expr { return in([]string{house}) }
 
 func in(orgs []string) filter.Expr {
 	list := make([]any, len(orgs))
@@ -364,6 +358,8 @@ func (l *list) objects(ctx context.Context, relation string) ([]string, uint64, 
 	switch {
 	case l.d.opt.Graph == nil:
 		return nil, 0, sourceError{errNoGraph}
+	case l.d.odd(p):
+		return nil, 0, sourceError{errOddSubject}
 	case who == "":
 		return nil, 0, nil // related to nothing
 	}

@@ -51,7 +51,7 @@ func (d *PDP) object(ctx context.Context, q *Question, valid bool) rampart.Decis
 // policies say, and returns the principal with the roles that count for a
 // resource of the tenant: policies know nothing of roles for other
 // organizations. An action that no role of the system holds is the service's
-// own, and its policies alone decide it.
+// own, and its policies alone decide it, within the credential's scope.
 func (d *PDP) admit(p *rampart.Principal, action rampart.Action, tenant string) (rampart.Principal, *rampart.Decision) {
 	in := *p
 	in.Roles = d.roles.Narrow(in, tenant)
@@ -59,12 +59,12 @@ func (d *PDP) admit(p *rampart.Principal, action rampart.Action, tenant string) 
 		out := d.separated(rampart.LayerDomain, p, clash)
 		return in, &out
 	}
-	if !d.roles.Knows(action) {
-		return in, nil
-	}
 	if !p.InScope(action) {
 		out := d.outOfScope(rampart.LayerDomain, p, string(action), "")
 		return in, &out
+	}
+	if !d.roles.Knows(action) {
+		return in, nil
 	}
 	// Nothing was narrowed away unless the lists differ.
 	if len(in.Roles) == len(p.Roles) && slices.Equal(in.Roles, p.Roles) || d.roles.Check(in, action, "") {
