@@ -4,7 +4,7 @@ GO    ?= go
 FILE  ?= examples/payments/rampart.yaml
 STATE ?= .rampart
 
-.PHONY: up test check verify falsify bench fuzz chaos tools clean
+.PHONY: up test check verify falsify bench bench-authz conformance-server fuzz chaos tools clean
 
 up: ## run the payment system, defended, on https://localhost:8443
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
@@ -31,6 +31,18 @@ falsify: ## switch each control off in a throw-away copy and demand that its pro
 
 bench: ## every stage, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./... | grep -v '^ok\|no test files'
+
+# The servers that others would run instead are built by the go command, which
+# takes many minutes the first time and is why `make test` leaves them out unless
+# RAMPART_OPENFGA names one that was built before.
+bench-authz: ## decisions beside OPA, cedar-go and OpenFGA (the first build of the servers takes many minutes)
+	cd bench && RAMPART_BENCH_OPA="$$($(GO) tool -n opa)" RAMPART_BENCH_OPENFGA="$$($(GO) tool -n openfga)" \
+		$(GO) test -run '^$$' -bench . -benchmem -timeout 30m .
+
+conformance-server: ## OpenFGA's assertions asked of its real server, and a sidecar beside it (the first build takes many minutes)
+	@export RAMPART_OPENFGA="$${RAMPART_OPENFGA:-$$(cd test/conformance && $(GO) tool -n openfga)}" && \
+		(cd test/conformance && $(GO) test -count=1 -v -tags server -run Server . | grep -v '^=== ') && \
+		$(GO) test -count=1 -v -run OpenFGA ./sidecar | grep -v '^=== '
 
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
 	test/fuzz.sh $${FUZZTIME:-60s}

@@ -12,6 +12,11 @@ echo "== public vectors: Wycheproof JWS"
 
 echo "== relations: the assertions that OpenFGA ships"
 (cd test/conformance && go test -count=1 -v ./... | grep -v '^=== ')
+if [[ -n "${RAMPART_OPENFGA:-}" ]]; then
+	make --no-print-directory conformance-server
+else
+	echo "the same asked of OpenFGA's real server: left out, RAMPART_OPENFGA names none (make conformance-server builds it, which takes many minutes)"
+fi
 
 echo "== providers that we did not write: oidc-provider, Dex"
 go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
