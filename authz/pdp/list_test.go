@@ -285,3 +285,23 @@ func TestRLS(t *testing.T) {
 		}
 	}
 }
+
+// TestListOfOneOrganization: it holds rows of that organization alone, whether
+// or not the file renames the column that says so.
+func TestListOfOneOrganization(t *testing.T) {
+	for name, columns := range map[string]map[string]string{"its own name": nil, "another": {"tenant": "org"}} {
+		d, err := New(Options{
+			Schema:   &authz.Schema{Types: map[string]authz.Type{"order": {Actions: []rampart.Action{"orders:read"}, Table: "orders", Columns: columns}}},
+			Policies: map[string][]byte{"all.cedar": []byte(`@id("all") permit (principal, action, resource);`)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, got := d.Filter(t.Context(), authz.Request{Principal: person("alice", "", ""), Action: "orders:read", Resource: rampart.Resource{Type: "order", Tenant: "acme"}})
+		for tenant, want := range map[string]bool{"acme": true, "globex": false} {
+			if f.Match(map[string]any{"id": "o1", "tenant": tenant}, nil) != want {
+				t.Errorf("column of %s: a row of %s is in the list: %v (%s)", name, tenant, !want, got.Reason)
+			}
+		}
+	}
+}
