@@ -58,10 +58,9 @@ func (p *Plane) adminPushPolicies(r *http.Request, e *audit.Event) (any, error) 
 	if err := readJSON(r, &q); err != nil {
 		return nil, err
 	}
-	p.policies.mu.Lock()
-	err := p.pushLocked(r.Context(), q)
-	now := p.policies.now
-	p.policies.mu.Unlock()
+	p.policies.trying.Lock()
+	defer p.policies.trying.Unlock()
+	now, err := p.pushPolicies(r.Context(), q)
 	e.Resource = "policies"
 	if refused, ok := errors.AsType[*bundle.Error](err); ok {
 		e.Code = string(refused.Code)
@@ -74,20 +73,33 @@ func (p *Plane) adminPushPolicies(r *http.Request, e *audit.Event) (any, error) 
 	return p.policyStatus(r.Context()), nil
 }
 
-func (p *Plane) pushLocked(ctx context.Context, q wire.PolicyPush) error {
+// pushPolicies does what an administrator asks for and returns what is shipped
+// then. What takes long, reading and trying policies, is done before the lock is
+// held that planes wait for.
+func (p *Plane) pushPolicies(ctx context.Context, q wire.PolicyPush) (shipped, error) {
+	ship, err := p.preparePush(ctx, q)
+	if err != nil {
+		return shipped{}, err
+	}
+	p.policies.mu.Lock()
+	defer p.policies.mu.Unlock()
+	err = ship()
+	return p.policies.now, err
+}
+
+// preparePush tries what is pushed. What it returns ships it, under the lock.
+func (p *Plane) preparePush(ctx context.Context, q wire.PolicyPush) (shipLocked func() error, err error) {
 	switch {
 	case q.Bundle != nil && q.Set == nil && q.Rollback == 0:
-		return p.pushSignedLocked(ctx, q.Bundle, q.Shadow)
+		return p.prepareSigned(ctx, q.Bundle, q.Shadow)
 	case q.Rollback != 0 && q.Bundle == nil && q.Set == nil && !q.Shadow:
-		return p.rollbackLocked(ctx, q.Rollback)
+		return p.prepareRollback(ctx, q.Rollback)
 	case q.Set != nil && q.Bundle == nil && q.Rollback == 0:
-		return p.pushSetLocked(ctx, q)
+		return p.prepareSet(ctx, q)
 	case q.Shadow && q.Set == nil && q.Bundle == nil && q.Rollback == 0:
-		next := p.policies.now
-		next.Shadow, next.Trial = nil, 0
-		return p.putPoliciesLocked(ctx, next)
+		return func() error { return p.tryOutLocked(ctx, nil, 0) }, nil
 	}
-	return rampart.Errorf(rampart.Invalid, controlBundle, "control: want a signed bundle, a set, or a version to roll back to")
+	return nil, rampart.Errorf(rampart.Invalid, controlBundle, "control: want a signed bundle, a set, or a version to roll back to")
 }
 
 // mustSign refuses to sign where the file names others who do.
@@ -98,60 +110,78 @@ func (p *Plane) mustSign() error {
 	return rampart.Errorf(rampart.Denied, controlBundle, "control: authz.bundle.keys says who signs policies, and the control plane is not among them; sign a bundle with: rampart policy sign --key FILE")
 }
 
-func (p *Plane) pushSetLocked(ctx context.Context, q wire.PolicyPush) error {
+func (p *Plane) prepareSet(ctx context.Context, q wire.PolicyPush) (func() error, error) {
 	if err := p.mustSign(); err != nil {
-		return err
+		return nil, err
 	}
 	var set pap.Set
 	if err := json.Unmarshal(q.Set, &set); err != nil {
-		return rampart.Errorf(rampart.Invalid, controlBundle, "control: the set does not parse")
+		return nil, rampart.Errorf(rampart.Invalid, controlBundle, "control: the set does not parse")
 	}
 	set.Files = q.Files
-	if !q.Shadow {
-		return p.shipSetLocked(ctx, set, "push")
-	}
 	if err := p.tryPolicies(ctx, set); err != nil {
-		return err
+		return nil, err
 	}
-	raw, m, err := p.signLocked(set, p.policies.now.Version+1)
-	if err != nil {
-		return err
+	if !q.Shadow {
+		return func() error { return p.shipSetLocked(ctx, set, "push") }, nil
 	}
-	return p.tryOutLocked(ctx, raw, m.Version)
+	return func() error {
+		raw, m, err := p.signLocked(set, p.policies.now.Version+1)
+		if err != nil {
+			return err
+		}
+		return p.tryOutLocked(ctx, raw, m.Version)
+	}, nil
 }
 
-// pushSignedLocked passes on what somebody else signed.
-func (p *Plane) pushSignedLocked(ctx context.Context, raw []byte, shadow bool) error {
-	b, err := p.openedLocked(raw, bundle.Floor{Version: p.policies.now.Version, Digest: p.policies.now.Digest})
+// prepareSigned passes on what somebody else signed. It is opened again when it
+// ships, since another version may have come between.
+func (p *Plane) prepareSigned(ctx context.Context, raw []byte, shadow bool) (func() error, error) {
+	b, err := p.openedPolicies(raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.tryPolicies(ctx, b.Set); err != nil {
-		return err
+		return nil, err
 	}
-	if shadow {
+	if !shadow {
+		return func() error { return p.shipLocked(ctx, raw, b.Manifest, "push") }, nil
+	}
+	return func() error {
+		if _, err := p.openedLocked(raw, p.policies.now.floor()); err != nil {
+			return err
+		}
 		return p.tryOutLocked(ctx, raw, b.Manifest.Version)
-	}
-	return p.shipLocked(ctx, raw, b.Manifest, "push")
+	}, nil
 }
 
+func (p *Plane) openedPolicies(raw []byte) (*bundle.Bundle, error) {
+	p.policies.mu.Lock()
+	defer p.policies.mu.Unlock()
+	return p.openedLocked(raw, p.policies.now.floor())
+}
+
+// tryOutLocked ships a candidate, or takes the present one off when raw is nil.
 func (p *Plane) tryOutLocked(ctx context.Context, raw []byte, version uint64) error {
 	next := p.policies.now
 	next.Shadow, next.Trial = raw, version
 	return p.putPoliciesLocked(ctx, next)
 }
 
-func (p *Plane) rollbackLocked(ctx context.Context, version uint64) error {
+func (p *Plane) prepareRollback(ctx context.Context, version uint64) (func() error, error) {
 	if err := p.mustSign(); err != nil {
-		return err
+		return nil, err
 	}
 	old, err := p.keptVersion(ctx, version)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	set, err := p.setOf(old)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return p.shipSetLocked(ctx, set, "rollback of "+strconv.FormatUint(version, 10))
+	if err := p.tryPolicies(ctx, set); err != nil {
+		return nil, err
+	}
+	return func() error { return p.shipSetLocked(ctx, set, "rollback of "+strconv.FormatUint(version, 10)) }, nil
 }

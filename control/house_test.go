@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/pap"
 	"github.com/rampart-security/rampart/control"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/wire"
@@ -82,9 +83,10 @@ type house struct {
 	openDB  func(context.Context) (store.Store, error) // nil: SQLite in the state folder
 
 	mu    sync.Mutex
-	ahead time.Duration // how far the house's clock is ahead
-	still time.Time     // of the real clock when the house's was stopped; zero: it runs
-	deaf  bool          // the audit log fails
+	ahead time.Duration                                // how far the house's clock is ahead
+	still time.Time                                    // of the real clock when the house's was stopped; zero: it runs
+	deaf  bool                                         // the audit log fails
+	tests func(context.Context, pap.Set, string) error // of pushed policies; nil: none
 	tls   map[string]*http.Client
 }
 
@@ -167,6 +169,7 @@ func (h *house) start() {
 	quiet := slog.New(slog.DiscardHandler)
 	opt := control.Options{
 		System: h.sys, State: h.state, Store: h.db, Audit: h, Logger: quiet, Now: h.now, Listen: "127.0.0.1:0", Issuer: issuer, Replica: h.replica,
+		TestPolicies: h.tests,
 	}
 	h.log, err = audit.Open(h.state.Path("audit"), opt.LogName(), audit.Options{Logger: quiet})
 	must(h.t, err)

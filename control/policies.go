@@ -37,6 +37,7 @@ const (
 	keptPolicies  = 16                  // versions that can be shipped again
 	renewPolicies = 30 * 24 * time.Hour // a bundle is signed anew at half its life, or after this
 	policySwaps   = 4
+	policyTests   = 30 * time.Second // all tests of a set together
 	// policyKeyLife is how long a key stays published after its last signature:
 	// longer than a bundle goes unrenewed.
 	policyKeyLife = renewPolicies + 15*24*time.Hour
@@ -57,8 +58,12 @@ type shipped struct {
 	Trial    uint64    `json:"trial,omitempty"` // version of Shadow
 }
 
+// floor is below which no bundle is shipped.
+func (s shipped) floor() bundle.Floor { return bundle.Floor{Version: s.Version, Digest: s.Digest} }
+
 // policies hold what is shipped. The zero value ships nothing.
 type policies struct {
+	trying sync.Mutex // held while what was pushed is tried, before mu: one at a time
 	mu     sync.Mutex // held while the policies or their keys change
 	now    shipped
 	sealed []byte // now, as the store has it
@@ -170,16 +175,24 @@ func (p *Plane) shipFileLocked(ctx context.Context) error {
 	now := p.policies.now
 	switch {
 	case now.Version == 0:
-		return p.shipSetLocked(ctx, set, "rampart.yaml") // the first start: whoever starts it sees what is wrong
+		return p.tryAndShipLocked(ctx, set) // the first start: whoever starts it sees what is wrong
 	case content == now.FromFile || content == now.Content:
 		return p.renewPoliciesLocked(ctx)
 	}
-	if err := p.shipSetLocked(ctx, set, "rampart.yaml"); err != nil {
+	if err := p.tryAndShipLocked(ctx, set); err != nil {
 		e := audit.Event{Class: audit.ClassConfig, Action: "policy.ship", Control: controlBundle, Resource: "rampart.yaml", Outcome: audit.Refused, Code: codeOfPolicies(err), Detail: map[string]string{"error": err.Error()}}
 		p.opt.Logger.LogAttrs(ctx, slog.LevelError, "the policies of rampart.yaml are refused, the last good ones stay", slog.Any("error", err))
 		return p.opt.Audit.Record(ctx, e)
 	}
 	return nil
+}
+
+// tryAndShipLocked ships rampart.yaml. At the start no plane waits for the lock.
+func (p *Plane) tryAndShipLocked(ctx context.Context, set pap.Set) error {
+	if err := p.tryPolicies(ctx, set); err != nil {
+		return err
+	}
+	return p.shipSetLocked(ctx, set, "rampart.yaml")
 }
 
 func codeOfPolicies(err error) string {
@@ -189,11 +202,8 @@ func codeOfPolicies(err error) string {
 	return ""
 }
 
-// shipSetLocked checks a set, signs it as the next version and ships it.
+// shipSetLocked signs a set that was tried as the next version and ships it.
 func (p *Plane) shipSetLocked(ctx context.Context, set pap.Set, from string) error {
-	if err := p.tryPolicies(ctx, set); err != nil {
-		return err
-	}
 	raw, b, err := p.signLocked(set, p.policies.now.Version+1)
 	if err != nil {
 		return err
@@ -233,8 +243,11 @@ func (p *Plane) policyLife() time.Duration {
 }
 
 // tryPolicies refuses what planes would refuse: policies that do not load, and
-// tests that fail.
+// tests that fail, or have no end. It needs no lock, and must not have one while
+// planes wait.
 func (p *Plane) tryPolicies(ctx context.Context, set pap.Set) error {
+	ctx, cancel := context.WithTimeout(ctx, policyTests)
+	defer cancel()
 	services := append(slices.Sorted(maps.Keys(set.Services)), "") // "" is the gateway
 	for _, name := range services {
 		if _, err := pdp.New(set.Options(name)); err != nil {
@@ -252,7 +265,7 @@ func (p *Plane) tryPolicies(ctx context.Context, set pap.Set) error {
 
 // shipLocked makes a bundle durable, then tells the planes.
 func (p *Plane) shipLocked(ctx context.Context, raw []byte, m bundle.Manifest, from string) error {
-	b, err := p.openedLocked(raw, bundle.Floor{Version: p.policies.now.Version, Digest: p.policies.now.Digest})
+	b, err := p.openedLocked(raw, p.policies.now.floor())
 	if err != nil {
 		return err
 	}
@@ -435,7 +448,9 @@ func (p *Plane) changePolicyRing(ctx context.Context, action string, change func
 }
 
 // decides reports whether a plane answers by policies.
-func decides(plane string) bool { return !strings.HasPrefix(plane, "queue/") }
+func decides(plane string) bool {
+	return strings.HasPrefix(plane, "gateway/") || strings.HasPrefix(plane, "sidecar/")
+}
 
 // policiesFor returns what a plane is to decide by.
 func (p *Plane) policiesFor(id identity) (newest, shadow []byte) {

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"net/http"
@@ -87,6 +88,39 @@ func TestPoliciesReachThePlanes(t *testing.T) {
 	must(t, h.admin(http.MethodGet, wire.AdminPolicies, nil, &st))
 	if st.Version != 3 {
 		t.Errorf("a restart with the same file ships version %d", st.Version)
+	}
+}
+
+// TestPlanesDoNotWaitForTests: while the tests of pushed policies run, which end,
+// planes are served.
+func TestPlanesDoNotWaitForTests(t *testing.T) {
+	h := open(t, "")
+	h.stop()
+	begun, done := make(chan bool), make(chan struct{})
+	h.tests = func(ctx context.Context, _ pap.Set, _ string) error {
+		_, limited := ctx.Deadline()
+		begun <- limited
+		<-done
+		return nil
+	}
+	h.start()
+	set := pap.FromSystem(h.sys)
+	set.Services["orders"] = pap.Service{Tests: []string{"orders_test.yaml"}}
+	set.Files["orders_test.yaml"] = []byte("tests: []\n")
+	pushed := make(chan error, 1)
+	go func() { pushed <- h.admin(http.MethodPost, wire.AdminPolicies, pushOf(t, set, false), nil) }()
+	if limited := <-begun; !limited {
+		t.Error("the tests have no end")
+	}
+	updates := h.watch("service/orders")
+	keys := next(t, updates, "keys").Keys
+	if b := opened(t, h, keys, next(t, updates, "policies").Policies); b.Manifest.Version != 1 {
+		t.Errorf("version %d while the tests of the next one run", b.Manifest.Version)
+	}
+	close(done)
+	must(t, <-pushed)
+	if b := opened(t, h, keys, next(t, updates, "policies").Policies); b.Manifest.Version != 2 {
+		t.Errorf("version %d afterwards", b.Manifest.Version)
 	}
 }
 
@@ -177,6 +211,15 @@ func TestSubject(t *testing.T) {
 		if _, err := ask("service/orders", subject); statusOf(err) != http.StatusNotFound {
 			t.Errorf("%q: %v", subject, err)
 		}
+	}
+	missed := map[string]bool{}
+	for _, e := range h.events("directory.subject") {
+		if e.Outcome == audit.Refused && e.Actor == h.sys.ServiceID("orders") {
+			missed[e.Subject] = true
+		}
+	}
+	if !missed["user:bob"] || !missed["client:none"] || missed["user:ann"] {
+		t.Errorf("who asked for somebody unknown is on record for %v", missed)
 	}
 	if _, err := ask("gateway/edge", "user:ann"); statusOf(err) != http.StatusForbidden {
 		t.Errorf("the gateway asks: %v", err)

@@ -35,7 +35,7 @@ func (p *Plane) tellDirectory(w http.ResponseWriter, r *http.Request, id identit
 	}
 	found, err := look(r.Context(), q.Subject)
 	if err != nil {
-		return err
+		return p.refuse(r.Context(), e, err) // who asks for many that are not there is guessing
 	}
 	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
 		return err
