@@ -1,6 +1,8 @@
 package rego
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -70,7 +72,7 @@ test_broken if to_number("x") == 1
 todo_test_later if false
 `),
 	}
-	results, err := RunTests(files, nil)
+	results, err := RunTests(t.Context(), files, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +89,13 @@ todo_test_later if false
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if results, err := RunTests(over, files, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("tests go on when their time is over: %v, %v", results, err)
+	}
 	files["t_test.rego"] = []byte("package t\ntest_net if http.send({})\n")
-	if _, err := RunTests(files, nil); err == nil || !strings.Contains(err.Error(), "undefined function http.send") {
+	if _, err := RunTests(t.Context(), files, nil); err == nil || !strings.Contains(err.Error(), "undefined function http.send") {
 		t.Errorf("tests reach the network: %v", err)
 	}
 }

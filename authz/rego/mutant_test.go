@@ -99,7 +99,7 @@ func TestMutantsAreNoticed(t *testing.T) {
 	}
 	missed := 0
 	for _, m := range mutants {
-		results, err := RunTests(map[string][]byte{"orders.rego": m.Src, "orders_test.rego": files["orders_test.rego"]}, nil)
+		results, err := RunTests(t.Context(), map[string][]byte{"orders.rego": m.Src, "orders_test.rego": files["orders_test.rego"]}, nil)
 		if err != nil {
 			t.Errorf("line %d, %s: %v", m.Line, m.What, err)
 		}

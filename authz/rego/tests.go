@@ -30,8 +30,8 @@ type TestResult struct {
 
 // RunTests runs the native tests in files, which hold policies and tests, with
 // the builtins, the schema and the strictness of New. Results are in the order
-// of the text.
-func RunTests(files map[string][]byte, schema *authz.Schema) ([]TestResult, error) {
+// of the text. When ctx ends there are none.
+func RunTests(ctx context.Context, files map[string][]byte, schema *authz.Schema) ([]TestResult, error) {
 	modules, err := parse(files)
 	if err != nil {
 		return nil, fmt.Errorf("rego: %v", err)
@@ -43,13 +43,16 @@ func RunTests(files map[string][]byte, schema *authz.Schema) ([]TestResult, erro
 	results, err := tester.NewRunner().
 		SetCompiler(c).SetModules(modules).SetParallel(1).SetTimeout(testTimeout).
 		RaiseBuiltinErrors(true).CapturePrintOutput(true).
-		Run(context.Background(), modules)
+		Run(ctx, modules)
 	if err != nil {
 		return nil, fmt.Errorf("rego: %v", err)
 	}
 	var out []TestResult
 	for r := range results {
 		out = append(out, testResult(r))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("rego: the tests take too long: %w", err)
 	}
 	slices.SortFunc(out, func(a, b TestResult) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
