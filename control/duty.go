@@ -49,10 +49,13 @@ func (p *Plane) checkRole(role string) error {
 	return invalid("role %.64q is not in authz.roles; there are: %s", role, some(names))
 }
 
+// separation is the control that keeps roles apart.
+const separation = "authz.separation"
+
 // conflict refuses roles that separation of duty keeps apart.
 func (p *Plane) conflict(roles []string) error {
 	clash, ok := p.roles.Conflict(roles)
-	if !ok {
+	if !ok || p.opt.System.Off(separation) {
 		return nil
 	}
 	key := fmt.Sprintf("authz.separate[%d]", clash.Separation)
@@ -60,5 +63,5 @@ func (p *Plane) conflict(roles []string) error {
 	if line := p.opt.System.Line(key); line > 0 {
 		where = fmt.Sprintf("%s, line %d of rampart.yaml", key, line)
 	}
-	return rampart.Errorf(rampart.Conflict, "", "control: nobody is granted both %.64q and %.64q (%s); grant one of them", clash.A, clash.B, where)
+	return rampart.Errorf(rampart.Conflict, separation, "control: nobody is granted both %.64q and %.64q (%s); grant one of them", clash.A, clash.B, where)
 }

@@ -189,6 +189,7 @@ func (c *checker) verify() {
 	c.match(key+".amount", sc.Amount, pointerForm, "write a JSON pointer, such as /amount")
 	c.match(key+".ledger", sc.Ledger, readForm, `write a read, such as "GET /payments"`)
 	c.match(key+".object", sc.Object, readForm, `write a read, such as "GET /orders/${order_id}"`)
+	c.match(key+".list", sc.List, readForm, `write a read, such as "GET /orders"`)
 	for i, step := range sc.Prepare {
 		at := index(key+".prepare", i)
 		if c.need(at, "call", step.Call != "", `"POST /PATH"`) {

@@ -15,12 +15,12 @@ func KnownControls() []string {
 	return []string{
 		"audit.log",
 		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.dpop", "authn.federation", "authn.jwt", "authn.mfa", "authn.password", "authn.session", "authn.step_up",
-		"authz.domain", "authz.gateway", "authz.service",
-		"data.envelope", "db.audit_log", "db.check", "db.row_mac",
+		"authz.domain", "authz.gateway", "authz.separation", "authz.service",
+		"data.envelope", "db.audit_log", "db.check", "db.row_mac", "decision.log",
 		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "idempotency.key",
 		"limit.api_key", "limit.ip", "limit.login", "limit.pool", "limit.user",
 		"message.recipient_guard", "message.replay", "message.schema", "message.signature",
-		"mtls.peer_declared", "mtls.required", "nonce.window",
+		"mtls.peer_declared", "mtls.required", "nonce.window", "policy.bundle",
 		"revocation.bound",
 		"secret.acl", "secret.manager", "secret.not_in_env", "tls.min13",
 		"token.audience", "token.binding", "token.client_auth", "token.exchange", "token.rotation",
@@ -168,7 +168,8 @@ func (d *deriver) message(el, key string, f Flow) {
 
 func (d *deriver) service(name string, svc Service) {
 	el, key := "service-"+name, join("services", name)
-	d.derive(el, key, "audit.log")
+	d.derive(el, key, "audit.log", "decision.log", "policy.bundle")
+	d.when(len(d.s.Authz.Separate) > 0, el, "authz.separate", "authz.separation")
 	if svc.Role == roleGateway {
 		d.derive(el, key, "edge.route", "headers.security")
 		return

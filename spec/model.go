@@ -359,6 +359,7 @@ type Scenario struct {
 	Amount  string   `yaml:"amount"` // JSON pointer of the server-owned field, in Body and in a ledger row
 	Ledger  string   `yaml:"ledger"` // "GET /payments?order_id=${order_id}": a JSON array, one row per booking
 	Object  string   `yaml:"object"` // "GET /orders/${order_id}": one subject's object, which others must not see
+	List    string   `yaml:"list"`   // "GET /orders": a JSON array of such objects, those that the caller may see; both name themselves in "id"
 }
 
 // Step is one preparing request.

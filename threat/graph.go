@@ -108,6 +108,7 @@ type Flow struct {
 type Service struct {
 	Name     string `cel:"name"`
 	Gateway  bool   `cel:"gateway"`
+	Apart    bool   `cel:"apart"` // the file names roles that nobody may hold together
 	Zone     Zone   `cel:"zone"`
 	Callers  int    `cel:"callers"` // flows that reach it
 	Calls    int    `cel:"calls"`   // flows that leave it
@@ -364,7 +365,7 @@ func (g *graph) add(kind Element, name string, value any, data []Data, expo stri
 func (g *graph) addService(sys *spec.System, name string) {
 	in, out, e := g.around(name)
 	n := g.node(sys, name)
-	v := &Service{Name: name, Gateway: n.Kind == "gateway", Zone: n.Zone, Callers: len(in), Calls: len(out), Exposure: e}
+	v := &Service{Name: name, Gateway: n.Kind == "gateway", Apart: len(sys.Authz.Separate) > 0, Zone: n.Zone, Callers: len(in), Calls: len(out), Exposure: e}
 	v.Carries = carried(slices.Concat(in, out))
 	g.add(OnService, name, v, v.Carries, e)
 }

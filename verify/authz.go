@@ -3,10 +3,12 @@ package verify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -21,8 +23,18 @@ func authzProbes() []Probe {
 		{ID: "P-023", Title: "a denial tells nothing of policies, roles or the inside", SeedRow: "authz: layer 1", Controls: []string{"authz.gateway"},
 			Proves: []string{"owasp2021:A01", "owasp2021:A05"}, Vantage: asUser, Safety: safe, Run: silentDenial,
 			Blind: "what a denial says is judged, not that it is one"},
+		{ID: "P-028", Title: "a list shows no object that a check refuses", SeedRow: "authz: layer 3", Controls: []string{"authz.domain"},
+			Proves: []string{"owasp2021:A01", "api2023:API1"}, Vantage: asOtherTenant, Safety: intrusive, Needs: all(needObject, needList), Run: listLikeCheck},
+		{ID: "P-029", Title: "nobody is granted two roles that are kept apart, at once or one after the other", SeedRow: "checklist: AuthZ at every service boundary", Controls: []string{"authz.separation"},
+			Proves: []string{"owasp2021:A01"}, Vantage: asAdmin, Safety: intrusive, Needs: needSeparation, Run: rolesApart},
 	}
 }
+
+func needSeparation(sys *spec.System) (bool, string) {
+	return slices.ContainsFunc(sys.Authz.Separate, grantedApart), "no authz.separate keeps two roles from being granted"
+}
+
+func grantedApart(s spec.Separation) bool { return s.Kind == spec.SeparateStatic && len(s.Roles) > 1 }
 
 func needTenant(sys *spec.System) (bool, string) {
 	ops, err := operations(sys)
@@ -163,6 +175,74 @@ func layerThree(ctx context.Context, e *Env) (Result, error) {
 	return verdict, nil
 }
 
+// listLikeCheck compares what somebody may read with what a list shows them. A
+// list answers 200 whoever asks, so that nothing but its content tells.
+func listLikeCheck(ctx context.Context, e *Env) (Result, error) {
+	owner, err := e.beginUsual(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	id, err := e.objectID(ctx, owner)
+	if err != nil {
+		return Result{}, err
+	}
+	if shown, err := e.listed(ctx, owner, owner.who, id); err != nil || !shown {
+		return unsure("the owner's own list lacks %s", id), err
+	}
+	for _, other := range []struct {
+		name  string
+		facts spec.DemoUser
+	}{{"another user of the same organization", e.facts()}, {"a user of another organization", e.otherFacts()}} {
+		who, err := e.visitor(ctx, other.facts)
+		if err != nil {
+			return Result{}, err
+		}
+		shown, err := e.listed(ctx, owner, who, id)
+		if err != nil {
+			return Result{}, err
+		}
+		e.note("%s: shown %t", other.name, shown)
+		if shown {
+			return failed("%s: the list shows %s", other.name, id), nil
+		}
+	}
+	return passed("the list shows %s to its owner and to neither of two others", id), nil
+}
+
+// objectID makes the scenario's object and returns the id that it goes by.
+func (e *Env) objectID(ctx context.Context, owner *story) (string, error) {
+	method, path, err := splitCall(e.sys.Verify.Scenario.Object)
+	if err != nil {
+		return "", err
+	}
+	res, err := e.mustPass(ctx, "the owner", request{method: method, path: owner.text(path)}.with(owner.who))
+	if err != nil {
+		return "", err
+	}
+	var object struct{ ID any }
+	if err := decode(res.body, &object); err != nil || object.ID == nil {
+		return "", fmt.Errorf("verify.scenario.object answers nothing with an id: %.200s", res.body)
+	}
+	return fmt.Sprint(object.ID), nil
+}
+
+// listed reports whether the scenario's list shows somebody an object.
+func (e *Env) listed(ctx context.Context, st *story, who caller, id string) (bool, error) {
+	method, path, err := splitCall(e.sys.Verify.Scenario.List)
+	if err != nil {
+		return false, err
+	}
+	res, err := e.mustPass(ctx, "a list", request{method: method, path: st.text(path)}.with(who))
+	if err != nil {
+		return false, err
+	}
+	var rows []struct{ ID any }
+	if err := decode(res.body, &rows); err != nil {
+		return false, fmt.Errorf("verify.scenario.list answers no JSON array: %w", err)
+	}
+	return slices.ContainsFunc(rows, func(r struct{ ID any }) bool { return fmt.Sprint(r.ID) == id }), nil
+}
+
 func silentDenial(ctx context.Context, e *Env) (Result, error) {
 	r, err := e.guardedRead()
 	if err != nil {
@@ -204,4 +284,40 @@ func (e *Env) innerWords() []string {
 		}
 	}
 	return words
+}
+
+// rolesApart grants one of two roles that are kept apart, which must work, and
+// then both, to somebody new and to who has the one.
+func rolesApart(ctx context.Context, e *Env) (Result, error) {
+	list := e.sys.Authz.Separate
+	two := list[slices.IndexFunc(list, grantedApart)].Roles[:2]
+	facts := e.facts()
+	facts.Roles = two[:1]
+	one, err := e.account(ctx, facts)
+	if err != nil {
+		return Result{}, fmt.Errorf("granting %s alone: %w", two[0], err)
+	}
+	e.note("%s alone is granted", two[0])
+	facts.Roles = two
+	facts.Organizations = []string{"verify-apart"}
+	attempts := []struct {
+		name  string
+		grant func() error
+	}{
+		{"to somebody new", func() error { _, err := e.account(ctx, facts); return err }},
+		{"to who has the one", func() error { return e.admin.user(ctx, wire.User{Name: one.name, Facts: facts}) }},
+	}
+	for _, a := range attempts {
+		before := e.now()
+		err := a.grant()
+		if err == nil {
+			return failed("%s and %s are granted %s", two[0], two[1], a.name), nil
+		}
+		seen, ok, terr := e.trail.wait(ctx, patience, func(v event) bool { return v.refused() && v.Control == "authz.separation" && !v.Time.Before(before) })
+		if terr != nil || !ok {
+			return unsure("%s: refused (%v), and nothing on record names authz.separation", a.name, err), terr
+		}
+		e.note("%s: refused, on record as %s", a.name, seen.Action)
+	}
+	return passed("%s and %s are refused together, twice", two[0], two[1]), nil
 }

@@ -16,6 +16,7 @@ const (
 	asService     = "compromised_service"
 	asQueue       = "compromised_queue"
 	asDBReader    = "database_reader"
+	asAdmin       = "administrator"
 	onHost        = "host"
 )
 
@@ -109,6 +110,10 @@ func needLedger(sys *spec.System) (bool, string) {
 
 func needObject(sys *spec.System) (bool, string) {
 	return sys.Verify.Scenario != nil && sys.Verify.Scenario.Object != "", "verify.scenario names no object of one subject"
+}
+
+func needList(sys *spec.System) (bool, string) {
+	return sys.Verify.Scenario != nil && sys.Verify.Scenario.List != "", "verify.scenario names no list of objects"
 }
 
 // needMethod asks for an entry flow whose credentials are exactly these.

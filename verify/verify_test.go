@@ -75,7 +75,7 @@ func TestProbesAreWhole(t *testing.T) {
 // standsAlone lists controls that are judged by a signal of their own, and not
 // by who refused first.
 func standsAlone(control string) bool {
-	return slices.Contains([]string{"tls.min13", "headers.security", "authn.mfa", "limit.login", "secret.acl", "data.envelope", "db.audit_log", "db.check",
+	return slices.Contains([]string{"tls.min13", "headers.security", "authn.mfa", "authz.separation", "limit.login", "secret.acl", "data.envelope", "db.audit_log", "db.check",
 		"message.signature", "message.schema", "message.recipient_guard"}, control)
 }
 
