@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -155,7 +156,7 @@ func extentOf(f filter.Filter) string {
 
 // judged is the event of one decision.
 func judged(id agent.Identified, action, resource string, d rampart.Decision) audit.Event {
-	e := audit.Event{Class: audit.ClassAuthzAllow, Action: action, Outcome: audit.Allowed, Control: "authz.domain", Flow: id.Flow, Layer: string(rampart.LayerDomain),
+	e := audit.Event{Class: audit.ClassAuthzAllow, Action: action, Outcome: audit.Allowed, Control: "authz.domain", Flow: id.Flow, Layer: string(cmp.Or(d.Layer, rampart.LayerDomain)),
 		Code: string(d.Code), Policies: d.Policies, Subject: id.Principal.Subject, Actor: id.Caller, Resource: resource, Trace: id.Trace}
 	if !d.Allowed() {
 		e.Class, e.Outcome, e.Detail = audit.ClassAuthzDeny, audit.Refused, map[string]string{"reason": d.Reason}

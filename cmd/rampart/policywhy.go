@@ -124,6 +124,7 @@ type shownWhy struct {
 	Subject  string           `json:"subject"`
 	Action   string           `json:"action"`
 	Resource string           `json:"resource,omitzero"`
+	Tenant   string           `json:"tenant,omitzero"` // the organization that was acted for, at the service layer
 	Values   map[string]any   `json:"values,omitzero"` // of the question; hidden ones are "(hidden)"
 	Relation map[string]bool  `json:"relations,omitzero"`
 	Decision rampart.Decision `json:"decision"`
@@ -135,7 +136,7 @@ const hiddenValue = "(hidden)"
 
 func (w *why) shown() shownWhy {
 	q := w.Question
-	out := shownWhy{Plane: strings.Replace(w.plane, "_", "/", 1), At: q.At, Subject: q.Principal.Subject, Action: q.Route.Permission, Decision: w.Decision, Same: w.Same}
+	out := shownWhy{Plane: strings.Replace(w.plane, "_", "/", 1), At: q.At, Subject: q.Principal.Subject, Action: q.Route.Permission, Tenant: q.Tenant, Decision: w.Decision, Same: w.Same}
 	if !w.Same {
 		out.Now = w.Now
 	}
@@ -161,6 +162,7 @@ func (w *why) print(out io.Writer) error {
 	p.line("decision", d.ID)
 	p.line("who", who(w.Question.Principal))
 	p.line("what", strings.TrimSpace(s.Action+" "+s.Resource))
+	p.line("for", s.Tenant)
 	p.line("when", s.At.Local().Format(time.RFC3339)+" at "+s.Plane)
 	answer := d.Effect.String()
 	if d.Code != "" {
