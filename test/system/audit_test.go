@@ -18,6 +18,8 @@ type event struct {
 	Action   string            `json:"action"`
 	Outcome  string            `json:"outcome"`
 	Control  string            `json:"control"`
+	Layer    string            `json:"layer"`
+	Code     string            `json:"code"`
 	Subject  string            `json:"subject"`
 	Resource string            `json:"resource"`
 	Detail   map[string]string `json:"detail"`
