@@ -52,6 +52,7 @@ func TestRefused(t *testing.T) {
 		{"empty list", `carries: [order], allow`, `carries: [], allow`, `24:38: flows[2].carries: the list is empty; fill it, or remove the key`},
 		{"bad indentation", "  mail: {", "    mail: {", `15:5: this line does not fit the block above it; check its indentation, and that its key ends with a colon and a space`},
 		{"open quote", `"header:Authorization"`, `"header:Authorization`, `26:3: a bracket that opens here is never closed; close it with ] or }, and check the commas and quotes inside`},
+		{"bare question mark", `{ integrity: high }`, `{ integrity: high?, pci: true }`, `4:23: high? needs quotes here: inside { } and [ ] a bare ? means something else in YAML; write "high?"`},
 		{"unknown alias", `member: ["orders:*"]`, `member: [*all]`, `11:28: alias *all: anchors and aliases are not allowed; write the value out, or quote it if it starts with *`},
 		{"control character", `{ name: shop }`, "{ name: shop, owner: \"a\\x07b\" }", `2:30: system.owner: a control character in the value; remove it`},
 		{"not text", `{ name: shop }`, "{ name: shop\x01 }", `2:21: the file has a byte that is not printable UTF-8 text; save it as plain UTF-8`},

@@ -24,10 +24,13 @@ const (
 )
 
 var (
-	plainKey    = regexp.MustCompile(`^[A-Za-z0-9_.@>-]{1,64}$`)
-	yamlFault   = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
-	aliasFault  = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
-	tabIndented = regexp.MustCompile(`(?m)^ *\t`)
+	plainKey   = regexp.MustCompile(`^[A-Za-z0-9_.@>-]{1,64}$`)
+	yamlFault  = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+	aliasFault = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+	// questionMark is an unquoted word such as bool? in a flow collection, where
+	// the parser takes the mark for that of a key.
+	questionMark = regexp.MustCompile(`[:,{[][ \t]*([a-z]{1,16}\?)[ \t\r\n]*[,}\]]`)
+	tabIndented  = regexp.MustCompile(`(?m)^ *\t`)
 )
 
 // parseText turns bytes into the one mapping at the root of a YAML document.
@@ -92,9 +95,15 @@ func (r *report) syntax(text []byte, err error) {
 		r.badAt(offsetPosition(text, loc[1]-1), "", "a tab in the indentation", "indent with spaces")
 		return
 	}
+	from := lineStart(text, line+1)
+	asks := questionMark.FindSubmatchIndex(text[lineOffset(text, from.line):])
 	switch {
+	case strings.HasPrefix(msg, "did not find expected ','") && asks != nil:
+		at := lineOffset(text, from.line) + asks[2]
+		word := string(text[at : at+asks[3]-asks[2]])
+		r.badAt(offsetPosition(text, at), "", fmt.Sprintf("%s needs quotes here: inside { } and [ ] a bare ? means something else in YAML", word), fmt.Sprintf("write %q", word))
 	case strings.HasPrefix(msg, "did not find expected ','"):
-		r.badAt(lineStart(text, line+1), "", "a bracket that opens here is never closed", "close it with ] or }, and check the commas and quotes inside")
+		r.badAt(from, "", "a bracket that opens here is never closed", "close it with ] or }, and check the commas and quotes inside")
 	case strings.HasPrefix(msg, "did not find expected"):
 		at := lineStart(text, firstBadLine(text))
 		r.badAt(at, "", "this line does not fit the block above it", "check its indentation, and that its key ends with a colon and a space")
@@ -127,6 +136,19 @@ func lineStart(text []byte, line int) position {
 	line = min(max(1, line), len(lines))
 	s := lines[line-1]
 	return position{line, 1 + len(s) - len(bytes.TrimLeft(s, " \t"))}
+}
+
+// lineOffset is where a line begins, in bytes.
+func lineOffset(text []byte, line int) int {
+	offset := 0
+	for range line - 1 {
+		i := bytes.IndexByte(text[offset:], '\n')
+		if i < 0 {
+			break
+		}
+		offset += i + 1
+	}
+	return offset
 }
 
 func offsetPosition(text []byte, offset int) position {

@@ -190,6 +190,9 @@ func (c *checker) check(tree *ast.Policy, list []part) (line int, err error) {
 	if whole == nil {
 		return 0, nil
 	}
+	if name := c.idle(tree); name != "" {
+		return 0, fmt.Errorf("no action applies to the type %q: declare actions: of type %q", name, name)
+	}
 	scope := *tree
 	scope.Conditions = nil
 	if err := c.valid.Policy("", &scope); err != nil {
@@ -202,6 +205,18 @@ func (c *checker) check(tree *ast.Policy, list []part) (line int, err error) {
 		}
 	}
 	return 0, c.say(whole)
+}
+
+// idle returns the type that a policy is about when no action is declared for
+// it, or "".
+func (c *checker) idle(tree *ast.Policy) string {
+	about := typeOf(tree.Resource)
+	for name, t := range c.schema.Types {
+		if resourceType(name) == about && len(t.Actions) == 0 {
+			return name
+		}
+	}
+	return ""
 }
 
 // upTo returns condition i with those of its clause that guard it.

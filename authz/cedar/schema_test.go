@@ -100,6 +100,19 @@ func TestCedarSchemaRefuses(t *testing.T) {
 	}
 }
 
+// TestNoActions: a policy about a type that declares no action could never be
+// asked; the fault is the type's.
+func TestNoActions(t *testing.T) {
+	s := &authz.Schema{Types: map[string]authz.Type{"cake": {}, "order": {Actions: []rampart.Action{"orders:read"}}}}
+	for _, action := range []string{"action", `action == Action::"cakes:eat"`, `action == Action::"orders:read"`} {
+		text := `@id("x") permit (principal, ` + action + `, resource is Cake);`
+		_, err := New(map[string][]byte{"p.cedar": []byte(text)}, s)
+		if err == nil || !strings.Contains(err.Error(), `p.cedar:1: no action applies to the type "cake": declare actions: of type "cake"`) {
+			t.Errorf("%s: got %v", action, err)
+		}
+	}
+}
+
 // TestKinds: with a schema an attribute has its declared kind whatever number
 // the asker wrote, and one of another kind fails.
 func TestKinds(t *testing.T) {
