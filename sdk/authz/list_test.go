@@ -1,8 +1,10 @@
 package authz
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -121,5 +123,29 @@ func rowsOf(t *testing.T, d *db.DB, l List) (out []string) {
 func TestTheZeroListIsEmpty(t *testing.T) {
 	if where, _, err := (List{}).SQL("sqlite", 1); err != nil || !(List{}).IsNone() || (List{}).Match(order) {
 		t.Errorf("%q, %v", where, err)
+	}
+}
+
+// TestListDuties: what a list asks for is done before there is a list, and its
+// fields come with it.
+func TestListDuties(t *testing.T) {
+	d := rampart.Decision{Effect: rampart.Allow, Fields: &rampart.Fields{Mask: []string{"note"}}, Obligations: []rampart.Obligation{{ID: "p", Type: "notification"}}}
+	a := &sdktest.Agent{Filter: func(q agent.FilterRequest) agent.FilterAnswer {
+		if !slices.Equal(q.Supported, []string{"notification", "step-up"}) {
+			t.Errorf("the sidecar is told of %q", q.Supported)
+		}
+		return answerOf(t, d, filter.All())
+	}}
+	svc, ctx := connected(t, a)
+	var failure error
+	told := 0
+	tell := Handling("notification", func(context.Context, rampart.Obligation) error { told++; return failure })
+	l, err := Filter(ctx, svc, "orders:read", "order", tell)
+	if err != nil || told != 1 || l.Fields == nil || !slices.Equal(l.Fields.Mask, []string{"note"}) {
+		t.Errorf("got %v, %v, told %d times", l.Fields, err, told)
+	}
+	failure = errors.New("no mail")
+	if l, err = Filter(ctx, svc, "orders:read", "order", tell); err == nil || !l.IsNone() {
+		t.Error("a list without what it asks for")
 	}
 }
