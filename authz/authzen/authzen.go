@@ -54,8 +54,8 @@ type Rights struct {
 	Reasons  bool     // sees the reason for administrators
 }
 
-// Options of New. Every function is required and must be safe for concurrent
-// use.
+// Options of New. Every function is required, unless it says otherwise, and must
+// be safe for concurrent use.
 type Options struct {
 	// Rights says who calls. An error of kind Unauthenticated is a 401.
 	Rights func(*http.Request) (Rights, error)
@@ -74,6 +74,10 @@ type Options struct {
 	// Objects returns the resources of r's type that r's principal may come into
 	// question for, with the attributes to decide by, sorted by id.
 	Objects func(ctx context.Context, r authz.Request) ([]rampart.Resource, error)
+	// Spend is called before decisions are made for the caller in ctx, with their
+	// number. An error refuses them; one of kind Limited is a 429. If nil, nobody
+	// counts.
+	Spend func(ctx context.Context, decisions int) error
 	// Refused is told of a question that the caller had no right to ask. If nil,
 	// nobody is.
 	Refused func(ctx context.Context, r Rights, path string, err error)
@@ -91,10 +95,13 @@ type Server struct {
 // that cannot decide must not start.
 func New(o Options) *Server {
 	if o.Rights == nil || o.Schema == nil || o.Subject == nil || o.Decide == nil || o.Subjects == nil || o.Objects == nil {
-		panic("authzen: every function of Options is required")
+		panic("authzen: every function of Options but Spend and Now is required")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Spend == nil {
+		o.Spend = func(context.Context, int) error { return nil }
 	}
 	s := &Server{opt: o, mux: http.NewServeMux()}
 	rand.Read(s.key[:]) // never fails
@@ -114,6 +121,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serve
 type call struct {
 	ctx    context.Context
 	rights Rights
+}
+
+// alive fails when nobody waits for the answer any more.
+func (c call) alive() error {
+	if c.ctx.Err() == nil {
+		return nil
+	}
+	return &rampart.Error{Kind: rampart.Unavailable, Msg: "the answer took too long", Err: c.ctx.Err()}
 }
 
 // endpoint frames one operation: who asks, what, and the answer. A denial is an

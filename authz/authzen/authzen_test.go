@@ -39,7 +39,10 @@ var people = map[string]rampart.Principal{
 // service is a decision point over live HTTP. The bearer token names the caller.
 type service struct {
 	*httptest.Server
-	now time.Time
+	server *Server
+	now    time.Time
+	left   int                   // decisions that may still be asked for; -1: any number
+	asked  func(context.Context) // before each decision
 }
 
 func start(t *testing.T) *service {
@@ -48,7 +51,7 @@ func start(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	svc := &service{now: time.Unix(1_000_000, 0)}
+	svc := &service{now: time.Unix(1_000_000, 0), left: -1, asked: func(context.Context) {}}
 	s := New(Options{
 		Base:   "https://pdp.example",
 		Rights: rightsOf,
@@ -65,7 +68,11 @@ func start(t *testing.T) *service {
 			}
 			return p, nil
 		},
-		Decide:   d.Decide,
+		Decide: func(ctx context.Context, r authz.Request) rampart.Decision {
+			svc.asked(ctx)
+			return d.Decide(ctx, r)
+		},
+		Spend:    svc.spend,
 		Subjects: func(context.Context, string) ([]string, error) { return []string{"carol", "bob", "alice"}, nil },
 		Objects: func(context.Context, authz.Request) ([]rampart.Resource, error) {
 			var out []rampart.Resource
@@ -76,9 +83,20 @@ func start(t *testing.T) *service {
 		},
 		Now: func() time.Time { return svc.now },
 	})
-	svc.Server = httptest.NewServer(s)
+	svc.Server, svc.server = httptest.NewServer(s), s
 	t.Cleanup(svc.Close)
 	return svc
+}
+
+func (s *service) spend(_ context.Context, n int) error {
+	if s.left < 0 {
+		return nil
+	}
+	if n > s.left {
+		return rampart.Errorf(rampart.Limited, "", "too many decisions")
+	}
+	s.left -= n
+	return nil
 }
 
 func rightsOf(r *http.Request) (Rights, error) {
@@ -339,6 +357,96 @@ func TestPages(t *testing.T) {
 	s.now = s.now.Add(tokenLife)
 	if status, text := ask("gateway", second); status != 400 {
 		t.Errorf("an old token: %d %s", status, text)
+	}
+}
+
+// TestWeight: what a batch holds once every evaluation has its defaults is
+// bounded, whatever it holds as it arrives.
+func TestWeight(t *testing.T) {
+	s := start(t)
+	text := func(n int) string { return `{"note":"` + strings.Repeat("x", n) + `"}` }
+	items := func(n int, item string) string {
+		return `"evaluations":[` + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + `]`
+	}
+	for name, row := range map[string]struct {
+		body   string
+		status int
+	}{
+		"a large context, asked once":            {body(alice, reads, mine, `"context":`+text(200<<10), items(1, "{}")), 200},
+		"the same, copied 1000 times":            {body(alice, reads, mine, `"context":`+text(200<<10), items(1000, "{}")), 400},
+		"a small one, copied 1000 times":         {body(alice, reads, mine, `"context":`+text(500), items(1000, "{}")), 200},
+		"defaults that no evaluation takes over": {body(alice, reads, mine, `"context":`+text(200<<10), items(1000, `{"context":{}}`)), 200},
+		"properties, copied 1000 times":          {body(alice, reads, `"resource":{"type":"order","id":"1","properties":`+text(2000)+`}`, items(1000, "{}")), 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, text, _ := s.ask(t, "gateway", PathEvaluations, row.body)
+			if status != row.status || status == 400 && !strings.Contains(text, "ask fewer at once") {
+				t.Errorf("got %d %.300s, want %d", status, text, row.status)
+			}
+		})
+	}
+	for n, want := range map[int]int{0: MaxWeight / 2, 1000: 1035, 200 << 10: 5} {
+		q := question{member: member{Context: map[string]any{"note": strings.Repeat("x", n)}}}
+		if n == 0 {
+			q.Context = map[string]any{}
+		}
+		if got := scanned(&q); got != want {
+			t.Errorf("a page of a search with %d bytes looks at %d candidates, want %d", n, got, want)
+		}
+	}
+}
+
+// TestSpend: every decision counts, those of a batch and of a search too, and a
+// search goes on where it had to stop.
+func TestSpend(t *testing.T) {
+	s := start(t)
+	batch := body(alice, reads, mine, `"evaluations":[{},{},{}]`)
+	search := body(alice, reads, `"resource":{"type":"order"}`)
+	for name, row := range map[string]struct {
+		path, body         string
+		left, status, rest int
+	}{
+		"one":                         {PathEvaluation, body(alice, reads, mine), 1, 200, 0},
+		"one too many":                {PathEvaluation, body(alice, reads, mine), 0, 429, 0},
+		"a batch":                     {PathEvaluations, batch, 4, 200, 1},
+		"a batch too large":           {PathEvaluations, batch, 2, 429, 2},
+		"a batch without a list":      {PathEvaluations, body(alice, reads, mine), 1, 200, 0},
+		"a search":                    {PathSearchResource, search, 5, 200, 1},
+		"a search cut short":          {PathSearchResource, search, 3, 200, 0},
+		"a search that may not begin": {PathSearchResource, search, 0, 429, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.left = row.left
+			status, text, h := s.ask(t, "gateway", row.path, row.body)
+			if status != row.status || s.left != row.rest || (status == 429) != (h.Get("Retry-After") != "") {
+				t.Errorf("got %d %s, %d left", status, text, s.left)
+			}
+		})
+	}
+	s.left = 3
+	_, text, _ := s.ask(t, "gateway", PathSearchResource, search)
+	got, next := names(t, text)
+	s.left = 1
+	_, text, _ = s.ask(t, "gateway", PathSearchResource, body(alice, reads, `"resource":{"type":"order"}`, `"page":{"token":"`+next+`"}`))
+	more, end := names(t, text)
+	if want := []string{"0", "2", "3"}; !cmp.Equal(append(got, more...), want) || next == "" || end != "" {
+		t.Errorf("in two pages: %v, %v", got, more)
+	}
+}
+
+// TestNobodyWaits: a batch ends when its caller has gone.
+func TestNobodyWaits(t *testing.T) {
+	s := start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	s.asked = func(context.Context) { n++; cancel() }
+	q, err := parse([]byte(body(alice, reads, mine, `"evaluations":[{},{},{}]`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rights := Rights{Evaluate: []string{"order"}, Batch: true}
+	if _, err := s.server.evaluations(call{ctx, rights}, q); rampart.KindOf(err) != rampart.Unavailable || n != 1 {
+		t.Errorf("%d decisions, %v", n, err)
 	}
 }
 

@@ -14,7 +14,12 @@ type answer struct {
 	Context  map[string]any `json:"context,omitempty"`
 }
 
-func (s *Server) evaluation(c call, q *question) (any, error) { return s.evaluate(c, q.member) }
+func (s *Server) evaluation(c call, q *question) (any, error) {
+	if err := s.opt.Spend(c.ctx, 1); err != nil {
+		return nil, err
+	}
+	return s.evaluate(c, q.member)
+}
 
 // evaluate answers one question. A subject that nobody knows is asked for like
 // any other and denied, in the same words and on the same record: callers must
@@ -168,7 +173,7 @@ const (
 // that fails is denied and says why; the others stand (section 7.2.1).
 func (s *Server) evaluations(c call, q *question) (any, error) {
 	if len(q.Evaluations) == 0 {
-		return s.evaluate(c, q.member)
+		return s.evaluation(c, q)
 	}
 	if !c.rights.Batch {
 		return nil, rampart.Errorf(rampart.Denied, "authz.domain", "this caller may not ask many questions at once")
@@ -180,8 +185,17 @@ func (s *Server) evaluations(c call, q *question) (any, error) {
 	if !slices.Contains([]string{executeAll, firstDeny, firstPermit}, semantic) {
 		return nil, rampart.Errorf(rampart.Invalid, "", "options.evaluations_semantic is %s, %s or %s", executeAll, firstDeny, firstPermit)
 	}
+	if err := bounded(q); err != nil {
+		return nil, err
+	}
+	if err := s.opt.Spend(c.ctx, len(q.Evaluations)); err != nil {
+		return nil, err
+	}
 	answers := []answer{}
 	for _, item := range q.Evaluations {
+		if err := c.alive(); err != nil {
+			return nil, err
+		}
 		a, err := s.evaluate(c, item.or(q.member))
 		if err != nil {
 			a = answer{Context: map[string]any{"error": map[string]any{"status": statusOf(err), "message": message(err)}}}

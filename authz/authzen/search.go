@@ -3,7 +3,6 @@ package authzen
 import (
 	"slices"
 
-	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
 )
 
@@ -105,16 +104,23 @@ func (s *Server) holds(c call, r authz.Request) bool {
 }
 
 // paged walks n candidates from where the page begins and stops when the page
-// is full.
+// is full. A page may end before that, when the candidates together are too large
+// or the caller has asked too much for now: its token goes on from there.
 func (s *Server) paged(c call, q *question, n int, candidate func(i int) (found, bool, error)) (any, error) {
 	at, limit, err := s.begin(c, q)
 	if err != nil {
 		return nil, err
 	}
 	out := results{Results: []found{}}
-	for ; at < n && len(out.Results) < limit; at++ {
-		if c.ctx.Err() != nil {
-			return nil, &rampart.Error{Kind: rampart.Unavailable, Msg: "the search took too long", Err: c.ctx.Err()}
+	begin, most := at, scanned(q)
+	for ; at < n && at-begin < most && len(out.Results) < limit; at++ {
+		if err := c.alive(); err != nil {
+			return nil, err
+		}
+		if err := s.opt.Spend(c.ctx, 1); err != nil && at == begin {
+			return nil, err
+		} else if err != nil {
+			break
 		}
 		f, ok, err := candidate(at)
 		if err != nil {
