@@ -302,3 +302,33 @@ func TestProcessFails(t *testing.T) {
 		}
 	}
 }
+
+// TestRolesWithoutOrganization: where a request names no organization and no
+// policy asks later, a role for one organization opens nothing.
+func TestRolesWithoutOrganization(t *testing.T) {
+	roles := map[string][]string{"admin": {"users:delete"}}
+	bare, err := New(Options{Roles: roles})
+	if err != nil {
+		t.Fatal(err)
+	}
+	judged, err := New(Options{Roles: roles, Policies: map[string][]byte{"p.cedar": []byte(`@id("none") forbid (principal, action, resource);`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		d            *PDP
+		role, tenant string
+		want         rampart.Effect
+	}{
+		{bare, "admin", "", rampart.Allow},
+		{bare, "admin@acme", "acme", rampart.Allow},
+		{bare, "admin@acme", "", rampart.Deny},
+		{judged, "admin@acme", "", rampart.Allow},
+	} {
+		for _, route := range []Route{{Permission: "users:delete"}, {Allow: []string{"role:admin"}}} {
+			if got := row.d.DecideService(t.Context(), person("alice", row.role, ""), row.tenant, route); got.Effect != row.want {
+				t.Errorf("%s for %q, policies: %v: got %s", row.role, row.tenant, row.d == judged, outcome(got))
+			}
+		}
+	}
+}

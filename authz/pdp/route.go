@@ -37,7 +37,8 @@ func (d *PDP) DecideRoute(ctx context.Context, p rampart.Principal, r Route) ram
 // DecideService decides at the service layer: p must belong to the
 // organization that the request names, whatever roles it holds, and meet the
 // route's demands with the roles that count there. An empty tenant means that
-// the request names none.
+// the request names none: a role for one organization then counts only where
+// policies will be asked about the object itself.
 func (d *PDP) DecideService(ctx context.Context, p rampart.Principal, tenant string, r Route) rampart.Decision {
 	return d.decide(ctx, &Question{Layer: rampart.LayerService, Principal: p, Tenant: tenant, Route: r})
 }
@@ -45,6 +46,12 @@ func (d *PDP) DecideService(ctx context.Context, p rampart.Principal, tenant str
 func (d *PDP) service(q *Question) rampart.Decision {
 	if q.Tenant != "" && !slices.Contains(q.Principal.Organizations, q.Tenant) {
 		return d.stranger(&q.Principal, q.Tenant, q.Route.Flow)
+	}
+	if q.Tenant == "" && len(d.engines) == 0 && scoped(q.Principal.Roles) {
+		// No policy of this service asks later whose the object is.
+		p := q.Principal
+		p.Roles = d.roles.Narrow(p, "")
+		return d.route(q.Layer, &p, "", &q.Route)
 	}
 	return d.route(q.Layer, &q.Principal, q.Tenant, &q.Route)
 }
