@@ -98,7 +98,7 @@ func (n *tally) compare(t *testing.T, w *filtertest.World, db filtertest.Databas
 func (n *tally) guard(t *testing.T, d *pdp.PDP, w *filtertest.World, db filtertest.Database, f filter.Filter, p rampart.Principal, want []string, text string) {
 	t.Helper()
 	setting := filter.SubjectSetting(p)
-	if general, err := d.RLS(t.Context(), filtertest.Action, filtertest.Type); err == nil {
+	if general, _, err := d.RLS(t.Context(), filtertest.Action, filtertest.Type); err == nil {
 		if _, err := filter.RLS(w.Table, "rampart", "SELECT", general); err == nil {
 			n.guarded++
 			f = general

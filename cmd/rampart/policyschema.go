@@ -170,11 +170,11 @@ func printRLSOf(ctx context.Context, w io.Writer, o pdp.Options, name string, t 
 	if err != nil {
 		return err
 	}
-	rows, err := decisions.RLS(ctx, a, name)
+	rows, relations, err := decisions.RLS(ctx, a, name)
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", a, name, err)
 	}
-	text, err := filter.RLS(filter.TableOf(t), "rampart_"+strings.ReplaceAll(authz.Verb(a), "-", "_"), command(a), rows)
+	text, err := filter.RLS(filter.TableOf(t), "rampart_"+strings.ReplaceAll(authz.Verb(a), "-", "_"), command(a), rows, relations...)
 	if err != nil {
 		return fmt.Errorf("%s of %s: %w", a, name, err)
 	}
