@@ -49,7 +49,7 @@ func (a *question) eval(n node, depth int) (value, int) {
 	r := a.m.relations[n.relation()]
 	v, low := value{}, settled
 	if r.pure {
-		v = a.reach(n, depth-1)
+		v = a.pure(n, depth-1)
 	} else {
 		v, low = a.evalOnce(n, r, depth)
 	}
@@ -57,6 +57,21 @@ func (a *question) eval(n node, depth int) (value, int) {
 		a.remember(n, v, mark)
 	}
 	return v, low
+}
+
+// pure answers for a pure relation, from the climb of a list if there was one.
+func (a *question) pure(n node, above int) value {
+	if !a.climbed || !has(a.relation.below, n.relation()) {
+		return a.reach(n, above)
+	}
+	i, ok := a.above.seen.get(uint64(n))
+	switch {
+	case !ok:
+		return value{}
+	case int(a.above.items[i].depth) > MaxDepth-above:
+		return value{err: authz.ErrTooComplex}
+	}
+	return value{yes: true}
 }
 
 func (a *question) evalOnce(n node, r *relationDef, depth int) (value, int) {

@@ -26,6 +26,7 @@ func (a *question) objects(q authz.RelationQuery) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.keepClimb()
 	found, err = a.confirm(found, func(id uint32) node { return nodeOf(id, a.relation.id) })
 	if err != nil {
 		return nil, err
@@ -84,6 +85,17 @@ func (a *question) climb() ([]uint32, error) {
 		found = append(found, it.node.id())
 	}
 	return found, w.failed
+}
+
+// keepClimb keeps what a climb has found, so that the candidates need no search
+// each: without conditions on the way, a pure relation holds exactly where the
+// climb came by. A userset is not only above but may be the node itself, one
+// relation nearer: its depth is left to the search.
+func (a *question) keepClimb() {
+	if a.relation.pure || a.asked || a.who.relation() != 0 {
+		return
+	}
+	a.above, a.up, a.climbed = a.up, a.above, true
 }
 
 // confirm keeps the candidates of whom the question holds.

@@ -43,7 +43,10 @@ type question struct {
 	left     int // steps
 	abort    error
 	down, up side
+	above    side // of a list: what the climb from the subject has reached
+	climbed  bool // above is all there is, and holds for certain
 	lenient  bool // a condition that fails counts as one that holds
+	asked    bool // some tuple had a condition
 
 	known   table // answers by node
 	answers []value
@@ -66,9 +69,9 @@ func (a *question) start(ctx context.Context, m *Model, s *snapshot, q authz.Rel
 func (a *question) release() bool {
 	clear(a.extra)
 	clear(a.answers)
-	keep := a.down.small() && a.up.small() && a.known.small() && cap(a.extra) <= 64
+	keep := a.down.small() && a.up.small() && a.above.small() && a.known.small() && cap(a.extra) <= 64
 	*a = question{
-		down: a.down.reset(), up: a.up.reset(), known: a.known.reset(),
+		down: a.down.reset(), up: a.up.reset(), above: a.above.reset(), known: a.known.reset(),
 		extra: a.extra[:0], answers: a.answers[:0], stack: a.stack[:0],
 	}
 	return keep
@@ -288,6 +291,7 @@ func (a *question) holds(obj uint32, k uint64) (bool, error) {
 	if c == nil {
 		return true, nil
 	}
+	a.asked = true
 	yes, err := c.holds(a.ctx, a.params)
 	if a.ctx.Err() != nil { // one condition may cost as much as hundreds of steps
 		a.abort = a.ctx.Err()
