@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart/sdk/db"
 	"github.com/rampart-security/rampart/sdk/db/relations"
 	"github.com/rampart-security/rampart/sdk/sdktest"
+	"github.com/rampart-security/rampart/test/pgtest"
 )
 
 // people are the demo's users.
@@ -31,6 +33,8 @@ var people = map[string]rampart.Principal{
 
 type world struct {
 	agent   *sdktest.Agent
+	decider *decider
+	svc     *sdk.Service
 	store   *db.DB
 	viewers *relations.Store
 	api     http.Handler
@@ -38,23 +42,25 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
+	return startWith(t, map[string]sdktest.Store{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}})
+}
+
+func startWith(t *testing.T, stores map[string]sdktest.Store) *world {
+	t.Helper()
 	w := &world{}
 	w.agent = &sdktest.Agent{Info: sdktest.Info{
 		Name:      "orders",
 		Relations: map[string][]string{"order": {"viewer"}},
-		Stores:    map[string]sdktest.Store{"orders_db": {Kind: "sqlite", Path: filepath.Join(t.TempDir(), "orders.db"), Pool: 4}},
-	}}
-	d := policies(t, w.agent)
-	w.agent.Check, w.agent.Filter = d.check, d.filter
+		Stores:    stores,
+	}, Secrets: map[string][]byte{"store:orders_db": []byte(pgtest.Password)}}
+	w.decider = policies(t, w.agent)
+	w.agent.Check, w.agent.Filter = w.decider.check, w.decider.filter
 	sdktest.Start(t, w.agent)
 	svc, err := sdk.Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.store, err = db.Open(t.Context(), svc, "orders_db"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.store.Close() })
+	w.svc, w.store = svc, openWhenUp(t, svc, "orders_db")
 	if w.viewers, err = relations.Open(t.Context(), svc, w.store, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +69,21 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// openWhenUp opens a database; PostgreSQL may be starting.
+func openWhenUp(t *testing.T, svc *sdk.Service, name string) *db.DB {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		d, err := db.Open(t.Context(), svc, name)
+		if err == nil {
+			t.Cleanup(func() { d.Close() })
+			return d
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // as makes a request as one of people; answers are decoded into out.
