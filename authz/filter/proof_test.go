@@ -51,6 +51,7 @@ func prove(t *testing.T, db filtertest.Database) {
 	if db.Guarded != nil {
 		t.Run("row-level security", func(t *testing.T) { rowLevelSecurity(t, db) })
 		t.Run("nobody", func(t *testing.T) { nobody(t, db) })
+		t.Run("relations", func(t *testing.T) { relationsAreTheGraph(t, db) })
 		t.Run("quoting", func(t *testing.T) { quoting(t, db) })
 	}
 }
