@@ -3,6 +3,7 @@ package cedar
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,14 +19,50 @@ var annotations = []string{"id", "obligation", "fields", "mask", "reason", "doc"
 
 // ruling reads what a policy asks for besides its effect. attrs are the
 // attributes of the types that the policy may apply to, nil without a schema.
-func ruling(ref rampart.PolicyRef, list []ast.AnnotationType, attrs map[string][]authz.Attr) (authz.Ruling, error) {
+// at is the place in list of the annotation that an error is about.
+func ruling(ref rampart.PolicyRef, list []ast.AnnotationType, attrs map[string][]authz.Attr) (_ authz.Ruling, at int, err error) {
 	r := authz.Ruling{Policy: ref}
-	for _, a := range list {
+	for i, a := range list {
 		if err := annotate(&r, string(a.Key), string(a.Value), attrs); err != nil {
-			return authz.Ruling{}, fmt.Errorf("@%s(%q): %v", a.Key, a.Value, err)
+			return authz.Ruling{}, i, fmt.Errorf("@%s(%q): %v", a.Key, a.Value, err)
 		}
 	}
-	return r, nil
+	return r, 0, nil
+}
+
+// Idle is an annotation that asks for nothing here.
+type Idle struct {
+	Policy rampart.PolicyRef
+	Name   string // without the "@"
+	Line   int    // 1-based; 0 when unknown
+}
+
+// Idle returns the annotations that have no meaning here and whose name does
+// not begin with "x_", by which authors mark their own. They load: other tools
+// may read them.
+func (e *Engine) Idle() []Idle {
+	var out []Idle
+	for _, p := range e.order {
+		for i, a := range p.tree.Annotations {
+			kind, _, _ := strings.Cut(string(a.Key), "_")
+			if kind != "x" && kind != "obligation" && !slices.Contains(annotations, string(a.Key)) {
+				out = append(out, Idle{p.ref, string(a.Key), p.noted[i]})
+			}
+		}
+	}
+	return out
+}
+
+// linesOf says where the annotations of a policy stand; 0 where that is unknown.
+func linesOf(list []ast.AnnotationType, src source, st *statement) []int {
+	out := make([]int, len(list))
+	if st == nil || len(st.annotations) != len(list) {
+		return out
+	}
+	for i, a := range st.annotations {
+		out[i] = src.line(a.from)
+	}
+	return out
 }
 
 func annotate(r *authz.Ruling, name, value string, attrs map[string][]authz.Attr) error {
@@ -98,6 +135,9 @@ func limit(r *authz.Ruling, what, value string, attrs map[string][]authz.Attr) e
 	if r.Fields == nil {
 		r.Fields = &rampart.Fields{}
 	}
+	if err := declared(names, what == "mask", attrs); err != nil {
+		return err
+	}
 	if what == "fields" {
 		r.Fields.Only = sorted(names)
 		return nil
@@ -106,6 +146,32 @@ func limit(r *authz.Ruling, what, value string, attrs map[string][]authz.Attr) e
 	r.Fields.Mask = masked
 	return err
 }
+
+// declared refuses a name that the schema does not know: what is misspelt here
+// would be shown. attrs nil knows every name.
+func declared(names []string, classes bool, attrs map[string][]authz.Attr) error {
+	if attrs == nil {
+		return nil
+	}
+	known := append(slices.Sorted(maps.Keys(attrs)), "id", "tenant")
+	for _, name := range names {
+		member, _, _ := strings.Cut(name, ".")
+		if slices.Contains(known, member) || classes && classWord(name) != nil {
+			continue
+		}
+		if classes {
+			known = append(known, classWords...)
+		}
+		if near := nearest(member, known); near != "" {
+			return fmt.Errorf("authz.types declares no attribute %q; did you mean %q?", member, near)
+		}
+		return fmt.Errorf("authz.types declares no attribute %q; declare it, as one that is optional if no policy reads it", member)
+	}
+	return nil
+}
+
+// classWords are the words of @mask that stand for attributes.
+var classWords = []string{"pii", string(rampart.ClassInternal), string(rampart.ClassConfidential), string(rampart.ClassSecret)}
 
 // byClass replaces "pii" and the names of classes by the attributes that are
 // personal, or at least that sensitive.

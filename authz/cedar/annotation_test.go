@@ -12,6 +12,9 @@ import (
 
 func TestRuling(t *testing.T) {
 	schema := orders()
+	for _, name := range []string{"total", "card", "owner", "note"} {
+		schema.Types["card"].Attrs[name] = authz.Attr{Kind: authz.KindString, Optional: true, Class: rampart.ClassPublic}
+	}
 	schema.Types["card"].Attrs["holder"] = authz.Attr{Kind: authz.KindString, Class: rampart.ClassConfidential}
 	e, err := New(map[string][]byte{"p.cedar": []byte(`@id("x")
 @obligation("step-up; acr=aal2; max_age=300")
@@ -55,6 +58,10 @@ func TestAnnotationsRefused(t *testing.T) {
 		"a field of a forbid":     {`@id("a") @fields("a") forbid` + all, "a forbid shows nothing"},
 		"an empty reason":         {`@id("a") @reason permit` + all, "1 to 300 bytes"},
 		"nothing to mask":         {`@id("a") @mask("pii") permit` + all, "no attribute here is pii"},
+		"a misspelt member":       {"@id(\"a\")\n@mask(\"ownr\") permit" + all, `p.cedar:2: @mask("ownr"): authz.types declares no attribute "ownr"; did you mean "owner"?`},
+		"a misspelt class":        {`@id("a") @mask("confidental") permit` + all, `did you mean "confidential"?`},
+		"a misspelt field":        {`@id("a") @fields("id, tenant, owner.name, totl.x") permit` + all, `no attribute "totl"; did you mean "total"?`},
+		"a class is no field":     {`@id("a") @fields("pii") permit` + all, `no attribute "pii"; declare it`},
 	} {
 		if err := strict(row.src); err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", name, err, row.want)
@@ -63,5 +70,13 @@ func TestAnnotationsRefused(t *testing.T) {
 	_, err := New(map[string][]byte{"p.cedar": []byte(`@id("a") @mask("secret") permit` + all)}, nil)
 	if err == nil || !strings.Contains(err.Error(), "authz.types") {
 		t.Errorf("a class without a schema: %v", err)
+	}
+}
+
+func TestIdle(t *testing.T) {
+	e := load(t, "@id(\"a\")\n@only(\"total\")\n@x_team(\"billing\") @obligation_2(\"audit\") @doc(\"why\")\npermit (principal, action, resource);")
+	got := e.Idle()
+	if len(got) != 1 || got[0].Name != "only" || got[0].Line != 2 || got[0].Policy.ID != "a" {
+		t.Errorf("%+v", got)
 	}
 }

@@ -29,8 +29,10 @@
 //	@reason("Ask the owner.")             what the user may read
 //	@doc("...")                           what the operator may read
 //
-// Other annotations are the author's own. One that looks like these misspelt
-// does not load.
+// With a schema, what @fields and @mask name must be declared: an attribute of a
+// type that the policy may apply to, id, tenant, or a member of one, as in
+// card.last4. Other annotations are the author's own, best with a name that
+// begins with x_. One that looks like these misspelt does not load.
 package cedar
 
 import (
@@ -69,6 +71,7 @@ type policy struct {
 	run    *cedar.Policy // without the part of the scope that the index has decided
 	ruling authz.Ruling
 	parts  []part
+	noted  []int // lines of the annotations
 }
 
 // New compiles files, keyed by the name that denials will cite. It refuses a
@@ -76,7 +79,8 @@ type policy struct {
 // taken, an action outside the Action type and an annotation that cannot be
 // read. With a schema it also refuses a policy that does not fit it (see
 // CedarSchema): a misspelt name, a comparison of two kinds, an optional
-// attribute that is read without a guard. If schema is nil, nothing is known
+// attribute that is read without a guard, a member that @fields or @mask names
+// and nothing declares. If schema is nil, nothing is known
 // of names, and a misspelt one fails when it is read.
 func New(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
 	check, err := newChecker(schema)
@@ -138,15 +142,16 @@ func (e *Engine) take(p *cedar.Policy, src source, st *statement, check *checker
 	if err := areActions(named); err != nil {
 		return 0, err
 	}
-	entry := &policy{tree: tree, run: afterIndex(tree), parts: parts(tree, src, st)}
+	entry := &policy{tree: tree, run: afterIndex(tree), parts: parts(tree, src, st), noted: linesOf(tree.Annotations, src, st)}
 	if entry.ref, err = e.name(p); err != nil {
 		return 0, err
 	}
 	if line, err := check.check(tree, entry.parts); err != nil {
 		return line, err
 	}
-	if entry.ruling, err = ruling(entry.ref, tree.Annotations, check.attrs(tree)); err != nil {
-		return 0, err
+	var at int
+	if entry.ruling, at, err = ruling(entry.ref, tree.Annotations, check.attrs(tree)); err != nil {
+		return entry.noted[at], err
 	}
 	return e.add(entry)
 }

@@ -49,6 +49,8 @@ func orderSchema() *authz.Schema {
 			"tags":  {Kind: authz.KindStrings, Optional: true},
 			"rush":  {Kind: authz.KindBool, Optional: true},
 			"email": {Kind: authz.KindString, Optional: true, PII: true},
+			"card":  {Kind: authz.KindString, Optional: true},
+			"note":  {Kind: authz.KindString, Optional: true},
 		},
 		Relations: []string{"viewer", "banned"},
 		Grants:    map[rampart.Action]string{"orders:read": "viewer"},
