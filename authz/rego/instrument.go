@@ -26,6 +26,7 @@ const (
 	allowed     = companion + "allowed"
 	denied      = companion + "denied"  // of a set or an object with what it holds, for operators
 	unknown     = companion + "unknown" // numbers of rules that read an absent member
+	sameRule    = companion + "same"    // a function
 	localValue  = companion + "value"
 	answersEach = 4
 )
@@ -50,6 +51,7 @@ func decides(r *ast.Rule) bool {
 type decider struct {
 	path       ast.Ref
 	reads      map[*ast.Rule][]read
+	lacks      map[*ast.Rule][]lack
 	refs       []rampart.PolicyRef // by rule number
 	decide     []bool              // by rule number: allow or deny, not a duty
 	rules      map[string][]*ast.Rule
@@ -70,8 +72,8 @@ func (d *decider) name() string { return strings.TrimPrefix(d.path.String(), "da
 func (d *decider) rule(name string) ast.Ref { return d.path.Append(ast.StringTerm(name)) }
 
 // instrument finds the packages that decide and adds their companions. reads
-// says what rules read of the relation graph.
-func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read) ([]*decider, error) {
+// says what rules read of the relation graph, lacks what else may be absent.
+func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read, lacks map[*ast.Rule][]lack) ([]*decider, error) {
 	byPath := map[string]*decider{}
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		m := modules[name]
@@ -79,7 +81,7 @@ func instrument(modules map[string]*ast.Module, reads map[*ast.Rule][]read) ([]*
 		d := byPath[path]
 		if d == nil {
 			d = &decider{
-				path: m.Package.Path, reads: reads, plainAllow: true, plainDeny: true,
+				path: m.Package.Path, reads: reads, lacks: lacks, plainAllow: true, plainDeny: true,
 				added: map[string]bool{}, duties: map[string]bool{},
 				rules: map[string][]*ast.Rule{}, numbers: map[*ast.Rule]int{}, doubtful: map[int]string{},
 			}
@@ -160,7 +162,9 @@ func (d *decider) addAllow(m *ast.Module, r *ast.Rule) error {
 	} else {
 		d.derive(m, r, allowed, n, r.Body.Copy())
 	}
-	return d.watchReads(m, r, n, true)
+	d.watchLacks(m, r, n)
+	d.watchReads(m, r, n, true)
+	return nil
 }
 
 func (d *decider) addDeny(m *ast.Module, r *ast.Rule) error {
@@ -182,7 +186,8 @@ func (d *decider) addDeny(m *ast.Module, r *ast.Rule) error {
 	} else {
 		d.derive(m, r, denied, detailed(r, n), r.Body.Copy())
 	}
-	return d.watch(m, r, n)
+	d.watch(m, r, n)
+	return nil
 }
 
 // noInputImport: watch knows input only by its own name.
@@ -218,7 +223,8 @@ func (d *decider) addDuty(m *ast.Module, r *ast.Rule, name string) error {
 		d.badDuty = fmt.Errorf("%s: %v", r.Location, err)
 		return nil
 	}
-	return d.watch(m, r, d.number(r, name))
+	d.watch(m, r, d.number(r, name))
+	return nil
 }
 
 // plain reports whether r says yes exactly when its body holds.
@@ -249,89 +255,47 @@ func (d *decider) derive(m *ast.Module, r *ast.Rule, name string, key *ast.Term,
 	d.added[name] = true
 }
 
-// watch adds, for every reference to input in a condition of a deny rule and in
-// its value, a companion that reports it absent while the conditions above hold.
-func (d *decider) watch(m *ast.Module, r *ast.Rule, n *ast.Term) error {
-	for i, condition := range r.Body {
-		if err := d.watchRefs(m, r, n, inputRefs(condition), r.Body[:i]); err != nil {
-			return err
-		}
-	}
-	if err := d.watchReads(m, r, n, false); err != nil {
-		return err
-	}
-	if r.Head.Value == nil && !slices.Contains(duties(), string(r.Head.Name)) {
-		return nil // a member of deny that is undefined forbids all the same
-	}
-	value := r.Head.Value
-	if value == nil {
-		value = r.Head.Key
-	}
-	return d.watchRefs(m, r, n, inputRefs(value), r.Body)
+// watch adds, for everything that a deny rule reads, by way of what it calls
+// too, a companion that reports it absent while the conditions above hold.
+func (d *decider) watch(m *ast.Module, r *ast.Rule, n *ast.Term) {
+	d.watchLacks(m, r, n)
+	d.watchReads(m, r, n, false)
 }
 
-// watchReads does so for relations that the callees of r read. A permit is
+func (d *decider) watchLacks(m *ast.Module, r *ast.Rule, n *ast.Term) {
+	for _, l := range d.lacks[r] {
+		d.deriveSame(m, r)
+		d.derive(m, r, unknown, ast.ArrayTerm(n, ast.StringTerm(l.name)), l.body)
+	}
+}
+
+// deriveSame adds the function by which parameters of callees get their values:
+// the type checker knows nothing of what it returns, as it knows nothing of
+// parameters.
+func (d *decider) deriveSame(m *ast.Module, r *ast.Rule) {
+	if d.added[sameRule] {
+		return
+	}
+	x := ast.VarTerm(localValue)
+	head := ast.NewHead(ast.Var(sameRule), nil, x)
+	head.Args, head.Location = ast.Args{x.Copy()}, r.Location
+	body := ast.NewBody(ast.NewExpr(ast.InternedTerm(true)))
+	m.Rules = append(m.Rules, &ast.Rule{Head: head, Body: body, Location: r.Location, Module: m})
+	d.added[sameRule] = true
+}
+
+// watchReads does so for relations that r and its callees read by name. A permit is
 // watched only where an absent fact could make it hold.
-func (d *decider) watchReads(m *ast.Module, r *ast.Rule, n *ast.Term, oddOnly bool) error {
+func (d *decider) watchReads(m *ast.Module, r *ast.Rule, n *ast.Term, oddOnly bool) {
 	for _, read := range d.reads[r] {
 		if oddOnly && !read.odd {
 			continue
 		}
 		ref := ast.InputRootRef.Append(ast.StringTerm("relation")).Append(ast.StringTerm(read.name))
-		if err := d.watchRefs(m, r, n, []ast.Ref{ref}, r.Body[:read.above]); err != nil {
-			return err
-		}
+		body := r.Body[:read.above].Copy()
+		body.Append(absent(ref))
+		d.derive(m, r, unknown, ast.ArrayTerm(n, ast.StringTerm(ref.String())), body)
 	}
-	return nil
-}
-
-func (d *decider) watchRefs(m *ast.Module, r *ast.Rule, n *ast.Term, refs []ast.Ref, above ast.Body) error {
-	for _, ref := range refs {
-		check, err := absent(ref)
-		if err != nil {
-			return err
-		}
-		body := above.Copy()
-		body.Append(check)
-		key := ast.ArrayTerm(n, ast.StringTerm(ref.String()))
-		d.derive(m, r, unknown, key, body)
-	}
-	return nil
-}
-
-// absent is the condition that ref has no value.
-func absent(ref ast.Ref) (*ast.Expr, error) {
-	body, err := ast.ParseBody("[1 | " + localValue + " = " + ref.String() + "] == []")
-	if err != nil {
-		return nil, err
-	}
-	return body[0], nil
-}
-
-// inputRefs returns the constant parts of references to input in node that may
-// be absent, nested ones included: an absent member makes `every` fail and a
-// comprehension empty. Under `not`, absent makes the rule deny.
-func inputRefs(node any) []ast.Ref {
-	var refs []ast.Ref
-	var v *ast.GenericVisitor
-	v = ast.NewGenericVisitor(func(x any) bool {
-		switch x := x.(type) {
-		case *ast.Expr:
-			return x.Negated
-		case *ast.With:
-			v.Walk(x.Value) // its target is written, not read
-			return true
-		case ast.Ref:
-			ref := x.GroundPrefix()
-			known := slices.ContainsFunc(refs, func(r ast.Ref) bool { return r.Equal(ref) })
-			if ref.HasPrefix(ast.InputRootRef) && !alwaysThere(ref) && !known {
-				refs = append(refs, ref)
-			}
-		}
-		return false
-	})
-	v.Walk(node)
-	return refs
 }
 
 // alwaysThere names what input puts into every document, so that conditions on

@@ -25,13 +25,21 @@
 // environment) do not exist.
 //
 // A rule of `deny` that reads an absent member would silently not hold, so it
-// is a failure that denies, unless a condition above it does not hold; so are
-// rules of obligations, mask and fields when their package permits. Optional
-// members are read with object.get or guarded. The check knows references to
-// input that are written in the rule itself, not what it reads by way of a
-// variable. Relations it knows in the rules and functions that are called too;
-// and where the absence of one could make an `allow` hold, as under `not`, that
-// rule fails.
+// is a failure that denies, wherever it reads: in the rule, in the rules and
+// functions that it calls, by a variable, in a comprehension. So are rules of
+// obligations, mask and fields when their package permits. It is no failure
+// where a condition above, in the rule or in the helper around the read, does
+// not hold; where object.get reads it; and directly under `not`, where absence
+// makes the rule hold. A helper with several bodies fails if any of them reads
+// something absent, whatever the others say. Looking through a list for what it
+// does not hold is no such read; reading a member that one of its elements lacks
+// is. (The compiler takes the operands of a call out of a `not`: in
+// `not startswith(input.user.team_id, "a")` an absent team is a failure.)
+//
+// Where the absence of a relation could make an `allow` hold, as under `not`,
+// that rule fails. Relations are looked up by the names that policies read, so
+// input as a whole does not load without a schema; with one it may be a
+// variable or an argument, of which members are then read by name.
 //
 // The same policies are filters, see Engine.Residual.
 package rego
@@ -93,7 +101,11 @@ func build(files map[string][]byte, schema *authz.Schema) (*Engine, error) {
 			return nil, err
 		}
 	}
-	packages, err := instrument(modules, reads)
+	lacks, err := lacks(modules, schema)
+	if err != nil {
+		return nil, err
+	}
+	packages, err := instrument(modules, reads, lacks)
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,9 @@ func (w *relationReader) ref(found relationSet, ref ast.Ref, odd bool) {
 	}
 	if len(ref) == 1 || !isText(ref[1]) {
 		w.whole = true
+		if w.schema == nil {
+			w.fail(ref, wholeInput+", or declare authz.types")
+		}
 		return
 	}
 	if !ref[1].Equal(ast.InternedTerm("relation")) {
