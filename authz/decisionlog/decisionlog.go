@@ -41,16 +41,17 @@ import (
 // Defaults and bounds.
 const (
 	DefaultKeep  = 30 * 24 * time.Hour
-	DefaultBytes = 256 << 20 // of all segments of one plane
+	DefaultBytes = 256 << 20 // of all segments of one plane, but for the newest
 
 	segmentBytes = 16 << 20
-	lineBytes    = 4 << 20                // one record
+	lineBytes    = 2 * recordBytes        // one record, whatever else is sealed of it when it is written
 	inLine       = 4096                   // records that wait for the disk
 	perBatch     = 512                    // records that share one write
 	syncEvery    = 50 * time.Millisecond  // a record that was written waits so long, at most, for the disk
 	maxWait      = time.Second            // Observe waits so long at most
 	retryEvery   = 250 * time.Millisecond // after a failed write
 	sweepEvery   = 10 * time.Minute
+	youngest     = time.Hour // what was decided since should be on record, whatever is written
 	// The first of a batch waits so long for others, at most: waking for each
 	// costs more than writing it.
 	linger = time.Millisecond
@@ -74,7 +75,7 @@ type Options struct {
 	State    *statedir.Dir
 	Plane    string          // "gateway/edge"
 	Settings func() Settings // if nil, the zero Settings
-	MaxBytes int64           // of all segments; 0: DefaultBytes
+	MaxBytes int64           // of all segments but the newest, which has 16 MiB at most; 0: DefaultBytes
 	// Each is called with every decision once it is on record, from the log's
 	// own goroutine; it is left out when the line is half full. It must keep
 	// neither, nor what they point to. If nil, nobody is.
@@ -169,6 +170,9 @@ func (l *Log) Observe(ctx context.Context, q pdp.Question, d rampart.Decision) e
 	e := l.blank()
 	e.question, e.decision = q, d
 	e.own()
+	if err := l.fits(e); err != nil {
+		return err
+	}
 	return l.put(ctx, e, l.opt.Settings().Deny)
 }
 

@@ -232,12 +232,12 @@ func TestSweep(t *testing.T) {
 	}
 	long := time.Now().Add(-time.Hour)
 	must(t, os.Chtimes(s.folder+"/"+segmentName(1), long, long))
-	cut, err := s.sweep(time.Now().Add(-time.Minute), 250)
+	cut, last, err := s.sweep(time.Now().Add(-time.Minute), 250)
 	list, _ := s.list()
-	if err != nil || cut != 1 || fmt.Sprint(list) != "[3 4]" {
+	if err != nil || cut != 1 || time.Since(last) > time.Minute || fmt.Sprint(list) != "[3 4]" {
 		t.Errorf("cut %d, left %v, %v", cut, list, err)
 	}
-	if _, err = s.sweep(time.Now().Add(time.Hour), 0); err != nil {
+	if _, _, err = s.sweep(time.Now().Add(time.Hour), 0); err != nil {
 		t.Error(err)
 	}
 	if list, _ := s.list(); fmt.Sprint(list) != "[4]" {

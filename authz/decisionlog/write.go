@@ -1,6 +1,7 @@
 package decisionlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -99,9 +100,9 @@ func (l *Log) encode(batch []*entry) []byte {
 // log is closed.
 func (l *Log) store(b []byte, due bool) bool {
 	for {
-		err := l.out.append(b)
-		if err == nil && due {
-			b, err = nil, l.out.sync()
+		var err error
+		if b, err = l.append(b); err == nil && due {
+			err = l.out.sync()
 		}
 		if err == nil {
 			l.failed.Store(nil)
@@ -118,6 +119,22 @@ func (l *Log) store(b []byte, due bool) bool {
 		}
 		time.Sleep(retryEvery)
 	}
+}
+
+// append writes b and returns what of it is left when that fails. What there is
+// no more room for goes as soon as a segment is full.
+func (l *Log) append(b []byte) (rest []byte, err error) {
+	for len(b) > 0 {
+		number := l.out.number
+		b, err = l.out.append(b)
+		if l.out.number != number {
+			l.sweep(l.opt.Now())
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+	return nil, nil
 }
 
 // tell passes a batch on that is on record, and clears it.
@@ -142,13 +159,18 @@ func (l *Log) sweep(now time.Time) {
 	if keep <= 0 {
 		keep = DefaultKeep
 	}
-	cut, err := l.out.sweep(now.Add(-keep), l.opt.MaxBytes)
+	cut, last, err := l.out.sweep(now.Add(-keep), l.opt.MaxBytes)
 	if err != nil {
 		l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "old decisions cannot be removed", slog.Any("error", err))
 	}
-	if cut > 0 {
-		l.opt.Logger.LogAttrs(context.Background(), slog.LevelWarn, "decisions were removed before their time: the log is full", slog.Int("segments", cut), slog.Int64("max_bytes", l.opt.MaxBytes))
+	if cut == 0 {
+		return
 	}
+	level, what := slog.LevelWarn, "decisions were removed before their time: the log is full"
+	if now.Sub(last) < youngest {
+		level, what = slog.LevelError, "DECISIONS OF THE LAST HOUR WERE REMOVED: somebody asks more than the log has room for"
+	}
+	l.opt.Logger.LogAttrs(context.Background(), level, what, slog.String("plane", l.opt.Plane), slog.Int("segments", cut), slog.Time("newest_removed", last), slog.Int64("max_bytes", l.opt.MaxBytes))
 }
 
 // segments are the files of a log. Only its goroutine writes them.
@@ -226,24 +248,33 @@ func soundSize(f *os.File) (int64, error) {
 	return 0, nil
 }
 
-// append writes b at the end of the newest segment, or of a new one when that is
-// full or has failed: after an error nobody knows what of it the disk holds.
-func (s *segments) append(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	if s.file == nil || s.size+int64(len(b)) > segmentBytes && s.size > 0 {
+// append writes the lines of b that there is room for at the end of the newest
+// segment, or of a new one when that is full or has failed: after an error nobody
+// knows what of it the disk holds. It returns the lines that are left.
+func (s *segments) append(b []byte) (rest []byte, err error) {
+	n := fitting(b, segmentBytes-s.size)
+	if s.file == nil || n == 0 {
 		if err := s.rotate(); err != nil {
-			return err
+			return b, err
 		}
+		n = fitting(b, segmentBytes)
 	}
-	if _, err := s.file.Write(b); err != nil {
+	if _, err := s.file.Write(b[:n]); err != nil {
 		s.file.Truncate(s.size) // else half a record stays, or one shows up twice
 		s.close()
-		return err
+		return b, err
 	}
-	s.size, s.dirty = s.size+int64(len(b)), true
-	return nil
+	s.size, s.dirty = s.size+int64(n), true
+	return b[n:], nil
+}
+
+// fitting returns how many bytes of b are whole lines within room. Each line is
+// smaller than a segment.
+func fitting(b []byte, room int64) int {
+	if int64(len(b)) <= room {
+		return len(b)
+	}
+	return bytes.LastIndexByte(b[:max(0, room)], '\n') + 1
 }
 
 // sync makes durable what was written. A second fsync on the same file could
@@ -288,18 +319,18 @@ func (s *segments) close() error {
 }
 
 // sweep removes segments written before then, and the oldest while all are
-// larger than limit. It returns how many went for want of room. The newest
-// stays.
-func (s *segments) sweep(before time.Time, limit int64) (cut int, err error) {
+// larger than limit. It returns how many went for want of room, and when the last
+// of them was written. The newest stays.
+func (s *segments) sweep(before time.Time, limit int64) (cut int, last time.Time, err error) {
 	list, err := s.list()
 	if err != nil {
-		return 0, err
+		return 0, last, err
 	}
 	sizes, total := map[int]os.FileInfo{}, int64(0)
 	for _, n := range list {
 		info, err := os.Stat(filepath.Join(s.folder, segmentName(n)))
 		if err != nil {
-			return 0, err
+			return 0, last, err
 		}
 		sizes[n], total = info, total+info.Size()
 	}
@@ -309,12 +340,12 @@ func (s *segments) sweep(before time.Time, limit int64) (cut int, err error) {
 			break
 		}
 		if err := os.Remove(filepath.Join(s.folder, segmentName(n))); err != nil {
-			return cut, err
+			return cut, last, err
 		}
 		total -= sizes[n].Size()
 		if !old {
-			cut++
+			cut, last = cut+1, sizes[n].ModTime()
 		}
 	}
-	return cut, nil
+	return cut, last, nil
 }
