@@ -24,6 +24,7 @@ go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
 
 echo "== race detector on what is shared between goroutines"
 go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
+go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
 
 echo "== the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify"
 go test -count=1 -timeout 30m -v -tags system ./test/system | grep --line-buffered -v '^=== '
