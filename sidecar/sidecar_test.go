@@ -81,8 +81,12 @@ func TestInbound(t *testing.T) {
 			if res.StatusCode != tc.status {
 				t.Fatalf("status %d, want %d: %s", res.StatusCode, tc.status, res.body)
 			}
-			if e := h.newest(tc.service); tc.control != "" && (e.Outcome != audit.Refused || e.Control != tc.control) {
+			e := h.newest(tc.service)
+			if tc.control != "" && (e.Outcome != audit.Refused || e.Control != tc.control) {
 				t.Errorf("on record: %s by %q; want refused by %q", e.Outcome, e.Control, tc.control)
+			}
+			if tc.control == "authz.service" && (e.Detail["decision"] == "" || len(e.Policies) == 0) {
+				t.Errorf("nothing on record leads to the decision: %+v", e)
 			}
 		})
 	}
