@@ -117,6 +117,7 @@ func loadRelations(t *testing.T, db filtertest.Database, index *rebac.Index) (id
 			queries = append(queries, "INSERT INTO object_id VALUES ("+row[1]+")")
 		}
 	}
+	queries = append(queries, "ANALYZE object_id", "ANALYZE rampart_tuples") // else it plans, and compiles, for thousands of rows
 	for _, q := range queries {
 		if err := db.Exec(q); err != nil {
 			t.Fatalf("%v\n%s", err, q)
