@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/rampart-security/rampart"
@@ -32,20 +35,22 @@ func (p *Plane) adminPolicyStatus(r *http.Request, _ *audit.Event) (any, error) 
 func (p *Plane) policyStatus(ctx context.Context) wire.PolicyStatus {
 	p.policies.mu.Lock()
 	now := p.policies.now
+	keys, err := p.policyKeysLocked()
 	p.policies.mu.Unlock()
+	if err != nil {
+		p.opt.Logger.LogAttrs(ctx, slog.LevelError, "policy keys", slog.Any("error", err))
+	}
 	st := wire.PolicyStatus{
 		Version: now.Version, Digest: now.Digest, Created: now.Created, Expires: now.Expires, Key: now.Key, From: now.From,
-		Own: p.ownPolicies(), Shadow: now.Trial, Planes: []wire.PlanePolicies{},
+		Own: p.ownPolicies(), Shadow: now.Trial, Keys: slices.Sorted(maps.Keys(keys)), Planes: []wire.PlanePolicies{},
 	}
-	for v := now.Version; v > 1 && len(st.Kept) < keptPolicies-1; v-- {
-		if _, err := p.keptVersion(ctx, v-1); err == nil {
-			st.Kept = append(st.Kept, v-1)
-		}
-	}
+	st.Kept = slices.Clone(now.Kept)
+	slices.Sort(st.Kept)
+	slices.Reverse(st.Kept)
 	at := p.opt.Now()
 	for _, s := range p.planes.all() {
 		if decides(s.hb.Plane) {
-			st.Planes = append(st.Planes, wire.PlanePolicies{Plane: s.hb.Plane, Version: s.hb.Policy, Shadow: s.hb.Shadow, SeenSeconds: at.Sub(s.at).Seconds()})
+			st.Planes = append(st.Planes, wire.PlanePolicies{Plane: s.hb.Plane, Version: s.hb.Policy, Shadow: s.hb.Shadow, Refused: s.hb.Refused, SeenSeconds: at.Sub(s.at).Seconds()})
 		}
 	}
 	return st
@@ -58,8 +63,12 @@ func (p *Plane) adminPushPolicies(r *http.Request, e *audit.Event) (any, error) 
 	if err := readJSON(r, &q); err != nil {
 		return nil, err
 	}
-	p.policies.trying.Lock()
-	defer p.policies.trying.Unlock()
+	select {
+	case p.policies.trying <- struct{}{}:
+		defer func() { <-p.policies.trying }()
+	case <-r.Context().Done():
+		return nil, unavailable(r.Context().Err())
+	}
 	now, err := p.pushPolicies(r.Context(), q)
 	e.Resource = "policies"
 	if refused, ok := errors.AsType[*bundle.Error](err); ok {
@@ -97,7 +106,7 @@ func (p *Plane) preparePush(ctx context.Context, q wire.PolicyPush) (shipLocked 
 	case q.Set != nil && q.Bundle == nil && q.Rollback == 0:
 		return p.prepareSet(ctx, q)
 	case q.Shadow && q.Set == nil && q.Bundle == nil && q.Rollback == 0:
-		return func() error { return p.tryOutLocked(ctx, nil, 0) }, nil
+		return func() error { return p.tryOutLocked(ctx, nil, bundle.Floor{}) }, nil
 	}
 	return nil, rampart.Errorf(rampart.Invalid, controlBundle, "control: want a signed bundle, a set, or a version to roll back to")
 }
@@ -119,6 +128,9 @@ func (p *Plane) prepareSet(ctx context.Context, q wire.PolicyPush) (func() error
 		return nil, rampart.Errorf(rampart.Invalid, controlBundle, "control: the set does not parse")
 	}
 	set.Files = q.Files
+	if err := p.ours(set); err != nil {
+		return nil, err
+	}
 	if err := p.tryPolicies(ctx, set); err != nil {
 		return nil, err
 	}
@@ -126,11 +138,15 @@ func (p *Plane) prepareSet(ctx context.Context, q wire.PolicyPush) (func() error
 		return func() error { return p.shipSetLocked(ctx, set, "push") }, nil
 	}
 	return func() error {
-		raw, m, err := p.signLocked(set, p.policies.now.Version+1)
+		raw, _, err := p.signLocked(set, p.policies.now.next())
 		if err != nil {
 			return err
 		}
-		return p.tryOutLocked(ctx, raw, m.Version)
+		b, err := p.openedLocked(raw, p.policies.now.floor())
+		if err != nil {
+			return err
+		}
+		return p.tryOutLocked(ctx, raw, bundle.Floor{Version: b.Manifest.Version, Digest: b.Digest})
 	}, nil
 }
 
@@ -139,6 +155,9 @@ func (p *Plane) prepareSet(ctx context.Context, q wire.PolicyPush) (func() error
 func (p *Plane) prepareSigned(ctx context.Context, raw []byte, shadow bool) (func() error, error) {
 	b, err := p.openedPolicies(raw)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.ours(b.Set); err != nil {
 		return nil, err
 	}
 	if err := p.tryPolicies(ctx, b.Set); err != nil {
@@ -151,7 +170,7 @@ func (p *Plane) prepareSigned(ctx context.Context, raw []byte, shadow bool) (fun
 		if _, err := p.openedLocked(raw, p.policies.now.floor()); err != nil {
 			return err
 		}
-		return p.tryOutLocked(ctx, raw, b.Manifest.Version)
+		return p.tryOutLocked(ctx, raw, bundle.Floor{Version: b.Manifest.Version, Digest: b.Digest})
 	}, nil
 }
 
@@ -162,9 +181,12 @@ func (p *Plane) openedPolicies(raw []byte) (*bundle.Bundle, error) {
 }
 
 // tryOutLocked ships a candidate, or takes the present one off when raw is nil.
-func (p *Plane) tryOutLocked(ctx context.Context, raw []byte, version uint64) error {
+func (p *Plane) tryOutLocked(ctx context.Context, raw []byte, version bundle.Floor) error {
 	next := p.policies.now
-	next.Shadow, next.Trial = raw, version
+	next.Shadow, next.Trial = raw, version.Version
+	if raw != nil {
+		next.Last = version
+	}
 	return p.putPoliciesLocked(ctx, next)
 }
 

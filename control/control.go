@@ -153,6 +153,7 @@ func New(opt Options) (*Plane, error) {
 		return nil, fmt.Errorf("control: %w", err)
 	}
 	p := &Plane{opt: opt, roles: roles, ids: identities(opt.System), svid: svid.NewSource()}
+	p.policies.trying = make(chan struct{}, 1)
 	p.warnUnsafe()
 	if err := p.assemble(context.Background()); err != nil {
 		return nil, fmt.Errorf("control: %w", err)

@@ -195,6 +195,7 @@ func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identi
 	if hb.Plane != id.plane() {
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this certificate is of %s", id.plane()))
 	}
+	hb.Refused = bounded(hb.Refused)
 	head, err := headOf(hb, r.RemoteAddr, p.opt.Now())
 	if err != nil {
 		return p.refuse(r.Context(), e, err)

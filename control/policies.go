@@ -56,15 +56,29 @@ type shipped struct {
 	Bundle   []byte    `json:"bundle"`
 	Shadow   []byte    `json:"shadow,omitempty"`
 	Trial    uint64    `json:"trial,omitempty"` // version of Shadow
+	// Last is the highest version that was ever given out, on trial too.
+	Last bundle.Floor `json:"last,omitzero"`
+	// Kept are the versions before that can be shipped again, by their place in
+	// the store; at most keptPolicies.
+	Kept []uint64 `json:"kept,omitempty"`
 }
 
-// floor is below which no bundle is shipped.
-func (s shipped) floor() bundle.Floor { return bundle.Floor{Version: s.Version, Digest: s.Digest} }
+// floor is below which no bundle is shipped: two that differ never have one
+// version, whatever became of the first.
+func (s shipped) floor() bundle.Floor {
+	if s.Last.Version > s.Version {
+		return s.Last
+	}
+	return bundle.Floor{Version: s.Version, Digest: s.Digest}
+}
+
+// next is the version of what the control plane signs next.
+func (s shipped) next() uint64 { return max(s.Version, s.Trial, s.Last.Version) + 1 }
 
 // policies hold what is shipped. The zero value ships nothing.
 type policies struct {
-	trying sync.Mutex // held while what was pushed is tried, before mu: one at a time
-	mu     sync.Mutex // held while the policies or their keys change
+	trying chan struct{} // full while what was pushed is tried, before mu is held: one at a time
+	mu     sync.Mutex    // held while the policies or their keys change
 	now    shipped
 	sealed []byte // now, as the store has it
 	ring   *jwt.Ring
@@ -204,7 +218,7 @@ func codeOfPolicies(err error) string {
 
 // shipSetLocked signs a set that was tried as the next version and ships it.
 func (p *Plane) shipSetLocked(ctx context.Context, set pap.Set, from string) error {
-	raw, b, err := p.signLocked(set, p.policies.now.Version+1)
+	raw, b, err := p.signLocked(set, p.policies.now.next())
 	if err != nil {
 		return err
 	}
@@ -248,10 +262,15 @@ func (p *Plane) policyLife() time.Duration {
 func (p *Plane) tryPolicies(ctx context.Context, set pap.Set) error {
 	ctx, cancel := context.WithTimeout(ctx, policyTests)
 	defer cancel()
-	services := append(slices.Sorted(maps.Keys(set.Services)), "") // "" is the gateway
-	for _, name := range services {
+	if err := p.fits(set); err != nil {
+		return err
+	}
+	for _, name := range p.deciders(set) {
+		if err := ctx.Err(); err != nil {
+			return unavailable(err)
+		}
 		if _, err := pdp.New(set.Options(name)); err != nil {
-			return &bundle.Error{Code: bundle.CodeCompile, Err: err}
+			return &bundle.Error{Code: bundle.CodeCompile, Err: fmt.Errorf("%s: %w", decider(name), err)}
 		}
 		if p.opt.TestPolicies == nil || len(set.Services[name].Tests) == 0 {
 			continue
@@ -271,7 +290,7 @@ func (p *Plane) shipLocked(ctx context.Context, raw []byte, m bundle.Manifest, f
 	}
 	next := p.policies.now
 	next.Version, next.Digest, next.Created, next.Expires, next.Key, next.From = m.Version, b.Digest, m.Created, m.Expires, b.KeyID, from
-	next.Bundle, next.Shadow, next.Trial = raw, nil, 0
+	next.Bundle, next.Shadow, next.Trial, next.Last = raw, nil, 0, bundle.Floor{Version: m.Version, Digest: b.Digest}
 	if next.Content, err = bundle.SetDigest(b.Set); err != nil {
 		return err
 	}
@@ -283,7 +302,7 @@ func (p *Plane) shipLocked(ctx context.Context, raw []byte, m bundle.Manifest, f
 	if err := p.opt.Audit.Record(ctx, e); err != nil {
 		return err
 	}
-	if err := p.keepVersion(ctx, next); err != nil {
+	if next.Kept, err = p.keepVersion(ctx, p.policies.now); err != nil {
 		return err
 	}
 	return p.putPoliciesLocked(ctx, next)
@@ -322,39 +341,101 @@ func (p *Plane) putPoliciesLocked(ctx context.Context, next shipped) error {
 	return nil
 }
 
-// slot names one of the places in which versions are kept, the oldest replaced.
-func slot(version uint64) string {
-	return fmt.Sprintf("%s/%02d", sealedPolicies, version%keptPolicies)
+// fits refuses another model of relations than that of the configuration in
+// force: sidecars read it with their configuration, and refuse any other.
+func (p *Plane) fits(set pap.Set) error {
+	sys := p.opt.System
+	if model, _ := sys.Resource(sys.Authz.Model); !bytes.Equal(set.Files[set.Model], model) {
+		return &bundle.Error{Code: bundle.CodeCompile, Err: errors.New("the model of relations changes with rampart.yaml and a restart; push the other policies with the model that runs, or restart with the new file")}
+	}
+	return nil
 }
 
-// keepVersion keeps a version for a later rollback.
-func (p *Plane) keepVersion(ctx context.Context, s shipped) error {
+// ours refuses what was made from the file of another system.
+func (p *Plane) ours(set pap.Set) error {
+	info := p.opt.System.Info
+	if set.System == info.Name && set.Domain == info.TrustDomain {
+		return nil
+	}
+	return &bundle.Error{Code: bundle.CodeSystem, Err: fmt.Errorf("they are of system %.100q (trust domain %.100q), and this is %q (%q); push the file that this system was started from", set.System, set.Domain, info.Name, info.TrustDomain)}
+}
+
+// deciders are the services that will decide by a set, those of the
+// configuration in force and those of the set, and "", the gateway.
+func (p *Plane) deciders(set pap.Set) []string {
+	names := map[string]bool{"": true}
+	for name := range set.Services {
+		names[name] = true
+	}
+	for name, svc := range p.opt.System.Services {
+		if len(svc.Policy) > 0 {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+func decider(service string) string {
+	if service == "" {
+		return "the gateway"
+	}
+	return "service " + service
+}
+
+// slot names one of the places in which versions are kept.
+func slot(i int) string { return fmt.Sprintf("%s/%02d", sealedPolicies, i) }
+
+// keepVersion keeps what is about to be replaced for a later rollback, in a free
+// place or that of the oldest, and returns what is kept then. All replicas that
+// do so at once write the same: who wins comes after.
+func (p *Plane) keepVersion(ctx context.Context, s shipped) ([]uint64, error) {
+	if s.Version == 0 {
+		return nil, nil
+	}
+	kept, i := slices.Clone(s.Kept), len(s.Kept)
+	if i < keptPolicies {
+		kept = append(kept, s.Version)
+	} else {
+		i = slices.Index(kept, slices.Min(kept))
+		kept[i] = s.Version
+	}
+	s.Shadow, s.Kept = nil, nil
 	plain, err := json.Marshal(s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sealed, err := p.keys.kek.Wrap(ctx, plain, sealAAD(slot(s.Version)))
+	sealed, err := p.keys.kek.Wrap(ctx, plain, sealAAD(slot(i)))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	err = p.opt.Store.PutSealed(ctx, slot(s.Version), sealed)
+	err = p.opt.Store.PutSealed(ctx, slot(i), sealed)
 	if errors.Is(err, store.ErrExists) {
-		err = p.opt.Store.ReplaceSealed(ctx, slot(s.Version), sealed)
+		err = p.opt.Store.ReplaceSealed(ctx, slot(i), sealed)
 	}
-	return unavailable(err)
+	return kept, unavailable(err)
 }
 
-// keptVersion returns a version that was shipped before.
+// keptVersion returns a version that was shipped before, or is now.
 func (p *Plane) keptVersion(ctx context.Context, version uint64) (shipped, error) {
+	p.policies.mu.Lock()
+	now := p.policies.now
+	p.policies.mu.Unlock()
+	if version == now.Version {
+		return now, nil
+	}
 	gone := rampart.Errorf(rampart.NotFound, controlBundle, "control: version %d is not kept", version)
-	sealed, err := p.opt.Store.Sealed(ctx, slot(version))
+	i := slices.Index(now.Kept, version)
+	if i < 0 {
+		return shipped{}, gone
+	}
+	sealed, err := p.opt.Store.Sealed(ctx, slot(i))
 	if errors.Is(err, store.ErrNotFound) {
 		return shipped{}, gone
 	}
 	if err != nil {
 		return shipped{}, unavailable(err)
 	}
-	s, err := p.unsealPolicies(ctx, slot(version), sealed)
+	s, err := p.unsealPolicies(ctx, slot(i), sealed)
 	if err == nil && s.Version != version {
 		err = gone
 	}
@@ -381,7 +462,7 @@ func (p *Plane) renewPoliciesLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	raw, m, err := p.signLocked(set, now.Version+1)
+	raw, m, err := p.signLocked(set, now.next())
 	if err != nil {
 		return err
 	}
@@ -467,4 +548,13 @@ func (h *hub) policies(newest, shadow []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.publishLocked(wire.Update{Kind: "policies", Policies: newest, Shadow: shadow})
+}
+
+// bounded cuts what a plane says of refused bundles to what is kept of it.
+func bounded(list []wire.Refused) []wire.Refused {
+	list = list[:min(len(list), wire.MaxRefused)]
+	for i, r := range list {
+		list[i].Code, list[i].Reason = r.Code[:min(len(r.Code), wire.MaxReasonCode)], r.Reason[:min(len(r.Reason), wire.MaxReason)]
+	}
+	return list
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,7 +67,7 @@ func TestPoliciesReachThePlanes(t *testing.T) {
 	}
 
 	h.mustAdmin(wire.AdminPolicies, wire.PolicyPush{Rollback: 1}, &st)
-	if b := opened(t, h, keys, next(t, updates, "policies").Policies); st.Version != 3 || b.Manifest.Version != 3 || len(b.Set.Roles) != 2 {
+	if b := opened(t, h, keys, next(t, updates, "policies").Policies); st.Version != 4 || b.Manifest.Version != 4 || len(b.Set.Roles) != 2 {
 		t.Errorf("rolled back: %+v", st)
 	}
 	if err := h.admin(http.MethodPost, wire.AdminPolicies, wire.PolicyPush{Rollback: 77}, nil); statusOf(err) != http.StatusNotFound {
@@ -77,16 +78,21 @@ func TestPoliciesReachThePlanes(t *testing.T) {
 	if err := h.admin(http.MethodPost, wire.AdminPolicies, pushOf(t, set, false), nil); statusOf(err) == 0 || !strings.Contains(err.Error(), "bundle_compile") {
 		t.Errorf("roles in a circle: %v", err)
 	}
-	must(t, h.call("service/orders", http.MethodPost, wire.PathHeartbeat, wire.Heartbeat{Plane: "sidecar/orders", Instance: "i", Policy: 2}, nil))
+	must(t, h.call("service/orders", http.MethodPost, wire.PathHeartbeat, wire.Heartbeat{Plane: "sidecar/orders", Instance: "i", Policy: 2,
+		Refused: []wire.Refused{{Version: 4, Code: "bundle_replay", Reason: strings.Repeat("x", 1<<12)}, {}, {}}}, nil))
 	must(t, h.admin(http.MethodGet, wire.AdminPolicies, nil, &st))
-	if len(st.Planes) != 1 || st.Planes[0].Version != 2 || st.Version != 3 || len(st.Kept) != 2 {
+	if len(st.Planes) != 1 || st.Planes[0].Version != 2 || st.Version != 4 || !slices.Equal(st.Kept, []uint64{2, 1}) {
 		t.Errorf("who runs what: %+v", st)
+	}
+
+	if r := st.Planes[0].Refused; len(r) != wire.MaxRefused || r[0].Code != "bundle_replay" || len(r[0].Reason) != wire.MaxReason {
+		t.Errorf("why a plane is behind: %+v", r)
 	}
 
 	h.stop()
 	h.start()
 	must(t, h.admin(http.MethodGet, wire.AdminPolicies, nil, &st))
-	if st.Version != 3 {
+	if st.Version != 4 {
 		t.Errorf("a restart with the same file ships version %d", st.Version)
 	}
 }
@@ -187,6 +193,84 @@ func TestForeignPolicies(t *testing.T) {
 	}
 	if err := h.admin(http.MethodPost, wire.AdminPolicies, sign(8, key), nil); err == nil || !strings.Contains(err.Error(), "bundle_rollback") {
 		t.Errorf("an older one: %v", err)
+	}
+	trial := sign(1795957567, key) // what `policy sign` takes by default: the time
+	trial.Shadow = true
+	h.mustAdmin(wire.AdminPolicies, trial, nil)
+	h.mustAdmin(wire.AdminPolicies, wire.PolicyPush{Shadow: true}, nil)
+	h.pass(time.Minute)
+	if err := h.admin(http.MethodPost, wire.AdminPolicies, sign(1795957567, key), nil); err == nil || !strings.Contains(err.Error(), "bundle_rollback") {
+		t.Errorf("another one of the version that was on trial: %v", err)
+	}
+	var st wire.PolicyStatus
+	h.mustAdmin(wire.AdminPolicies, wire.PolicyPush{Bundle: trial.Bundle}, &st)
+	if want := []uint64{9}; st.Version != 1795957567 || !slices.Equal(st.Kept, want) || !slices.Equal(st.Keys, []string{bundle.KeyID(public)}) {
+		t.Errorf("what was on trial is pushed: %+v", st)
+	}
+}
+
+// TestKeptPolicies: as many versions as are promised can be shipped again,
+// whatever their numbers, and the newest are those that are kept.
+func TestKeptPolicies(t *testing.T) {
+	h := open(t, "")
+	sets := [2]wire.PolicyPush{}
+	for i := range sets {
+		set := pap.FromSystem(h.sys)
+		set.Roles = map[string][]string{"customer": []string{"orders:read", "orders:create"}[:i+1]}
+		sets[i] = pushOf(t, set, false)
+	}
+	var st wire.PolicyStatus
+	for i := range 20 {
+		h.mustAdmin(wire.AdminPolicies, sets[i%2], &st)
+	}
+	if st.Version != 21 || len(st.Kept) != 16 || st.Kept[0] != 20 || st.Kept[15] != 5 {
+		t.Fatalf("kept: %+v", st)
+	}
+	h.mustAdmin(wire.AdminPolicies, wire.PolicyPush{Rollback: 5}, &st)
+	if st.Version != 22 || st.From != "rollback of 5" {
+		t.Errorf("back to the oldest: %+v", st)
+	}
+	if err := h.admin(http.MethodPost, wire.AdminPolicies, wire.PolicyPush{Rollback: 4}, nil); statusOf(err) != http.StatusNotFound {
+		t.Errorf("older than the oldest: %v", err)
+	}
+}
+
+// TestUnfitPolicies: what the planes of this system would refuse, or must not
+// take over, is refused before it is shipped.
+func TestUnfitPolicies(t *testing.T) {
+	h := open(t, "")
+	for name, c := range map[string]struct {
+		change func(*pap.Set)
+		want   string
+	}{
+		"the file of another system":               {func(s *pap.Set) { s.System = "shop" }, "bundle_system"},
+		"of another trust domain":                  {func(s *pap.Set) { s.Domain = "shop.internal" }, "bundle_system"},
+		"of a system that does not say its name":   {func(s *pap.Set) { s.System, s.Domain = "", "" }, "bundle_system"},
+		"another model of relations":               {func(s *pap.Set) { s.Model, s.Files["m.fga"] = "m.fga", []byte("model\n  schema 1.1\n") }, "changes with rampart.yaml and a restart"},
+		"policies that do not load":                {unparsable("orders"), "service orders"},
+		"the same for a service that is not there": {unparsable("later"), "service later"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := pap.FromSystem(h.sys)
+			c.change(&set)
+			for _, shadow := range []bool{false, true} {
+				if err := h.admin(http.MethodPost, wire.AdminPolicies, pushOf(t, set, shadow), nil); err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("on trial %t: %v, want %q", shadow, err, c.want)
+				}
+			}
+			var st wire.PolicyStatus
+			must(t, h.admin(http.MethodGet, wire.AdminPolicies, nil, &st))
+			if st.Version != 1 || st.Shadow != 0 {
+				t.Errorf("shipped all the same: %+v", st)
+			}
+		})
+	}
+}
+
+func unparsable(service string) func(*pap.Set) {
+	return func(s *pap.Set) {
+		s.Services[service] = pap.Service{Policy: []string{"bad.cedar"}}
+		s.Files["bad.cedar"] = []byte("permit(")
 	}
 }
 

@@ -87,6 +87,9 @@ type Activator struct {
 	until  atomic.Int64 // when the active bundle is too old, in nanoseconds since 1970
 	box    mailbox
 
+	notTaken atomic.Pointer[Refusal] // the bundle offered last; nil: it is in force
+	notTried atomic.Pointer[Refusal] // the same of the candidate
+
 	mu        sync.Mutex // held while a bundle is judged; guards below
 	floor     Floor
 	confirmed time.Time // when the active bundle was last known to be the newest
@@ -167,10 +170,12 @@ func (a *Activator) Activate(ctx context.Context, raw []byte) error {
 	defer a.mu.Unlock()
 	a.offered = raw
 	if s := a.active.Load(); s != nil && bytes.Equal(s.Raw, raw) {
+		a.notTaken.Store(nil)
 		a.lookLocked(ctx)
 		return nil
 	}
 	next, detail, err := a.prepareLocked(ctx, raw)
+	a.notTaken.Store(refusal(raw, err))
 	if err != nil {
 		a.refuseLocked(ctx, "policy.activate", next, raw, err)
 		return err
@@ -284,6 +289,34 @@ func (a *Activator) refuseLocked(ctx context.Context, action string, s *snapshot
 	if a.record(ctx, e) {
 		a.refused = what
 	}
+}
+
+// Refusal says why a bundle that was offered is not in force, or not on trial.
+type Refusal struct {
+	Version uint64 // as the bundle claims; 0 when it cannot be read
+	Code    Code
+	Reason  string // for operators
+}
+
+// refusal returns nil for no error.
+func refusal(raw []byte, err error) *Refusal {
+	if err == nil {
+		return nil
+	}
+	m, _ := claimed(raw) // what cannot be read claims nothing
+	return &Refusal{m.Version, codeOf(err), err.Error()}
+}
+
+// Refused lists what was offered last and not taken over: the newest bundle,
+// then the candidate. It is empty when both are what they should be.
+func (a *Activator) Refused() []Refusal {
+	var out []Refusal
+	for _, p := range []*Refusal{a.notTaken.Load(), a.notTried.Load()} {
+		if p != nil {
+			out = append(out, *p)
+		}
+	}
+	return out
 }
 
 // record puts on record what stays as it is even if that fails, and reports

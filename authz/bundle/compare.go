@@ -100,9 +100,11 @@ func (a *Activator) setShadow(ctx context.Context, raw []byte) {
 	now := a.shadow.Load()
 	if raw == nil {
 		a.shadow.Store(nil)
+		a.notTried.Store(nil)
 		return
 	}
 	if now != nil && slices.Equal(now.Raw, raw) {
+		a.notTried.Store(nil)
 		return
 	}
 	a.mu.Lock()
@@ -112,6 +114,7 @@ func (a *Activator) setShadow(ctx context.Context, raw []byte) {
 	if err == nil {
 		next.pdp, err = a.tried(ctx, b)
 	}
+	a.notTried.Store(refusal(raw, err))
 	if err != nil {
 		a.shadow.Store(nil)
 		a.refuseLocked(ctx, "policy.shadow", nil, raw, err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // maxKeys bounds a set of keys.
@@ -84,4 +85,20 @@ func (k Keys) texts() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// shownKeys bounds how many keys a message names.
+const shownKeys = 8
+
+// ids names the keys by kid, sorted, for operators.
+func (k Keys) ids() string {
+	ids := slices.Sorted(maps.Keys(k))
+	if len(ids) == 0 {
+		return "none"
+	}
+	more := ""
+	if len(ids) > shownKeys {
+		more = fmt.Sprintf(" and %d more", len(ids)-shownKeys)
+	}
+	return strings.Join(ids[:min(len(ids), shownKeys)], ", ") + more
 }

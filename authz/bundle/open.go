@@ -121,19 +121,25 @@ func Claimed(r io.Reader) (string, error) {
 	if err != nil {
 		return "", refuse(CodeFormat, "read: %w", err)
 	}
+	m, err := claimed(raw)
+	return m.System, err
+}
+
+// claimed reads a manifest that nobody has verified.
+func claimed(raw []byte) (Manifest, error) {
 	in, err := newEntries(raw)
 	if err != nil {
-		return "", err
+		return Manifest{}, err
 	}
 	text, err := in.named(manifestName, MaxFile, CodeFormat)
 	if err != nil {
-		return "", err
+		return Manifest{}, err
 	}
 	var m Manifest
 	if err := jws.Decode(text, &m, maxDepth, true); err != nil {
-		return "", refuse(CodeFormat, "manifest: %w", err)
+		return Manifest{}, refuse(CodeFormat, "manifest: %w", err)
 	}
-	return m.System, nil
+	return m, nil
 }
 
 // verify checks the signature over the manifest and returns the kid.
@@ -151,7 +157,7 @@ func verify(manifest, signature []byte, keys Keys) (string, error) {
 	}
 	key, ok := keys[h.KeyID]
 	if !ok {
-		return "", refuse(CodeKey, "signed by %.64q, which is none of the %d keys that may sign policies", h.KeyID, len(keys))
+		return "", refuse(CodeKey, "signed by the key %.64q, and the keys that may sign policies are: %s", h.KeyID, keys.ids())
 	}
 	protected := strings.TrimSuffix(c.Signed, ".")
 	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, signedText(protected, manifest), c.Signature) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -143,7 +144,17 @@ func (p *Plane) Run(ctx context.Context) error {
 
 func (p *Plane) report() {
 	version, d := p.Shadow()
-	p.link.ReportPolicies(p.Version(), wire.Shadow{Version: version, Compared: d.Replayed, Allows: d.Allows, Denies: d.Denies})
+	p.link.ReportPolicies(p.Version(), wire.Shadow{Version: version, Compared: d.Replayed, Allows: d.Allows, Denies: d.Denies}, p.refused())
+}
+
+// refused is what a heartbeat has room for.
+func (p *Plane) refused() []wire.Refused {
+	var out []wire.Refused
+	for _, r := range p.Refused() {
+		reason := strings.ToValidUTF8(r.Reason[:min(len(r.Reason), wire.MaxReason)], "")
+		out = append(out, wire.Refused{Version: r.Version, Code: string(r.Code), Reason: reason})
+	}
+	return out
 }
 
 // Close writes what the log still holds.

@@ -15,6 +15,8 @@ import (
 // Set is all that decisions of one system rest on, apart from what is asked.
 // Two equal Sets decide alike. It is read-only.
 type Set struct {
+	System    string              `json:"system,omitzero"` // name of the system
+	Domain    string              `json:"domain,omitzero"` // its trust domain
 	Roles     map[string][]string `json:"roles"`
 	Separate  []pdp.Separation    `json:"separate,omitzero"`
 	Schema    *authz.Schema       `json:"schema,omitzero"`
@@ -33,7 +35,7 @@ type Service struct {
 
 // FromSystem gathers the Set of a system.
 func FromSystem(sys *spec.System) Set {
-	s := Set{Roles: sys.Authz.Roles, FromToken: sys.Authz.FromToken, Model: sys.Authz.Model,
+	s := Set{System: sys.Info.Name, Domain: sys.Info.TrustDomain, Roles: sys.Authz.Roles, FromToken: sys.Authz.FromToken, Model: sys.Authz.Model,
 		Schema: schema(sys.Authz.Types), Lines: lines(sys), Services: map[string]Service{}, Files: map[string][]byte{}}
 	for _, sep := range sys.Authz.Separate {
 		s.Separate = append(s.Separate, pdp.Separation{Roles: sep.Roles, Dynamic: sep.Kind == spec.SeparateDynamic})

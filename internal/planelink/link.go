@@ -150,12 +150,14 @@ func (l *Link) Heard() time.Time { return time.Unix(0, l.lastBeat.Load()) }
 type policies struct {
 	version uint64
 	shadow  wire.Shadow
+	refused []wire.Refused
 }
 
 // ReportPolicies tells the control plane, with the next heartbeat, which bundle
-// this plane decides by and how one that is tried beside it would decide.
-func (l *Link) ReportPolicies(version uint64, shadow wire.Shadow) {
-	l.policies.Store(&policies{version, shadow})
+// this plane decides by, how one that is tried beside it would decide, and which
+// it was offered and refused.
+func (l *Link) ReportPolicies(version uint64, shadow wire.Shadow, refused []wire.Refused) {
+	l.policies.Store(&policies{version, shadow, refused})
 }
 
 // WaitSystem blocks until the configuration has arrived.

@@ -275,7 +275,7 @@ func (l *Link) beat(ctx context.Context) error {
 		hb.Digest = sys.Bundle().Digest
 	}
 	if p := l.policies.Load(); p != nil {
-		hb.Policy, hb.Shadow = p.version, p.shadow
+		hb.Policy, hb.Shadow, hb.Refused = p.version, p.shadow, p.refused
 	}
 	if l.opt.ListenAddr != nil {
 		hb.Listen = l.opt.ListenAddr()

@@ -209,16 +209,18 @@ type PolicyStatus struct {
 	From    string          `json:"from,omitempty"` // "rampart.yaml", "push", "rollback of N"
 	Own     bool            `json:"own"`            // the control plane signs; otherwise whoever has a key of authz.bundle.keys
 	Shadow  uint64          `json:"shadow,omitempty"`
-	Kept    []uint64        `json:"kept,omitempty"` // versions to which Rollback can go
+	Keys    []string        `json:"keys,omitempty"` // kids of the keys whose signatures count
+	Kept    []uint64        `json:"kept,omitempty"` // versions to which Rollback can go, newest first
 	Planes  []PlanePolicies `json:"planes"`
 }
 
 // PlanePolicies is what one plane decides by.
 type PlanePolicies struct {
-	Plane       string  `json:"plane"`
-	Version     uint64  `json:"version"`
-	Shadow      Shadow  `json:"shadow,omitzero"`
-	SeenSeconds float64 `json:"seen_seconds"`
+	Plane       string    `json:"plane"`
+	Version     uint64    `json:"version"`
+	Shadow      Shadow    `json:"shadow,omitzero"`
+	Refused     []Refused `json:"refused,omitempty"` // what it was offered last and did not take over
+	SeenSeconds float64   `json:"seen_seconds"`
 }
 
 // SetSecret stores a new version of a secret.

@@ -109,14 +109,31 @@ type Revocation struct {
 
 // Heartbeat reports a plane's state once a second.
 type Heartbeat struct {
-	Plane     string `json:"plane"`    // "gateway/edge", "sidecar/orders"
-	Instance  string `json:"instance"` // random per process
-	Digest    string `json:"digest"`   // of the configuration it enforces
-	Policy    uint64 `json:"policy"`   // version of the policy bundle it decides by; 0 for planes that decide nothing
-	Shadow    Shadow `json:"shadow,omitzero"`
-	Listen    string `json:"listen"` // sidecar inbound or queue address; "" otherwise
-	AuditSeq  uint64 `json:"audit_seq"`
-	AuditHead []byte `json:"audit_head"` // hash of the newest durable audit record
+	Plane    string `json:"plane"`    // "gateway/edge", "sidecar/orders"
+	Instance string `json:"instance"` // random per process
+	Digest   string `json:"digest"`   // of the configuration it enforces
+	Policy   uint64 `json:"policy"`   // version of the policy bundle it decides by; 0 for planes that decide nothing
+	Shadow   Shadow `json:"shadow,omitzero"`
+	// Refused are the bundles that the plane was offered last and did not take
+	// over: the newest, and the one to try beside it. At most MaxRefused.
+	Refused   []Refused `json:"refused,omitempty"`
+	Listen    string    `json:"listen"` // sidecar inbound or queue address; "" otherwise
+	AuditSeq  uint64    `json:"audit_seq"`
+	AuditHead []byte    `json:"audit_head"` // hash of the newest durable audit record
+}
+
+// Bounds of what a heartbeat says of refused bundles.
+const (
+	MaxRefused    = 2
+	MaxReason     = 400 // bytes
+	MaxReasonCode = 64  // bytes
+)
+
+// Refused says why a plane does not decide by a bundle.
+type Refused struct {
+	Version uint64 `json:"version"` // as the bundle claims; 0: it cannot be read
+	Code    string `json:"code"`    // a bundle.Code
+	Reason  string `json:"reason,omitempty"`
 }
 
 // Shadow tells how the bundle that a plane tries beside its own would decide.
