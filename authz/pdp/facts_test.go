@@ -181,7 +181,7 @@ func TestSchema(t *testing.T) {
 		"null is absent":    {set("total", nil), ""},
 		"its own id":        {set("id", "o1", "tenant", "acme"), ""},
 		"another id":        {set("id", "o2"), `has no attribute "id"`},
-		"undeclared":        {set("owmer", "user:alice"), `the type "order" has no attribute "owmer"; it has: ["email" "lines" "owner" "rush" "tags" "total"]`},
+		"undeclared":        {set("owmer", "user:alice"), `the type "order" has no attribute "owmer"; it has: ["card" "email" "lines" "note" "owner" "rush" "tags" "total"]`},
 		"required, absent":  {func(r *authz.Request) { delete(r.Resource.Attrs, "owner") }, `the attribute "owner" of "order" is missing`},
 		"required, null":    {set("owner", nil), `the attribute "owner" of "order" is missing`},
 		"no string":         {set("owner", int64(7)), `attribute "owner" of "order": want string, got a number`},

@@ -70,6 +70,12 @@ func (d *decoder) typed(n *yaml.Node, to any, path string) {
 			return
 		}
 		d.structure(n, reflect.ValueOf(to).Elem(), path)
+	case *Subject:
+		to.line, to.col = n.Line, n.Column
+		d.structure(n, reflect.ValueOf(to).Elem(), path)
+	case *Resource:
+		to.line, to.col = n.Line, n.Column
+		d.structure(n, reflect.ValueOf(to).Elem(), path)
 	case *Matrix:
 		to.line, to.col = n.Line, n.Column
 		d.structure(n, reflect.ValueOf(to).Elem(), path)

@@ -56,6 +56,8 @@ type Subject struct {
 	AuthTime      time.Time `yaml:"auth_time"`
 	Scope         []string  `yaml:"scope"`
 	Actors        []string  `yaml:"actors"`
+
+	line, col int
 }
 
 // Resource is what is asked for.
@@ -64,6 +66,8 @@ type Resource struct {
 	ID     string         `yaml:"id"` // default: its name in the file
 	Tenant string         `yaml:"tenant"`
 	Attrs  map[string]any `yaml:"attrs"`
+
+	line, col int
 }
 
 // Relation is one tuple: the text "order:17#viewer@user:bob", or a map when it

@@ -29,6 +29,7 @@ type Uses struct {
 //	load          a policy, the model or a test file does not load
 //	no-policy     a service has routes and no policy: its objects are nobody's
 //	untested      a service has policies and no test
+//	idle          an annotation of a policy that asks for nothing
 //	undecided     no row of the tests is decided by a policy
 //	unconditional a permit without a condition on a type with classified data
 //	unlistable    an action that reads or lists, and no list can be made for it
@@ -65,6 +66,7 @@ func lintService(ctx context.Context, s pap.Set, name string, uses Uses) []Probl
 		out = append(out, lintTested(ctx, s, name)...)
 	}
 	out = append(out, lintUnconditional(ctx, s, name)...)
+	out = append(out, lintIdle(s, name)...)
 	return append(out, lintLists(ctx, s, decisions)...)
 }
 
@@ -128,6 +130,20 @@ func lintUnconditional(ctx context.Context, s pap.Set, name string) []Problem {
 				out = append(out, Problem{File: r.Policy.File, Line: first[r.Policy.ID].Line, Key: "unconditional", Msg: fmt.Sprintf("%s permits %s of every %s, and %s is classified", r.Policy.ID, p.action, p.typ, secret), Fix: `add a condition, or @mask("pii")`})
 			}
 		}
+	}
+	return out
+}
+
+// lintIdle looks for annotations without a meaning.
+func lintIdle(s pap.Set, name string) []Problem {
+	e, err := cedar.New(byExt(s, name, ".cedar"), s.Schema)
+	if err != nil {
+		return nil // lintService has said so
+	}
+	var out []Problem
+	for _, a := range e.Idle() {
+		out = append(out, Problem{File: a.Policy.File, Line: a.Line, Key: "idle", Msg: fmt.Sprintf("@%s of %s asks for nothing: Rampart does not know it", a.Name, a.Policy.ID),
+			Fix: "write @fields, @mask, @obligation, @reason or @doc, or begin its name with x_ if it is your own"})
 	}
 	return out
 }

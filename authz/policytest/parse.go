@@ -62,7 +62,8 @@ func (ps Problems) Error() string {
 const maxProblems = 20
 
 // Parse reads a test file strictly: an unknown key, a key twice, a value of
-// another type and a name that the file does not declare are Problems.
+// another type and a name that the file does not declare are Problems. What it
+// says of roles, actions and policies is held against those when it is run.
 func Parse(name string, src []byte) (*File, error) {
 	d := &decoder{file: name}
 	root := d.document(src)

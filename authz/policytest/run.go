@@ -87,8 +87,15 @@ func Run(ctx context.Context, s pap.Set, service string) (Report, error) {
 	return t.report, nil
 }
 
-// parseAll reads the *.yaml tests of a service.
+// parseAll reads the *.yaml tests of a service, and refuses names that nothing
+// declares.
 func parseAll(s pap.Set, service string) ([]*File, error) {
+	return parseFiles(s, service, namesOf(s, service))
+}
+
+// parseFiles is parseAll for files that are asked of other policies as well, if
+// known is nil.
+func parseFiles(s pap.Set, service string, known *names) ([]*File, error) {
 	var files []*File
 	var problems Problems
 	for _, name := range s.Services[service].Tests {
@@ -96,6 +103,9 @@ func parseAll(s pap.Set, service string) ([]*File, error) {
 			continue
 		}
 		f, err := Parse(name, s.Files[name])
+		if err == nil {
+			problems = append(problems, known.check(f)...)
+		}
 		if bad, ok := errors.AsType[Problems](err); ok {
 			problems = append(problems, bad...)
 			continue

@@ -186,11 +186,11 @@ func (c Change) Opens() bool { return c.After.Allowed() && !c.Before.Allowed() }
 // that decided, the fields shown or what is obliged. The wants of rows do not
 // count.
 func Diff(ctx context.Context, before, after pap.Set, service string) ([]Change, error) {
-	files, err := parseAll(after, service)
+	files, err := parseFiles(after, service, nil)
 	if err != nil {
 		return nil, err
 	}
-	old, err := parseAll(before, service)
+	old, err := parseFiles(before, service, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,13 @@ func TestFiles(t *testing.T) {
 	for name, row := range map[string]struct{ old, new, want string }{
 		"a relation of nowhere": {"order:18#viewer@user:bob", "order:18#owner@user:bob", "relations[0]"},
 		"no such row":           {"bob may orders:read shared", "bob may orders:read shred", `"shred" is not declared`},
+		"no such action":        {"carol may not orders:approve risky", "carol may not orders:aprove risky", `orders_test.yaml:19:5: tests[2].action: no type and no role has the action "orders:aprove"; did you mean "orders:approve"?`},
+		"no such role":          {"bob: { roles: [customer]", "bob: { roles: [custmer]", `orders_test.yaml:5:8: subjects.bob.roles: authz.roles has no "custmer"; did you mean "customer"?`},
+		"no such type":          {"calm: { type: order", "calm: { type: oder", `orders_test.yaml:12:9: resources.calm.type: authz.types declares no "oder"; did you mean "order"?`},
+		"no such code":          {"because forbidden", "because forbiden", `no decision has the code "forbiden"; did you mean "forbidden"?`},
+		"no such policy":        {"by order#viewer", "by order#viewr", `no policy of this service is called "order#viewr"; did you mean "order#viewer"?`},
+		"no such role to admit": {"tests:\n", "tests:\n  - { subject: bob, action: orders:read, at: gateway, allow: [\"role:custmer\"], expect: deny }\n", `tests[0].allow: authz.roles has no "custmer"`},
+		"no such line":          {"tests:\n", "matrix: [{ actions: [orders:read], roles: { custmer: [] } }]\ntests:\n", `matrix[0].roles: authz.roles has no "custmer"`},
 	} {
 		_, err := Run(context.Background(), typed(strings.Replace(typedTests, row.old, row.new, 1)), "orders")
 		if err == nil || !strings.Contains(err.Error(), row.want) {
@@ -171,6 +178,7 @@ func TestLint(t *testing.T) {
 	s.Roles["customer"] = append(s.Roles["customer"], "orders:raed")
 	s.Files["orders.cedar"] = append(s.Files["orders.cedar"], []byte(`
 @id("all")
+@only("owner")
 permit (principal is User, action == Action::"orders:create", resource is Order);
 `)...)
 	broken := typed(typedTests)
@@ -185,6 +193,7 @@ permit (principal is User, action == Action::"orders:create", resource is Order)
 	}{
 		"what is hardly meant": {s, []string{
 			"orders.cedar:13: unconditional: all permits orders:create of every order, and card is classified",
+			"orders.cedar:14: idle: @only of all asks for nothing",
 			"orders.cedar:7: undecided: no test sees it hold: resource.frozen",
 			`rampart.yaml:3: unused: role customer holds orders:raed, which no route, flow or type asks for; remove it, or correct its spelling: did you mean "orders:read"?`,
 		}},
