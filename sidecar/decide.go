@@ -3,6 +3,7 @@ package sidecar
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -127,9 +128,10 @@ func (s *Sidecar) filterObjects(w http.ResponseWriter, r *http.Request) {
 	t := s.table.Load()
 	t.await(r.Context(), q.AtLeast)
 	f, d := s.filter(r.Context(), t, id, q)
+	d.ID = cmp.Or(d.ID, rand.Text()) // the event is the list's record
 	e := judged(id, string(q.Action), q.Type+"/*", d)
 	if d.Allowed() {
-		e.Detail = map[string]string{"list": extentOf(f)}
+		e.Detail["list"] = extentOf(f)
 	}
 	if err := s.onRecord(r.Context(), e); err != nil {
 		problem.Write(w, err, id.Trace)
