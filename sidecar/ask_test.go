@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
@@ -17,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
 )
 
 // asked is the shop with types, of which the stock may ask about one.
@@ -79,6 +81,14 @@ func TestAuthZEN(t *testing.T) {
 	over(stock)(authzen.PathSearchSubject, search)
 	if e := h.newest("shop"); e.Class != "authz_deny" || e.Actor != h.System.ServiceID("stock") || !strings.Contains(e.Detail["error"], "may not search") {
 		t.Errorf("a question without the right, on record: %+v", e)
+	}
+	h.of["shop"].asks = newAsks(2, time.Now)
+	three := `{"evaluations":[` + strings.Repeat(question("ann", "o1", "user:ann")+",", 2) + question("ann", "o1", "user:ann") + `]}`
+	if status, body := over(stock)(authzen.PathEvaluations, three); status != 429 || !strings.Contains(body, "2 decisions a second") {
+		t.Errorf("more than a caller gets: %d %s", status, body)
+	}
+	if e := h.newest("shop"); e.Class != audit.ClassLimit || e.Actor != h.System.ServiceID("stock") {
+		t.Errorf("too many questions, on record: %+v", e)
 	}
 	_, _ = onSocket(authzen.PathEvaluation, question("ann", "o3", "user:bob"))
 	if e := h.newest("shop"); e.Class != "authz_deny" || e.Subject != "user:ann" || e.Actor != h.System.ServiceID("shop") || e.Detail["reason"] == "" {

@@ -3,8 +3,10 @@ package sidecar
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,13 +171,93 @@ func TestManyAndLists(t *testing.T) {
 			t.Errorf("%s: decided %v, listed %v, want %v", r.ID, many.Decisions[i].Allowed(), f.Match(row, nil), want)
 		}
 	}
-	h.Until("both are on record", func() bool { return len(h.Events("sidecar_shop")) == before+2 })
+	h.Until("all are on record", func() bool { return len(h.Events("sidecar_shop")) == before+3 })
 	events := h.Events("sidecar_shop")[before:]
-	if events[0].Class != audit.ClassAuthzAllow || events[0].Detail["refused"] != "2" || events[0].Detail["asked"] != "4" || events[1].Detail["list"] != "some" || events[1].Resource != "order/*" {
+	if yes, no := events[0], events[1]; yes.Class != audit.ClassAuthzAllow || yes.Resource != "order/o1" || yes.Detail["asked"] != "4" ||
+		no.Class != audit.ClassAuthzDeny || no.Resource != "order/o3" || no.Detail["refused"] != "2" || no.Detail["resource.01"] != "order/o3" || no.Detail["resource.02"] != "order/o4" {
 		t.Errorf("on record: %+v", events)
+	}
+	if list := events[2]; list.Detail["list"] != "some" || list.Resource != "order/*" {
+		t.Errorf("the list, on record: %+v", list)
 	}
 	if h.post("shop", agent.PathMany, agent.ManyRequest{Identity: ann}, nil) != 400 || h.post("shop", agent.PathFilter, agent.FilterRequest{Action: "shop:read", Type: "order"}, nil) != 401 {
 		t.Error("nothing asked, or nobody")
+	}
+}
+
+// TestRefusedAreNamed: what was refused of many is countable, and named up to a
+// number; what was allowed takes no refusal with it.
+func TestRefusedAreNamed(t *testing.T) {
+	var checks []agent.CheckRequest
+	for i := range 30 {
+		checks = append(checks, agent.CheckRequest{Action: "shop:read", Resource: orderOf(fmt.Sprint("o", i)+strings.Repeat("x", 200*(i%2)), "user:bob")})
+	}
+	yes, no := rampart.Decision{Effect: rampart.Allow}, rampart.Decision{Reason: "no permit"}
+	for name, row := range map[string]struct {
+		all  []rampart.Decision
+		want string // class, resource, asked, refused, named, more
+	}{
+		"all allowed":      {[]rampart.Decision{yes, yes}, "authz_allow order/o0 2 0 0 "},
+		"one refused":      {[]rampart.Decision{no, yes, yes}, "authz_allow order/o1 3 1 0 ; authz_deny order/o0 3 1 1 "},
+		"all refused":      {[]rampart.Decision{no, no}, "authz_deny order/o0 2 2 2 "},
+		"many refused":     {append([]rampart.Decision{yes}, slices.Repeat([]rampart.Decision{no}, 29)...), "authz_allow order/o0 30 29 0 ; authz_deny order/o1 30 29 20 and 9 more"},
+		"none was decided": {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, e := range manyDecided(agent.Identified{}, checks, row.all) {
+				named := 0
+				for key, value := range e.Detail {
+					if strings.HasPrefix(key, "resource.0") || strings.HasPrefix(key, "resource.1") || key == "resource.20" {
+						named++
+					}
+					if len(value) > 100 {
+						t.Errorf("%s has %d bytes", key, len(value))
+					}
+				}
+				got = append(got, fmt.Sprintf("%s %s %s %s %d %s", e.Class, strings.TrimRight(e.Resource, "x"), e.Detail["asked"], e.Detail["refused"], named, e.Detail["resource.more"]))
+			}
+			if text := strings.Join(got, "; "); text != row.want {
+				t.Errorf("got  %s\nwant %s", text, row.want)
+			}
+		})
+	}
+}
+
+// TestManyHaveAnEnd: a service gets so many decisions a second, of many at once and
+// of lists; single checks it makes as it likes.
+func TestManyHaveAnEnd(t *testing.T) {
+	h := open(t, []string{"shop"}, related...)
+	edge := h.as("gateway/edge")
+	ann := h.identity(edge, h.session(edge))
+	now := time.Now()
+	h.of["shop"].asks = newAsks(5, func() time.Time { return now })
+	many := agent.ManyRequest{Identity: ann, Checks: slices.Repeat([]agent.CheckRequest{{Action: "shop:read", Resource: orderOf("o1", "user:ann")}}, 3)}
+	list := agent.FilterRequest{Identity: ann, Action: "shop:read", Type: "order"}
+	for _, step := range []struct {
+		name, path string
+		q          any
+		status     int
+	}{
+		{"three", agent.PathMany, many, 200},
+		{"three more", agent.PathMany, many, 429},
+		{"a list", agent.PathFilter, list, 200},
+		{"another list", agent.PathFilter, list, 200},
+		{"one too many", agent.PathFilter, list, 429},
+		{"a single check", agent.PathCheck, agent.CheckRequest{Identity: ann, Action: "shop:read", Resource: orderOf("o1", "user:ann")}, 200},
+	} {
+		if got := h.post("shop", step.path, step.q, nil); got != step.status {
+			t.Errorf("%s: status %d, want %d", step.name, got, step.status)
+		}
+	}
+	if !slices.ContainsFunc(h.Events("sidecar_shop"), func(e audit.Event) bool {
+		return e.Class == audit.ClassLimit && e.Subject == h.System.ServiceID("shop")
+	}) {
+		t.Error("who asked too much is not on record")
+	}
+	now = now.Add(2 * time.Second)
+	if got := h.post("shop", agent.PathMany, many, nil); got != 200 {
+		t.Errorf("afterwards: status %d", got)
 	}
 }
 

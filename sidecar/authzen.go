@@ -44,6 +44,7 @@ func (s *Sidecar) decisionPoint() http.Handler {
 		Subjects: s.subjects,
 		Objects:  s.objects,
 		Refused:  s.notForAsker,
+		Spend:    s.spendAsked,
 		Now:      s.opt.Now,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { server.ServeHTTP(w, r) })

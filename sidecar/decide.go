@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz"
@@ -47,8 +49,8 @@ func (s *Sidecar) checkObject(w http.ResponseWriter, r *http.Request) {
 	answer(w, forService(d))
 }
 
-// checkMany is checkObject for many objects, and one event in the log: what was
-// asked, how many were refused, and the first of them.
+// checkMany is checkObject for many objects, and at most two events in the log:
+// what was allowed, and what was refused.
 func (s *Sidecar) checkMany(w http.ResponseWriter, r *http.Request) {
 	var q agent.ManyRequest
 	err := askWithin(r, maxManyBody, &q)
@@ -59,59 +61,94 @@ func (s *Sidecar) checkMany(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		id, err = s.identified(q.Identity)
 	}
+	if err == nil {
+		err = s.spendOwn(r.Context(), len(q.Checks))
+	}
 	if err != nil {
 		problem.Write(w, err, "")
 		return
 	}
-	out := agent.ManyAnswer{Decisions: make([]rampart.Decision, len(q.Checks))}
-	all := s.decideMany(r.Context(), id, q.Checks)
-	for i, d := range all {
-		out.Decisions[i] = forService(d)
+	all, err := s.decideMany(r.Context(), id, q.Checks)
+	for _, e := range manyDecided(id, q.Checks, all) {
+		if rerr := s.onRecord(r.Context(), e); rerr != nil {
+			err = rerr
+		}
 	}
-	if err := s.onRecord(r.Context(), manyDecided(id, q.Checks, all)); err != nil {
+	if err != nil {
 		problem.Write(w, err, id.Trace)
 		return
+	}
+	out := agent.ManyAnswer{Decisions: make([]rampart.Decision, len(all))}
+	for i, d := range all {
+		out.Decisions[i] = forService(d)
 	}
 	answer(w, out)
 }
 
-func (s *Sidecar) decideMany(ctx context.Context, id agent.Identified, checks []agent.CheckRequest) []rampart.Decision {
+// decideMany decides until nobody waits for the answer any more.
+func (s *Sidecar) decideMany(ctx context.Context, id agent.Identified, checks []agent.CheckRequest) ([]rampart.Decision, error) {
 	t, newest := s.table.Load(), uint64(0)
 	for _, c := range checks {
 		newest = max(newest, c.AtLeast)
 	}
 	t.await(ctx, newest)
-	out := make([]rampart.Decision, len(checks))
-	for i, c := range checks {
-		out[i] = s.decideObject(ctx, t, id, c)
+	out := make([]rampart.Decision, 0, len(checks))
+	for _, c := range checks {
+		if ctx.Err() != nil {
+			return out, &rampart.Error{Kind: rampart.Unavailable, Control: "authz.domain", Msg: "the answer took too long", Err: ctx.Err()}
+		}
+		out = append(out, s.decideObject(ctx, t, id, c))
+	}
+	return out, nil
+}
+
+// maxNamed is how many refused resources one event names.
+const maxNamed = 20
+
+// manyDecided are the events of many decisions: one of those that were allowed,
+// one of those that were refused, each told by its first. Both count; the latter
+// names what was refused.
+func manyDecided(id agent.Identified, checks []agent.CheckRequest, all []rampart.Decision) []audit.Event {
+	allowed, refused := []int{}, []int{}
+	for i, d := range all {
+		if d.Allowed() {
+			allowed = append(allowed, i)
+		} else {
+			refused = append(refused, i)
+		}
+	}
+	var out []audit.Event
+	for _, list := range [][]int{allowed, refused} {
+		if len(list) == 0 {
+			continue
+		}
+		first := list[0]
+		e := judged(id, string(checks[first].Action), nameOf(checks[first].Resource), all[first])
+		if e.Detail == nil {
+			e.Detail = map[string]string{}
+		}
+		e.Detail["asked"], e.Detail["refused"] = strconv.Itoa(len(all)), strconv.Itoa(len(refused))
+		out = append(out, e)
+	}
+	if len(refused) > 0 {
+		nameRefused(out[len(out)-1].Detail, checks, refused)
 	}
 	return out
 }
 
-// manyDecided is the event of many decisions. It is a denial when all are.
-func manyDecided(id agent.Identified, checks []agent.CheckRequest, all []rampart.Decision) audit.Event {
-	shown, refused := 0, 0
-	for i, d := range all {
-		if d.Allowed() {
-			continue
-		}
-		if refused == 0 {
-			shown = i
-		}
-		refused++
+// nameRefused names resources in an event; their ids are the asker's to choose.
+func nameRefused(detail map[string]string, checks []agent.CheckRequest, refused []int) {
+	const most = 100
+	for n, i := range refused[:min(len(refused), maxNamed)] {
+		name := nameOf(checks[i].Resource)
+		detail[fmt.Sprintf("resource.%02d", n+1)] = strings.ToValidUTF8(name[:min(len(name), most)], "")
 	}
-	d := all[shown]
-	if refused < len(all) {
-		d.Effect = rampart.Allow
+	if more := len(refused) - maxNamed; more > 0 {
+		detail["resource.more"] = fmt.Sprintf("and %d more", more)
 	}
-	c := checks[shown]
-	e := judged(id, string(c.Action), c.Resource.Type+"/"+c.Resource.ID, d)
-	if e.Detail == nil {
-		e.Detail = map[string]string{}
-	}
-	e.Detail["asked"], e.Detail["refused"] = strconv.Itoa(len(all)), strconv.Itoa(refused)
-	return e
 }
+
+func nameOf(r rampart.Resource) string { return r.Type + "/" + r.ID }
 
 // filterObjects is layer 3 for a list: which objects may this subject touch?
 func (s *Sidecar) filterObjects(w http.ResponseWriter, r *http.Request) {
@@ -120,6 +157,9 @@ func (s *Sidecar) filterObjects(w http.ResponseWriter, r *http.Request) {
 	var id agent.Identified
 	if err == nil {
 		id, err = s.identified(q.Identity)
+	}
+	if err == nil {
+		err = s.spendOwn(r.Context(), 1)
 	}
 	if err != nil {
 		problem.Write(w, err, "")

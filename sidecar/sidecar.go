@@ -30,11 +30,12 @@ import (
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
-// Options configure a Sidecar. All but the last four are required.
+// Options configure a Sidecar. All but those behind State are required.
 type Options struct {
 	Service  string // its name in rampart.yaml
 	Link     *planelink.Link
@@ -51,6 +52,9 @@ type Options struct {
 	Clock    func() error // of pdp.Options; nil trusts the clock
 	// Observe, of pdp.Options, gets each decision beside the decision log; nil: nobody does.
 	Observe func(ctx context.Context, q pdp.Question, d rampart.Decision) error
+	// Decisions is how many one asker gets in any second, over the decision point or
+	// many at once; 0: 5000.
+	Decisions int
 	// TestPolicies runs the tests that a bundle brings, before it is put in force;
 	// nil runs none.
 	TestPolicies func(ctx context.Context, set pap.Set, service string) error
@@ -72,6 +76,7 @@ type Sidecar struct {
 	pdpHandler     http.Handler // OpenID AuthZEN
 	relations      relations
 	policies       *bundle.Plane
+	asks           ratelimit.Limiter // decisions by who asks
 }
 
 // New returns a sidecar that enforces the link's configuration.
@@ -83,7 +88,7 @@ func New(opt Options) (*Sidecar, error) {
 		opt.Now = time.Now
 	}
 	s := &Sidecar{opt: opt, reloaded: make(chan struct{}, 1), handles: handles{now: opt.Now}, tokens: verifiers{now: opt.Now},
-		relations: relations{now: opt.Now, log: opt.Logger}}
+		relations: relations{now: opt.Now, log: opt.Logger}, asks: newAsks(opt.Decisions, opt.Now)}
 	var err error
 	if s.identityPublic, s.identityKey, err = ed25519.GenerateKey(rand.Reader); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
