@@ -173,7 +173,7 @@ func (g *relations) fitsLocked(t authz.Tuple) error {
 }
 
 // push takes what the service says. What the model has no place for is left out,
-// as it was stored under another model: it could reach nothing.
+// as it was stored under another model: it could reach nothing. The answer tells.
 func (g *relations) push(ctx context.Context, p agent.TuplesPush) (agent.TuplesState, error) {
 	ctx, cancel := context.WithTimeout(ctx, pushPatience)
 	defer cancel()
@@ -190,11 +190,12 @@ func (g *relations) push(ctx context.Context, p agent.TuplesPush) (agent.TuplesS
 	case p.Source != g.from && now.Sub(g.heard) < agent.TuplesStale:
 		return agent.TuplesState{}, rampart.Errorf(rampart.Invalid, "", "the relations of a service live in one database, and there is another")
 	}
+	changes, rejected := g.changesLocked(p.Changes)
 	var err error
 	if p.Reset {
-		err = g.resetLocked(ctx, p)
+		err = g.resetLocked(ctx, p, changes)
 	} else {
-		err = g.applyLocked(ctx, p)
+		err = g.applyLocked(ctx, p, changes)
 	}
 	if err != nil {
 		return agent.TuplesState{}, err
@@ -203,10 +204,16 @@ func (g *relations) push(ctx context.Context, p agent.TuplesPush) (agent.TuplesS
 		g.heard = now
 		g.keep.Fresh(now)
 	}
-	return g.stateLocked(), nil
+	state := g.stateLocked()
+	if rejected.Count > 0 {
+		first := rejected.First[0]
+		g.log.Warn("relations do not count", slog.Int("count", rejected.Count), slog.String("object", first.Object), slog.String("relation", first.Relation), slog.String("error", first.Reason))
+		state.Rejected = &rejected
+	}
+	return state, nil
 }
 
-func (g *relations) resetLocked(ctx context.Context, p agent.TuplesPush) error {
+func (g *relations) resetLocked(ctx context.Context, p agent.TuplesPush, changes []rebac.Change) error {
 	if p.From == 0 {
 		g.parts, g.whole = 0, false
 		g.keep.begin()
@@ -216,7 +223,7 @@ func (g *relations) resetLocked(ctx context.Context, p agent.TuplesPush) error {
 		return rampart.Errorf(rampart.Conflict, "", "a part of the reset is missing")
 	}
 	g.parts++
-	err := g.keep.part(ctx, g.changesLocked(p.Changes))
+	err := g.keep.part(ctx, changes)
 	if err == nil && p.More {
 		return nil
 	}
@@ -230,29 +237,31 @@ func (g *relations) resetLocked(ctx context.Context, p agent.TuplesPush) error {
 	return err
 }
 
-func (g *relations) applyLocked(ctx context.Context, p agent.TuplesPush) error {
+func (g *relations) applyLocked(ctx context.Context, p agent.TuplesPush, changes []rebac.Change) error {
 	if at := g.keep.Revision(); p.From != at || p.To < p.From || p.To == p.From && len(p.Changes) > 0 {
 		return rampart.Errorf(rampart.Conflict, "", "the graph is at revision %d", at)
 	}
 	if p.To == p.From {
 		return nil
 	}
-	return g.keep.apply(ctx, p.From, p.To, g.changesLocked(p.Changes))
+	return g.keep.apply(ctx, p.From, p.To, changes)
 }
 
-func (g *relations) changesLocked(list []agent.TupleWrite) []rebac.Change {
-	out := make([]rebac.Change, 0, len(list))
+// changesLocked parts what counts from what does not. To delete what could not
+// be there changes nothing and is no fault.
+func (g *relations) changesLocked(list []agent.TupleWrite) (out []rebac.Change, rejected agent.TuplesRejected) {
+	out = make([]rebac.Change, 0, len(list))
 	for _, c := range list {
 		t := authz.Tuple{Object: c.Object, Relation: c.Relation, Subject: c.Subject, Condition: c.Condition, Context: numbers(c.Context)}
-		if err := g.fitsLocked(t); err != nil {
-			if !c.Delete {
-				g.log.Warn("a relation does not count", slog.String("object", clip(c.Object)), slog.String("relation", clip(c.Relation)), slog.Any("error", err))
-			}
-			continue
+		err := g.fitsLocked(t)
+		switch {
+		case err == nil:
+			out = append(out, rebac.Change{Delete: c.Delete, Tuple: t})
+		case !c.Delete:
+			rejected.Add(agent.TupleRejected{Object: clip(c.Object), Relation: clip(c.Relation), Subject: clip(c.Subject), Reason: err.Error()})
 		}
-		out = append(out, rebac.Change{Delete: c.Delete, Tuple: t})
 	}
-	return out
+	return out, rejected
 }
 
 func (g *relations) state() agent.TuplesState {

@@ -191,6 +191,33 @@ type TupleWrite struct {
 type TuplesState struct {
 	Revision uint64 `json:"revision"`
 	Ready    bool   `json:"ready"` // false until the first Reset is whole
+
+	Rejected *TuplesRejected `json:"rejected,omitempty"` // of the changes just pushed; nil when all count
+}
+
+// TuplesRejected tells which changes of one push do not count, because the model
+// has no place for them or a token alone says them. The others do.
+type TuplesRejected struct {
+	Count int             `json:"count"`
+	First []TupleRejected `json:"first"` // at most MaxRejected
+}
+
+// MaxRejected bounds how many changes TuplesRejected tells of.
+const MaxRejected = 20
+
+// TupleRejected is one of them; long texts are cut.
+type TupleRejected struct {
+	Object   string `json:"object"`
+	Relation string `json:"relation"`
+	Subject  string `json:"subject"`
+	Reason   string `json:"reason"`
+}
+
+// Add notes one more.
+func (r *TuplesRejected) Add(t TupleRejected) {
+	if r.Count++; len(r.First) < MaxRejected {
+		r.First = append(r.First, t)
+	}
 }
 
 // AuditRequest records an event of the service's own, for example a booking.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/rampart-security/rampart/internal/agent"
 )
@@ -49,7 +50,23 @@ func (a *Agent) push(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusConflict)
 		return
 	}
-	json.NewEncoder(w).Encode(agent.TuplesState{Revision: a.graph.at, Ready: a.graph.ready})
+	json.NewEncoder(w).Encode(agent.TuplesState{Revision: a.graph.at, Ready: a.graph.ready, Rejected: a.rejected(p)})
+}
+
+// rejected are the relations that Info does not list, as a sidecar whose model
+// has no place for them answers.
+func (a *Agent) rejected(p agent.TuplesPush) *agent.TuplesRejected {
+	var out agent.TuplesRejected
+	for _, c := range p.Changes {
+		typ, _, _ := strings.Cut(c.Object, ":")
+		if !c.Delete && !slices.Contains(a.Info.Relations[typ], c.Relation) {
+			out.Add(agent.TupleRejected{Object: c.Object, Relation: c.Relation, Subject: c.Subject, Reason: "the model has no " + typ + "#" + c.Relation})
+		}
+	}
+	if out.Count == 0 {
+		return nil
+	}
+	return &out
 }
 
 func (g *graph) take(p agent.TuplesPush) bool {

@@ -165,11 +165,24 @@ func (s *Store) reset(ctx context.Context, h head) error {
 }
 
 func (s *Store) send(ctx context.Context, p agent.TuplesPush) error {
-	err := s.svc.Call(ctx, http.MethodPost, agent.PathTuples, p, nil)
+	var state agent.TuplesState
+	err := s.svc.Call(ctx, http.MethodPost, agent.PathTuples, p, &state)
 	if err == nil {
 		s.said = s.now()
+		s.complain(ctx, state.Rejected)
 	}
 	return err
+}
+
+// complain logs that tuples do not count, once for as long as the first is the
+// same: a sidecar that starts anew is told of all of them again.
+func (s *Store) complain(ctx context.Context, r *agent.TuplesRejected) {
+	if r == nil || len(r.First) == 0 || r.First[0] == s.odd {
+		return
+	}
+	s.odd = r.First[0]
+	s.log.LogAttrs(ctx, slog.LevelWarn, "relations that do not count: rampart.yaml has no place for them", slog.Int("count", r.Count),
+		slog.String("object", s.odd.Object), slog.String("relation", s.odd.Relation), slog.String("subject", s.odd.Subject), slog.String("reason", s.odd.Reason))
 }
 
 // page reads the tuples behind a key, and leaves the last one's in next.

@@ -54,10 +54,11 @@ type Store struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	turn chan struct{} // held by the one that talks to the sidecar; guards below
-	at   uint64        // revision that the sidecar has
-	told bool          // whether the sidecar was told everything once
-	said time.Time     // when it was told something last
+	turn chan struct{}       // held by the one that talks to the sidecar; guards below
+	at   uint64              // revision that the sidecar has
+	told bool                // whether the sidecar was told everything once
+	said time.Time           // when it was told something last
+	odd  agent.TupleRejected // what was logged last of tuples that the sidecar does not count
 
 	mu  sync.Mutex
 	err error // guarded by mu: why the sidecar is behind; nil when it is not

@@ -1,10 +1,12 @@
 package relations
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -416,4 +418,31 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q and %q are told as %q and %q", object, subject, o, s)
 		}
 	})
+}
+
+// TestRejected: what the sidecar does not count is logged, once, and followed
+// all the same.
+func TestRejected(t *testing.T) {
+	w := sqlite(t)
+	first := w.open(t)
+	write := func(tx *sql.Tx) error {
+		_, err := first.Write(t.Context(), tx, []Tuple{{Object: "order:1", Relation: "viewer", Subject: "user:bob"}}, nil)
+		return err
+	}
+	if err := errors.Join(w.db.Update(t.Context(), write), first.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.Agent.Info.Relations = map[string][]string{"order": {"owner"}}
+	var log bytes.Buffer
+	s, err := Open(t.Context(), w.svc, w.db, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Forget()
+	if err := errors.Join(s.Sync(t.Context()), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "order:1"); n != 1 || !strings.Contains(log.String(), "the model has no order#viewer") {
+		t.Errorf("logged %d times: %s", n, log.String())
+	}
 }
