@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
@@ -67,6 +68,26 @@ func (f Folder) Find(id string) (Entry, error) {
 		return Entry{}, fmt.Errorf("%w: %.100q", ErrNotFound, id)
 	}
 	return *found, nil
+}
+
+// IDs returns the ids of decisions that begin with prefix, newest first, at most
+// max of them. A record that was damaged is an error if it may be one.
+func (f Folder) IDs(prefix string, max int) ([]string, error) {
+	var out []string
+	err := f.backwards(func(name string, n int, line []byte, seal *sealer) (bool, error) {
+		if prefix == "" || !bytes.Contains(line, []byte(prefix)) {
+			return true, nil
+		}
+		e, err := parseRecord(line, seal)
+		if err != nil {
+			return false, fmt.Errorf("decisionlog: %s:%d: %w", name, n, err)
+		}
+		if strings.HasPrefix(e.Question.ID, prefix) {
+			out = append(out, e.Question.ID)
+		}
+		return len(out) < max, nil
+	})
+	return out, err
 }
 
 // Last returns the newest n decisions, newest first, or all if there are fewer.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -77,8 +76,10 @@ func whyOf(e audit.Event) string {
 		parts = append(parts, "on "+e.Resource)
 	}
 	if reason := firstText(e.Detail["reason"], e.Detail["error"], e.Code); reason != "" {
-		quoted := strconv.QuoteToGraphic(reason) // what came from outside must not steer a terminal
-		parts = append(parts, "("+strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)+")")
+		parts = append(parts, "("+plainText(reason)+")")
+	}
+	if id := e.Detail["decision"]; id != "" {
+		parts = append(parts, "decision "+plainText(id))
 	}
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " ")
 }

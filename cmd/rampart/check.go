@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/rampart-security/rampart/authz/bundle"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -54,6 +57,9 @@ func checkCmd() *cobra.Command {
 			}
 			if err := sys.AdmitUnsafe(false); err != nil {
 				return err
+			}
+			if keys, err := bundle.ParseKeys(sys.Authz.Bundle.Keys); err == nil && len(keys) > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "policies are signed by key %s\n", strings.Join(slices.Sorted(maps.Keys(keys)), ", or "))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %d services, %d flows, %d controls, digest %s\n", sys.Info.Name, len(sys.Services), len(sys.Flows), len(sys.Controls()), sys.Bundle().Digest[:12])
 			return nil

@@ -13,6 +13,8 @@ push, status and why.`
   rampart policy test --mutate            # does some test notice each change of the policies?
   rampart policy lint
   rampart policy explain alice orders:read order/17 --attrs '{"owner":"user:bob"}'`
+	cmd.Args = meantCommand
+	worded(cmd)
 	cmd.AddCommand(policyTestCmd(), policyLintCmd(), policyExplainCmd(), policySchemaCmd(), policyDiffCmd(), policyRLSCmd(), policyFuzzCmd())
 	cmd.AddCommand(policyAdminCommands()...)
 	cmd.AddCommand(policyWhyCommand())

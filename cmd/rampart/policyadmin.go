@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -57,13 +58,18 @@ tests, to every plane. The control plane signs them as the next version; where
 authz.bundle.keys names others who sign, push a bundle of theirs. Each plane takes
 them over when signature, version and dates are right, they load, their tests pass
 and no more of the last decisions than authz.bundle.max_changed come out otherwise.
-Until then, the last good ones decide.`,
+Until then, the last good ones decide. push waits up to 15 seconds for every plane
+that lives, and its exit code is 1 when one refuses or does not answer. The model
+of relations is not pushed: it changes with rampart.yaml and a restart.`,
 		Example: `  rampart policy push -f rampart.yaml --shadow   # try them on live questions first
   rampart policy push -f rampart.yaml
   rampart policy push --bundle policies.tar.gz   # signed by: rampart policy sign
   rampart policy push --rollback 12              # the content of version 12, as a new version`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := errors.Join(alone(cmd, "bundle", "rollback", "end-shadow", "file"), alone(cmd, "shadow", "rollback", "end-shadow")); err != nil {
+				return err
+			}
 			if err := fillPush(&push, file, signed, end); err != nil {
 				return err
 			}
@@ -75,7 +81,14 @@ Until then, the last good ones decide.`,
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminPolicies, push, &st); err != nil {
 				return err
 			}
-			return f.policyStatus(cmd.OutOrStdout(), st)
+			a := arrival{st.Version, false}
+			if push.Shadow {
+				a = arrival{st.Shadow, true} // 0: the trial ends
+			}
+			if st, err = pushed(cmd, admin, a, st); err != nil {
+				return err
+			}
+			return errors.Join(f.policyStatus(cmd.OutOrStdout(), st), a.verdict(st))
 		},
 	}
 	f.add(cmd)
@@ -85,8 +98,6 @@ Until then, the last good ones decide.`,
 	fl.Uint64Var(&push.Rollback, "rollback", 0, "push the content of this version again")
 	fl.BoolVar(&push.Shadow, "shadow", false, "decide nothing by them: compare and report only")
 	fl.BoolVar(&end, "end-shadow", false, "end the trial")
-	cmd.MarkFlagsMutuallyExclusive("bundle", "rollback", "end-shadow")
-	cmd.MarkFlagsMutuallyExclusive("shadow", "rollback", "end-shadow")
 	return cmd
 }
 
@@ -134,7 +145,12 @@ func policyStatusCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show which policies are shipped and which plane decides by which",
-		Args:  cobra.NoArgs,
+		Long: `status shows the version that is shipped, whose signature it has and which keys
+count, which versions a rollback can go back to, and what each plane decides by.
+What a plane refused stands below, with the reason.`,
+		Example: `  rampart policy status
+  rampart policy status --json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			admin, err := f.open()
 			if err != nil {
@@ -158,7 +174,13 @@ func (f *adminFlags) policyStatus(w io.Writer, st wire.PolicyStatus) error {
 	if st.Version == 0 {
 		fmt.Fprintln(w, "no policies: every plane denies. Sign a bundle with `rampart policy sign` and bring it with `rampart policy push --bundle FILE`")
 	} else {
-		fmt.Fprintf(w, "version %d from %s, signed %s by %.12s, expires %s\n", st.Version, st.From, when(st.Created, "-"), st.Key, when(st.Expires, "-"))
+		fmt.Fprintf(w, "version %d from %s, signed %s, expires %s\nsigned by key %s\n", st.Version, st.From, when(st.Created, "-"), when(st.Expires, "-"), st.Key)
+	}
+	if len(st.Keys) > 0 {
+		fmt.Fprintf(w, "keys that count: %s\n", strings.Join(st.Keys, ", "))
+	}
+	if len(st.Kept) > 0 {
+		fmt.Fprintf(w, "a rollback can go to: %s\n", strings.Trim(fmt.Sprint(st.Kept), "[]"))
 	}
 	if st.Shadow != 0 {
 		fmt.Fprintf(w, "version %d is on trial\n", st.Shadow)
@@ -167,22 +189,35 @@ func (f *adminFlags) policyStatus(w io.Writer, st wire.PolicyStatus) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "PLANE\tDECIDES BY\tSEEN\tON TRIAL")
 	for _, p := range st.Planes {
-		fmt.Fprintf(t, "%s\t%s\t%.1fs ago\t%s\n", p.Plane, decidesBy(p.Version, st.Version), p.SeenSeconds, trial(p.Shadow))
+		fmt.Fprintf(t, "%s\t%s\t%.1fs ago\t%s\n", p.Plane, decidesBy(p, st.Version), p.SeenSeconds, trial(p, st.Shadow))
 	}
-	return t.Flush()
+	err := t.Flush()
+	refusals(w, st)
+	return err
 }
 
-func decidesBy(version, newest uint64) string {
-	switch {
-	case version == 0:
-		return "NOTHING: it denies"
-	case version != newest:
-		return fmt.Sprintf("version %d, NOT %d", version, newest)
+func decidesBy(p wire.PlanePolicies, newest uint64) string {
+	version := fmt.Sprintf("version %d", p.Version)
+	if p.Version == newest && newest != 0 {
+		return version
 	}
-	return fmt.Sprintf("version %d", version)
+	if p.Version == 0 {
+		version = "NOTHING: it denies"
+	}
+	if r, refused := refusedBy(p, newest); refused {
+		return fmt.Sprintf("%s, REFUSED %d: %s", version, newest, plainText(r.Code))
+	}
+	if p.Version == 0 {
+		return version
+	}
+	return fmt.Sprintf("%s, NOT YET %d", version, newest)
 }
 
-func trial(s wire.Shadow) string {
+func trial(p wire.PlanePolicies, version uint64) string {
+	s := p.Shadow
+	if r, refused := refusedBy(p, version); refused && version != 0 {
+		return fmt.Sprintf("REFUSED %d: %s", version, plainText(r.Code))
+	}
 	if s.Version == 0 {
 		return "-"
 	}
@@ -208,6 +243,9 @@ higher than that of any bundle before; by default it is the time, in seconds.`,
 			if err != nil {
 				return err
 			}
+			if key == "" {
+				return usageError("--key is missing; name the file of the private key, or make one with: rampart policy keygen --out policy.key")
+			}
 			private, err := readPolicyKey(key)
 			if err != nil {
 				return err
@@ -230,7 +268,8 @@ higher than that of any bundle before; by default it is the time, in seconds.`,
 			if err := os.WriteFile(out, raw, 0o644); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: version %d of %s, %d bytes, good until %s\n", out, version, sys.Info.TrustDomain, len(raw), when(draft.Manifest.Expires, "-"))
+			public, _ := private.Public().(ed25519.PublicKey)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: version %d of %s, %d bytes, good until %s, signed by key %s\n", out, version, sys.Info.TrustDomain, len(raw), when(draft.Manifest.Expires, "-"), bundle.KeyID(public))
 			return nil
 		},
 	}
@@ -240,7 +279,6 @@ higher than that of any bundle before; by default it is the time, in seconds.`,
 	fl.StringVar(&out, "out", "policies.tar.gz", "file to write")
 	fl.Uint64Var(&version, "version", 0, "version, higher than any before; 0 takes the time in seconds")
 	fl.DurationVar(&expires, "expires", 0, "how long it is good; 0 takes authz.bundle.expires")
-	cmd.MarkFlagRequired("key")
 	return cmd
 }
 
@@ -276,8 +314,10 @@ func policyKeygenCmd() *cobra.Command {
 		Use:   "keygen",
 		Short: "Make a key that signs policies, and print its public half for authz.bundle.keys",
 		Long: `keygen writes a private key and prints what rampart.yaml says of it. Several keys
-count at once: to change keys, add the new one, sign with it, then remove the old.`,
-		Args: cobra.NoArgs,
+count at once: to change keys, add the new one, sign with it, then remove the old.
+Refusals and policy status call a key by its id, which stands behind it.`,
+		Example: "  rampart policy keygen --out policy.key",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			public, private, err := ed25519.GenerateKey(rand.Reader)
 			if err != nil {
@@ -289,13 +329,16 @@ count at once: to change keys, add the new one, sign with it, then remove the ol
 			}
 			defer clear(der)
 			f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if errors.Is(err, fs.ErrExist) {
+				return usageError("%s exists already, and a key is never overwritten; name another file with --out", out)
+			}
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
 			if err := errors.Join(pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der}), f.Close()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "authz:\n  bundle:\n    keys: [%s]\n", strings.TrimSpace(bundle.FormatKey(public)))
+			fmt.Fprintf(cmd.OutOrStdout(), "authz:\n  bundle:\n    keys: [%s] # key id %s\n", bundle.FormatKey(public), bundle.KeyID(public))
 			return nil
 		},
 	}

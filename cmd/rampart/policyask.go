@@ -42,8 +42,8 @@ func (f *askFlags) addFacts(cmd *cobra.Command) {
 	fl.StringVar(&f.resource, "resource", "", "file of the resource's attributes, as JSON")
 	fl.StringVar(&f.tenant, "tenant", "", "organization that the resource belongs to")
 	fl.StringVar(&f.context, "context", "", "facts of the request that policies may use, as JSON")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return alone(cmd, "attrs", "resource") }
 	fl.StringVar(&f.relations, "relations", "", `file of relations, one "order:17#viewer@user:bob" a line`)
-	cmd.MarkFlagsMutuallyExclusive("attrs", "resource")
 }
 
 // addSubject adds the flags of who asks.

@@ -27,32 +27,34 @@ func policyWhyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "why ID",
 		Short: "Explain a decision that was made, and make it again",
-		Long: `why finds a decision in the logs of the planes by its id (audit events name it
-under "decision"), says what it rested on, and decides again from the same
-question and the policies of that time. The exit code is 1 when the two differ.
-Values of classified attributes stay hidden.`,
+		Long: `why finds a decision in the logs of the planes by its id, which audit tail and
+denied answers name, or the beginning of one. It says what the decision rested on,
+and decides again from the same question and the policies of that time. The exit
+code is 1 when the two differ. Of a trace id (32 hex digits) it explains every
+denial. A list is not decided again: its audit event is all there is of it. Values
+of classified attributes stay hidden.`,
+		Example: `  rampart audit tail --follow=false            # each event names its decision
+  rampart policy why WQ7S2KXJ4ZPB5T3MNLFA6DCREU
+  rampart policy why WQ7S2K                    # the beginning, when it is the only one
+  rampart policy why 4bf92f3577b34da6a3ce929d0e0e4736   # all denials of a request`,
 		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			state, err := statedir.Open(stateDir, statedir.Options{})
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			w, err := findDecision(state, args[0])
+			ids, err := meantDecisions(cmd.Context(), state, args[0])
 			if err != nil {
 				return err
 			}
-			if err := w.replay(cmd, state); err != nil {
-				return err
+			var errs []error
+			for i, id := range ids {
+				if i > 0 && !asJSON {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				errs = append(errs, explainID(cmd, state, id, asJSON))
 			}
-			if asJSON {
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(w.shown())
-			} else {
-				err = w.print(cmd.OutOrStdout())
-			}
-			if err == nil && !w.Same {
-				err = &exitError{exitFailed, errors.New("the decision does not come out the same")}
-			}
-			return err
+			return errors.Join(errs...)
 		},
 	}
 	stateFlag(cmd, &stateDir)
@@ -86,7 +88,7 @@ func findDecision(state *statedir.Dir, id string) (why, error) {
 		}
 		return why{decisionlog.Replayed{Entry: e}, filepath.Base(name)}, nil
 	}
-	return why{}, usageError("no decision %q is in the %d logs of %s; audit events name it under \"decision\"", id, len(folders), state.Path("decisions"))
+	return why{}, errNoDecision
 }
 
 func (w *why) replay(cmd *cobra.Command, state *statedir.Dir) error {
@@ -130,6 +132,8 @@ type shownWhy struct {
 	Decision rampart.Decision `json:"decision"`
 	Same     bool             `json:"same"`
 	Now      json.RawMessage  `json:"now,omitzero"` // when it is not the same
+	// Only is set when the decision was not made again: what there is of it.
+	Only string `json:"only,omitzero"`
 }
 
 const hiddenValue = "(hidden)"
