@@ -27,6 +27,7 @@ type place struct {
 	state *statedir.Dir
 	log   *decisionlog.Log
 	*Activator
+	told atomic.Pointer[Activator] // the same, for the log's goroutine
 
 	mu       sync.Mutex
 	now      time.Time
@@ -52,7 +53,7 @@ func (p *place) open() {
 	p.t.Helper()
 	var err error
 	if p.log == nil {
-		p.log, err = decisionlog.Open(decisionlog.Options{State: p.state, Plane: "sidecar/orders", Each: func(q pdp.Question, d rampart.Decision) { p.Observed(q, d) }})
+		p.log, err = decisionlog.Open(decisionlog.Options{State: p.state, Plane: "sidecar/orders", Each: func(q pdp.Question, d rampart.Decision) { p.told.Load().Observed(q, d) }})
 		if err != nil {
 			p.t.Fatal(err)
 		}
@@ -85,6 +86,7 @@ func (p *place) open() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	p.told.Store(p.Activator)
 }
 
 func (p *place) time() time.Time {
