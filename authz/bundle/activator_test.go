@@ -172,6 +172,9 @@ func TestRefusedBundles(t *testing.T) {
 			if e := p.events[len(p.events)-1]; e.Allowed || e.Code != row.want || e.Action != "policy.activate" || e.Detail["active"] != "5" {
 				t.Errorf("on record: %+v", e)
 			}
+			if r := p.Refused(); len(r) != 1 || r[0].Code != row.want || r[0].Reason == "" {
+				t.Errorf("told of the refusal: %+v", r)
+			}
 			n := len(p.events)
 			p.Activate(t.Context(), row.raw())
 			if len(p.events) != n {
@@ -396,6 +399,16 @@ func TestShadow(t *testing.T) {
 	p.Settle(t.Context())
 	if v, _ := p.Shadow(); v != 0 {
 		t.Error("the trial did not end")
+	}
+	p.Offer(p.Active().Raw, signed(t, setOf("permit("), stamp(3), "a"))
+	p.Settle(t.Context())
+	if r := p.Refused(); len(r) != 1 || r[0].Version != 3 || r[0].Code != CodeCompile {
+		t.Errorf("a candidate that does not load: %+v", r)
+	}
+	p.Offer(signed(t, setOf(ownerPolicy), stamp(4), "a"), nil)
+	p.Settle(t.Context())
+	if r := p.Refused(); len(r) != 0 || p.Version() != 4 {
+		t.Errorf("what was refused is forgotten when it is off: %+v, version %d", r, p.Version())
 	}
 }
 
