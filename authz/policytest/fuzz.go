@@ -23,11 +23,16 @@ type Fuzzed struct {
 	Untranslatable []string `json:"untranslatable"` // action and reason, each once
 }
 
-const maxDifferences = 10
+const (
+	maxDifferences = 10
+	maxTries       = 3 // made-up rows for each that is wanted
+)
 
 // Fuzz generates n rows of the declared types, out of values that policies and
 // tests name, and holds for each that a list shows it exactly when a check
-// allows it. Equal seeds generate equal rows.
+// allows it. What a provider supplies is made up, too. Rows of which no list can
+// be made are left out; if they are most, fewer than n are asked. Equal seeds
+// generate equal rows.
 func Fuzz(ctx context.Context, s pap.Set, service string, n int, seed uint64) (Fuzzed, error) {
 	world, err := WorldOf(s, service)
 	if err != nil {
@@ -44,11 +49,14 @@ func Fuzz(ctx context.Context, s pap.Set, service string, n int, seed uint64) (F
 	t.cover, t.asked = false, nil
 	g := &generator{state: seed, schema: s.Schema, world: world, values: pool(s, service, world)}
 	out := Fuzzed{Differences: []string{}, Untranslatable: []string{}}
-	for i := range n {
+	for i := 0; out.Asked < n && i < maxTries*n; i++ { // rows without a list do not count
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
-		t.fuzz(ctx, g.request(pairs[i%len(pairs)]), &out)
+		r := g.request(pairs[i%len(pairs)])
+		t.file.Resources["what"] = Resource{Type: r.Resource.Type, ID: r.Resource.ID, Tenant: r.Resource.Tenant, Attrs: r.Resource.Attrs} // for providers
+		r.Resource = asked(s.Schema, r.Resource)
+		t.fuzz(ctx, r, &out)
 		if len(out.Differences) == maxDifferences {
 			break
 		}
@@ -70,7 +78,7 @@ func (t *tester) fuzz(ctx context.Context, r authz.Request, out *Fuzzed) {
 		out.Shown++
 	}
 	if keeps != check.Allowed() {
-		out.Differences = append(out.Differences, fmt.Sprintf("%s %s: %s; the row is %v of tenant %q", r.Principal.Subject, r.Action, disagree(r.Resource.Type+"/"+r.Resource.ID, keeps, check), r.Resource.Attrs, r.Resource.Tenant))
+		out.Differences = append(out.Differences, fmt.Sprintf("%s %s: %s; the row is %v of tenant %q", r.Principal.Subject, r.Action, disagree(r.Resource.Type+"/"+r.Resource.ID, keeps, check), t.stored(r.Resource), r.Resource.Tenant))
 	}
 }
 
@@ -161,7 +169,7 @@ func (g *generator) request(p pair) authz.Request {
 	}
 	attrs := g.schema.Types[p.typ].Attrs
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
-		if attrs[name].Provider == "" && !(attrs[name].Optional && g.next(3) == 0) {
+		if !attrs[name].Optional || g.next(3) > 0 {
 			r.Attrs[name] = g.value(attrs[name].Kind, who)
 		}
 	}

@@ -67,12 +67,22 @@ func (t *tester) keeps(ctx context.Context, r authz.Request) (bool, rampart.Deci
 	about := r
 	about.Resource = rampart.Resource{Type: r.Resource.Type, Tenant: r.Resource.Tenant}
 	f, d := t.pdp.Filter(ctx, about)
-	row := maps.Clone(r.Resource.Attrs)
-	if row == nil {
-		row = map[string]any{}
-	}
+	row := t.stored(r.Resource)
 	row["id"], row["tenant"] = r.Resource.ID, r.Resource.Tenant
 	return f.Match(row, t.relation(ctx, r)), d
+}
+
+// stored are the attributes of a resource as its row has them, those included
+// that a provider supplies: they may have a column.
+func (t *tester) stored(asked rampart.Resource) map[string]any {
+	row := map[string]any{}
+	for name, r := range t.file.Resources {
+		if r := r.resource(name); r.Type == asked.Type && r.ID == asked.ID {
+			maps.Copy(row, r.Attrs)
+		}
+	}
+	maps.Copy(row, asked.Attrs)
+	return row
 }
 
 // relation answers for relations that a filter leaves open, as a join with the

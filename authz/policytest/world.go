@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -186,6 +187,23 @@ func (c Change) Opens() bool { return c.After.Allowed() && !c.Before.Allowed() }
 // that decided, the fields shown or what is obliged. The wants of rows do not
 // count.
 func Diff(ctx context.Context, before, after pap.Set, service string) ([]Change, error) {
+	files, err := filesOf(before, after, service)
+	if err != nil {
+		return nil, err
+	}
+	var out []Change
+	for _, f := range files {
+		changes, err := diffFile(ctx, before, after, service, f)
+		if err != nil {
+			return nil, fmt.Errorf("policytest: %w", err)
+		}
+		out = append(out, changes...)
+	}
+	return out, nil
+}
+
+// filesOf are the tests of both; of two with one name, the later.
+func filesOf(before, after pap.Set, service string) ([]*File, error) {
 	files, err := parseFiles(after, service, nil)
 	if err != nil {
 		return nil, err
@@ -199,15 +217,7 @@ func Diff(ctx context.Context, before, after pap.Set, service string) ([]Change,
 			files = append(files, f)
 		}
 	}
-	var out []Change
-	for _, f := range files {
-		changes, err := diffFile(ctx, before, after, service, f)
-		if err != nil {
-			return nil, fmt.Errorf("policytest: %w", err)
-		}
-		out = append(out, changes...)
-	}
-	return out, nil
+	return files, nil
 }
 
 func diffFile(ctx context.Context, before, after pap.Set, service string, f *File) ([]Change, error) {
@@ -241,6 +251,78 @@ func answers(ctx context.Context, s pap.Set, service string, f *File) ([]Result,
 		t.report.Results[i].Name = r.asks
 	}
 	return t.report.Results, nil
+}
+
+// Questions counts the rows and cells that Diff asks of a service.
+func Questions(before, after pap.Set, service string) (int, error) {
+	files, err := filesOf(before, after, service)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, f := range files {
+		n += len(f.Tests)
+		for _, m := range f.Matrix {
+			n += len(m.Actions) * (len(m.Roles) + len(m.Subjects))
+		}
+	}
+	return n, nil
+}
+
+// Altered names what differs between two Sets, sorted: "role clerk", "type
+// order", "policy/orders.cedar". Whether any answer differs, Diff finds out.
+func Altered(before, after pap.Set) []string {
+	out := alteredKeys("role ", before.Roles, after.Roles)
+	out = append(out, alteredKeys("type ", typesOf(before), typesOf(after))...)
+	out = append(out, alteredKeys("from_token ", before.FromToken, after.FromToken)...)
+	if !reflect.DeepEqual(before.Separate, after.Separate) {
+		out = append(out, "separate")
+	}
+	a, b := policyFiles(before), policyFiles(after)
+	return append(out, alteredKeys("", a, b)...)
+}
+
+func alteredKeys[T any](kind string, before, after map[string]T) []string {
+	var out []string
+	all := maps.Clone(before)
+	if all == nil {
+		all = map[string]T{}
+	}
+	maps.Copy(all, after)
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		a, was := before[key]
+		b, is := after[key]
+		switch {
+		case !was:
+			out = append(out, kind+key+" is new")
+		case !is:
+			out = append(out, kind+key+" is gone")
+		case !reflect.DeepEqual(a, b):
+			out = append(out, kind+key)
+		}
+	}
+	return out
+}
+
+func typesOf(s pap.Set) map[string]authz.Type {
+	if s.Schema == nil {
+		return nil
+	}
+	return s.Schema.Types
+}
+
+// policyFiles are the policies of all services, and the model.
+func policyFiles(s pap.Set) map[string]string {
+	out := map[string]string{}
+	for _, svc := range s.Services {
+		for _, name := range svc.Policy {
+			out[name] = string(s.Files[name])
+		}
+	}
+	if s.Model != "" {
+		out[s.Model] = string(s.Files[s.Model])
+	}
+	return out
 }
 
 // said is what of a decision counts as its answer.

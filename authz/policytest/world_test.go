@@ -167,9 +167,48 @@ func TestFuzzed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(out.Differences) > 0 || out.Asked < 100 || out.Shown == 0 {
+		if len(out.Differences) > 0 || out.Asked != 300 || out.Shown == 0 {
 			t.Errorf("seed %d: %+v", seed, out)
 		}
+	}
+}
+
+// TestFuzzedProvider: what a provider must supply is made up; a list of it can
+// be made when there is a column.
+func TestFuzzedProvider(t *testing.T) {
+	for name, columns := range map[string]map[string]string{"no column": nil, "a column": {"risk": "risk"}} {
+		s := typed(typedTests)
+		order := s.Schema.Types["order"]
+		order.Attrs["risk"] = authz.Attr{Kind: authz.KindLong, Provider: "scores"}
+		order.Columns = columns
+		s.Schema.Types["order"] = order
+		s.Files["orders.cedar"] = []byte(strings.ReplaceAll(string(s.Files["orders.cedar"]), "resource has risk && ", ""))
+		out, err := Fuzz(context.Background(), s, "orders", 300, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(out.Differences) > 0 || out.Asked != 300 || out.Shown == 0 || (len(out.Untranslatable) == 0) != (columns != nil) {
+			t.Errorf("%s: %+v", name, out)
+		}
+	}
+}
+
+func TestAltered(t *testing.T) {
+	before, after := typed(typedTests), typed(typedTests)
+	if got := Altered(before, after); len(got) > 0 {
+		t.Errorf("equal, and yet: %q", got)
+	}
+	after.Roles["clerk"] = []string{"orders:read"}
+	delete(after.Roles, "auditor")
+	after.Schema.Types["order"].Grants["orders:read"] = "owner"
+	after.Files["orders.cedar"] = append(after.Files["orders.cedar"], "// more"...)
+	after.Separate = nil
+	want := []string{"role auditor is gone", "role clerk is new", "type order", "separate", "orders.cedar"}
+	if got := Altered(before, after); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if n, err := Questions(before, after, "orders"); err != nil || n != 6 {
+		t.Errorf("%d questions, %v", n, err)
 	}
 }
 

@@ -127,7 +127,7 @@ func whoCanCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			yes := []answered{}
+			yes, hint := []answered{}, ""
 			for _, name := range slices.Sorted(maps.Keys(w.Subjects)) {
 				ans, err := f.answer(cmd, sys, set, w, w.Subjects[name], args[0], args[1])
 				if err != nil {
@@ -136,6 +136,10 @@ func whoCanCmd() *cobra.Command {
 				if ans.Allowed {
 					yes = append(yes, ans)
 				}
+				hint = firstText(hint, ans.Hint)
+			}
+			if len(yes) == 0 && hint != "" {
+				return usageError("whether anybody may cannot be said: %s", hint)
 			}
 			return tellWho(cmd, yes, len(w.Subjects), f.json)
 		},
@@ -175,8 +179,9 @@ func by(d rampart.Decision) string {
 type possible struct {
 	Action  rampart.Action `json:"action"`
 	Type    string         `json:"type,omitzero"`
-	To      string         `json:"to"` // all | some | none
-	Where   string         `json:"where,omitzero"`
+	To      string         `json:"to"`             // all | some | none
+	Where   string         `json:"where,omitzero"` // in words
+	SQL     string         `json:"sql,omitzero"`   // the same, with values in place; without relations
 	Code    rampart.Code   `json:"code,omitzero"`
 	Layer   rampart.Layer  `json:"layer,omitzero"`
 	Because string         `json:"because,omitzero"`
@@ -189,7 +194,7 @@ func whatCanCmd() *cobra.Command {
 		Short: "What may this person do, and to which objects?",
 		Long: `what-can goes through the actions of authz.types and says for each whether an
 account of the running system may do it to all objects, to none, or to some: then
-with the condition, in the words of SQL.
+with the condition in words, and with --json in SQL as well.
 
 ` + limits,
 		Example: `  rampart what-can alice
@@ -258,13 +263,31 @@ func (f *directoryFlags) possibleOne(cmd *cobra.Command, sys *spec.System, set p
 	case rows.IsAll():
 		out.To = "all"
 	default:
-		out.Where = where(rows, set.Schema.Types[typ])
+		out.Where, out.SQL = rows.Text(), inSQL(rows, set.Schema.Types[typ])
+	}
+	if relation := set.Schema.Types[typ].Grants[a]; relation != "" {
+		f.byRelation(&out, typ, relation, p)
 	}
 	return out, nil
 }
 
-// where is a filter for people to read: SQL with its values in place.
-func where(rows filter.Filter, t authz.Type) string {
+// byRelation adds what a relation permits: which objects these are, the service
+// knows. Who is stopped before the policies is not helped by a relation.
+func (f *directoryFlags) byRelation(out *possible, typ, relation string, p rampart.Principal) {
+	denied := out.Code != "" && (out.Layer != rampart.LayerDomain || out.Code != rampart.CodeNoPermit)
+	if denied || out.To == "all" || f.relations != "" {
+		return
+	}
+	more := fmt.Sprintf("each %s of which %s is %s, unless a policy forbids it", typ, p.Subject, relation)
+	if out.To == "none" {
+		*out = possible{Action: out.Action, Type: typ, To: "some", Where: more}
+		return
+	}
+	out.Where += "; and " + more
+}
+
+// inSQL is a filter for people to read: SQL with its values in place.
+func inSQL(rows filter.Filter, t authz.Type) string {
 	text, args, err := rows.SQL(filter.SQLite, filter.TableOf(t), 1)
 	if err != nil {
 		return err.Error()

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,7 +66,8 @@ type answered struct {
 	Resource rampart.Resource   `json:"resource"`
 	Service  string             `json:"service"`
 	Allowed  bool               `json:"allowed"`
-	Layers   []rampart.Decision `json:"layers"` // up to the first denial
+	Layers   []rampart.Decision `json:"layers"`        // up to the first denial
+	Hint     string             `json:"hint,omitzero"` // what to say, so that there is an answer
 
 	Conditions []policytest.Condition `json:"conditions,omitzero"`
 
@@ -96,7 +99,33 @@ func (f *askFlags) answer(cmd *cobra.Command, sys *spec.System, set pap.Set, w p
 		return answered{}, placed(err)
 	}
 	last := layers[len(layers)-1]
-	return answered{Subject: p.Subject, Action: a, Resource: r, Service: service, Allowed: last.Allowed(), Layers: layers, question: q}, nil
+	return answered{Subject: p.Subject, Action: a, Resource: r, Service: service, Allowed: last.Allowed(), Layers: layers, Hint: hintOf(set, r, last), question: q}, nil
+}
+
+// hintOf says which attributes a policy could not read because nobody said
+// them, "" when that is not why.
+func hintOf(set pap.Set, r rampart.Resource, d rampart.Decision) string {
+	if d.Layer != rampart.LayerDomain || d.Code != rampart.CodeError || r.Attrs != nil && set.Schema == nil {
+		return ""
+	}
+	missing := []string{}
+	if set.Schema != nil {
+		for name, a := range set.Schema.Types[r.Type].Attrs {
+			if !a.Optional && r.Attrs[name] == nil {
+				missing = append(missing, name)
+			}
+		}
+		if len(missing) == 0 {
+			return ""
+		}
+	}
+	slices.Sort(missing)
+	example := map[string]string{}
+	for _, name := range missing {
+		example[name] = "..."
+	}
+	text, _ := json.Marshal(example) // of strings: it cannot fail
+	return fmt.Sprintf("nothing says the %s of %s/%s: add --attrs '%s', or --resource FILE", firstText(strings.Join(missing, ", "), "attributes"), r.Type, r.ID, text)
 }
 
 func (a answered) tell(cmd *cobra.Command, asJSON bool) error {
@@ -129,6 +158,9 @@ func (a answered) print(w io.Writer) {
 	}
 	for _, c := range a.Conditions {
 		fmt.Fprintf(w, "  %s  %s:%d: %s%s\n", outcomeOf(w, c), c.File, c.Line, policyWord(c.Policy), c.Text)
+	}
+	if a.Hint != "" {
+		fmt.Fprintf(w, "%s: %s\n", paint(w, yellow, "hint"), a.Hint)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,7 +106,8 @@ func policyRLSCmd() *cobra.Command {
 statements that make PostgreSQL itself hold back what the policies deny. The
 service must say who asks: sdk/db sets it at the start of each transaction. It
 is a second line: permissions, scopes and separation of duty are judged before.
-What a database cannot decide is said at the end, with exit code 1.`,
+When there is something that a database cannot decide, nothing is printed but
+that, and the exit code is 1.`,
 		Example: `  rampart policy rls --service orders > migrations/0007_policies.sql`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -140,9 +142,10 @@ func command(a rampart.Action) string {
 	return ""
 }
 
-// printRLS prints what a database can decide, and then says what it cannot.
+// printRLS prints what a database can decide, or nothing and what it cannot.
 func (f *policyFlags) printRLS(ctx context.Context, w io.Writer, sys *spec.System, set pap.Set) error {
 	var errs []error
+	var whole bytes.Buffer // half of it would protect half of the tables
 	for _, name := range slices.Sorted(maps.Keys(set.Schema.Types)) {
 		t := set.Schema.Types[name]
 		for _, a := range t.Actions {
@@ -156,13 +159,14 @@ func (f *policyFlags) printRLS(ctx context.Context, w io.Writer, sys *spec.Syste
 			if f.service != "" && f.service != service {
 				continue
 			}
-			errs = append(errs, printRLSOf(ctx, w, set.Options(service), name, t, a))
+			errs = append(errs, printRLSOf(ctx, &whole, set.Options(service), name, t, a))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return &exitError{exitFailed, err}
 	}
-	return nil
+	_, err := whole.WriteTo(w)
+	return err
 }
 
 func printRLSOf(ctx context.Context, w io.Writer, o pdp.Options, name string, t authz.Type, a rampart.Action) error {
