@@ -57,8 +57,8 @@ func say(e Expr) (text string, loose bool) {
 func sayChain(e Expr, and bool) (string, bool) {
 	parts := flat(nil, e, and)
 	var said []string
-	for i, part := range parts {
-		if has, ok := part.(Has); ok && and && slices.ContainsFunc(parts[i+1:], func(p Expr) bool { return mentions(p, has.Attr, maxSaid) }) {
+	for _, part := range parts {
+		if has, ok := part.(Has); ok && and && slices.ContainsFunc(parts, func(p Expr) bool { return mentions(p, has.Attr, maxSaid) }) {
 			continue // goes without saying
 		}
 		text, loose := say(part)
@@ -105,6 +105,9 @@ func sayNot(x Expr) (string, bool) {
 	case In:
 		return sayIn(x, "not "), false
 	case Has:
+		if x.Attr == "tenant" {
+			return "in no organization", false
+		}
 		return x.Attr + " is unknown", false
 	case Rel:
 		return "who asks is not its " + x.Name, false

@@ -22,6 +22,8 @@ func TestText(t *testing.T) {
 		`team begins with "r d"`:   filter.Text{Op: filter.Prefix, X: attr("team"), Part: lit("r d")},
 		"who asks is its viewer":   filter.Rel{Name: "viewer"},
 		"team is unknown":          filter.Not{X: has("team")},
+		"in no organization":       filter.Not{X: has("tenant")},
+		"owner is a and count < 3": filter.And{L: filter.And{L: is("owner", "a"), R: has("owner")}, R: filter.Cmp{Op: filter.Lt, L: attr("count"), R: lit(int64(3))}},
 		"(owner is user:ben or who asks is its viewer) and in acme and not frozen": filter.And{
 			L: filter.And{
 				L: filter.Or{L: filter.Total{X: is("owner", "user:ben")}, R: filter.Or{L: filter.Rel{Name: "viewer"}, R: is("owner", "user:ben")}},
