@@ -253,8 +253,8 @@ func TestSubjectSetting(t *testing.T) {
 		want string
 	}{
 		"nobody":     {rampart.Principal{}, ""},
-		"somebody":   {rampart.Principal{Subject: "user:a", Kind: rampart.KindHuman}, `{"id":"user:a","kind":"human","managed_teams":[],"organizations":[],"roles":[]}`},
-		"with facts": {rampart.Principal{Subject: "a", Team: "red", Tenant: "acme", Roles: []string{"x"}}, `{"id":"a","managed_teams":[],"org":"acme","organizations":[],"roles":["x"],"team":"red"}`},
+		"somebody":   {rampart.Principal{Subject: "user:a", Kind: rampart.KindHuman}, `{"id":"user:a","kind":"human","managed_teams":[],"organizations":[],"roles":[],"subject_id":"a","subject_type":"user"}`},
+		"with facts": {rampart.Principal{Subject: "a", Team: "red", Tenant: "acme", Roles: []string{"x"}}, `{"id":"a","managed_teams":[],"org":"acme","organizations":[],"role":"x","roles":["x"],"team":"red"}`},
 		"zero byte":  {rampart.Principal{Subject: "a", Roles: []string{"\x00"}}, ""},
 		"no UTF-8":   {rampart.Principal{Subject: "a\xff"}, ""},
 	} {

@@ -51,6 +51,8 @@ func load(t *testing.T) *spec.System {
 
 func TestFromSystem(t *testing.T) {
 	want := Set{
+		System:   "shop",
+		Domain:   "shop.internal",
 		Roles:    map[string][]string{"clerk": {"orders:read"}, "boss": {"role:clerk"}, "auditor": {}},
 		Separate: []pdp.Separation{{Roles: []string{"boss", "auditor"}, Dynamic: true}},
 		Schema: &authz.Schema{Types: map[string]authz.Type{"order": {
