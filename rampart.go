@@ -124,6 +124,17 @@ const (
 	CodeUntranslatable Code = "untranslatable"     // a list was asked for, and a policy cannot be said as a filter
 )
 
+// Temporary reports whether a denial says nothing about the subject's rights: the
+// decision could not be made, and asking again later may come out otherwise. It
+// is a denial all the same.
+func (c Code) Temporary() bool {
+	switch c {
+	case CodeTimeout, CodeStale, CodeSource, CodeClock:
+		return true
+	}
+	return false
+}
+
 // PolicyRef points at the line of policy that decided.
 type PolicyRef struct {
 	Engine string `json:"engine"` // "rbac", "cedar", "rego", "flow"

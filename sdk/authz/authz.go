@@ -82,8 +82,8 @@ func Handling(obligation string, f func(context.Context, rampart.Obligation) err
 // Check asks the sidecar's policy decision point whether the caller of the
 // request in ctx may do action to resource. Nil is yes. A refusal is Denied, or
 // Unauthenticated when a stronger or fresher login would do (rest.Handler then
-// says so, RFC 9470); a sidecar that does not answer is Unavailable, which
-// refuses as well.
+// says so, RFC 9470). Where nothing could be decided (rampart.Code.Temporary), or
+// the sidecar does not answer, it is Unavailable, which refuses as well.
 //
 // Name the Tenant of a resource: it is refused to callers who do not belong to
 // it, whatever the policies say. Which organization an object belongs to is

@@ -64,12 +64,18 @@ func (q *question) enforce(ctx context.Context, d rampart.Decision) error {
 	return nil
 }
 
-// refused tells the caller what the policy means it to be told.
+// refused tells the caller what the policy means it to be told. Whoever is
+// refused because nothing could be decided may come again: after a restart the
+// relations are not there for a moment.
 func refused(d rampart.Decision) error {
-	if d.ReasonUser != "" {
-		return rampart.Errorf(rampart.Denied, control, "%s", d.ReasonUser)
+	kind, msg := rampart.Denied, "not allowed"
+	if d.Code.Temporary() {
+		kind = rampart.Unavailable
 	}
-	return rampart.Errorf(rampart.Denied, control, "not allowed")
+	if d.ReasonUser != "" {
+		msg = d.ReasonUser
+	}
+	return rampart.Errorf(kind, control, "%s", msg)
 }
 
 // stepUp asks for another login where that of the caller does not meet o. What
