@@ -5,14 +5,19 @@ const $ = (id) => document.getElementById(id);
 // call asks the API and answers with the JSON body; a refusal is an Error with
 // the problem's detail (RFC 9457). Without a session it goes to the login; where
 // a fresh second factor is asked for (RFC 9470), to the page that takes it, and
-// back to this one.
+// back to this one. What cannot be answered for the moment is read again: a
+// service that has just started is not asked for long.
 async function call(method, path, body, headers = {}) {
   const init = { method, headers: { Accept: "application/json", ...headers } };
   if (body !== undefined) {
     init.headers["Content-Type"] = "application/json";
     init.body = JSON.stringify(body);
   }
-  const answer = await fetch(path, init);
+  let answer = await fetch(path, init);
+  for (let tries = 0; answer.status === 503 && method === "GET" && tries < 10; tries++) {
+    await new Promise((again) => setTimeout(again, 500));
+    answer = await fetch(path, init);
+  }
   const text = await answer.text();
   let data;
   try {
