@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/authzen"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/planelink"
@@ -178,4 +180,27 @@ func certificateOf(t *testing.T, link *planelink.Link) string {
 	must(t, err)
 	der := snap.Certificate.Certificate[0]
 	return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+}
+
+// TestClockJump: after a jump that nobody vouched for, nothing is allowed, and
+// the record says why.
+func TestClockJump(t *testing.T) {
+	h := open(t, []string{"shop"})
+	edge := h.as("gateway/edge")
+	ann := h.identity(edge, h.session(edge))
+	ask := agent.CheckRequest{Identity: ann, Action: "shop:read", Resource: orderOf("o1", "user:ann")}
+	if allowed, status := h.check("shop", ask); !allowed || status != 200 {
+		t.Fatalf("before: %v %d", allowed, status)
+	}
+	h.jump(errors.New("the clock went back an hour"))
+	if allowed, _ := h.check("shop", ask); allowed {
+		t.Error("allowed by a clock that jumped")
+	}
+	if e := h.newest("shop"); e.Class != "authz_deny" || e.Code != string(rampart.CodeClock) {
+		t.Errorf("on record: %+v", e)
+	}
+	h.jump(nil)
+	if allowed, _ := h.check("shop", ask); !allowed {
+		t.Error("denied by a clock that agrees again")
+	}
 }

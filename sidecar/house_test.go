@@ -36,6 +36,7 @@ type house struct {
 	mu      sync.Mutex
 	ahead   time.Duration // of the sidecars' clocks
 	later   time.Duration // of their links' clocks
+	jumped  error         // what pdp.Clock says; nil: nothing
 	service http.HandlerFunc
 	got     []request
 }
@@ -94,6 +95,18 @@ func (h *house) silence(d time.Duration) {
 	h.later += d
 }
 
+func (h *house) clock() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.jumped
+}
+
+func (h *house) jump(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.jumped = err
+}
+
 func (h *house) linkNow() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -135,7 +148,7 @@ func (h *house) start(name string) {
 	socket := h.State.Path(name + ".sock")
 	s, err := New(Options{
 		Service: name, Link: h.Link(opt), Audit: h.Log("sidecar/" + name), Logger: h.Logger, Inbound: in, Outbound: out,
-		Socket: socket, Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), State: h.State, Now: h.now,
+		Socket: socket, Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), State: h.State, Now: h.now, Clock: h.clock,
 	})
 	must(h.t, err)
 	run(h.t, s.Run)
