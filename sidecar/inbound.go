@@ -113,9 +113,6 @@ func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
 		if d.ID != "" {
 			e.Detail["decision"] = d.ID
 		}
-		if d.ID != "" {
-			e.Detail["decision"] = d.ID
-		}
 	}
 	s.record(a.r.Context(), e)
 	problem.Write(w, err, a.trace)
