@@ -454,6 +454,17 @@ func TestMessages(t *testing.T) {
 		t.Errorf("the consumer got %q of %+v, %v", last.body, id, err)
 	}
 
+	// A delivery is recorded once the service has answered: the last record
+	// must stand before refusals are counted.
+	h.Until("both deliveries are on record", func() bool {
+		consumed := 0
+		for _, e := range h.Events("sidecar_mailer") {
+			if e.Action == "consume orders.sold" && e.Outcome == audit.Allowed {
+				consumed++
+			}
+		}
+		return consumed == 2
+	})
 	for _, tc := range []struct {
 		control string
 		send    func()
