@@ -58,10 +58,10 @@ var contracts = []string{"authz", "ratelimit", "validate", "secrets"}
 
 // owned names the folders that may import a dependency; "" is nobody.
 var owned = map[string]string{
-	"database/sql":                          "store sdk/db examples verify",
+	"database/sql":                          "store sdk/db sdk/pii examples verify",
 	"modernc.org/sqlite":                    "store/sqlite sdk/db verify",
 	"github.com/redis/go-redis":             "store/valkey",
-	"github.com/jackc/pgx":                  "store/postgres sdk/db",
+	"github.com/jackc/pgx":                  "store/postgres sdk/db sdk/pii secrets/rotate",
 	"github.com/open-policy-agent/opa":      "authz/rego",
 	"github.com/cedar-policy/cedar-go":      "authz/cedar",
 	"github.com/go-jose/go-jose":            "authn/jwt",
@@ -70,8 +70,13 @@ var owned = map[string]string{
 	"github.com/nats-io":                    "queue sidecar verify",
 	"github.com/spf13/cobra":                "cmd",
 	"github.com/openfga":                    "authz/rebac test",
-	"github.com/envoyproxy":                 "authz/extauthz",
-	"google.golang.org/grpc":                "authz/rebac/openfga authz/extauthz sidecar test",
+	"github.com/envoyproxy":                 "authz/extauthz tls/workload",
+	"github.com/caddyserver/certmagic":      "tls/acme",
+	"github.com/aws":                        "secrets/awssm secrets/kms",
+	"github.com/ThalesGroup/crypto11":       "secrets/kms",
+	"github.com/miekg/pkcs11":               "secrets/kms",
+	"filippo.io/age":                        "tls/ca",
+	"google.golang.org/grpc":                "authz/rebac/openfga authz/extauthz sidecar test tls/workload",
 	"cel.dev/cel-go":                        "threat sidecar authz/rebac",
 	"go.yaml.in/yaml":                       "spec validate/openapi policies threat verify authz/policytest",
 	"code.dny.dev/ssrf":                     "network/egress",

@@ -148,7 +148,7 @@ func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) 
 		{Kind: "keys", Keys: &keys},
 		{Kind: "policies", Policies: newest, Shadow: shadow},
 		{Kind: "config", Config: &bundle},
-		{Kind: "bundle", Bundle: p.keys.ca.BundlePEM()},
+		{Kind: "trust", Trust: &wire.Trust{Version: 1, Roots: p.keys.ca.BundlePEM()}},
 		{Kind: "endpoints", Endpoints: endpoints},
 		{Kind: "revoked", Revoked: revocations},
 	} {

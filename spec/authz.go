@@ -316,8 +316,8 @@ func (c *checker) openfga(o *OpenFGA) {
 	if c.need(key, "store", o.Store != "", "ID of the store") {
 		c.match(key+".store", o.Store, storeIDForm, "write the id that the server gave to the store")
 	}
-	if o.Token != "" && !secretRefForm.MatchString(o.Token) {
-		c.bad(key+".token", "want a reference to the secret store", "write secret://embedded/PATH")
+	if o.Token != "" {
+		c.secretRef(key+".token", o.Token)
 	}
 	c.checkResource(key+".ca", o.CA, ".pem", ".crt")
 	if !c.need(key, "address", o.Address != "", "HOST:PORT of its gRPC listener") {

@@ -108,7 +108,7 @@ func TestAuthzRefused(t *testing.T) {
 		"openfga in the clear":          {`, ca: fga.pem`, ``, `18:3: authz.openfga.ca: without TLS anybody on the way could change who may do what; write ca: FILE.pem; only a server at 127.0.0.1 or [::1] does without`},
 		"openfga without a port":        {`"fga.example:8081"`, `fga.example`, `18:14: authz.openfga.address: "fga.example" is no HOST:PORT; write the address of the gRPC listener, such as fga.example:8081`},
 		"openfga with a literal secret": {`"secret://embedded/fga"`, `hunter2`, `18:55: authz.openfga.token: ` + secretMsg + `; ` + secretFix},
-		"openfga with another store":    {`"secret://embedded/fga"`, `"secret://vault/fga"`, `18:55: authz.openfga.token: want a reference to the secret store; write secret://embedded/PATH`},
+		"openfga with another store":    {`"secret://embedded/fga"`, `"secret://vault/fga"`, `18:55: authz.openfga.token: backend "vault" is not declared; declared are: embedded`},
 		"test that nothing runs":        {`a_test.yaml`, `a.yaml`, `23:82: services.orders.policy_tests[0]: file "a.yaml" does not say that it is a test; name it NAME_test.yaml or NAME_test.rego`},
 	} {
 		t.Run(name, func(t *testing.T) {

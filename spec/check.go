@@ -20,7 +20,7 @@ var (
 	tableForm      = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 	topicForm      = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){0,15}$`)
 	permissionForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}:(\*|[a-z][a-z0-9_-]{0,62})$`)
-	secretRefForm  = regexp.MustCompile(`^secret://embedded/[a-z0-9_-]+(/[a-z0-9_-]+){0,15}$`)
+	secretRefForm  = regexp.MustCompile(`^secret://([a-z][a-z0-9_-]{0,62})/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,15}(?:#[A-Za-z0-9_.-]{1,64})?$`)
 	generateForm   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,16}$`)
 	mountForm      = regexp.MustCompile(`^/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)*$`)
 	threatForm     = regexp.MustCompile(`^[A-Z][A-Z0-9-]{1,80}@\S+$`)
@@ -69,6 +69,7 @@ func check(s *System, r *report) {
 	c.stores()
 	c.externals()
 	c.identity()
+	c.trust()
 	c.flows()
 	c.queues()
 	c.claims()
@@ -89,7 +90,7 @@ func (c *checker) bounded() bool {
 		{"data", len(c.s.Data), maxElements}, {"authz.roles", len(c.s.Authz.Roles), maxElements},
 		{"authz.types", len(c.s.Authz.Types), maxTypes}, {"authz.separate", len(c.s.Authz.Separate), maxSeparations},
 		{"authz.providers", len(c.s.Authz.Providers), maxElements}, {"authz.from_token", len(c.s.Authz.FromToken), maxElements},
-		{"flows", len(c.s.Flows), maxFlows},
+		{"flows", len(c.s.Flows), maxFlows}, {"secrets", len(c.s.Secrets), maxBackends}, {"trust.federate", len(c.s.Trust.Federate), maxFederated},
 	} {
 		if part.count > part.most {
 			c.bad(part.key, fmt.Sprintf("more than %d entries", part.most), "split the system")
@@ -191,7 +192,7 @@ func (c *checker) names() {
 		"data": names(s.Data), "zones": names(s.Zones), "principals": names(s.Principals), "plans": names(s.Plans),
 		"authz.roles": names(s.Authz.Roles), "services": names(s.Services), "stores": names(s.Stores),
 		"external": names(s.External), "demo.users": names(s.Demo.Users), "demo.clients": names(s.Demo.Clients),
-		"identity.providers": names(s.Identity.Providers), "authz.providers": names(s.Authz.Providers),
+		"identity.providers": names(s.Identity.Providers), "authz.providers": names(s.Authz.Providers), "secrets": names(s.Secrets),
 	} {
 		for _, name := range list {
 			if !nameForm.MatchString(name) {
@@ -234,9 +235,12 @@ func (c *checker) items() {
 }
 
 func (c *checker) credential(key string, d Data) {
-	c.only(key, "a credential is kept in the secret store, not in a database", "encrypt", "row_mac", "pii")
-	if c.need(key, "source", d.Source != "", "secret://embedded/PATH") && !secretRefForm.MatchString(d.Source) {
-		c.bad(key+".source", "want a reference to the secret store", "write secret://embedded/PATH, with lower-case letters, digits, - and _ between slashes")
+	c.only(key, "a credential is kept in the secret store, not in a database", "encrypt", "row_mac", "pii", "shred", "search")
+	if c.need(key, "source", d.Source != "", "secret://embedded/PATH") {
+		c.secretRef(key+".source", d.Source)
+	}
+	if d.Generate != "" && !strings.HasPrefix(d.Source, "secret://"+EmbeddedBackend+"/") {
+		c.bad(key+".generate", "only the embedded store makes values up", "remove generate, or use secret://embedded/PATH")
 	}
 	c.match(key+".generate", d.Generate, generateForm, "write a prefix of at most 16 letters, digits, - and _, such as sk_test_")
 	if d.Rotate != 0 && d.Rotate <= d.Cache {
@@ -249,6 +253,14 @@ func (c *checker) credential(key string, d Data) {
 func (c *checker) stored(key, name string, d Data) {
 	if d.Encrypt != "" && len(d.PII) == 0 {
 		c.bad(key+".encrypt", "envelope encryption needs the fields to encrypt", "add pii: [FIELD]")
+	}
+	if d.Encrypt == "" {
+		c.only(key, "it belongs to envelope encryption", "shred", "search")
+	}
+	c.oneOf(key+".shred", d.Shred, "tenant", ShredSubject)
+	for field, how := range d.Search {
+		c.ref(join(key+".search", field), field, "field of pii", words(d.PII...))
+		c.oneOf(join(key+".search", field), how, "email", "phone", "exact")
 	}
 	for _, promise := range []struct {
 		key   string

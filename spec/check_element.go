@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -47,15 +46,17 @@ func inOrder[V any](c *checker, section string, m map[string]V) []string {
 }
 
 func (c *checker) gateway(key string, svc Service) {
-	c.only(key, "the gateway is Rampart itself: it has no process, document or policy of its own", "upstream", "mount", "openapi", "policy", "policy_tests", "run", "methods")
+	c.only(key, "the gateway is Rampart itself: it has no process, document or policy of its own", "upstream", "mount", "openapi", "policy", "policy_tests", "run", "methods", "workload", "secrets")
 	host, port, err := net.SplitHostPort(svc.Listen)
 	if err != nil || !portNumber(port, 0) || strings.ContainsAny(host, "/@ ") {
 		c.bad(key+".listen", fmt.Sprintf("%q is no address to listen on", shorten(svc.Listen)), `write ":8443" or "127.0.0.1:8443"`)
 	}
+	c.edge(key, svc)
 }
 
 func (c *checker) service(key string, svc Service) {
-	c.only(key, "only the gateway listens; a service is reached at its upstream", "listen")
+	c.only(key, "only the gateway listens; a service is reached at its upstream", "listen", "names", "acme", "certificate")
+	c.held(key, svc)
 	if c.need(key, "upstream", svc.Upstream != "", "http://127.0.0.1:PORT") {
 		u, ok := plainURL(svc.Upstream, "http")
 		switch {
@@ -155,12 +156,12 @@ func (c *checker) stores() {
 		}
 		switch st.Kind {
 		case "sqlite":
-			c.only(key, "a sqlite store is a file in the state folder", "url", "password", "ca", "dead_letter")
+			c.only(key, "a sqlite store is a file in the state folder", "url", "password", "ca", "dead_letter", "pooler", "client_cert", "rotate", "dynamic")
 		case "postgres":
 			c.only(key, "only a queue has dead letters", "dead_letter")
 			c.postgres(key, st)
 		case "nats":
-			c.only(key, "the queue is embedded and needs no such key", "url", "password", "ca", "audit_table")
+			c.only(key, "the queue is embedded and needs no such key", "url", "password", "ca", "audit_table", "pooler", "client_cert", "rotate", "dynamic")
 		default:
 			c.oneOf(key+".kind", st.Kind, "sqlite", "postgres", "nats")
 		}
@@ -169,14 +170,9 @@ func (c *checker) stores() {
 
 func (c *checker) postgres(key string, st Store) {
 	if c.need(key, "url", st.URL != "", "postgres://USER@HOST:PORT/DB") {
-		u, err := url.Parse(st.URL)
-		if err != nil || u.Scheme != "postgres" || u.Hostname() == "" || u.User.Username() == "" || len(u.Path) < 2 || u.RawQuery != "" || u.Fragment != "" {
-			c.bad(key+".url", "want the address of a database, without password and options", "write postgres://USER@HOST:PORT/DB")
-		}
+		c.databaseURL(key+".url", st.URL)
 	}
-	if c.need(key, "password", st.Password != "", "secret://embedded/PATH") && !secretRefForm.MatchString(st.Password) {
-		c.bad(key+".password", "want a reference to the secret store", "write secret://embedded/PATH")
-	}
+	c.access(key, st)
 	if c.need(key, "ca", st.CA != "", "db-ca.pem") {
 		c.checkResource(key+".ca", st.CA, ".pem", ".crt")
 	}

@@ -37,6 +37,7 @@ func (s *System) fill() {
 	each(s.Identity.Providers, fillProvider)
 	each(s.External, func(_ string, e *External) { or(&e.Zone, "partner") })
 	each(s.Services, fillService)
+	s.fillTrust()
 	for i := range s.Flows {
 		s.fillFlow(&s.Flows[i])
 	}

@@ -178,12 +178,32 @@ func (s *System) resources() []resource {
 	for _, name := range sortedNames(s.Identity.Providers) {
 		add(join("identity.providers", name)+".ca", s.Identity.Providers[name].CA)
 	}
+	s.trustResources(add)
 	for i, f := range s.Flows {
 		if f.Message != nil {
 			add(index("flows", i)+".message.schema", f.Message.Schema)
 		}
 	}
 	return out
+}
+
+// trustResources lists the certificates that trust, secrets and edge name.
+func (s *System) trustResources(add func(key, name string)) {
+	if s.Trust.Upstream != nil {
+		add("trust.upstream.roots", s.Trust.Upstream.Roots)
+	}
+	for _, name := range sortedNames(s.Trust.Federate) {
+		add(join("trust.federate", name)+".ca", s.Trust.Federate[name].CA)
+		add(join("trust.federate", name)+".bundle", s.Trust.Federate[name].Bundle)
+	}
+	for _, name := range sortedNames(s.Secrets) {
+		add(join("secrets", name)+".ca", s.Secrets[name].CA)
+	}
+	for _, name := range sortedNames(s.Services) {
+		if a := s.Services[name].ACME; a != nil {
+			add(join("services", name)+".acme.ca", a.CA)
+		}
+	}
 }
 
 // readResources reads the files that s names and reports those it cannot read.

@@ -15,6 +15,9 @@ type System struct {
 	Sessions   Sessions             `yaml:"sessions"`
 	Identity   Identity             `yaml:"identity"`
 	Revocation Revocation           `yaml:"revocation"`
+	Trust      Trust                `yaml:"trust"`
+	Secrets    map[string]Backend   `yaml:"secrets"`
+	KEK        KEK                  `yaml:"kek"`
 	Services   map[string]Service   `yaml:"services"`
 	Stores     map[string]Store     `yaml:"stores"`
 	External   map[string]External  `yaml:"external"`
@@ -43,14 +46,18 @@ type Data struct {
 	Class     string   `yaml:"class"`     // public | internal | confidential | secret; default internal
 	Integrity string   `yaml:"integrity"` // normal | high | critical
 	PCI       bool     `yaml:"pci"`
-	PII       []string `yaml:"pii"`      // names of fields that identify people
-	Encrypt   string   `yaml:"encrypt"`  // "" | envelope
-	RowMAC    bool     `yaml:"row_mac"`  // rows carry a MAC over their integrity columns
-	Kind      string   `yaml:"kind"`     // "" | credential
-	Source    string   `yaml:"source"`   // credential: secret://embedded/PATH; a literal secret is refused
-	Cache     Duration `yaml:"cache"`    // credential: cache time, default 5m
-	Rotate    Duration `yaml:"rotate"`   // credential: rotate at this age
-	Generate  string   `yaml:"generate"` // credential: prefix of a random value made when the store has none
+	PII       []string `yaml:"pii"`     // names of fields that identify people
+	Encrypt   string   `yaml:"encrypt"` // "" | envelope
+	Shred     string   `yaml:"shred"`   // encrypt: what can be made unreadable at once: tenant (default) | subject, one person
+	RowMAC    bool     `yaml:"row_mac"` // rows carry a MAC over their integrity columns
+	Kind      string   `yaml:"kind"`    // "" | credential
+	Source    string   `yaml:"source"`  // credential: secret://BACKEND/PATH[#FIELD]; a literal secret is refused
+
+	Search map[string]string `yaml:"search"` // encrypt: field of pii -> email | phone | exact, how a value is normalised to be found by equality; it leaks which rows are equal
+
+	Cache    Duration `yaml:"cache"`    // credential: cache time, default 5m
+	Rotate   Duration `yaml:"rotate"`   // credential: rotate at this age
+	Generate string   `yaml:"generate"` // credential: prefix of a random value made when the store has none
 }
 
 // Zone is a trust boundary's inside. A flow between two zones crosses one.
@@ -171,6 +178,12 @@ type Service struct {
 	Run      []string `yaml:"run"`                      // command that `rampart up` starts, in the folder of rampart.yaml
 	Methods  []string `yaml:"methods"`                  // without openapi: allowed methods, default GET and HEAD
 	Headers  []string `yaml:"headers"`                  // of callers, that the service reads beyond the usual ones and those that openapi declares
+	Names    []string `yaml:"names" shape:"one"`        // gateway: public host names; none: localhost
+	ACME     *ACME    `yaml:"acme"`                     // gateway: certificates for Names from a public authority
+	Cert     *Files   `yaml:"certificate"`              // gateway: certificate for Names from files that somebody else renews
+	Workload bool     `yaml:"workload"`                 // the sidecar serves the SPIFFE Workload API and Envoy's SDS on a socket for the service
+
+	Secrets map[string]string `yaml:"secrets"` // credential -> socket | file: the service itself holds it, asked for at its socket, or written to a file in memory as well
 }
 
 // Store is a database or queue.
@@ -181,8 +194,12 @@ type Store struct {
 	AtRest     string   `yaml:"at_rest"`     // "" | encrypted
 	AuditTable string   `yaml:"audit_table"` // append-only table that records changes
 	URL        string   `yaml:"url"`         // postgres: postgres://USER@HOST:PORT/DB, no password
-	Password   string   `yaml:"password"`    // postgres: secret://embedded/PATH
+	Password   string   `yaml:"password"`    // postgres: secret://BACKEND/PATH[#FIELD]
 	CA         string   `yaml:"ca"`          // postgres: PEM file of the database CA, relative to rampart.yaml
+	Pooler     bool     `yaml:"pooler"`      // postgres: PgBouncer with transaction pooling stands at URL
+	ClientCert bool     `yaml:"client_cert"` // postgres: services show a certificate of our CA whose common name is their role
+	Rotate     *Rotate  `yaml:"rotate"`      // postgres: two roles take turns
+	Dynamic    *Dynamic `yaml:"dynamic"`     // postgres: instead of a password, a role made for each lease
 	DeadLetter string   `yaml:"dead_letter"` // nats: subject for refused messages; "" is dead.TOPIC of each topic
 }
 

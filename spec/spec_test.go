@@ -52,6 +52,8 @@ func TestDefaults(t *testing.T) {
 		},
 		Sessions:   Sessions{Idle: Duration(30 * time.Minute), Absolute: Duration(12 * time.Hour)},
 		Revocation: Revocation{Sensitive: Duration(5 * time.Second), Other: Duration(2 * time.Minute)},
+		Trust:      Trust{Root: "embedded", Leaf: Duration(time.Hour)},
+		KEK:        KEK{Kind: "file"},
 		Services: map[string]Service{
 			"gateway": {Role: "gateway", Zone: "edge", Listen: ":8443"},
 			"catalog": {Zone: "app", Upstream: "http://127.0.0.1:9000", Mount: "/", OpenAPI: "catalog.openapi.yaml", Run: []string{"node", "server.js"}},

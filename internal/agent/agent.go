@@ -20,6 +20,9 @@ const (
 	PathTuples  = "/v1/authz/relations"  // GET -> TuplesState; POST TuplesPush -> TuplesState: the relations that this service keeps
 	PathSecret  = "/v1/secrets/"         // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record
 	PathDEK     = "/v1/dek"              // POST DEKRequest -> DEK
+	PathForget  = "/v1/forget"           // GET ?after=ID -> ForgetAnswer: waits up to 25 s for something to forget; asking again says that all up to after is forgotten
+	PathInUse   = "/v1/secrets-in-use"   // POST SecretsInUse -> 204
+	PathDBCert  = "/v1/db-cert/"         // POST /v1/db-cert/{store} DBCertRequest -> DBCert
 	PathAudit   = "/v1/audit"            // POST AuditRequest -> 204 once durable
 	PathOut     = "/out/"                // any method, /out/{service or external}/PATH: the outbound side
 	PathSign    = "/sign/"               // POST /sign/{store}/{topic}: JSON payload -> the signed message (application/jose), for an outbox
@@ -38,23 +41,29 @@ const (
 
 // ServiceInfo is what a service may know of its own configuration.
 type ServiceInfo struct {
-	Name        string                 `json:"name"`
-	IdentityKey []byte                 `json:"identity_key"` // Ed25519 public key that verifies Rampart-Identity headers, new at each start of the sidecar; the private one stays there
-	Stores      map[string]StoreInfo   `json:"stores"`
-	ServerOwned map[string]ServerOwned `json:"server_owned"` // flow id -> rule, for flows that reach this service
-	Encrypt     map[string][]string    `json:"encrypt"`      // data item -> pii fields that must be enveloped
-	RowMAC      []string               `json:"row_mac"`      // data items whose rows carry a MAC
-	Relations   map[string][]string    `json:"relations"`    // object type -> relations that the service may write; null when the file has no model of relations
-	Off         []string               `json:"off"`          // controls that the file disables (throw-away systems only)
+	Name        string                       `json:"name"`
+	IdentityKey []byte                       `json:"identity_key"` // Ed25519 public key that verifies Rampart-Identity headers, new at each start of the sidecar; the private one stays there
+	Stores      map[string]StoreInfo         `json:"stores"`
+	ServerOwned map[string]ServerOwned       `json:"server_owned"` // flow id -> rule, for flows that reach this service
+	Encrypt     map[string][]string          `json:"encrypt"`      // data item -> pii fields that must be enveloped
+	Shred       map[string]string            `json:"shred"`        // data item -> tenant | subject
+	Search      map[string]map[string]string `json:"search"`       // data item -> pii field -> how it is normalised for equality search
+	Secrets     map[string]string            `json:"secrets"`      // credentials that the service holds itself -> socket | file
+	RowMAC      []string                     `json:"row_mac"`      // data items whose rows carry a MAC
+	Relations   map[string][]string          `json:"relations"`    // object type -> relations that the service may write; null when the file has no model of relations
+	Off         []string                     `json:"off"`          // controls that the file disables (throw-away systems only)
 }
 
 // StoreInfo tells how to open a store.
 type StoreInfo struct {
 	Kind       string `json:"kind"` // sqlite | postgres
 	Path       string `json:"path,omitempty"`
-	URL        string `json:"url,omitempty"`      // postgres, no password
-	Password   string `json:"password,omitempty"` // name to ask PathSecret for: "store:NAME"
-	CA         []byte `json:"ca,omitempty"`       // PEM
+	URL        string `json:"url,omitempty"`         // postgres, no password
+	Password   string `json:"password,omitempty"`    // name to ask PathSecret for: "store:NAME"; its user, if it has one, replaces that of URL
+	Owner      string `json:"owner,omitempty"`       // role that sessions act as; "": the one that logged in
+	Pooler     bool   `json:"pooler,omitempty"`      // PgBouncer with transaction pooling stands there
+	ClientCert bool   `json:"client_cert,omitempty"` // show the certificate of PathDBCert
+	CA         []byte `json:"ca,omitempty"`          // PEM
 	Pool       int    `json:"pool"`
 	AuditTable string `json:"audit_table,omitempty"`
 }
@@ -86,8 +95,35 @@ func IsReserved(path string) bool {
 
 // SecretValue is a secret on its way to a service that must hold it itself.
 type SecretValue struct {
-	Value   []byte `json:"value"`
-	Version int    `json:"version"`
+	Value   []byte    `json:"value"`
+	Version int       `json:"version"`
+	User    string    `json:"user,omitempty"` // that goes with the value
+	Until   time.Time `json:"until,omitzero"` // the value ends then
+}
+
+// ForgetAnswer tells a service what its caches must not serve any more.
+type ForgetAnswer struct {
+	ID      uint64       `json:"id"` // to be named as after in the next call
+	Secrets []string     `json:"secrets,omitempty"`
+	DEKs    []DEKRequest `json:"deks,omitempty"` // without versions: all of them
+	All     bool         `json:"all,omitempty"`  // the sidecar is new, or the call came too late: forget everything
+}
+
+// SecretsInUse tells the oldest version of each credential with which the
+// service still holds a connection.
+type SecretsInUse struct {
+	Versions map[string]int `json:"versions"` // by the name at PathSecret
+}
+
+// DBCertRequest asks for a client certificate of a database.
+type DBCertRequest struct {
+	CSR []byte `json:"csr"` // DER; its public key and proof of possession alone count
+}
+
+// DBCert is one, leaf first.
+type DBCert struct {
+	Chain    [][]byte  `json:"chain"` // DER
+	NotAfter time.Time `json:"not_after"`
 }
 
 // DEKRequest asks for a data encryption key of one data item; version 0 is the
@@ -95,7 +131,9 @@ type SecretValue struct {
 type DEKRequest struct {
 	Item    string `json:"item"` // key of data in rampart.yaml
 	Tenant  string `json:"tenant"`
+	Subject string `json:"subject,omitempty"` // the person, of an item with shred: subject
 	Version uint32 `json:"version"`
+	Search  bool   `json:"search,omitempty"` // the key of blind indexes instead; it has one version until it is rekeyed
 }
 
 // DEK is an unwrapped data encryption key.

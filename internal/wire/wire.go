@@ -71,16 +71,24 @@ type Identity struct {
 // state (keys, policies, config, endpoints, revocations), then changes; "beat" comes
 // every second.
 type Update struct {
-	Kind       string       `json:"kind"` // config | policies | keys | endpoints | revoked | edge | bundle | beat
+	Kind       string       `json:"kind"` // config | policies | keys | trust | endpoints | revoked | forget | beat
 	Config     *spec.Bundle `json:"config,omitempty"`
 	Policies   []byte       `json:"policies,omitempty"` // the newest signed policy bundle (authz/bundle); none: there is none yet
 	Shadow     []byte       `json:"shadow,omitempty"`   // with Policies: a signed bundle to try beside it, which decides nothing
 	Keys       *Keys        `json:"keys,omitempty"`
 	Endpoints  *Endpoints   `json:"endpoints,omitempty"`
 	Revoked    []Revocation `json:"revoked,omitempty"`
-	Bundle     []byte       `json:"bundle,omitempty"` // PEM of the roots
+	Trust      *Trust       `json:"trust,omitempty"`
+	Forget     *Forget      `json:"forget,omitempty"` // of cached secrets and keys: what is newer, or gone
 	Seq        uint64       `json:"seq"`
 	ServerTime time.Time    `json:"time"`
+}
+
+// Forget names what caches must not serve any more.
+type Forget struct {
+	Secrets []string    `json:"secrets,omitempty"` // names at PathSecret
+	DEKs    []DEKTarget `json:"deks,omitempty"`
+	ID      uint64      `json:"id,omitempty"` // of a shred; heartbeats acknowledge the highest they carried out
 }
 
 // Keys are the public keys of the token service, as JWK sets (RFC 7517).
@@ -101,7 +109,7 @@ type Endpoints struct {
 // NotBefore void.
 type Revocation struct {
 	Seq       uint64    `json:"seq"`
-	Kind      string    `json:"kind"` // sid | sub | client | jti | key | family | kid | tenant | svid
+	Kind      string    `json:"kind"` // sid | sub | client | jti | key | family | kid | tenant | svid | serial | issuer
 	ID        string    `json:"id"`   // svid: a SPIFFE ID, as subject, actor or peer; kid: of a signing key, whatever the date of what it signed
 	NotBefore time.Time `json:"not_before"`
 	Expires   time.Time `json:"expires"`
@@ -116,10 +124,12 @@ type Heartbeat struct {
 	Shadow   Shadow `json:"shadow,omitzero"`
 	// Refused are the bundles that the plane was offered last and did not take
 	// over: the newest, and the one to try beside it. At most MaxRefused.
-	Refused   []Refused `json:"refused,omitempty"`
-	Listen    string    `json:"listen"` // sidecar inbound or queue address; "" otherwise
-	AuditSeq  uint64    `json:"audit_seq"`
-	AuditHead []byte    `json:"audit_head"` // hash of the newest durable audit record
+	Refused   []Refused  `json:"refused,omitempty"`
+	Listen    string     `json:"listen"` // sidecar inbound or queue address; "" otherwise
+	Trust     TrustState `json:"trust,omitzero"`
+	Forgot    uint64     `json:"forgot,omitempty"` // highest Forget.ID that this plane and its service carried out
+	AuditSeq  uint64     `json:"audit_seq"`
+	AuditHead []byte     `json:"audit_head"` // hash of the newest durable audit record
 }
 
 // Bounds of what a heartbeat says of refused bundles.
