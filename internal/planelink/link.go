@@ -73,6 +73,7 @@ type Link struct {
 	resolved resolutions
 	answers  answers
 	called   called
+	forget   forgetting
 
 	policies atomic.Pointer[policies]
 

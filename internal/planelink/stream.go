@@ -151,6 +151,11 @@ func (l *Link) apply(u wire.Update) error {
 			return errors.New("planelink: update without endpoints")
 		}
 		next.Endpoints = *u.Endpoints
+	case "forget":
+		if u.Forget != nil {
+			l.forgetNow(*u.Forget)
+		}
+		return nil
 	case "revoked":
 		next.revoke(u.Revoked, l.opt.Now())
 		next.Epoch++
@@ -284,6 +289,7 @@ func (l *Link) beat(ctx context.Context) error {
 		seq, head := l.opt.AuditHead()
 		hb.AuditSeq, hb.AuditHead = seq, head[:]
 	}
+	l.reportForget(&hb)
 	return l.Call(ctx, http.MethodPost, wire.PathHeartbeat, hb, nil)
 }
 
