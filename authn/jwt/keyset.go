@@ -28,7 +28,7 @@ type KeySet struct {
 // a private or symmetric key, a use other than sig, key_ops without verify, or
 // anything but Ed25519 for EdDSA and P-256 for ES256.
 func ParseKeySet(data []byte) (*KeySet, error) {
-	return parseKeySet(data, func(key *signed.Key) (bool, error) {
+	return parseKeySet(data, signed.ParseKey, func(key *signed.Key) (bool, error) {
 		if key.ID == "" {
 			return false, errors.New("has no kid")
 		}
@@ -47,19 +47,24 @@ func ParseKeySet(data []byte) (*KeySet, error) {
 // the bounds of ParseKeySet refuse the whole set: whoever publishes these has
 // lost control of it.
 func ParseForeignKeySet(data []byte, algs ...Algorithm) (*KeySet, error) {
-	return parseKeySet(data, func(key *signed.Key) (bool, error) {
+	return parseKeySet(data, signed.ParseKey, usableBy(algs), []error{signed.ErrForeign, signed.ErrPurpose})
+}
+
+// usableBy keeps the keys with a kid that one of algs can use.
+func usableBy(algs []Algorithm) func(*signed.Key) (bool, error) {
+	return func(key *signed.Key) (bool, error) {
 		if key.Alg == "" {
 			if i := slices.IndexFunc(algs, Algorithm.IsRSA); i >= 0 {
 				key.Alg = algs[i]
 			}
 		}
 		return key.ID != "" && slices.Contains(algs, key.Alg), nil
-	}, []error{signed.ErrForeign, signed.ErrPurpose})
+	}
 }
 
-// parseKeySet keeps the keys that keep wants, and passes over those whose
-// error is among spared.
-func parseKeySet(data []byte, keep func(*signed.Key) (bool, error), spared []error) (*KeySet, error) {
+// parseKeySet reads each key with parse, keeps those that keep wants, and passes
+// over those whose error is among spared.
+func parseKeySet(data []byte, parse func([]byte) (*signed.Key, error), keep func(*signed.Key) (bool, error), spared []error) (*KeySet, error) {
 	if len(data) > maxKeySet {
 		return nil, fmt.Errorf("jwt: key set is longer than %d bytes", maxKeySet)
 	}
@@ -77,7 +82,7 @@ func parseKeySet(data []byte, keep func(*signed.Key) (bool, error), spared []err
 	}
 	set := &KeySet{keys: make(map[string]*signed.Key, len(doc.Keys))}
 	for i, raw := range doc.Keys {
-		key, err := signed.ParseKey(raw)
+		key, err := parse(raw)
 		if slices.ContainsFunc(spared, func(e error) bool { return errors.Is(err, e) }) {
 			continue
 		}

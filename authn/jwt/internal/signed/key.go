@@ -123,7 +123,18 @@ func (m member) isSecret() bool {
 
 // ParseKey reads one JWK (RFC 7517 section 4). An RSA key of 2048 to 8192 bits
 // that names no alg has none: the caller pins one.
-func ParseKey(raw []byte) (*Key, error) {
+func ParseKey(raw []byte) (*Key, error) { return parseKey(raw, "", "sig") }
+
+// UseSVID is the use of a key in a SPIFFE trust bundle that signs JWT-SVIDs
+// (SPIFFE Trust Domain and Bundle section 4.2.2).
+const UseSVID = "jwt-svid"
+
+// ParseSVIDKey is ParseKey for the keys of a SPIFFE trust bundle: those of
+// another use, and those of none, are ErrPurpose.
+func ParseSVIDKey(raw []byte) (*Key, error) { return parseKey(raw, UseSVID) }
+
+// parseKey reads a JWK whose use is one of these.
+func parseKey(raw []byte, uses ...string) (*Key, error) {
 	var m member
 	if err := jws.Decode(raw, &m, MaxDepth, false); err != nil {
 		return nil, err
@@ -133,7 +144,7 @@ func ParseKey(raw []byte) (*Key, error) {
 		return nil, errors.New("must be a public key")
 	case len(m.Kid) > maxKeyID:
 		return nil, fmt.Errorf("kid is longer than %d bytes", maxKeyID)
-	case m.Use != "" && m.Use != "sig", m.Ops != nil && !slices.Contains(m.Ops, "verify"):
+	case !slices.Contains(uses, m.Use), m.Ops != nil && !slices.Contains(m.Ops, "verify"):
 		return nil, ErrPurpose
 	}
 	public, algs, err := m.public()
