@@ -94,6 +94,7 @@ type Plane struct {
 	reserve  *password.Hasher // for known devices, when strangers have filled the other's queue
 	hub      *hub
 	grants   grants
+	backends *backends
 	guard    *guess.Guard
 	policies policies
 	planes   planes
@@ -219,7 +220,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.guard = guess.New(guess.Options{Store: p.opt.Store, Key: k.guess, Now: now})
 	p.tickets, p.factors = p.opt.Store, p.opt.Store
 	p.hub = newHub(now)
-	p.grants = grantsOf(sys)
+	p.grants, p.backends = grantsOf(sys), newBackends(k.secrets)
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{

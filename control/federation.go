@@ -16,6 +16,7 @@ import (
 	"github.com/rampart-security/rampart/authn/oidc"
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 )
@@ -46,7 +47,7 @@ func (p *Plane) newIDPs() (map[string]*idp, error) {
 			opt.Algorithms = append(opt.Algorithms, jwt.Algorithm(alg))
 		}
 		if declared.ClientSecret != "" {
-			opt.Secret = p.clientSecret(p.opt.System.Data[declared.ClientSecret].Source)
+			opt.Secret = p.clientSecret(declared.ClientSecret)
 		}
 		out[name] = &idp{declared, name, oidc.New(opt)}
 	}
@@ -55,10 +56,14 @@ func (p *Plane) newIDPs() (map[string]*idp, error) {
 
 // clientSecret reads our secret at a provider when it is needed, so that a new
 // one counts at once and none stays in memory.
-func (p *Plane) clientSecret(source string) func(context.Context) (string, error) {
-	path := strings.TrimPrefix(source, "secret://embedded/")
+func (p *Plane) clientSecret(item string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (text string, err error) {
-		s, err := p.keys.secrets.Get(ctx, path)
+		ref, err := secrets.ParseRef(p.opt.System.Data[item].Source)
+		if err != nil {
+			return "", err
+		}
+		e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: federationControl, Subject: p.opt.System.ControlID(), Resource: "secret:" + item}
+		s, err := p.read(ctx, e, ref)
 		if err != nil {
 			return "", err
 		}

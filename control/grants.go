@@ -7,12 +7,13 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 )
@@ -28,28 +29,29 @@ const (
 // grants says which service may have which secret and which data key, as the
 // flows of the file imply. What is not here is denied.
 type grants struct {
-	secrets map[grant]string // -> path in the embedded store
+	secrets map[grant]secrets.Ref // -> where it is
 	deks    map[grant]bool
-	known   map[string]string // every secret -> path, for a system without the control
-	items   map[string]bool   // every item with data keys
+	known   map[string]secrets.Ref // every secret, for a system without the control
+	items   map[string]bool        // every item with data keys
 }
 
 type grant struct{ service, item string }
 
-// embeddedRef is how rampart.yaml names a secret of the embedded store.
-const embeddedRef = "secret://embedded/"
-
 func grantsOf(sys *spec.System) grants {
-	g := grants{secrets: map[grant]string{}, deks: map[grant]bool{}, known: map[string]string{}, items: map[string]bool{}}
+	g := grants{secrets: map[grant]secrets.Ref{}, deks: map[grant]bool{}, known: map[string]secrets.Ref{}, items: map[string]bool{}}
 	for name, d := range sys.Data {
-		if path, ok := strings.CutPrefix(d.Source, embeddedRef); ok {
-			g.known[name] = path
-		}
+		g.know(name, d.Source)
 		g.items[name] = d.Encrypt == "envelope" || d.RowMAC
 	}
 	for name, st := range sys.Stores {
-		if path, ok := strings.CutPrefix(st.Password, embeddedRef); ok {
-			g.known["store:"+name] = path
+		g.know("store:"+name, st.Password)
+		if st.Rotate != nil || st.Dynamic != nil {
+			g.known["store:"+name] = secrets.Ref{Backend: accessBackend, Path: name}
+		}
+	}
+	for name, svc := range sys.Services {
+		for item := range svc.Secrets {
+			g.give(name, item)
 		}
 	}
 	g.openFGA(sys)
@@ -59,20 +61,31 @@ func grantsOf(sys *spec.System) grants {
 	return g
 }
 
+// know notes where a secret is. What is no reference is no secret: Load has
+// refused it where one must stand.
+func (g *grants) know(name, source string) {
+	if ref, err := secrets.ParseRef(source); err == nil {
+		g.known[name] = ref
+	}
+}
+
+// give grants a secret that is known.
+func (g *grants) give(service, name string) {
+	if ref, ok := g.known[name]; ok {
+		g.secrets[grant{service, name}] = ref
+	}
+}
+
 // openFGA gives the key of the server that holds the relations to those whose
 // policies may ask for them.
 func (g *grants) openFGA(sys *spec.System) {
 	if sys.Authz.OpenFGA == nil {
 		return
 	}
-	path, ok := strings.CutPrefix(sys.Authz.OpenFGA.Token, embeddedRef)
-	if !ok {
-		return
-	}
-	g.known[wire.SecretOpenFGA] = path
+	g.know(wire.SecretOpenFGA, sys.Authz.OpenFGA.Token)
 	for name, svc := range sys.Services {
 		if len(svc.Policy) > 0 {
-			g.secrets[grant{name, wire.SecretOpenFGA}] = path
+			g.give(name, wire.SecretOpenFGA)
 		}
 	}
 }
@@ -82,11 +95,9 @@ func (g *grants) openFGA(sys *spec.System) {
 // there. Data on its way needs none: requests and messages carry it in the
 // clear inside TLS, and whoever gets them must not be able to open the rows.
 func (g *grants) flow(sys *spec.System, f spec.Flow) {
-	if path, ok := g.known["store:"+f.To]; ok {
-		g.secrets[grant{f.From, "store:" + f.To}] = path
-	}
-	if f.Inject != nil && g.known[f.Inject.Secret] != "" {
-		g.secrets[grant{f.From, f.Inject.Secret}] = g.known[f.Inject.Secret]
+	g.give(f.From, "store:"+f.To)
+	if f.Inject != nil {
+		g.give(f.From, f.Inject.Secret)
 	}
 	st := sys.Stores[f.To]
 	if st.Kind != "sqlite" && st.Kind != "postgres" {
@@ -99,16 +110,16 @@ func (g *grants) flow(sys *spec.System, f spec.Flow) {
 	}
 }
 
-// secret returns the path of a secret that the service may have.
-func (p *Plane) secret(service, item string) (string, error) {
-	path, ok := p.grants.secrets[grant{service, item}]
+// secret returns where a secret is that the service may have.
+func (p *Plane) secret(service, item string) (secrets.Ref, error) {
+	ref, ok := p.grants.secrets[grant{service, item}]
 	if !ok && p.opt.System.Off(aclControl) {
-		path, ok = p.grants.known[item]
+		ref, ok = p.grants.known[item]
 	}
 	if !ok {
-		return "", rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants %.100q", service, item)
+		return secrets.Ref{}, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants %.100q", service, item)
 	}
-	return path, nil
+	return ref, nil
 }
 
 // mayDEK reports whether a service may have the data keys of an item.
@@ -120,22 +131,32 @@ func (p *Plane) mayDEK(service, item string) bool {
 func (p *Plane) serveSecret(w http.ResponseWriter, r *http.Request, id identity) error {
 	item := r.PathValue("item")
 	e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: aclControl, Subject: id.id, Resource: "secret:" + item[:min(len(item), 100)], Peer: r.RemoteAddr}
-	path, err := p.secret(id.name, item)
+	ref, err := p.secret(id.name, item)
 	if err == nil && id.kind != "service" {
 		err = rampart.Errorf(rampart.Denied, aclControl, "control: secrets go to sidecars alone")
 	}
 	if err != nil {
 		return p.refuse(r.Context(), e, err)
 	}
-	s, err := p.keys.secrets.Get(r.Context(), path)
+	s, err := p.read(r.Context(), e, ref)
 	if err != nil {
-		return p.refuse(r.Context(), e, err)
-	}
-	e.Outcome = audit.Allowed
-	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
 		return err
 	}
-	return s.Use(func(b []byte) error { return writeJSON(w, agent.SecretValue{Value: b, Version: s.Version()}) })
+	return s.Use(func(b []byte) error {
+		return writeJSON(w, agent.SecretValue{Value: b, Version: s.Version(), User: s.User(), Until: s.Until()})
+	})
+}
+
+// read fetches a secret for whom the event names, who was found to be allowed,
+// and has put that on record, with backend and version, before it returns.
+func (p *Plane) read(ctx context.Context, e audit.Event, ref secrets.Ref) (secrets.Secret, error) {
+	e.Detail = map[string]string{"backend": ref.Backend}
+	s, err := p.backends.fetch(ctx, ref)
+	if err != nil {
+		return secrets.Secret{}, p.refuse(ctx, e, err)
+	}
+	e.Outcome, e.Detail["version"] = audit.Allowed, strconv.Itoa(s.Version())
+	return s, p.opt.Audit.Record(ctx, e)
 }
 
 // serveDEK hands a data key to a sidecar whose flows reach a database with the

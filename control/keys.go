@@ -9,12 +9,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/secrets/embedded"
+	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/token"
@@ -189,11 +189,11 @@ func (k *keys) renewIssuing(ctx context.Context) error {
 // store has none, and says which others are missing.
 func (k *keys) generate(ctx context.Context, opt Options) error {
 	for name, d := range opt.System.Data {
-		path, ok := strings.CutPrefix(d.Source, embeddedRef)
-		if !ok {
-			continue
+		ref, err := secrets.ParseRef(d.Source)
+		if err != nil || ref.Backend != spec.EmbeddedBackend {
+			continue // what others keep may be away while we start
 		}
-		_, err := k.secrets.Get(ctx, path)
+		_, err = k.secrets.Get(ctx, ref.Path)
 		if err == nil {
 			continue
 		}
@@ -201,10 +201,10 @@ func (k *keys) generate(ctx context.Context, opt Options) error {
 			return err
 		}
 		if d.Generate == "" {
-			opt.Logger.LogAttrs(ctx, slog.LevelWarn, "secret is not in the store yet", slog.String("data", name), slog.String("path", path))
+			opt.Logger.LogAttrs(ctx, slog.LevelWarn, "secret is not in the store yet", slog.String("data", name), slog.String("path", ref.Path))
 			continue
 		}
-		if err := k.generateOne(ctx, opt, name, path, d.Generate); err != nil {
+		if err := k.generateOne(ctx, opt, name, ref.Path, d.Generate); err != nil {
 			return err
 		}
 	}

@@ -131,7 +131,7 @@ type AttrProvider struct {
 type OpenFGA struct {
 	Address string `yaml:"address"` // host:port of its gRPC listener
 	Store   string `yaml:"store"`   // id of the store
-	Token   string `yaml:"token"`   // secret://embedded/PATH of the pre-shared key; "" for none
+	Token   string `yaml:"token"`   // secret://BACKEND/PATH[#FIELD] of the pre-shared key; "" for none
 	CA      string `yaml:"ca"`      // PEM file of its CA, relative to rampart.yaml; "" only for a server on loopback without TLS
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -58,9 +59,6 @@ func (u *up) provision(ctx context.Context) error {
 	return u.state.WriteFile(demoFile, append(b, '\n'), 0o600)
 }
 
-// ownStore names a secret of the control plane's own store.
-const ownStore = "secret://embedded/"
-
 // tellMissing names the secrets that the file refers to and nobody has stored:
 // the services that need one keep ending until it is there, and nobody signs in
 // at a provider without its.
@@ -76,6 +74,14 @@ func (u *up) tellMissing(ctx context.Context) error {
 	for name, st := range u.sys.Stores {
 		refs["stores."+name] = st.Password
 	}
+	if fga := u.sys.Authz.OpenFGA; fga != nil {
+		refs["authz.openfga"] = fga.Token
+	}
+	for name, st := range u.sys.Stores {
+		if st.Rotate != nil {
+			refs["stores."+name+".rotate"] = st.Rotate.Password
+		}
+	}
 	for name, at := range u.sys.Identity.Providers {
 		if at.ClientSecret != "" { // by the provider: that is where people will fail to sign in
 			delete(refs, "data."+at.ClientSecret)
@@ -83,11 +89,11 @@ func (u *up) tellMissing(ctx context.Context) error {
 		}
 	}
 	for _, who := range slices.Sorted(maps.Keys(refs)) {
-		path, ok := strings.CutPrefix(refs[who], ownStore)
-		if !ok || slices.ContainsFunc(stored, func(m wire.SecretMeta) bool { return m.Path == path }) {
+		ref, err := secrets.ParseRef(refs[who])
+		if err != nil || ref.Backend != spec.EmbeddedBackend || slices.ContainsFunc(stored, func(m wire.SecretMeta) bool { return m.Path == ref.Path }) {
 			continue
 		}
-		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it works once you run: rampart secret set %s --state %s < FILE", who, path, path, u.stateDir)
+		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it works once you run: rampart secret set %s --state %s < FILE", who, ref.Path, ref.Path, u.stateDir)
 	}
 	return nil
 }

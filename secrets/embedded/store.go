@@ -115,6 +115,14 @@ func (s *Store) Get(ctx context.Context, path string) (secrets.Secret, error) {
 	return secrets.New(value, version), nil
 }
 
+// Fetch implements secrets.Backend.
+func (s *Store) Fetch(ctx context.Context, ref secrets.Ref) (secrets.Secret, error) {
+	if ref.Field != "" {
+		return secrets.Secret{}, rampart.Errorf(rampart.Invalid, control, "a secret of the embedded store has no fields: remove what follows the #")
+	}
+	return s.Get(ctx, ref.Path)
+}
+
 // List describes all secrets, in order of path.
 func (s *Store) List(ctx context.Context) ([]Meta, error) { return s.rows.ListSecrets(ctx) }
 
