@@ -44,6 +44,7 @@ type Store interface {
 	DEKs
 	Heads
 	Meta
+	Rotations
 	Close() error
 }
 

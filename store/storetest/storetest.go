@@ -82,6 +82,7 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	t.Run("join tokens", func(t *testing.T) { testJoinTokens(t, both) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
+	t.Run("rotations", func(t *testing.T) { testRotations(t, both) })
 }
 
 // TestShared runs the contracts of store.Shared. Each call of both makes one
