@@ -42,9 +42,9 @@ type Store interface {
 	JoinTokens
 	Seals
 	DEKs
+	Notices
 	Heads
 	Meta
-	Rotations
 	Close() error
 }
 
@@ -137,24 +137,6 @@ type Seals interface {
 	// SwapSealed overwrites the value of name if it is still old, and reports
 	// whether it was. A nil old inserts a name that is not there.
 	SwapSealed(ctx context.Context, name string, old, value []byte) (bool, error)
-}
-
-// DEK is a data encryption key of one (item, tenant), wrapped under the KEK.
-type DEK struct {
-	Item    string
-	Tenant  string
-	Version uint32
-	KEK     string // id of the key that wrapped it
-	Wrapped []byte
-	Created time.Time
-}
-
-// DEKs keeps wrapped data keys.
-type DEKs interface {
-	// DEK returns one version, or the newest when version is 0, or ErrNotFound.
-	DEK(ctx context.Context, item, tenant string, version uint32) (DEK, error)
-	// PutDEK inserts a version; one that exists is ErrExists.
-	PutDEK(ctx context.Context, d DEK) error
 }
 
 // Head is what a plane last said of itself: where it listens, and the newest

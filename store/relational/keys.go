@@ -39,21 +39,6 @@ func (s *Store) SwapSealed(ctx context.Context, name string, old, value []byte) 
 	return s.hit(ctx, `UPDATE sealed SET value = $1 WHERE name = $2 AND value = $3`, value, name, old)
 }
 
-// DEK implements store.DEKs.
-func (s *Store) DEK(ctx context.Context, item, tenant string, version uint32) (store.DEK, error) {
-	d := store.DEK{Item: item, Tenant: tenant}
-	err := s.db.Read.QueryRowContext(ctx, `SELECT version, kek, wrapped, created FROM deks
-		WHERE item = $1 AND tenant = $2 AND (version = $3 OR CAST($3 AS BIGINT) = 0) ORDER BY version DESC LIMIT 1`, item, tenant, int64(version)).
-		Scan(&d.Version, &d.KEK, &d.Wrapped, instant{&d.Created})
-	return d, s.orMissing(err, store.ErrNotFound)
-}
-
-// PutDEK implements store.DEKs.
-func (s *Store) PutDEK(ctx context.Context, d store.DEK) error {
-	return s.run(ctx, `INSERT INTO deks (item, tenant, version, kek, wrapped, created) VALUES ($1,$2,$3,$4,$5,$6)`,
-		d.Item, d.Tenant, int64(d.Version), d.KEK, d.Wrapped, nanos(d.Created))
-}
-
 const headColumns = `plane, instance, listen, seq, hash, seen`
 
 // PutHead implements store.Heads.

@@ -22,8 +22,8 @@ import (
 	"github.com/rampart-security/rampart/store"
 )
 
-// Database is one open database and what its errors mean. All fields are
-// required.
+// Database is one open database and what its errors mean. All fields but Scrub
+// are required.
 type Database struct {
 	Write *sql.DB // for transactions and statements that change something
 	Read  *sql.DB // for queries; may be Write
@@ -36,6 +36,9 @@ type Database struct {
 	// Again reports whether err says that the database gave a transaction up for
 	// another's sake, and would take it now.
 	Again func(err error) bool
+	// Scrub overwrites what was deleted, in the files of the database. If nil, it is
+	// left to the database.
+	Scrub func(ctx context.Context) error
 }
 
 // rounds is how often a transaction is tried that Again asks for.

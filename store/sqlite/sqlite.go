@@ -61,13 +61,26 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		w.Close()
 		return nil, err
 	}
-	base := relational.New(relational.Database{Write: w, Read: r, Exists: exists, Unspeakable: never, Again: never})
+	base := relational.New(relational.Database{Write: w, Read: r, Exists: exists, Unspeakable: never, Again: never, Scrub: scrubber(w)})
 	return &Store{Store: base, w: w, r: r}, nil
+}
+
+// scrubber writes the log into the file and cuts it to nothing. With secure_delete
+// the file holds zeros where deleted rows were; the log still held the rows.
+func scrubber(w *sql.DB) func(context.Context) error {
+	return func(ctx context.Context) error {
+		var busy, frames, moved int
+		err := w.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &frames, &moved)
+		if err == nil && busy != 0 {
+			err = errors.New("sqlite: a reader keeps the log; try again")
+		}
+		return err
+	}
 }
 
 func connect(path string, conns int, extra string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
-	u.RawQuery = fmt.Sprintf("_pragma=busy_timeout(%d)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=trusted_schema(0)&%s",
+	u.RawQuery = fmt.Sprintf("_pragma=busy_timeout(%d)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=trusted_schema(0)&_pragma=secure_delete(1)&%s",
 		busy.Milliseconds(), extra)
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -135,4 +136,47 @@ func TestSweeps(t *testing.T) {
 			t.Errorf("%s has %d rows, %v; want 1", table, n, err)
 		}
 	}
+}
+
+// TestShredLeavesNoBytes: whoever copies the files after a shred finds no copy of
+// the wrapped key, neither in a page that was given back nor in the log.
+func TestShredLeavesNoBytes(t *testing.T) {
+	dir := t.TempDir()
+	st, err := Open(t.Context(), filepath.Join(dir, "control.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	wrapped := []byte("the bytes of a wrapped key that must be nowhere, and some more")
+	d := store.DEK{Item: "payment", Tenant: "acme", Version: 1, KEK: "k", Wrapped: wrapped, Created: time.Now()}
+	if err := st.PutDEK(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if !filesHold(t, dir, wrapped) {
+		t.Fatal("the test looks in the wrong place")
+	}
+	if _, err := st.Shred(t.Context(), "payment", "acme", "", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if filesHold(t, dir, wrapped) {
+		t.Error("the wrapped key is still in the files")
+	}
+}
+
+func filesHold(t *testing.T, dir string, text []byte) bool {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, text) {
+			return true
+		}
+	}
+	return false
 }

@@ -81,8 +81,10 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	t.Run("late rows", func(t *testing.T) { testLateRows(t, both) })
 	t.Run("join tokens", func(t *testing.T) { testJoinTokens(t, both) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, both) })
+	t.Run("data keys", func(t *testing.T) { testDEKs(t, both) })
+	t.Run("shredding", func(t *testing.T) { testShred(t, both) })
+	t.Run("notices", func(t *testing.T) { testNotices(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
-	t.Run("rotations", func(t *testing.T) { testRotations(t, both) })
 }
 
 // TestShared runs the contracts of store.Shared. Each call of both makes one
@@ -422,26 +424,6 @@ func testKeys(t *testing.T, both func(*testing.T) (a, b store.Store)) {
 		t.Errorf("unknown name: %v, %v; want store.ErrNotFound", errGet, errReplace)
 	}
 	testSwapSealed(t, st, other, value)
-
-	one := store.DEK{Item: "payment", Tenant: "acme", Version: 1, KEK: "k1", Wrapped: make([]byte, 61), Created: when()}
-	two := one
-	two.Version = 2
-	for _, d := range []store.DEK{one, two} {
-		must(t, st.PutDEK(ctx, d))
-	}
-	if err := st.PutDEK(ctx, two); !errors.Is(err, store.ErrExists) {
-		t.Errorf("second put: %v, want store.ErrExists", err)
-	}
-	for version, want := range map[uint32]store.DEK{0: two, 1: one, 2: two} {
-		got, err := st.DEK(ctx, "payment", "acme", version)
-		must(t, err)
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("version %d: -want +got\n%s", version, diff)
-		}
-	}
-	if _, err := st.DEK(ctx, "payment", "globex", 0); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("another tenant: %v, want store.ErrNotFound", err)
-	}
 
 	for _, value := range []string{"pay.example", "shop.example"} {
 		got, err := st.PinMeta(ctx, "trust_domain", value)
