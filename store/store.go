@@ -45,6 +45,7 @@ type Store interface {
 	Notices
 	Heads
 	Meta
+	Rotations
 	Close() error
 }
 

@@ -85,6 +85,7 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	t.Run("shredding", func(t *testing.T) { testShred(t, both) })
 	t.Run("notices", func(t *testing.T) { testNotices(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
+	t.Run("rotations", func(t *testing.T) { testRotations(t, both) })
 }
 
 // TestShared runs the contracts of store.Shared. Each call of both makes one
