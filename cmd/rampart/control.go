@@ -44,6 +44,9 @@ func controlCmd() *cobra.Command {
 
 func runControl(ctx context.Context, file, stateDir string, stores storeFlags, opt control.Options) error {
 	log := newLogger("control")
+	if err := noDump(); err != nil {
+		return err
+	}
 	state, err := statedir.Open(stateDir, statedir.Options{})
 	if err != nil {
 		return err

@@ -34,6 +34,9 @@ func runGroup(ctx context.Context, args []string) error {
 	if err := syscall.Setpgid(0, 0); err != nil {
 		return fmt.Errorf("own process group: %w", err)
 	}
+	if err := noCore(); err != nil { // a service may hold a password
+		return err
+	}
 	c := exec.Command(args[0], args[1:]...)
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	if err := c.Start(); err != nil {

@@ -55,6 +55,9 @@ type plane struct {
 // is asked for the address to publish; nil publishes none.
 func (f *planeFlags) runPlane(ctx context.Context, role string, listen func() string, start func(context.Context, *plane) (func(context.Context) error, error)) error {
 	log := newLogger(role + "/" + f.name)
+	if err := noDump(); err != nil {
+		return err
+	}
 	state, err := statedir.Open(f.state, statedir.Options{})
 	if err != nil {
 		return err
