@@ -18,7 +18,7 @@ const (
 	PathMany    = "/v1/authz/check-many" // POST ManyRequest -> ManyAnswer
 	PathFilter  = "/v1/authz/filter"     // POST FilterRequest -> FilterAnswer
 	PathTuples  = "/v1/authz/relations"  // GET -> TuplesState; POST TuplesPush -> TuplesState: the relations that this service keeps
-	PathSecret  = "/v1/secrets/"         // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record
+	PathSecret  = "/v1/secrets/"         // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record. ?refused=VERSION: that one does not work, ask for it anew
 	PathDEK     = "/v1/dek"              // POST DEKRequest -> DEK
 	PathForget  = "/v1/forget"           // GET ?after=ID -> ForgetAnswer: waits up to 25 s for something to forget; asking again says that all up to after is forgotten
 	PathInUse   = "/v1/secrets-in-use"   // POST SecretsInUse -> 204
@@ -112,6 +112,7 @@ type ForgetAnswer struct {
 // SecretsInUse tells the oldest version of each credential with which the
 // service still holds a connection.
 type SecretsInUse struct {
+	Process  string         `json:"process"`  // random per process of the service; one that is silent for a minute counts as ended
 	Versions map[string]int `json:"versions"` // by the name at PathSecret
 }
 
