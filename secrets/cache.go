@@ -105,6 +105,19 @@ func (c *Cache) Close() {
 	c.fetches.Wait()
 }
 
+// Forget drops what is known of names, so that the next Get asks the provider.
+// Who waits for a fetch under way gets what it brings; nobody later does.
+func (c *Cache) Forget(names ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range names {
+		if el, ok := c.entries[name]; ok {
+			c.recent.Remove(el)
+			delete(c.entries, name)
+		}
+	}
+}
+
 // Get returns the secret name from memory or from the provider.
 func (c *Cache) Get(ctx context.Context, name string) (Secret, error) {
 	s, age, f, err := c.look(name)
