@@ -105,8 +105,10 @@ func Decide(ctx context.Context, svc *sdk.Service, action rampart.Action, resour
 		return rampart.Decision{}, err
 	}
 	q := asked(opts)
-	var d rampart.Decision
-	if err := call(ctx, svc, agent.PathCheck, q.check(identity, action, resource), &d); err != nil {
+	d, err := twice(ctx, func(d rampart.Decision) rampart.Code { return d.Code }, func() (d rampart.Decision, err error) {
+		return d, call(ctx, svc, agent.PathCheck, q.check(identity, action, resource), &d)
+	})
+	if err != nil {
 		return rampart.Decision{}, err
 	}
 	return d, q.enforce(ctx, d)
@@ -157,8 +159,10 @@ func (q *question) many(ctx context.Context, svc *sdk.Service, identity string, 
 	for _, r := range some {
 		req.Checks = append(req.Checks, q.check("", action, r))
 	}
-	var answer agent.ManyAnswer
-	if err := call(ctx, svc, agent.PathMany, req, &answer); err != nil {
+	answer, err := twice(ctx, undecided, func() (a agent.ManyAnswer, err error) {
+		return a, call(ctx, svc, agent.PathMany, req, &a)
+	})
+	if err != nil {
 		return err
 	}
 	if len(answer.Decisions) != len(some) {
@@ -184,6 +188,35 @@ func caller(ctx context.Context) (string, error) {
 		return "", rampart.Errorf(rampart.Denied, control, "no caller to decide for")
 	}
 	return identity, nil
+}
+
+// again is the pause before a question is asked once more.
+const again = 50 * time.Millisecond
+
+// twice asks once more, after a moment, when nothing could be decided: a question
+// changes nothing, and what was in the way (a turn that did not come, a graph
+// that was just behind) is mostly gone by then. What the second answer is counts.
+func twice[T any](ctx context.Context, code func(T) rampart.Code, ask func() (T, error)) (T, error) {
+	answer, err := ask()
+	if err != nil || !code(answer).Temporary() {
+		return answer, err
+	}
+	select {
+	case <-time.After(again):
+		return ask()
+	case <-ctx.Done():
+		return answer, nil
+	}
+}
+
+// undecided returns the first code that says that nothing was decided.
+func undecided(a agent.ManyAnswer) rampart.Code {
+	for _, d := range a.Decisions {
+		if d.Code.Temporary() {
+			return d.Code
+		}
+	}
+	return ""
 }
 
 func call(ctx context.Context, svc *sdk.Service, path string, in, out any) error {

@@ -93,3 +93,38 @@ func TestCheckRefusesWithoutSidecar(t *testing.T) {
 		t.Errorf("got %v, want unavailable", err)
 	}
 }
+
+// TestUndecidedIsAskedOnceMore: what could not be decided is asked a second time
+// and never a third; a decision is not asked again.
+func TestUndecidedIsAskedOnceMore(t *testing.T) {
+	undecided := rampart.Decision{Code: rampart.CodeTimeout}
+	for name, tc := range map[string]struct {
+		answers []rampart.Decision
+		asked   int
+		refused rampart.Kind
+		allowed bool
+	}{
+		"decided the second time":   {answers: []rampart.Decision{undecided, {Effect: rampart.Allow}}, asked: 2, allowed: true},
+		"denied the second time":    {answers: []rampart.Decision{undecided, {Code: rampart.CodeNoPermit}}, asked: 2, refused: rampart.Denied},
+		"undecided again":           {answers: []rampart.Decision{undecided, undecided, {Effect: rampart.Allow}}, asked: 2, refused: rampart.Unavailable},
+		"a denial is a denial":      {answers: []rampart.Decision{{Code: rampart.CodeForbidden}, {Effect: rampart.Allow}}, asked: 1, refused: rampart.Denied},
+		"an engine's error as well": {answers: []rampart.Decision{{Code: rampart.CodeError}, {Effect: rampart.Allow}}, asked: 1, refused: rampart.Denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			a := &sdktest.Agent{Info: agent.ServiceInfo{Name: "orders"}, Check: func(agent.CheckRequest) rampart.Decision {
+				asked++
+				return tc.answers[asked-1]
+			}}
+			sdktest.Start(t, a)
+			svc, err := sdk.Connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = Check(as(t, a, svc, "user:alice"), svc, "orders:read", order)
+			if asked != tc.asked || (err == nil) != tc.allowed || err != nil && rampart.KindOf(err) != tc.refused {
+				t.Errorf("asked %d times, got %v; want %d times, allowed %v", asked, err, tc.asked, tc.allowed)
+			}
+		})
+	}
+}

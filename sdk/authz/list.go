@@ -35,10 +35,11 @@ func Filter(ctx context.Context, svc *sdk.Service, action rampart.Action, resour
 		return List{}, err
 	}
 	q := asked(opts)
-	var answer agent.FilterAnswer
-	err = call(ctx, svc, agent.PathFilter, agent.FilterRequest{
-		Identity: identity, Action: action, Type: resourceType, Tenant: q.tenant, Context: q.context, AtLeast: q.atLeast, Supported: q.supported(),
-	}, &answer)
+	answer, err := twice(ctx, func(a agent.FilterAnswer) rampart.Code { return a.Decision.Code }, func() (a agent.FilterAnswer, err error) {
+		return a, call(ctx, svc, agent.PathFilter, agent.FilterRequest{
+			Identity: identity, Action: action, Type: resourceType, Tenant: q.tenant, Context: q.context, AtLeast: q.atLeast, Supported: q.supported(),
+		}, &a)
+	})
 	if err != nil {
 		return List{}, err
 	}
