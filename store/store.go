@@ -43,6 +43,7 @@ type Store interface {
 	Seals
 	DEKs
 	Notices
+	EdgeStore
 	Heads
 	Meta
 	Rotations
@@ -149,6 +150,7 @@ type Head struct {
 	Listen   string   // "" if it does not
 	Seq      uint64   // 0: no record yet
 	Hash     [32]byte // of record Seq
+	Forgot   uint64   // newest Notice that it carried out
 	Seen     time.Time
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"time"
 )
 
@@ -65,21 +66,32 @@ type JWTSVID struct {
 	Expires time.Time `json:"expires"`
 }
 
+// Operations of an EdgeStoreRequest.
+const (
+	EdgeLoad   = "load"
+	EdgeStore  = "store"
+	EdgeDelete = "delete" // with what lies below; what is not there is no error
+	EdgeList   = "list"
+	EdgeStat   = "stat"
+	EdgeLock   = "lock" // by the owner who has it already: until later
+	EdgeUnlock = "unlock"
+)
+
 // EdgeStoreRequest is one operation on the store that all gateways share.
 type EdgeStoreRequest struct {
-	Op     string    `json:"op"`              // load | store | delete | list | stat | lock | unlock
-	Key    string    `json:"key"`             //
-	Value  []byte    `json:"value,omitempty"` // store
-	Owner  string    `json:"owner,omitempty"` // lock, unlock: random per attempt
-	Until  time.Time `json:"until,omitzero"`  // lock: it lapses then
-	Fence  uint64    `json:"fence,omitempty"` // store: the lock's; an older one than the newest lock of the key is refused
-	Deeper bool      `json:"deeper,omitempty"`
+	Op     string    `json:"op"`
+	Key    string    `json:"key"`              // words between slashes; a lock guards its key and what lies below
+	Value  []byte    `json:"value,omitempty"`  // store
+	Owner  string    `json:"owner,omitempty"`  // lock, unlock: random per attempt
+	Until  time.Time `json:"until,omitzero"`   // lock: it lapses then
+	Fence  uint64    `json:"fence,omitempty"`  // store, delete: the lock's; an older one than the newest lock of the key is refused, and none while somebody holds it
+	Deeper bool      `json:"deeper,omitempty"` // list: also what lies below what lies below
 }
 
 // EdgeStoreAnswer answers it.
 type EdgeStoreAnswer struct {
 	Value    []byte    `json:"value,omitempty"`
-	Keys     []string  `json:"keys,omitempty"`
+	Keys     []string  `json:"keys,omitempty"` // list; stat: of a folder, one that lies in it
 	Modified time.Time `json:"modified,omitzero"`
 	Size     int64     `json:"size,omitempty"`
 	Fence    uint64    `json:"fence,omitempty"` // lock; 0: somebody else holds it
@@ -87,16 +99,19 @@ type EdgeStoreAnswer struct {
 
 // Paths of the admin socket for the authority, keys of data, and secrets.
 const (
-	AdminCA      = "/admin/ca"      // GET -> CAStatus; POST CAStep -> CAStatus
-	AdminCASign  = "/admin/ca/sign" // GET -> the pending request of the issuing certificate (PEM); POST PEM chain -> CAStatus, for an offline root
-	AdminCARoot  = "/admin/ca/root" // POST ExportRoot -> ExportedRoot
-	AdminDEKs    = "/admin/deks"    // GET ?item=&tenant= -> []DEKInfo
-	AdminRewrap  = "/admin/deks/rewrap"
-	AdminRekey   = "/admin/deks/rekey" // POST DEKTarget -> DEKInfo: a new version seals from now on
-	AdminShred   = "/admin/deks/shred" // POST DEKTarget -> Shredded
-	AdminKEK     = "/admin/kek"        // GET -> KEKInfo; POST -> KEKInfo, a new version of a key file
-	AdminRotate  = "/admin/rotations"  // GET -> []Rotation; POST {name} -> Rotation, begins now or goes on
-	AdminIssuing = "/admin/ca/issued"  // GET -> []Issued, what is alive
+	AdminCA      = "/admin/ca"           // GET -> CAStatus; POST CAStep -> CAStatus
+	AdminCASign  = "/admin/ca/sign"      // GET -> the pending request of the issuing certificate (PEM); POST PEM chain -> CAStatus, for an offline root
+	AdminCARoot  = "/admin/ca/root"      // POST ExportRoot -> ExportedRoot
+	AdminDEKs    = "/admin/deks"         // GET ?item=&tenant= -> []DEKInfo
+	AdminRewrap  = "/admin/deks/rewrap"  // POST -> Rewrapped: some of them, until Left is 0
+	AdminRekey   = "/admin/deks/rekey"   // POST DEKTarget -> DEKInfo: a new version seals from now on
+	AdminShred   = "/admin/deks/shred"   // POST DEKTarget -> Shredded; without Item all of them
+	AdminReopen  = "/admin/deks/reopen"  // POST DEKTarget -> 204: keys may be made again for whom was shredded; without Item all of them
+	AdminBackup  = "/admin/deks/backup"  // POST DEKPageHead -> DEKPage, the one after it; of a zero head the first
+	AdminRestore = "/admin/deks/restore" // POST DEKPage -> Restored
+	AdminKEK     = "/admin/kek"          // GET -> KEKInfo; POST -> KEKInfo, a new version of a key file
+	AdminRotate  = "/admin/rotations"    // GET -> []Rotation; POST {name} -> Rotation, begins now or goes on
+	AdminIssuing = "/admin/ca/issued"    // GET -> []Issued, what is alive
 )
 
 // CAStatus is the state of the authority.
@@ -181,6 +196,42 @@ type DEKVersion struct {
 	State   string    `json:"state"` // active | decrypt
 	KEK     string    `json:"kek"`   // what wraps it
 	Created time.Time `json:"created"`
+
+	Messages int64 `json:"messages"` // that may have been sealed with it; at 2^30 the next version is made
+}
+
+// Rewrapped is how far moving data keys to the newest KEK has come. Who is cut
+// off asks again: what is done is done.
+type Rewrapped struct {
+	KEK  string `json:"kek"`
+	Done int    `json:"done"` // by this call
+	Left int    `json:"left"`
+}
+
+// DEKPageHead is what a page of a backup of the data keys says of itself.
+type DEKPageHead struct {
+	ID      string    `json:"id"` // of the backup
+	N       int       `json:"n"`  // from 1
+	Taken   time.Time `json:"taken"`
+	Expires time.Time `json:"expires"`        // it is not restored from then on, and must be deleted
+	Stage   string    `json:"stage"`          // sets | deks | subkeys
+	Digest  []byte    `json:"digest"`         // SHA-256 of the rows
+	Last    bool      `json:"last,omitempty"` // no page follows
+	Cursor  []byte    `json:"cursor,omitempty"`
+	MAC     []byte    `json:"mac"`
+}
+
+// DEKPage is one page. Keys in it are wrapped, as they are in the database.
+type DEKPage struct {
+	DEKPageHead
+	Rows json.RawMessage `json:"rows"`
+}
+
+// Restored counts what a page brought back.
+type Restored struct {
+	Restored int `json:"restored"`
+	Present  int `json:"present"`  // were there
+	Shredded int `json:"shredded"` // stay gone: they were destroyed after the backup was taken
 }
 
 // Shredded says what a shred did.

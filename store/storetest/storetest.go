@@ -84,6 +84,7 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	t.Run("data keys", func(t *testing.T) { testDEKs(t, both) })
 	t.Run("shredding", func(t *testing.T) { testShred(t, both) })
 	t.Run("notices", func(t *testing.T) { testNotices(t, both) })
+	t.Run("edge", func(t *testing.T) { testEdgeStore(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
 	t.Run("rotations", func(t *testing.T) { testRotations(t, both) })
 }

@@ -1,0 +1,17 @@
+-- +goose Up
+
+-- What all gateways share: certificates of a public authority, their keys, the
+-- account. Values are sealed under the KEK.
+CREATE TABLE edge_store (
+    key      TEXT PRIMARY KEY CHECK (length(key) BETWEEN 1 AND 400),
+    value    BLOB NOT NULL,
+    modified INTEGER NOT NULL CHECK (modified > 0)
+) STRICT, WITHOUT ROWID;
+
+-- Who of them is at work. A row outlives its holder, for its fence.
+CREATE TABLE edge_locks (
+    key   TEXT PRIMARY KEY CHECK (length(key) BETWEEN 1 AND 400),
+    owner TEXT NOT NULL CHECK (owner <> ''),
+    fence INTEGER NOT NULL CHECK (fence > 0),
+    until INTEGER NOT NULL CHECK (until >= 0) -- 0: given back
+) STRICT, WITHOUT ROWID;
