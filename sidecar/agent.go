@@ -36,6 +36,9 @@ func (s *Sidecar) agentMux() http.Handler {
 	mux.HandleFunc("POST "+agent.PathTuples, s.pushTuples)
 	mux.HandleFunc("GET "+agent.PathSecret+"{name}", s.secret)
 	mux.HandleFunc("POST "+agent.PathDEK, s.dek)
+	mux.HandleFunc("GET "+agent.PathForget, s.forget)
+	mux.HandleFunc("POST "+agent.PathInUse, s.secretsInUse)
+	mux.HandleFunc("POST "+agent.PathDBCert+"{store}", s.dbCert)
 	mux.HandleFunc("POST "+agent.PathAudit, s.auditEvent)
 	mux.Handle("POST /access/", s.askedByService(s.pdpHandler))
 	mux.Handle("GET "+authzen.PathMetadata, s.pdpHandler)
@@ -83,9 +86,7 @@ func (s *Sidecar) storeInfo(t *table, name string, db bool, info *agent.ServiceI
 	if store.Kind == "sqlite" {
 		si.Path = filepath.Join(s.opt.DataDir, name+".db")
 	}
-	if store.Password != "" {
-		si.Password = "store:" + name
-	}
+	login(store, name, &si)
 	if store.CA != "" {
 		si.CA, _ = t.sys.Resource(store.CA)
 	}
@@ -101,6 +102,21 @@ func (s *Sidecar) storeInfo(t *table, name string, db bool, info *agent.ServiceI
 	}
 }
 
+// login says how the service gets into a database: with a password from the
+// control plane, that of one role or of whichever is in use, or a certificate.
+func login(store spec.Store, name string, to *agent.StoreInfo) {
+	if store.Password != "" || store.Rotate != nil || store.Dynamic != nil {
+		to.Password = "store:" + name
+	}
+	to.Pooler, to.ClientCert = store.Pooler, store.ClientCert
+	switch {
+	case store.Rotate != nil:
+		to.Owner = store.Rotate.Owner
+	case store.Dynamic != nil:
+		to.Owner = store.Dynamic.Owner
+	}
+}
+
 // secret hands out what the service itself must hold: the password of a store
 // that it opens. What this process injects into calls it keeps.
 func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
@@ -110,6 +126,7 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 	var sec secrets.Secret
 	var err error
 	if t.handsOut(name) {
+		s.refusedVersion(r, name)
 		sec, err = s.secrets.Get(r.Context(), name)
 	} else {
 		err = rampart.Errorf(rampart.Denied, "secret.acl", "a service is given the passwords of its own stores and no other secret")
@@ -127,8 +144,9 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the hand-out cannot be recorded", Err: err}, "")
 		return
 	}
+	s.inUse.gave(name, sec.Version())
 	err = sec.Use(func(b []byte) error {
-		answer(w, agent.SecretValue{Value: b, Version: sec.Version()})
+		answer(w, agent.SecretValue{Value: b, Version: sec.Version(), User: sec.User(), Until: sec.Until()})
 		return nil
 	})
 	if err != nil {
@@ -144,7 +162,8 @@ func (t *table) handsOut(name string) bool {
 		return true
 	}
 	store, ok := strings.CutPrefix(name, "store:")
-	return ok && t.sys.Stores[store].Password != "" &&
+	st := t.sys.Stores[store]
+	return ok && (st.Password != "" || st.Rotate != nil || st.Dynamic != nil) &&
 		slices.ContainsFunc(t.sys.FlowsFrom(t.name), func(f spec.Flow) bool { return f.To == store })
 }
 

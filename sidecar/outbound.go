@@ -287,6 +287,7 @@ type secretsOf struct {
 	link interface {
 		Call(ctx context.Context, method, path string, in, out any) error
 	}
+	fetched func(name string, version int) // told of each; not nil
 }
 
 // Get fetches one secret by its data item, or "store:NAME" for a store's password.
@@ -297,7 +298,9 @@ func (b secretsOf) Get(ctx context.Context, name string) (secrets.Secret, error)
 	if err := b.link.Call(ctx, http.MethodGet, wire.PathSecret+url.PathEscape(name), nil, &v); err != nil {
 		return secrets.Secret{}, err
 	}
-	return secrets.New(v.Value, v.Version), nil
+	defer clear(v.Value)
+	b.fetched(name, v.Version)
+	return secrets.Make(v.Value, secrets.Meta{Version: v.Version, User: v.User, Until: v.Until}), nil
 }
 
 func (s *Sidecar) staleSecret(ctx context.Context, name string, age time.Duration, cause error) {

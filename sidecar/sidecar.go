@@ -70,6 +70,8 @@ type Sidecar struct {
 	identityPublic ed25519.PublicKey // of identityKey, for the service
 	upstream       *url.URL
 	secrets        *secrets.Cache
+	forgets        *forgets
+	inUse          *inUse
 	handles        handles
 	tokens         verifiers
 	queues         queues
@@ -97,7 +99,8 @@ func New(opt Options) (*Sidecar, error) {
 	if s.upstream, err = url.Parse(opt.Upstream); err != nil || s.upstream.Host == "" {
 		return nil, fmt.Errorf("sidecar: upstream %q is no address", opt.Upstream)
 	}
-	s.secrets = secrets.NewCache(secretsOf{opt.Link}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
+	s.forgets, s.inUse = newForgets(opt.Now), newInUse(opt.Now)
+	s.secrets = secrets.NewCache(secretsOf{opt.Link, s.inUse.fetched}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
 	s.relations.secret = s.secretText
 	opt.Link.OnState(func(*planelink.State) {
 		if err := s.reload(); err != nil {
@@ -113,6 +116,7 @@ func New(opt Options) (*Sidecar, error) {
 	if err := s.openPolicies(context.Background()); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
 	}
+	s.obey()
 	return s, nil
 }
 
