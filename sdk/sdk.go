@@ -42,10 +42,11 @@ const (
 )
 
 // Service is the connection to the sidecar. It is safe for concurrent use and
-// holds no goroutine.
+// holds no goroutine but that of OnForget.
 type Service struct {
-	transport *http.Transport
-	info      atomic.Pointer[agent.ServiceInfo]
+	transport  *http.Transport
+	info       atomic.Pointer[agent.ServiceInfo]
+	forgetting forgetting
 
 	mu        sync.Mutex
 	refetched time.Time // guarded by mu

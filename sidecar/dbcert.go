@@ -17,7 +17,7 @@ func (s *Sidecar) dbCert(w http.ResponseWriter, r *http.Request) {
 	var q agent.DBCertRequest
 	err := ask(r, &q)
 	if err == nil && !t.sys.Stores[store].ClientCert {
-		err = rampart.Errorf(rampart.NotFound, "tls.db_verify", "%.100q asks for no client certificate", store)
+		err = rampart.Errorf(rampart.NotFound, "", "%.100q asks for no client certificate", store)
 	}
 	var id wire.Identity
 	if err == nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // control is the id of this control in rampart.yaml and in errors.
-const control = "secret.rotation"
+const control = "secret.manager"
 
 // Step is what a rotation does next.
 type Step string

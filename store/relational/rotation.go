@@ -28,7 +28,7 @@ func scanRotation(sc scanner) (r rotate.State, err error) {
 func (s *Store) Rotation(ctx context.Context, name string) (rotate.State, error) {
 	r, err := scanRotation(s.db.Read.QueryRowContext(ctx, selectRotation+` WHERE name = $1`, name))
 	if errors.Is(err, sql.ErrNoRows) {
-		return rotate.State{}, rampart.Errorf(rampart.NotFound, "secret.rotation", "store: %.100q does not rotate", name)
+		return rotate.State{}, rampart.Errorf(rampart.NotFound, "secret.manager", "store: %.100q does not rotate", name)
 	}
 	return r, err
 }
