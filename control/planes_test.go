@@ -79,7 +79,7 @@ func TestStrangers(t *testing.T) {
 		must(t, err)
 		snap, err := svid.NewSnapshot(chain, key, authority.BundlePEM())
 		must(t, err)
-		snap.Roots, err = svid.ParseRoots(h.roots)
+		snap.Trust, err = svid.NewTrust(0, h.sys.Info.TrustDomain, h.roots, nil)
 		must(t, err)
 		src := svid.NewSource()
 		src.Set(snap)

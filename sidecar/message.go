@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -57,7 +56,7 @@ func newSubscription(sys *spec.System, f spec.Flow, src *svid.Source) (*subscrip
 		accept[sys.ServiceID(name)] = true
 	}
 	sub.verify = message.NewVerifier(message.VerifierOptions{
-		Roots: func() *x509.CertPool { return rootsOf(src) }, TrustDomain: sys.Info.TrustDomain, Accept: accept, Topic: f.Topic, Window: time.Duration(f.Message.ReplayWindow),
+		Source: src, Accept: accept, Topic: f.Topic, Window: time.Duration(f.Message.ReplayWindow),
 	}).Verify
 	if sys.Off("message.signature") {
 		sub.verify = func(raw []byte, _ time.Time) (message.Message, error) {
@@ -82,14 +81,6 @@ func newSubscription(sys *spec.System, f spec.Flow, src *svid.Source) (*subscrip
 		sub.guard = g
 	}
 	return sub, nil
-}
-
-func rootsOf(src *svid.Source) *x509.CertPool {
-	cur, err := src.Current()
-	if err != nil {
-		return x509.NewCertPool() // no identity yet: nobody is believed
-	}
-	return cur.Roots
 }
 
 // compileGuard types the guard: message is the payload, subject is for whom
@@ -245,7 +236,7 @@ func (s *Sidecar) signedOrSign(r *http.Request) ([]byte, error) {
 		return raw, nil
 	}
 	own := message.NewVerifier(message.VerifierOptions{
-		Roots: func() *x509.CertPool { return rootsOf(s.opt.Link.Source()) }, TrustDomain: t.sys.Info.TrustDomain,
+		Source: s.opt.Link.Source(),
 		Accept: map[string]bool{t.id: true}, Topic: r.PathValue("topic"), Window: time.Minute,
 	})
 	_, err = own.Authentic(raw)

@@ -44,13 +44,13 @@ func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, 
 	if err != nil {
 		return nil, err
 	}
-	g := &Generation{link: l, shared: svid.NewSource(), pinned: svid.NewSource(), cert: snap, peers: map[string]*http.Transport{}}
+	g := &Generation{link: l, shared: svid.NewSource(), cert: snap, peers: map[string]*http.Transport{}}
 	if old := l.gen.Load(); old != nil {
 		g.shared = old.shared
 		time.AfterFunc(30*time.Second, old.closeIdle)
 	}
 	g.shared.Set(snap)
-	g.pinned.Set(snap)
+	g.pinned = g.shared.Pinned(snap)
 	cfg := profile.MTLSClient(g.pinned, "spiffe://"+l.opt.Domain+"/control")
 	g.control = &http.Client{Transport: newTransport(cfg)}
 	l.notAfter.Store(snap.NotAfter.UnixNano())

@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -67,13 +66,20 @@ func (h house) signer(t testing.TB, id string) *message.Signer {
 	return &message.Signer{Source: src, Now: h.clock}
 }
 
+// believer believes the house's authority.
+func (h house) believer(t testing.TB) *svid.Source {
+	t.Helper()
+	trust, err := svid.NewTrust(1, "shop.internal", h.ca.BundlePEM(), nil)
+	ok(t, err)
+	src := svid.NewSource()
+	ok(t, src.SetTrust(trust))
+	return src
+}
+
 func (h house) verifier(t testing.TB) *message.Verifier {
 	t.Helper()
-	roots, err := svid.ParseRoots(h.ca.BundlePEM())
-	ok(t, err)
 	return message.NewVerifier(message.VerifierOptions{
-		Roots: func() *x509.CertPool { return roots }, TrustDomain: "shop.internal",
-		Accept: map[string]bool{orders: true}, Topic: topic, Window: window,
+		Source: h.believer(t), Accept: map[string]bool{orders: true}, Topic: topic, Window: window,
 	})
 }
 
@@ -288,11 +294,7 @@ func TestZeroVerifierAndNobodyAccepted(t *testing.T) {
 	refusedBy(t, err, "message.signature")
 	_, err = new(message.Verifier).Authentic(raw)
 	refusedBy(t, err, "message.signature")
-	roots, err := svid.ParseRoots(h.ca.BundlePEM())
-	ok(t, err)
-	none := message.NewVerifier(message.VerifierOptions{
-		Roots: func() *x509.CertPool { return roots }, TrustDomain: "shop.internal", Topic: topic, Window: window,
-	})
+	none := message.NewVerifier(message.VerifierOptions{Source: h.believer(t), Topic: topic, Window: window})
 	_, err = none.Verify(raw, h.now)
 	refusedBy(t, err, "message.signature")
 }

@@ -22,11 +22,10 @@ const (
 
 // VerifierOptions say what a consumer accepts.
 type VerifierOptions struct {
-	Roots       func() *x509.CertPool // current trust bundle; required
-	TrustDomain string                // that Roots speak for; required
-	Accept      map[string]bool       // SPIFFE IDs whose signature counts; nil accepts nobody
-	Topic       string                // required, compared byte for byte
-	Window      time.Duration         // most that may pass between signing and storing; required, positive
+	Source *svid.Source    // whom to believe about producers, and who is denied; required
+	Accept map[string]bool // SPIFFE IDs whose signature counts; nil accepts nobody
+	Topic  string          // required, compared byte for byte
+	Window time.Duration   // most that may pass between signing and storing; required, positive
 }
 
 // Verifier checks the messages of one topic. The zero Verifier refuses
@@ -40,8 +39,8 @@ type Verifier struct {
 
 // NewVerifier returns a verifier. It panics when a required option is missing.
 func NewVerifier(opt VerifierOptions) *Verifier {
-	if opt.Roots == nil || opt.TrustDomain == "" || opt.Topic == "" || opt.Window <= 0 {
-		panic("message: NewVerifier needs roots, trust domain, topic and window")
+	if opt.Source == nil || opt.Topic == "" || opt.Window <= 0 {
+		panic("message: NewVerifier needs a source, topic and window")
 	}
 	return &Verifier{opt: opt, memory: memory{
 		keep:  opt.Window + ahead + disorder,
@@ -62,7 +61,7 @@ func NewVerifier(opt VerifierOptions) *Verifier {
 // producer that is not accepted) or message.replay (kind Conflict; Unavailable
 // when the memory is full, so that the broker tries again).
 func (v *Verifier) Verify(raw []byte, stored time.Time) (Message, error) {
-	if v.opt.Roots == nil {
+	if v.opt.Source == nil {
 		return Message{}, unsigned("verifier is not configured")
 	}
 	msg, err := v.authentic(string(raw))
@@ -79,7 +78,7 @@ func (v *Verifier) Verify(raw []byte, stored time.Time) (Message, error) {
 // producer and topic are right. Unlike Verify it asks not when or how often the
 // message came: it is for who passes a message on, not for who acts on it.
 func (v *Verifier) Authentic(raw []byte) (Message, error) {
-	if v.opt.Roots == nil {
+	if v.opt.Source == nil {
 		return Message{}, unsigned("verifier is not configured")
 	}
 	return v.authentic(string(raw))
@@ -107,20 +106,20 @@ func (v *Verifier) authentic(raw string) (Message, error) {
 	}
 	issued := time.Unix(b.Issued, 0).UTC()
 	// The producer's role is that of a client: it dials the broker.
-	check := svid.Check{Roots: v.opt.Roots(), Domain: v.opt.TrustDomain, Usage: x509.ExtKeyUsageClientAuth, At: issued}
-	producer, err := check.Verify(chain)
+	check, _ := v.opt.Source.Check(x509.ExtKeyUsageClientAuth, issued)
+	peer, err := check.Verify(chain)
 	if err != nil {
 		e := unsigned("certificate is not valid at the time of signing")
 		e.Err = err
 		return Message{}, e
 	}
-	if !v.opt.Accept[producer] {
-		return Message{}, rampart.Errorf(rampart.Denied, controlSignature, "message: %.200q may not publish here", producer)
+	if !v.opt.Accept[peer.ID] {
+		return Message{}, rampart.Errorf(rampart.Denied, controlSignature, "message: %.200q may not publish here", peer.ID)
 	}
 	if b.Topic != v.opt.Topic {
 		return Message{}, unsigned("is for topic %.100q", b.Topic)
 	}
-	return Message{ID: b.ID, Topic: b.Topic, Subject: b.Subject, Producer: producer, Payload: b.Payload, IssuedAt: issued}, nil
+	return Message{ID: b.ID, Topic: b.Topic, Subject: b.Subject, Producer: peer.ID, Payload: b.Payload, IssuedAt: issued}, nil
 }
 
 func malformed(err error) error {

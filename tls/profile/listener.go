@@ -26,11 +26,13 @@ const (
 type ListenerOptions struct {
 	// OnRefuse hears of every connection that did not become one: refused
 	// handshakes (the error is a *rampart.Error) and connections over a bound.
-	// It is called from many goroutines and holds up only its own connection.
-	// If nil, refusals go unheard.
+	// Of NewMTLSListener it also hears of each open connection whose peer is
+	// refused since. It is called from many goroutines and holds up only its own
+	// connection. If nil, refusals go unheard.
 	OnRefuse func(peer net.Addr, err error)
-	MaxConns int // open at once; 0 means 4096
-	MaxPerIP int // open at once from one address; 0 means MaxConns
+	MaxConns int              // open at once; 0 means 4096
+	MaxPerIP int              // open at once from one address; 0 means MaxConns
+	Now      func() time.Time // of NewMTLSListener: judges dates; nil means time.Now
 }
 
 // Listener hands out TLS connections whose handshake is complete, so that a
@@ -41,6 +43,8 @@ type Listener struct {
 	inner  net.Listener
 	config *tls.Config
 	opt    ListenerOptions
+	judge  *judge // of open connections; nil: nobody is asked who they are
+	conns  conns
 
 	ctx    context.Context // ends at Close; handshakes run under it
 	cancel context.CancelFunc
@@ -59,6 +63,12 @@ func NewListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 	if inner == nil || config == nil {
 		panic("profile: NewListener needs a listener and a configuration")
 	}
+	l := newListener(inner, config, opt)
+	l.start()
+	return l
+}
+
+func newListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *Listener {
 	if opt.MaxConns <= 0 {
 		opt.MaxConns = defaultConns
 	}
@@ -74,9 +84,14 @@ func NewListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 		perIP:  make(map[netip.Addr]int),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.wg.Add(1)
-	go l.acceptAll()
 	return l
+}
+
+func (l *Listener) start() {
+	l.wg.Go(l.acceptAll)
+	if l.judge != nil {
+		l.wg.Go(func() { l.conns.follow(l.ctx, l.judge.src) })
+	}
 }
 
 // Accept returns the next connection whose handshake succeeded.
@@ -102,7 +117,6 @@ func (l *Listener) Close() error {
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
 func (l *Listener) acceptAll() {
-	defer l.wg.Done()
 	var pause time.Duration
 	for l.ctx.Err() == nil {
 		conn, err := l.inner.Accept()
@@ -144,16 +158,13 @@ func (l *Listener) take(conn net.Conn) {
 		c.Close()
 		return
 	}
-	l.wg.Add(1)
-	go func() {
-		defer l.wg.Done()
-		l.shake(c)
-	}()
+	l.wg.Go(func() { l.shake(c) })
 }
 
 // shake runs one handshake and delivers the connection.
 func (l *Listener) shake(c *counted) {
-	conn := tls.Server(c, l.config)
+	peer, config := l.watch(c)
+	conn := tls.Server(c, config)
 	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
 	err := conn.HandshakeContext(ctx)
 	cancel()
@@ -165,11 +176,37 @@ func (l *Listener) shake(c *counted) {
 		}
 		return
 	}
+	if peer != nil && !l.keep(peer, conn, c) {
+		return
+	}
 	select {
 	case l.ready <- conn:
 	case <-l.ctx.Done():
 		c.Close()
 	}
+}
+
+// watch returns what will remember the peer of c, and the configuration by which
+// it is found out; nil and the listener's own where nobody is asked.
+func (l *Listener) watch(c *counted) (*peerConn, *tls.Config) {
+	if l.judge == nil {
+		return nil, l.config
+	}
+	p := &peerConn{judge: l.judge, raw: c, heard: l.refused}
+	return p, p.watching(l.config)
+}
+
+// keep remembers the peer for as long as the connection is open. An epoch may
+// have begun during the handshake, when nobody could find the connection yet.
+func (l *Listener) keep(p *peerConn, conn *tls.Conn, c *counted) bool {
+	p.begin(conn)
+	l.conns.add(p)
+	c.forget(func() { l.conns.remove(p) })
+	if p.recheck() != nil {
+		c.Close()
+		return false
+	}
+	return true
 }
 
 func (l *Listener) refused(peer net.Addr, err error) {
@@ -217,16 +254,42 @@ func addrOf(conn net.Conn) netip.Addr {
 type counted struct {
 	net.Conn
 	release func()
-	once    sync.Once
-	hello   atomic.Bool // a ClientHello came
-	modern  atomic.Bool // it offered TLS 1.3
-	agreed  atomic.Bool // version, protocol and key exchange are settled; certificates come next
+
+	mu     sync.Mutex // guards below
+	closed bool
+	after  func() // also called once it is closed
+
+	hello  atomic.Bool // a ClientHello came
+	modern atomic.Bool // it offered TLS 1.3
+	agreed atomic.Bool // version, protocol and key exchange are settled; certificates come next
 }
 
 // Close closes the connection and counts it out, once.
 func (c *counted) Close() error {
-	c.once.Do(c.release)
+	c.mu.Lock()
+	first, after := !c.closed, c.after
+	c.closed, c.after = true, nil
+	c.mu.Unlock()
+	if first {
+		c.release()
+	}
+	if after != nil {
+		after()
+	}
 	return c.Conn.Close()
+}
+
+// forget has fn called when the connection is closed, at once if it is already.
+func (c *counted) forget(fn func()) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.after = fn
+	}
+	c.mu.Unlock()
+	if closed {
+		fn()
+	}
 }
 
 // watched returns config with callbacks that note how far a handshake came:

@@ -46,17 +46,15 @@ func Edge(get func() (*tls.Certificate, error)) *tls.Config {
 	}
 }
 
-// MTLSServer is for every listener inside: mutual TLS 1.3 with SVIDs. allow
-// says whether a SPIFFE ID has a flow to this plane; it is asked at each
-// handshake, after the certificate was verified, and its error is the
-// refusal. It panics if src or allow is nil.
+// MTLSServer is for every listener inside: mutual TLS 1.3 with SVIDs of our own
+// trust domain. allow says whether a SPIFFE ID has a flow to this plane; it is
+// asked at each handshake, after the certificate was verified, and its error is
+// the refusal. It panics if src or allow is nil.
+//
+// It judges handshakes alone. Who serves HTTP takes NewMTLSListener, which judges
+// open connections too.
 func MTLSServer(src *svid.Source, allow func(id string) error) *tls.Config {
-	cfg := server(src, allow)
-	cfg.ClientAuth = tls.RequireAnyClientCert
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		return verifyClient(src, allow, cs)
-	}
-	return cfg
+	return newJudge(src, allow, time.Now).config(tls.RequireAnyClientCert)
 }
 
 // ControlServer is MTLSServer for the control plane, whose join call has no
@@ -64,54 +62,43 @@ func MTLSServer(src *svid.Source, allow func(id string) error) *tls.Config {
 // decide (svid.PeerOf answers false); one that is shown must be valid and
 // allowed.
 func ControlServer(src *svid.Source, allow func(id string) error) *tls.Config {
-	cfg := server(src, allow)
-	cfg.ClientAuth = tls.RequestClientCert
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		if len(cs.PeerCertificates) == 0 {
-			return negotiated(cs)
-		}
-		return verifyClient(src, allow, cs)
-	}
-	return cfg
+	return newJudge(src, allow, time.Now).config(tls.RequestClientCert)
 }
 
-func server(src *svid.Source, allow func(id string) error) *tls.Config {
-	if src == nil || allow == nil {
-		panic("profile: an mTLS server needs a source and an authorizer")
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: protocols(),
-		// A ticket would let a peer back in on the strength of an old check.
-		SessionTicketsDisabled: true,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return certificate(src)
-		},
-	}
-}
-
-// MTLSClient is for calls to the one plane whose SPIFFE ID is want. It panics
-// if src is nil or want is no SPIFFE ID.
+// MTLSClient is for calls to the one plane whose SPIFFE ID is want, of our own
+// trust domain. It panics if src is nil or want is no SPIFFE ID.
 func MTLSClient(src *svid.Source, want string) *tls.Config {
 	if src == nil || svid.Domain(want) == "" {
 		panic("profile: an mTLS client needs a source and the SPIFFE ID to call")
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: protocols(),
-		// SVIDs have no host name to compare; VerifyConnection verifies instead.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			current, err := src.Current()
-			if err != nil {
-				return err
-			}
-			return verifyServer(current.Roots, want, cs)
-		},
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return certificate(src)
-		},
+	cfg := verifying(func(cs tls.ConnectionState) error {
+		if _, err := src.Current(); err != nil {
+			return err
+		}
+		check, _ := src.Check(x509.ExtKeyUsageServerAuth, time.Now())
+		return verifyServer(check, want, cs)
+	})
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return certificate(src)
 	}
+	return cfg
+}
+
+// RecheckServer judges anew the server of a connection that was made with
+// MTLSClient, for when src has a new epoch. That the certificate has expired
+// since is no refusal: such a connection may end what it does.
+func RecheckServer(src *svid.Source, want string, cs tls.ConnectionState) error {
+	check, _ := src.Check(x509.ExtKeyUsageServerAuth, time.Now())
+	check.At = within(check.At, cs)
+	return verifyServer(check, want, cs)
+}
+
+// within is at, or the last moment of the peer's certificate if that is earlier.
+func within(at time.Time, cs tls.ConnectionState) time.Time {
+	if len(cs.PeerCertificates) == 0 || at.Before(cs.PeerCertificates[0].NotAfter) {
+		return at
+	}
+	return cs.PeerCertificates[0].NotAfter
 }
 
 // Bootstrap is for the join call, before a plane has an identity: no client
@@ -121,18 +108,40 @@ func Bootstrap(rootPEM []byte, want string) (*tls.Config, error) {
 	if svid.Domain(want) == "" {
 		panic("profile: Bootstrap needs the SPIFFE ID to call")
 	}
-	roots, err := svid.ParseRoots(rootPEM)
+	trust, err := svid.NewTrust(0, svid.Domain(want), rootPEM, nil)
 	if err != nil {
 		return nil, err
 	}
+	return verifying(func(cs tls.ConnectionState) error {
+		return verifyServer(svid.Check{Trust: trust, Usage: x509.ExtKeyUsageServerAuth, At: time.Now()}, want, cs)
+	}), nil
+}
+
+// Federated is for the bundle endpoint of another trust domain (SPIFFE Federation
+// section 5.2, profile https_spiffe): the server must show the SPIFFE ID want
+// below the roots that trust has for its domain, asked at each handshake; no
+// client certificate. It panics if trust is nil or want is no SPIFFE ID.
+func Federated(want string, trust func() *svid.Trust) *tls.Config {
+	if trust == nil || svid.Domain(want) == "" {
+		panic("profile: Federated needs the SPIFFE ID to call and whom to believe")
+	}
+	return verifying(func(cs tls.ConnectionState) error {
+		check := svid.Check{
+			Trust: trust(), Domains: []string{svid.Domain(want)}, Usage: x509.ExtKeyUsageServerAuth, At: time.Now(),
+		}
+		return verifyServer(check, want, cs)
+	})
+}
+
+// verifying is a client whose peer verify alone judges: SVIDs have no host name
+// to compare.
+func verifying(verify func(tls.ConnectionState) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		NextProtos:         protocols(),
 		InsecureSkipVerify: true, // VerifyConnection verifies instead
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			return verifyServer(roots, want, cs)
-		},
-	}, nil
+		VerifyConnection:   verify,
+	}
 }
 
 // External is for calls to a party outside the system. roots nil means the
@@ -162,6 +171,20 @@ func Database(rootsPEM []byte, serverName string) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: serverName, RootCAs: roots}, nil
 }
 
+// DatabaseWithCert is Database for one that asks for a client certificate; get is
+// asked at each handshake. It panics if get is nil.
+func DatabaseWithCert(rootsPEM []byte, serverName string, get func() (*tls.Certificate, error)) (*tls.Config, error) {
+	if get == nil {
+		panic("profile: DatabaseWithCert needs a certificate")
+	}
+	cfg, err := Database(rootsPEM, serverName)
+	if err != nil {
+		return nil, err
+	}
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return get() }
+	return cfg, nil
+}
+
 func certificate(src *svid.Source) (*tls.Certificate, error) {
 	current, err := src.Current()
 	if err != nil {
@@ -170,40 +193,17 @@ func certificate(src *svid.Source) (*tls.Certificate, error) {
 	return &current.Certificate, nil
 }
 
-// verifyClient judges the caller of an mTLS server.
-func verifyClient(src *svid.Source, allow func(string) error, cs tls.ConnectionState) error {
-	current, err := src.Current()
-	if err != nil {
-		return err
-	}
-	if err := negotiated(cs); err != nil {
-		return err
-	}
-	id, err := verifyChain(cs, svid.Check{
-		Roots: current.Roots, Domain: svid.Domain(current.ID), Usage: x509.ExtKeyUsageClientAuth,
-	})
-	if err != nil {
-		return err
-	}
-	if err := allow(id); err != nil {
-		return undeclared(id, err)
-	}
-	return nil
-}
-
 // verifyServer judges the plane that was called.
-func verifyServer(roots *x509.CertPool, want string, cs tls.ConnectionState) error {
+func verifyServer(check svid.Check, want string, cs tls.ConnectionState) error {
 	if err := negotiated(cs); err != nil {
 		return err
 	}
-	id, err := verifyChain(cs, svid.Check{
-		Roots: roots, Domain: svid.Domain(want), Usage: x509.ExtKeyUsageServerAuth,
-	})
+	peer, err := check.Verify(cs.PeerCertificates)
 	if err != nil {
 		return err
 	}
-	if id != want {
-		return rampart.Errorf(rampart.Denied, controlDeclared, "tls: server is %.200q, not %.200q", id, want)
+	if peer.ID != want {
+		return rampart.Errorf(rampart.Denied, controlDeclared, "tls: server is %.200q, not %.200q", peer.ID, want)
 	}
 	return nil
 }
@@ -217,11 +217,6 @@ func negotiated(cs tls.ConnectionState) error {
 		return rampart.Errorf(rampart.Unauthenticated, controlMTLS, "tls: protocol %.20q was not offered", p)
 	}
 	return nil
-}
-
-func verifyChain(cs tls.ConnectionState, check svid.Check) (string, error) {
-	check.At = time.Now()
-	return check.Verify(cs.PeerCertificates)
 }
 
 // undeclared keeps an authorizer's own refusal and gives any other error the

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -122,7 +123,7 @@ func TestServerRefusals(t *testing.T) {
 	stranger := authority(t, nil) // same trust domain, another root
 	yesterday := authority(t, func() time.Time { return time.Now().Add(-24 * time.Hour) })
 	caller := issue(t, a, edge)
-	stolen := newMint(t, a) // the issuing key, to sign what the authority never would
+	stolen := newMint(t) // an authority's key, to sign what ours never would
 
 	tls12 := raw(caller.Certificate)
 	tls12.MaxVersion = tls.VersionTLS12
@@ -153,7 +154,7 @@ func TestServerRefusals(t *testing.T) {
 		{"a protocol that is not offered", "-", wrongALPN},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			addr, refusals := serve(t, profile.MTLSServer(source(t, a, orders), onlyEdge))
+			addr, refusals := serve(t, profile.MTLSServer(stolen.believed(t, a, orders), onlyEdge))
 			body, err := get(addr, tc.client)
 			if tc.control == "" {
 				ok(t, err)
@@ -329,9 +330,7 @@ func TestResumptionIsNoWayBackIn(t *testing.T) {
 		refusedBy(t, next(t, refusals), "mtls.peer_declared")
 
 		banned.Store(false)
-		replaced := issue(t, a, orders)
-		replaced.Roots = x509.NewCertPool()
-		src.Set(replaced)
+		src.Set(issue(t, authority(t, nil), orders))
 		if _, err := dial(); err == nil {
 			t.Errorf("tickets %v: served after its root was withdrawn", tickets)
 		}
@@ -495,26 +494,42 @@ func TestListenerBounds(t *testing.T) {
 	}
 }
 
-// mint holds the issuing key of an authority.
+// mint is an authority of the test's own, which signs whatever a row wants.
 type mint struct {
 	cert    *x509.Certificate
 	key     crypto.PrivateKey
 	issuing tls.Certificate
 }
 
-func newMint(t testing.TB, a *ca.Authority) mint {
+func newMint(t testing.TB) mint {
 	t.Helper()
-	data, err := a.Marshal()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	ok(t, err)
-	var blocks []*pem.Block
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		blocks = append(blocks, block)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour),
+		Subject: pkix.Name{CommonName: "mint"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "shop.internal", Path: "/gateway/edge"}},
 	}
-	cert, err := x509.ParseCertificate(blocks[2].Bytes)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	ok(t, err)
-	key, err := x509.ParsePKCS8PrivateKey(blocks[3].Bytes)
+	cert, err := x509.ParseCertificate(der)
 	ok(t, err)
-	return mint{cert, key, tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}
+	return mint{cert, key, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
+}
+
+// believed is a source of a plane of a's that believes the mint too.
+func (m mint) believed(t testing.TB, a *ca.Authority, id string) *svid.Source {
+	t.Helper()
+	roots := append(a.BundlePEM(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.cert.Raw})...)
+	key, csr, err := svid.NewKeyAndCSR()
+	ok(t, err)
+	chain, _, err := a.Issue(csr, id, ca.IssueOptions{})
+	ok(t, err)
+	snap, err := svid.NewSnapshot(chain, key, roots)
+	ok(t, err)
+	src := svid.NewSource()
+	src.Set(snap)
+	return src
 }
 
 func (m mint) leaf(t testing.TB, change func(*x509.Certificate)) tls.Certificate {

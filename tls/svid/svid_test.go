@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"math/big"
 	"net/url"
 	"testing"
@@ -63,9 +64,7 @@ func TestSource(t *testing.T) {
 	if first.ID != orders || first.Generation != 1 || first.Fingerprint != sha256.Sum256(first.Certificate.Certificate[0]) {
 		t.Errorf("snapshot %s generation %d", first.ID, first.Generation)
 	}
-	sameCertificate := first
-	sameCertificate.Roots = x509.NewCertPool()
-	src.Set(sameCertificate)
+	src.Set(first)
 	src.Set(snapshot(t, a, orders))
 	second, err := src.Current()
 	ok(t, err)
@@ -119,6 +118,14 @@ func newMint(t testing.TB) mint {
 	return mint{root, key}
 }
 
+// trust believes the mint alone.
+func (m mint) trust(t testing.TB, domain string) *svid.Trust {
+	t.Helper()
+	trust, err := svid.NewTrust(1, domain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.root.Raw}), nil)
+	ok(t, err)
+	return trust
+}
+
 func (m mint) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certificate {
 	t.Helper()
 	tmpl := &x509.Certificate{
@@ -150,9 +157,7 @@ func uris(t testing.TB, list ...string) []*url.URL {
 
 func TestCheck(t *testing.T) {
 	m, stranger := newMint(t), newMint(t)
-	pool := x509.NewCertPool()
-	pool.AddCert(m.root)
-	check := svid.Check{Roots: pool, Domain: "shop.internal", Usage: x509.ExtKeyUsageClientAuth, At: time.Now()}
+	check := svid.Check{Trust: m.trust(t, "shop.internal"), Usage: x509.ExtKeyUsageClientAuth, At: time.Now()}
 	keep := func(*x509.Certificate) {}
 	withURI := func(list ...string) []*x509.Certificate {
 		return []*x509.Certificate{m.leaf(t, func(c *x509.Certificate) { c.URIs = uris(t, list...) })}
@@ -190,14 +195,15 @@ func TestCheck(t *testing.T) {
 		{"may sign revocation lists", check, with(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }), false},
 		{"no digital signature", check, with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }), false},
 		{"lives 25 hours", check, with(func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(25 * time.Hour) }), false},
-		{"no roots", svid.Check{Domain: check.Domain, Usage: check.Usage, At: check.At}, good, false},
-		{"no trust domain", svid.Check{Roots: pool, Usage: check.Usage, At: check.At}, good, false},
-		{"no clock", svid.Check{Roots: pool, Domain: check.Domain, Usage: check.Usage}, good, false},
+		{"no roots", svid.Check{Usage: check.Usage, At: check.At}, good, false},
+		{"no trust domain", svid.Check{Trust: check.Trust, Domains: []string{}, Usage: check.Usage, At: check.At}, good, false},
+		{"a trust domain without a bundle", svid.Check{Trust: check.Trust, Domains: []string{"evil.internal"}, Usage: check.Usage, At: check.At}, withURI("spiffe://evil.internal/service/orders"), false},
+		{"no clock", svid.Check{Trust: check.Trust, Usage: check.Usage}, good, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			id, err := tc.check.Verify(tc.chain)
-			if (err == nil) != tc.ok || (id != "") != tc.ok {
-				t.Fatalf("%q %v, want accepted %v", id, err, tc.ok)
+			got, err := tc.check.Verify(tc.chain)
+			if (err == nil) != tc.ok || (got.ID != "") != tc.ok {
+				t.Fatalf("%q %v, want accepted %v", got.ID, err, tc.ok)
 			}
 			if err != nil && rampart.KindOf(err) != rampart.Unauthenticated {
 				t.Errorf("kind %v", rampart.KindOf(err))

@@ -1,13 +1,10 @@
 package svid
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -19,42 +16,64 @@ import (
 const (
 	maxChain = 5
 	maxDER   = 16 << 10
-	maxID    = 2048           // bytes, SPIFFE-ID section 2.3
-	maxLife  = 24 * time.Hour // of a leaf, NotBefore to NotAfter
+	maxID    = 2048                         // bytes, SPIFFE-ID section 2.3
+	maxLife  = 24*time.Hour + 5*time.Minute // of a leaf, NotBefore to NotAfter; some start before their issue
 	maxRoots = 16
 )
 
 // Check holds what a certificate chain must satisfy. The zero Check refuses
 // every chain.
 type Check struct {
-	Roots  *x509.CertPool   // nil refuses; the system's roots are never used
-	Domain string           // the one trust domain that Roots speak for, compared byte for byte
-	Usage  x509.ExtKeyUsage // of the peer's role
-	At     time.Time        // the moment of judgement
+	Trust *Trust // nil refuses; the system's roots are never used
+	// Domains are the trust domains whose names count. nil is that of Trust alone:
+	// that another domain has a bundle is no reason yet to let its names in.
+	Domains []string
+	Usage   x509.ExtKeyUsage // of the peer's role
+	At      time.Time        // the moment of judgement
+	Denied  Denier           // nil denies nobody who is valid
 }
 
-// Verify returns the SPIFFE ID of a chain, leaf first, if it is valid:
-// X509-SVID sections 2 to 5 and RFC 5280 section 6. Errors are of kind
-// Unauthenticated and name mtls.required. It says nothing about what the ID
+// Denier refuses peers that are valid otherwise. It must not block.
+type Denier func(Verified) error
+
+// Verified is a peer whose chain is valid.
+type Verified struct {
+	ID      string            // SPIFFE ID
+	Leaf    *x509.Certificate //
+	Issuers []string          // key ids of the authorities above it, root last: see KeyID
+	Root    string            // the last of them
+}
+
+// Issuer is the key id of the certificate that signed the leaf.
+func (v Verified) Issuer() string {
+	if len(v.Issuers) == 0 {
+		return ""
+	}
+	return v.Issuers[0]
+}
+
+// Serial is the leaf's serial number in lower-case hex.
+func (v Verified) Serial() string { return v.Leaf.SerialNumber.Text(16) }
+
+// Verify returns who a chain, leaf first, speaks for, if it is valid: X509-SVID
+// sections 2 to 5 and RFC 5280 section 6. Errors are of kind Unauthenticated and
+// name mtls.required, or are those of Denied. It says nothing about what the ID
 // may do.
-func (c Check) Verify(chain []*x509.Certificate) (string, error) {
+func (c Check) Verify(chain []*x509.Certificate) (Verified, error) {
 	if err := bounded(chain); err != nil {
-		return "", err
+		return Verified{}, err
 	}
 	leaf := chain[0]
 	id, err := PeerID(leaf)
 	if err != nil {
-		return "", err
+		return Verified{}, err
 	}
-	// Name constraints are the second line only: Go's admit subdomains.
-	if c.Domain == "" || Domain(id) != c.Domain {
-		return "", refuse("peer %.200q is of another trust domain", id)
-	}
-	if c.Roots == nil || c.At.IsZero() {
-		return "", refuse("no trust bundle to verify the peer with")
+	roots, err := c.rootsOf(id)
+	if err != nil {
+		return Verified{}, err
 	}
 	opts := x509.VerifyOptions{
-		Roots:         c.Roots,
+		Roots:         roots,
 		Intermediates: x509.NewCertPool(),
 		CurrentTime:   c.At,
 		KeyUsages:     []x509.ExtKeyUsage{c.Usage},
@@ -62,15 +81,61 @@ func (c Check) Verify(chain []*x509.Certificate) (string, error) {
 	for _, cert := range chain[1:] {
 		opts.Intermediates.AddCert(cert)
 	}
-	if _, err := leaf.Verify(opts); err != nil {
+	paths, err := leaf.Verify(opts)
+	if err != nil {
 		e := refuse("peer %.200q shows a certificate that is not valid", id)
 		e.Err = err
-		return "", e
+		return Verified{}, e
 	}
 	if err := workloadOnly(leaf); err != nil {
-		return "", err
+		return Verified{}, err
 	}
-	return id, nil
+	return c.undenied(id, paths)
+}
+
+// rootsOf picks the one bundle that vouches for the trust domain of an ID. Name
+// constraints in it are the second line only: Go's admit subdomains.
+func (c Check) rootsOf(id string) (*x509.CertPool, error) {
+	domain, accepted := Domain(id), c.Domains
+	if accepted == nil {
+		accepted = []string{c.Trust.Domain()}
+	}
+	if domain == "" || !slices.Contains(accepted, domain) {
+		return nil, refuse("peer %.200q is of another trust domain", id)
+	}
+	roots := c.Trust.pool(domain)
+	if roots == nil || c.At.IsZero() {
+		return nil, refuse("no trust bundle to verify the peer with")
+	}
+	return roots, nil
+}
+
+// undenied returns the first valid path on which nobody is denied: with
+// cross-signed authorities one may be, and another still vouch.
+func (c Check) undenied(id string, paths [][]*x509.Certificate) (Verified, error) {
+	var refusal error
+	for _, path := range paths {
+		v := Verified{ID: id, Leaf: path[0]}
+		for _, cert := range path[1:] {
+			v.Issuers = append(v.Issuers, KeyID(cert))
+		}
+		if len(v.Issuers) == 0 {
+			continue // a root that is its own leaf; workloadOnly refused it already
+		}
+		v.Root = v.Issuers[len(v.Issuers)-1]
+		if c.Denied == nil {
+			return v, nil
+		}
+		err := c.Denied(v)
+		if err == nil {
+			return v, nil
+		}
+		refusal = err
+	}
+	if refusal == nil {
+		refusal = refuse("peer %.200q has no authority above it", id)
+	}
+	return Verified{}, refusal
 }
 
 func bounded(chain []*x509.Certificate) error {
@@ -173,29 +238,4 @@ func ParseChain(chain [][]byte) ([]*x509.Certificate, error) {
 		certs[i] = cert
 	}
 	return certs, nil
-}
-
-// ParseRoots reads the PEM of 1 to 16 CA certificates.
-func ParseRoots(bundle []byte) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
-	for rest := bytes.TrimSpace(bundle); len(rest) > 0; n++ {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil || block.Type != "CERTIFICATE" || n == maxRoots {
-			return nil, errors.New("svid: trust bundle must be PEM of 1 to 16 certificates")
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("svid: trust bundle: certificate %d: %v", n+1, err)
-		}
-		if !cert.IsCA {
-			return nil, fmt.Errorf("svid: trust bundle: certificate %d is no authority", n+1)
-		}
-		pool.AddCert(cert)
-		rest = bytes.TrimSpace(rest)
-	}
-	if n == 0 {
-		return nil, errors.New("svid: trust bundle is empty")
-	}
-	return pool, nil
 }
