@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -23,18 +24,31 @@ const (
 	maxNames    = 16
 	minTTL      = 10 * time.Second
 	svidTTL     = time.Hour
+	maxSVID     = 24 * time.Hour // NotBefore to NotAfter: no verifier of ours takes more
+	databaseTTL = time.Hour
 	edgeTTL     = 7 * 24 * time.Hour
 	minRSA      = 2048
 	minExponent = 65537
 )
+
+var roleForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 
 // IssueOptions say what the certificate is for. They come from the control
 // plane's own configuration, never from the applicant.
 type IssueOptions struct {
 	DNS        []string      // localhost, the trust domain, or names below them
 	IPs        []net.IP      // loopback addresses
-	TTL        time.Duration // 10 s to 1 h (edge: 7 d); zero is the maximum
-	ServerOnly bool          // an edge certificate: serverAuth alone and no SPIFFE ID
+	TTL        time.Duration // workloads: 10 s to 24 h, zero is 1 h; servers: 10 s to 7 d, zero is 7 d
+	ServerOnly bool          // a server of the house that is no workload, the edge or a database: serverAuth alone and no SPIFFE ID
+}
+
+// Certificate is one that was issued.
+type Certificate struct {
+	Chain    [][]byte // DER, leaf first, up to the one below the root
+	NotAfter time.Time
+	Serial   string // hex
+	Issuer   string // key id
+	Root     string // key id
 }
 
 // Issue signs a certificate for the key in a certificate request (RFC 2986,
@@ -43,31 +57,74 @@ type IssueOptions struct {
 // for are ignored. id is the SPIFFE ID that the applicant was attested as,
 // and "" for an edge certificate.
 //
-// The chain is leaf first, then the issuing certificate, as DER. Refusals are
-// of kind Invalid.
+// The chain is leaf first, then the issuing certificate and what is between it
+// and its root, as DER. Refusals are of kind Invalid.
 func (a *Authority) Issue(csrDER []byte, id string, opt IssueOptions) (chain [][]byte, notAfter time.Time, err error) {
+	c, err := a.Sign(csrDER, id, opt)
+	return c.Chain, c.NotAfter, err
+}
+
+// Sign is Issue, and tells what to write down.
+func (a *Authority) Sign(csrDER []byte, id string, opt IssueOptions) (Certificate, error) {
 	public, err := provenKey(csrDER)
 	if err != nil {
-		return nil, time.Time{}, err
+		return Certificate{}, err
 	}
 	leaf, err := a.leaf(id, opt)
 	if err != nil {
-		return nil, time.Time{}, err
+		return Certificate{}, err
 	}
-	a.mu.RLock()
-	issuing := a.issuing
-	a.mu.RUnlock()
-	if leaf.NotAfter.After(issuing.cert.NotAfter) {
-		leaf.NotAfter = issuing.cert.NotAfter
+	return a.signLeaf(leaf, public)
+}
+
+// IssueDatabaseClient is Sign for a service that logs in at a database of the
+// house: the common name is the role, and the certificate is good for nothing
+// else. ttl is 10 s to 1 h; zero is 1 h.
+func (a *Authority) IssueDatabaseClient(csrDER []byte, role string, ttl time.Duration) (Certificate, error) {
+	public, err := provenKey(csrDER)
+	if err != nil {
+		return Certificate{}, err
+	}
+	// A name with a dot would be read as a host by verifiers that look for one in
+	// the common name.
+	if !roleForm.MatchString(role) {
+		return Certificate{}, refuse("%.100q is no role of a database: want lower-case letters, digits and _", role)
+	}
+	if ttl == 0 {
+		ttl = databaseTTL
+	}
+	if ttl < minTTL || ttl > databaseTTL {
+		return Certificate{}, refuse("lifetime must be %s to %s", minTTL, databaseTTL)
+	}
+	leaf, err := a.template(ttl)
+	if err != nil {
+		return Certificate{}, err
+	}
+	leaf.Subject.CommonName = role
+	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return a.signLeaf(leaf, public)
+}
+
+func (a *Authority) signLeaf(leaf *x509.Certificate, public crypto.PublicKey) (Certificate, error) {
+	by := a.issuing
+	if by == nil {
+		return Certificate{}, rampart.Errorf(rampart.Unavailable, "mtls.required", "ca: no issuing certificate yet; the upstream authority has not signed one")
+	}
+	if leaf.NotAfter.After(by.cert.NotAfter) {
+		leaf.NotAfter = by.cert.NotAfter
 	}
 	if !a.now().Before(leaf.NotAfter) {
-		return nil, time.Time{}, rampart.Errorf(rampart.Unavailable, "mtls.required", "ca: issuing certificate has expired")
+		return Certificate{}, expired()
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, issuing.cert, public, issuing.key)
+	der, err := x509.CreateCertificate(rand.Reader, leaf, by.cert, public, by.key)
 	if err != nil {
-		return nil, time.Time{}, refuse("certificate cannot be signed: %v", err)
+		return Certificate{}, refuse("certificate cannot be signed: %v", err)
 	}
-	return [][]byte{der, issuing.cert.Raw}, leaf.NotAfter, nil
+	chain := [][]byte{der, by.cert.Raw}
+	for _, c := range by.above {
+		chain = append(chain, c.Raw)
+	}
+	return Certificate{Chain: chain, NotAfter: leaf.NotAfter, Serial: leaf.SerialNumber.Text(16), Issuer: KeyID(by.cert), Root: by.root}, nil
 }
 
 func refuse(format string, args ...any) error {
@@ -118,26 +175,20 @@ func (a *Authority) leaf(id string, opt IssueOptions) (*x509.Certificate, error)
 	if err := a.checkNames(opt); err != nil {
 		return nil, err
 	}
-	serial, err := newSerial()
+	leaf, err := a.template(ttl)
 	if err != nil {
 		return nil, err
 	}
-	now := a.now()
-	leaf := &x509.Certificate{
-		SerialNumber:          serial,
-		NotBefore:             now.Add(-Skew),
-		NotAfter:              now.Add(ttl).Truncate(time.Second), // as the encoding does
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:              opt.DNS,
-		IPAddresses:           opt.IPs,
-	}
+	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	leaf.DNSNames, leaf.IPAddresses = opt.DNS, opt.IPs
 	if opt.ServerOnly {
 		if id != "" || len(opt.DNS)+len(opt.IPs) == 0 {
 			return nil, refuse("an edge certificate has host names and no SPIFFE ID")
 		}
 		return leaf, nil
+	}
+	if most := leaf.NotBefore.Add(maxSVID); leaf.NotAfter.After(most) {
+		leaf.NotAfter = most
 	}
 	uri, err := a.workload(id)
 	if err != nil {
@@ -148,14 +199,30 @@ func (a *Authority) leaf(id string, opt IssueOptions) (*x509.Certificate, error)
 	return leaf, nil
 }
 
+// template is what all leaves have.
+func (a *Authority) template(ttl time.Duration) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	now := a.now()
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		NotBefore:             now.Add(-Skew),
+		NotAfter:              now.Add(ttl).Truncate(time.Second), // as the encoding does
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+	}, nil
+}
+
 func (o IssueOptions) lifetime() (time.Duration, error) {
-	most := svidTTL
+	usual, most := svidTTL, maxSVID
 	if o.ServerOnly {
-		most = edgeTTL
+		usual, most = edgeTTL, edgeTTL
 	}
 	switch {
 	case o.TTL == 0:
-		return most, nil
+		return usual, nil
 	case o.TTL < minTTL || o.TTL > most:
 		return 0, refuse("lifetime must be %s to %s", minTTL, most)
 	}
