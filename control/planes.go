@@ -39,6 +39,7 @@ func (p *Plane) routes() http.Handler {
 		"GET " + wire.PathSecret + "{item}": p.serveSecret,
 		"POST " + wire.PathDEK:              p.serveDEK,
 		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
+		"POST " + wire.PathEdgeStore:        p.serveEdgeStore,
 		"POST " + wire.PathToken:            p.serveToken,
 		"POST " + wire.PathIntrospect:       p.serveIntrospect,
 		"POST " + wire.PathSubject:          p.serveSubject,
