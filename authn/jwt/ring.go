@@ -28,6 +28,7 @@ const (
 type RingOptions struct {
 	Generate func() (*Signer, error) // makes a key: GenerateInternal, GenerateEdge or GenerateRSA; required
 	MaxLife  time.Duration           // the longest life of a token that the keys sign; required
+	Ahead    time.Duration           // a key is published so long before it signs; 0: ten minutes
 }
 
 // Ring holds the signing keys of one kind, so that they change without any
@@ -81,9 +82,12 @@ func NewRing(opt RingOptions, first *Signer, now time.Time) (*Ring, error) {
 	return &Ring{opt: opt, keys: []ringKey{{first, now, now}}}, nil
 }
 
-func (o RingOptions) check() {
+func (o *RingOptions) check() {
 	if o.Generate == nil || o.MaxLife <= 0 {
 		panic("jwt: a ring needs a generator and the longest life of a token")
+	}
+	if o.Ahead <= 0 {
+		o.Ahead = publishAhead
 	}
 }
 
@@ -152,7 +156,7 @@ func (r *Ring) Advance(now time.Time) (bool, error) {
 	if newest := r.keys[len(r.keys)-1]; now.Sub(newest.from) < signsFor {
 		return changed, nil
 	}
-	return true, r.addLocked(now, now.Add(publishAhead))
+	return true, r.addLocked(now, now.Add(r.opt.Ahead))
 }
 
 // Rotate makes the next key now, as Advance does when it is time. One that is
@@ -163,7 +167,7 @@ func (r *Ring) Rotate(now time.Time) error {
 	if r.activeLocked(now) < len(r.keys)-1 {
 		return nil
 	}
-	return r.addLocked(now, now.Add(publishAhead))
+	return r.addLocked(now, now.Add(r.opt.Ahead))
 }
 
 // expiredLocked counts the keys of which no token holds any more.

@@ -74,9 +74,13 @@ type member struct {
 }
 
 // known reports whether the key counts at all: one of an unknown or missing kty
-// or use is passed over (sections 4.2.1 and 4.2.2).
+// or use is passed over (sections 4.2.1 and 4.2.2), and so is an authority
+// without its certificate (X509-SVID section 6.2).
 func (m member) known() bool {
-	return (m.Kty == "EC" || m.Kty == "RSA") && (m.Use == useX509 || m.Use == useJWT)
+	if m.Kty != "EC" && m.Kty != "RSA" {
+		return false
+	}
+	return m.Use == useJWT || m.Use == useX509 && len(m.X5c) > 0
 }
 
 // sound refuses what no trust domain that is in control of its keys publishes.
@@ -84,8 +88,6 @@ func (m member) sound() error {
 	switch {
 	case m.D != nil || m.K != nil:
 		return errors.New("is a private key")
-	case m.Use == useX509 && len(m.X5c) != 1:
-		return fmt.Errorf("has %d certificates in x5c, must have one", len(m.X5c))
 	case m.Use == useJWT && (m.Kid == "" || len(m.Kid) > maxKeyID):
 		return fmt.Errorf("must have a kid of 1 to %d bytes", maxKeyID)
 	}
@@ -152,6 +154,10 @@ func sift(keys []jsontext.Value) (kept, tokens []jsontext.Value, err error) {
 		if err := m.sound(); err != nil {
 			return nil, nil, fmt.Errorf("key %d %w", i+1, err)
 		}
+		m.X5c = m.X5c[:min(len(m.X5c), 1)] // all but the first do not count (X509-SVID section 6.2)
+		if raw, err = json.Marshal(m); err != nil {
+			return nil, nil, err
+		}
 		kept = append(kept, raw)
 		if m.Use != useJWT {
 			continue
@@ -192,7 +198,7 @@ func rootsOf(td spiffeid.TrustDomain, kept []jsontext.Value) ([]byte, error) {
 	}
 	var out []byte
 	for _, cert := range certs {
-		if err := authority(td, cert); err != nil {
+		if err := authority(cert); err != nil {
 			return nil, err
 		}
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
@@ -200,15 +206,16 @@ func rootsOf(td spiffeid.TrustDomain, kept []jsontext.Value) ([]byte, error) {
 	return out, nil
 }
 
-// authority holds that a certificate may sign, and says of no other trust domain
-// that it is its own (X509-SVID section 3.2).
-func authority(td spiffeid.TrustDomain, cert *x509.Certificate) error {
+// authority holds that a certificate may sign and bears no workload's name
+// (X509-SVID sections 3.2 and 4.1). It may bear that of another trust domain:
+// here it vouches for the one that published it.
+func authority(cert *x509.Certificate) error {
 	if !cert.IsCA || !cert.BasicConstraintsValid {
 		return errors.New("a certificate is no authority")
 	}
 	for _, uri := range cert.URIs {
-		if strings.EqualFold(uri.Scheme, "spiffe") && (uri.Host != td.Name() || uri.Path != "") {
-			return errors.New("an authority bears the name of another trust domain, or of a workload")
+		if strings.EqualFold(uri.Scheme, "spiffe") && uri.Path != "" {
+			return errors.New("an authority bears the name of a workload")
 		}
 	}
 	return nil
