@@ -1,5 +1,7 @@
 // Package db opens a service's database as rampart.yaml declares it: SQLite, or
-// PostgreSQL over verified TLS 1.3 with the password from the secrets manager.
+// PostgreSQL over verified TLS 1.3 with the password from the secrets manager. A
+// password that rotates is taken over while the service runs, connection by
+// connection, and never within a transaction.
 //
 // Every use holds one slot of a bounded pool for its whole transaction. A use
 // that would wait too long is refused (control limit.pool), so that a flood
@@ -30,9 +32,10 @@ const (
 
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
-	kind string
-	sql  *sql.DB
-	pool *pool.Pool // nil when the file disables the control
+	kind   string
+	sql    *sql.DB
+	pool   *pool.Pool // nil when the file disables the control
+	logins *logins    // nil: nobody logs in
 }
 
 // Open opens a store of kind sqlite or postgres that rampart.yaml declares for
@@ -46,12 +49,13 @@ func Open(ctx context.Context, svc *sdk.Service, store string) (*DB, error) {
 		return nil, fmt.Errorf("db: store %q: pool of %d, want 1 to %d", store, info.Pool, maxSlots)
 	}
 	var conns *sql.DB
+	var who *logins
 	var err error
 	switch info.Kind {
 	case SQLite:
 		conns, err = openSQLite(info)
 	case Postgres:
-		conns, err = openPostgres(svc, info)
+		conns, who, err = openPostgres(svc, store, info)
 	default:
 		return nil, fmt.Errorf("db: store %q is of kind %q, want sqlite or postgres", store, info.Kind)
 	}
@@ -60,11 +64,11 @@ func Open(ctx context.Context, svc *sdk.Service, store string) (*DB, error) {
 	}
 	conns.SetMaxOpenConns(info.Pool)
 	conns.SetMaxIdleConns(info.Pool)
+	d := &DB{kind: info.Kind, sql: conns, logins: who}
 	if err := conns.PingContext(ctx); err != nil {
-		conns.Close()
+		d.Close()
 		return nil, fmt.Errorf("db: store %q: %w", store, err)
 	}
-	d := &DB{kind: info.Kind, sql: conns}
 	if !svc.Off(control) {
 		d.pool = pool.New(pool.Options{Size: info.Pool})
 	}
@@ -75,7 +79,12 @@ func Open(ctx context.Context, svc *sdk.Service, store string) (*DB, error) {
 func (d *DB) Kind() string { return d.kind }
 
 // Close closes the database.
-func (d *DB) Close() error { return d.sql.Close() }
+func (d *DB) Close() error {
+	if d.logins != nil {
+		d.logins.close()
+	}
+	return d.sql.Close()
+}
 
 // View runs f in a transaction that only reads, and ends it.
 func (d *DB) View(ctx context.Context, f func(*sql.Tx) error) error {

@@ -1,7 +1,6 @@
 package db
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -13,35 +12,29 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/sdk"
-	"github.com/rampart-security/rampart/sdk/secrets"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
 // openPostgres opens PostgreSQL over TLS 1.3, verified in full against the CA
 // in rampart.yaml. Nothing comes from PG* variables, password or service files.
-func openPostgres(svc *sdk.Service, info agent.StoreInfo) (*sql.DB, error) {
-	config, err := postgresConfig(info)
+// What it returns beside the pool ends with it.
+func openPostgres(svc *sdk.Service, store string, info agent.StoreInfo) (*sql.DB, *logins, error) {
+	var cert *clientCert
+	if info.ClientCert {
+		cert = &clientCert{svc: svc, store: store}
+	}
+	config, err := postgresConfig(info, cert)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	// The password is asked for at each new connection: it may have rotated.
-	password := func(ctx context.Context, c *pgx.ConnConfig) error {
-		s, err := secrets.Get(ctx, svc, info.Password)
-		if err != nil {
-			return err
-		}
-		return s.Use(func(b []byte) error {
-			c.Password = string(b)
-			return nil
-		})
-	}
-	conns := stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(password))
-	conns.SetConnMaxLifetime(30 * time.Minute)
-	return conns, nil
+	l := newLogins(svc, info.Password, info.Pool)
+	conns := sql.OpenDB(newConnector(*config, info, l, cert))
+	conns.SetConnMaxLifetime(maxLifetime)
+	l.watch(conns)
+	return conns, l, nil
 }
 
 // conflict reports whether PostgreSQL gave up a transaction that would have
@@ -51,7 +44,7 @@ func conflict(err error) bool {
 	return ok && (e.Code == "40001" || e.Code == "40P01")
 }
 
-func postgresConfig(info agent.StoreInfo) (*pgx.ConnConfig, error) {
+func postgresConfig(info agent.StoreInfo, cert *clientCert) (*pgx.ConnConfig, error) {
 	u, err := url.Parse(info.URL)
 	if err != nil || u.Scheme != "postgres" || u.User.Username() == "" {
 		return nil, fmt.Errorf("the URL must be postgres://USER@HOST:PORT/DB")
@@ -64,6 +57,9 @@ func postgresConfig(info agent.StoreInfo) (*pgx.ConnConfig, error) {
 		return nil, fmt.Errorf("the URL must name a port")
 	}
 	tls, err := profile.Database(info.CA, u.Hostname())
+	if err == nil && cert != nil {
+		tls, err = profile.DatabaseWithCert(info.CA, u.Hostname(), cert.current)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +74,37 @@ func postgresConfig(info agent.StoreInfo) (*pgx.ConnConfig, error) {
 	c.Password = ""
 	c.TLSConfig, c.Fallbacks = tls, nil // no fallback to plain text
 	c.SSLNegotiation = "postgres"
-	c.RequireAuth = "scram-sha-256" // the server never sees the password
+	c.RequireAuth = proofs(info)
 	c.ChannelBinding = "prefer"
 	c.RuntimeParams = map[string]string{"application_name": "rampart", "search_path": "public"}
 	c.ConnectTimeout = 5 * time.Second
 	c.DialFunc = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	c.ValidateConnect, c.AfterConnect = nil, nil
+	if info.Pooler {
+		pooled(c)
+	}
 	return c, nil
+}
+
+// proofs are how the server may ask who this is. It never sees the password; one
+// that asks for none has taken the certificate, or anybody, and its own was
+// verified before.
+func proofs(info agent.StoreInfo) string {
+	switch {
+	case !info.ClientCert:
+		return "scram-sha-256"
+	case info.Password == "":
+		return "none"
+	}
+	return "scram-sha-256,none"
+}
+
+// pooled prepares for PgBouncer with transaction pooling. A connection there has
+// another server at each transaction: statements are parsed where they run,
+// arguments apart from them, and nothing stays behind. PgBouncer refuses
+// parameters at the start that it does not know, such as search_path.
+func pooled(c *pgx.ConnConfig) {
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec
+	c.StatementCacheCapacity, c.DescriptionCacheCapacity = 0, 0
+	delete(c.RuntimeParams, "search_path")
 }

@@ -63,7 +63,10 @@ type Agent struct {
 	Filter  func(FilterRequest) FilterAnswer    // domain layer, of lists; nil denies
 	Out     http.Handler                        // takes /out/DEST/PATH with the prefix kept; nil answers 403
 	Publish func(Message) int                   // status of a publish; nil stores (204)
-	Secrets map[string][]byte                   // by name; others are 403
+	Secrets map[string][]byte                   // by name, version 1; others are 403
+
+	// DBCert signs a client certificate of a store; nil: none asks for one.
+	DBCert func(store string, csr []byte) (chain [][]byte, err error)
 
 	root []byte // of data encryption keys
 
@@ -72,6 +75,7 @@ type Agent struct {
 	events   []Event
 	messages []Message
 	graph    graph
+	rotating rotating
 }
 
 // Start serves a on a socket of its own until the test ends, and points
@@ -176,6 +180,9 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("POST "+agent.PathDEK, a.dek)
 	mux.HandleFunc("POST "+agent.PathAudit, a.audit)
 	mux.HandleFunc("GET "+agent.PathSecret+"{name}", a.secret)
+	mux.HandleFunc("GET "+agent.PathForget, a.forget)
+	mux.HandleFunc("POST "+agent.PathInUse, a.report)
+	mux.HandleFunc("POST "+agent.PathDBCert+"{store}", a.dbCert)
 	mux.HandleFunc("POST "+agent.PathSign+"{store}/{topic}", a.sign)
 	mux.HandleFunc("POST "+agent.PathPublish+"{store}/{topic}", a.publish)
 	mux.HandleFunc(agent.PathOut, func(w http.ResponseWriter, r *http.Request) {
@@ -266,12 +273,14 @@ func (a *Agent) audit(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) secret(w http.ResponseWriter, r *http.Request) {
-	value, ok := a.Secrets[r.PathValue("name")]
-	if !ok {
+	a.mu.Lock()
+	value := a.valueLocked(r.PathValue("name"))
+	a.mu.Unlock()
+	if value.Version == 0 {
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}
-	json.NewEncoder(w).Encode(agent.SecretValue{Value: value, Version: 1})
+	json.NewEncoder(w).Encode(value)
 }
 
 // sign answers with the message itself: what a consumer would learn from the
