@@ -45,6 +45,7 @@ type Store interface {
 	Notices
 	EdgeStore
 	Heads
+	Issued
 	Meta
 	Rotations
 	Close() error

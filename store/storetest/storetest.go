@@ -86,6 +86,9 @@ func Test(t *testing.T, both func(t *testing.T) (a, b store.Store)) {
 	t.Run("notices", func(t *testing.T) { testNotices(t, both) })
 	t.Run("edge", func(t *testing.T) { testEdgeStore(t, both) })
 	t.Run("heads", func(t *testing.T) { testHeads(t, open) })
+	t.Run("issued", func(t *testing.T) { testIssued(t, both) })
+	t.Run("acknowledged", func(t *testing.T) { testAcknowledged(t, both) })
+	t.Run("revoked certificates", func(t *testing.T) { testCertificateRevocations(t, both) })
 	t.Run("rotations", func(t *testing.T) { testRotations(t, both) })
 }
 
