@@ -258,6 +258,8 @@ func (c *Client) verdict(path string, rep reply) error {
 		kind, why = rampart.Limited, secrets.Busy(rep.wait)
 	case s == http.StatusBadRequest && bytes.Contains(rep.body, []byte("check-and-set")):
 		kind = rampart.Conflict
+	case s == http.StatusBadRequest && bytes.Contains(rep.body, []byte("unknown role")):
+		kind = rampart.NotFound
 	case s < 400 || s >= 500 || s == http.StatusPreconditionFailed || s == http.StatusRequestTimeout || s == statusSecondary || s == statusStandby:
 		kind = rampart.Unavailable
 	}
