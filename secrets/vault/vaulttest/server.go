@@ -50,17 +50,17 @@ type Server struct {
 	URL  string // https://127.0.0.1:PORT, after Start
 	http *httptest.Server
 
-	mu      sync.Mutex
-	skew    time.Duration
-	faults  Faults
-	seen    map[string]int // requests by method and path
-	mounts  map[string]engine
-	tokens  map[string]*token
-	leases  map[string]*lease
-	wraps   map[string]wrapped
-	rules   map[string]policy
-	spaces  map[string]bool // namespaces, of the form "a/b/"
-	root    string
+	mu     sync.Mutex
+	skew   time.Duration
+	faults Faults
+	seen   map[string]int // requests by method and path
+	mounts map[string]engine
+	tokens map[string]*token
+	leases map[string]*lease
+	wraps  map[string]wrapped
+	rules  map[string]policy
+	spaces map[string]bool // namespaces, of the form "a/b/"
+	root   string
 }
 
 // engine is what is mounted at a path. s.mu is held.
