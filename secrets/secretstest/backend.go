@@ -38,6 +38,7 @@ type Place struct {
 	Hang func(hang bool)                 // the place takes requests and never answers, or answers again
 
 	Max   int           // bytes of the greatest value that it hands out; 0: not tested
+	Whole bool          // the place destroys a secret with all its versions, never one of them
 	Lease secrets.Ref   // of a secret that comes with a lease, for a Leaser
 	Logs  func() string // all that it has logged
 }
@@ -379,10 +380,13 @@ func writerDestroy(t *testing.T, p Place) {
 		put(t, w, "shop/key", fmt.Sprintf("%s-%d", canary, i+1), i)
 	}
 	put(t, w, "shop/other", canary, 0)
-	if err := w.Destroy(t.Context(), "shop/key", 2); err != nil {
+	err := w.Destroy(t.Context(), "shop/key", 2)
+	if p.Whole {
+		refused(t, secrets.Secret{}, err, rampart.Invalid)
+	} else if err != nil {
 		t.Fatal(err)
 	}
-	if v, ok := p.Backend.(secrets.Versions); ok {
+	if v, ok := p.Backend.(secrets.Versions); ok && !p.Whole {
 		s, err := v.FetchVersion(t.Context(), p.ref("shop/key", ""), 2)
 		refused(t, s, err, rampart.NotFound)
 		s, err = v.FetchVersion(t.Context(), p.ref("shop/key", ""), 1)
