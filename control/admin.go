@@ -88,11 +88,15 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminClientRoutes(),
 		p.adminTrustRoutes(),
 		p.adminPolicyRoutes(),
+		p.adminDEKRoutes(),
 	} {
 		for pattern, call := range routes {
 			limit := int64(maxBody)
-			if pattern == "POST "+wire.AdminPolicies {
+			switch pattern {
+			case "POST " + wire.AdminPolicies:
 				limit = maxPush
+			case "POST " + wire.AdminRestore:
+				limit = maxPage
 			}
 			mux.HandleFunc(pattern, p.handleUpTo(limit, p.administer(pattern, call)))
 		}

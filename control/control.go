@@ -94,6 +94,7 @@ type Plane struct {
 	reserve  *password.Hasher // for known devices, when strangers have filled the other's queue
 	hub      *hub
 	grants   grants
+	deks     deks
 	backends *backends
 	guard    *guess.Guard
 	policies policies
@@ -110,6 +111,9 @@ type Plane struct {
 	mu       sync.Mutex // guards listener and admin
 	listener net.Listener
 	admin    net.Listener
+
+	noticing sync.Mutex // guards noticed
+	noticed  uint64     // newest notice that was passed on
 
 	followed atomic.Int64 // when the writes of other control planes were last read, in nanoseconds since 1970
 }
@@ -241,6 +245,12 @@ func (p *Plane) assemble(ctx context.Context) error {
 	}
 	p.public = p.publicRoutes()
 	if err := p.recall(ctx); err != nil {
+		return err
+	}
+	if p.deks.who, err = k.open(ctx, p.opt, sealedWho, randomKey); err != nil {
+		return err
+	}
+	if err := p.recallNotices(ctx); err != nil {
 		return err
 	}
 	return p.renewOwn()

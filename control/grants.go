@@ -2,9 +2,6 @@ package control
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,16 +12,10 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/spec"
-	"github.com/rampart-security/rampart/store"
 )
 
 // aclControl decides who gets a secret or a data key.
 const aclControl = "secret.acl"
-
-const (
-	dekSize   = 32
-	maxTenant = 128 // bytes
-)
 
 // grants says which service may have which secret and which data key, as the
 // flows of the file imply. What is not here is denied.
@@ -157,73 +148,4 @@ func (p *Plane) read(ctx context.Context, e audit.Event, ref secrets.Ref) (secre
 	}
 	e.Outcome, e.Detail["version"] = audit.Allowed, strconv.Itoa(s.Version())
 	return s, p.opt.Audit.Record(ctx, e)
-}
-
-// serveDEK hands a data key to a sidecar whose flows reach a database with the
-// item.
-func (p *Plane) serveDEK(w http.ResponseWriter, r *http.Request, id identity) error {
-	var q agent.DEKRequest
-	if err := readJSON(r, &q); err != nil {
-		return err
-	}
-	if len(q.Tenant) > maxTenant || len(q.Item) > maxTenant {
-		return rampart.Errorf(rampart.Invalid, "data.envelope", "control: item and tenant have at most %d bytes", maxTenant)
-	}
-	e := audit.Event{Class: audit.ClassKey, Action: "dek.read", Control: aclControl, Subject: id.id, Resource: "dek:" + q.Item, Peer: r.RemoteAddr, Detail: map[string]string{"tenant": q.Tenant}}
-	if id.kind != "service" || !p.mayDEK(id.name, q.Item) {
-		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants keys of %q", id.name, q.Item))
-	}
-	d, key, err := p.dek(r.Context(), q)
-	if err != nil {
-		return p.refuse(r.Context(), e, err)
-	}
-	defer clear(key)
-	e.Outcome = audit.Allowed
-	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
-		return err
-	}
-	return writeJSON(w, agent.DEK{Key: key, Version: d.Version})
-}
-
-// dek returns a data key, making the first one of an (item, tenant) on demand.
-func (p *Plane) dek(ctx context.Context, q agent.DEKRequest) (store.DEK, []byte, error) {
-	d, err := p.opt.Store.DEK(ctx, q.Item, q.Tenant, q.Version)
-	if errors.Is(err, store.ErrNotFound) && q.Version == 0 {
-		if err := p.makeDEK(ctx, q.Item, q.Tenant); err != nil && !errors.Is(err, store.ErrExists) {
-			return store.DEK{}, nil, unavailable(err)
-		}
-		d, err = p.opt.Store.DEK(ctx, q.Item, q.Tenant, 0) // ours, or that of who was faster
-	}
-	if errors.Is(err, store.ErrNotFound) {
-		return store.DEK{}, nil, rampart.Errorf(rampart.NotFound, "data.envelope", "control: no such key version")
-	}
-	if err != nil {
-		return store.DEK{}, nil, unavailable(err)
-	}
-	key, err := p.keys.kek.Unwrap(ctx, d.Wrapped, dekAAD(d))
-	return d, key, err
-}
-
-func (p *Plane) makeDEK(ctx context.Context, item, tenant string) error {
-	key := make([]byte, dekSize)
-	rand.Read(key)
-	defer clear(key)
-	d := store.DEK{Item: item, Tenant: tenant, Version: 1, KEK: p.keys.kek.KeyID(), Created: p.opt.Now()}
-	wrapped, err := p.keys.kek.Wrap(ctx, key, dekAAD(d))
-	if err != nil {
-		return err
-	}
-	d.Wrapped = wrapped
-	return p.opt.Store.PutDEK(ctx, d)
-}
-
-// dekAAD binds a wrapped key to its row: copied to another, it does not open.
-// Lengths keep neighbours apart, where a separator would not.
-func dekAAD(d store.DEK) []byte {
-	b := []byte("rampart-dek-v1")
-	for _, s := range []string{d.Item, d.Tenant} {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
-	}
-	return binary.BigEndian.AppendUint32(b, d.Version)
 }

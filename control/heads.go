@@ -136,6 +136,7 @@ func headOf(hb wire.Heartbeat, peer string, now time.Time) (store.Head, error) {
 	if hb.AuditSeq > math.MaxInt64 {
 		return h, rampart.Errorf(rampart.Invalid, "audit.log", "control: audit_seq is too large")
 	}
+	h.Forgot = min(hb.Forgot, math.MaxInt64)
 	if hb.AuditSeq == 0 {
 		return h, nil
 	}

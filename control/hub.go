@@ -136,6 +136,10 @@ func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) 
 	if err != nil {
 		return err
 	}
+	lately, err := p.lately(r.Context())
+	if err != nil {
+		return err
+	}
 	seq, endpoints := p.hub.state()
 	bundle, keys := p.opt.System.Bundle(), p.publicKeys()
 	newest, shadow := p.policiesFor(id)
@@ -151,6 +155,7 @@ func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) 
 		{Kind: "trust", Trust: &wire.Trust{Version: 1, Roots: p.keys.ca.BundlePEM()}},
 		{Kind: "endpoints", Endpoints: endpoints},
 		{Kind: "revoked", Revoked: revocations},
+		{Kind: "forget", Forget: &lately},
 	} {
 		u.Seq, u.ServerTime = seq, p.opt.Now().UTC()
 		if out.write(u) != nil {

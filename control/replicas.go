@@ -51,7 +51,10 @@ func (p *Plane) follow(ctx context.Context) {
 func (p *Plane) followOnce(ctx context.Context, withHeads bool) error {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
-	if err := p.tokens.Follow(ctx); err != nil || !withHeads {
+	if err := p.tokens.Follow(ctx); err != nil {
+		return err
+	}
+	if err := p.passNotices(ctx); err != nil || !withHeads {
 		return err
 	}
 	if err := p.followPolicies(ctx); err != nil {

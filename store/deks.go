@@ -79,6 +79,9 @@ type DEKs interface {
 	// person's, closes the set, and returns how many keys it deleted. There need not
 	// have been any.
 	Shred(ctx context.Context, item, tenant, who string, at time.Time) (keys int, err error)
+	// PutKeySet takes in what a backup knows of a set: numbers that were used stay
+	// used, and what was shredded later than here is shredded here too.
+	PutKeySet(ctx context.Context, k KeySet) error
 	// Reopen lets keys be made again for whom Shred closed the set, and reports
 	// whether it was closed.
 	Reopen(ctx context.Context, item, tenant, who string) (bool, error)

@@ -135,7 +135,18 @@ type DEKRequest struct {
 	Subject string `json:"subject,omitempty"` // the person, of an item with shred: subject
 	Version uint32 `json:"version"`
 	Search  bool   `json:"search,omitempty"` // the key of blind indexes instead; it has one version until it is rekeyed
+
+	// Messages is how many values the asker will seal at most with an active key
+	// before it asks again; at most MaxMessages.
+	Messages int64 `json:"messages,omitempty"`
 }
+
+// MaxMessages bounds DEKRequest.Messages.
+const MaxMessages = 1 << 20
+
+// SubjectKey is set in the versions of a person's keys: who opens a value reads in
+// it whether the tenant's key or the person's sealed it.
+const SubjectKey = 1 << 31
 
 // DEK is an unwrapped data encryption key.
 type DEK struct {

@@ -151,48 +151,88 @@ func (s *Store) ListKeySets(ctx context.Context, item, tenant string, after stor
 // Shred implements store.DEKs.
 func (s *Store) Shred(ctx context.Context, item, tenant, who string, at time.Time) (keys int, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		keys = 0
-		if err := s.closeSets(ctx, tx, store.KeySet{Item: item, Tenant: tenant, Who: who, Shredded: at}); err != nil {
-			return err
-		}
-		for _, stmt := range []string{
-			`DELETE FROM subkeys WHERE item = $1 AND tenant = $2 AND (who = $3 OR CAST($3 AS TEXT) = '')`,
-			`DELETE FROM deks WHERE item = $1 AND tenant = $2 AND CAST($3 AS TEXT) = ''`,
-		} {
-			n, err := s.change(ctx, tx, stmt, item, tenant, who)
-			if err != nil {
-				return err
-			}
-			keys += int(n)
-		}
-		return nil
+		keys, err = s.shred(ctx, tx, store.KeySet{Item: item, Tenant: tenant, Who: who, Shredded: at, Closed: true})
+		return err
 	})
-	if err != nil || s.db.Scrub == nil {
-		return keys, err
+	if err != nil {
+		return 0, err
+	}
+	return keys, s.scrub(ctx)
+}
+
+func (s *Store) scrub(ctx context.Context) error {
+	if s.db.Scrub == nil {
+		return nil
 	}
 	if err := s.db.Scrub(ctx); err != nil {
-		return keys, fmt.Errorf("store: the keys are deleted, but their bytes may still be in the database's files: %w", err)
+		return fmt.Errorf("store: the keys are deleted, but their bytes may still be in the database's files: %w", err)
+	}
+	return nil
+}
+
+// shred locks the tenant's row, notes what is to be known of the set, and deletes
+// its keys.
+func (s *Store) shred(ctx context.Context, tx *sql.Tx, k store.KeySet) (keys int, err error) {
+	if err := s.lockTenant(ctx, tx, k); err != nil {
+		return 0, err
+	}
+	newest := `SELECT coalesce(max(version), 0) FROM subkeys WHERE item = $1 AND tenant = $2 AND who = $3`
+	if k.Who == "" {
+		newest = `SELECT coalesce(max(version), 0) FROM deks WHERE item = $1 AND tenant = $2 AND CAST($3 AS TEXT) = ''`
+	}
+	var last uint32
+	if err := tx.QueryRowContext(ctx, newest, k.Item, k.Tenant, k.Who).Scan(&last); err != nil {
+		return 0, err
+	}
+	k.Last = max(k.Last, last)
+	_, err = tx.ExecContext(ctx, `INSERT INTO key_sets (`+setColumns+`) VALUES ($1,$2,$3,$4,$5,$6)
+		ON CONFLICT (item, tenant, who) DO UPDATE SET shredded = excluded.shredded, closed = excluded.closed,
+			last = CASE WHEN excluded.last > key_sets.last THEN excluded.last ELSE key_sets.last END`,
+		k.Item, k.Tenant, k.Who, int64(k.Last), nanos(k.Shredded), k.Closed)
+	if err != nil {
+		return 0, err
+	}
+	for _, stmt := range []string{
+		`DELETE FROM subkeys WHERE item = $1 AND tenant = $2 AND (who = $3 OR CAST($3 AS TEXT) = '')`,
+		`DELETE FROM deks WHERE item = $1 AND tenant = $2 AND CAST($3 AS TEXT) = ''`,
+	} {
+		n, err := s.change(ctx, tx, stmt, k.Item, k.Tenant, k.Who)
+		if err != nil {
+			return 0, err
+		}
+		keys += int(n)
 	}
 	return keys, nil
 }
 
-// closeSets locks the tenant's row, and closes it or that of the person.
-func (s *Store) closeSets(ctx context.Context, tx *sql.Tx, k store.KeySet) error {
-	last := `SELECT coalesce(max(version), 0) FROM subkeys WHERE item = $1 AND tenant = $2 AND who = $3`
-	if k.Who == "" {
-		last = `SELECT coalesce(max(version), 0) FROM deks WHERE item = $1 AND tenant = $2 AND CAST($3 AS TEXT) = ''`
-	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO key_sets (item, tenant, who, last, shredded, closed) VALUES ($1,$2,'',0,0,$3)
-		ON CONFLICT (item, tenant, who) DO UPDATE SET last = key_sets.last`, k.Item, k.Tenant, false); err != nil {
+func (s *Store) lockTenant(ctx context.Context, tx *sql.Tx, k store.KeySet) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO key_sets (item, tenant, who, last, shredded, closed) VALUES ($1,$2,'',0,0,$3)
+		ON CONFLICT (item, tenant, who) DO UPDATE SET last = key_sets.last`, k.Item, k.Tenant, false)
+	return err
+}
+
+// PutKeySet implements store.DEKs.
+func (s *Store) PutKeySet(ctx context.Context, k store.KeySet) error {
+	later := false
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		if err := s.lockTenant(ctx, tx, k); err != nil {
+			return err
+		}
+		var at time.Time
+		err := tx.QueryRowContext(ctx, `SELECT shredded FROM key_sets WHERE item = $1 AND tenant = $2 AND who = $3`, k.Item, k.Tenant, k.Who).Scan(instant{&at})
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if later = k.Shredded.After(at); later {
+			_, err := s.shred(ctx, tx, k)
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE key_sets SET last = $1 WHERE item = $2 AND tenant = $3 AND who = $4 AND last < $1`, int64(k.Last), k.Item, k.Tenant, k.Who)
 		return err
+	})
+	if err == nil && later {
+		err = s.scrub(ctx)
 	}
-	if err := tx.QueryRowContext(ctx, last, k.Item, k.Tenant, k.Who).Scan(&k.Last); err != nil {
-		return err
-	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO key_sets (`+setColumns+`) VALUES ($1,$2,$3,$4,$5,$6)
-		ON CONFLICT (item, tenant, who) DO UPDATE SET shredded = excluded.shredded, closed = excluded.closed,
-			last = CASE WHEN excluded.last > key_sets.last THEN excluded.last ELSE key_sets.last END`,
-		k.Item, k.Tenant, k.Who, int64(k.Last), nanos(k.Shredded), true)
 	return err
 }
 

@@ -39,16 +39,16 @@ func (s *Store) SwapSealed(ctx context.Context, name string, old, value []byte) 
 	return s.hit(ctx, `UPDATE sealed SET value = $1 WHERE name = $2 AND value = $3`, value, name, old)
 }
 
-const headColumns = `plane, instance, listen, seq, hash, seen`
+const headColumns = `plane, instance, listen, seq, hash, seen, forgot`
 
 // PutHead implements store.Heads.
 func (s *Store) PutHead(ctx context.Context, h store.Head) (store.Head, error) {
-	return scanHead(s.db.Write.QueryRowContext(ctx, `INSERT INTO plane_heads (`+headColumns+`) VALUES ($1,$2,$3,$4,$5,$6)
-		ON CONFLICT (plane) DO UPDATE SET instance = excluded.instance, listen = excluded.listen, seen = excluded.seen,
+	return scanHead(s.db.Write.QueryRowContext(ctx, `INSERT INTO plane_heads (`+headColumns+`) VALUES ($1,$2,$3,$4,$5,$6,$7)
+		ON CONFLICT (plane) DO UPDATE SET instance = excluded.instance, listen = excluded.listen, seen = excluded.seen, forgot = excluded.forgot,
 			seq = CASE WHEN excluded.seq > plane_heads.seq THEN excluded.seq ELSE plane_heads.seq END,
 			hash = CASE WHEN excluded.seq > plane_heads.seq THEN excluded.hash ELSE plane_heads.hash END
 		RETURNING `+headColumns,
-		h.Plane, h.Instance, h.Listen, int64(h.Seq), h.Hash[:], nanos(h.Seen)))
+		h.Plane, h.Instance, h.Listen, int64(h.Seq), h.Hash[:], nanos(h.Seen), int64(h.Forgot)))
 }
 
 // Heads implements store.Heads.
@@ -58,7 +58,7 @@ func (s *Store) Heads(ctx context.Context) ([]store.Head, error) {
 
 func scanHead(sc scanner) (store.Head, error) {
 	var h store.Head
-	err := sc.Scan(&h.Plane, &h.Instance, &h.Listen, &h.Seq, digest{&h.Hash}, instant{&h.Seen})
+	err := sc.Scan(&h.Plane, &h.Instance, &h.Listen, &h.Seq, digest{&h.Hash}, instant{&h.Seen}, &h.Forgot)
 	return h, err
 }
 

@@ -173,7 +173,22 @@ func testShredTenant(t *testing.T, st, other store.Store, at time.Time) {
 	if diff := cmp.Diff([]string{"acme  2 true", "acme alice 2 false", "globex  1 false", "never  0 true"}, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
+	testPutKeySet(t, st)
 	testRace(t, st, other)
+}
+
+// testPutKeySet: a backup's tombstones count, and lift none.
+func testPutKeySet(t *testing.T, st store.Store) {
+	ctx := t.Context()
+	at := when().Add(2 * time.Hour)
+	must(t, st.PutKeySet(ctx, store.KeySet{Item: "payment", Tenant: "acme", Last: 9, Shredded: when()}))
+	if k, err := st.KeySet(ctx, "payment", "acme", ""); err != nil || !k.Closed || k.Last != 9 {
+		t.Errorf("an older tombstone: %+v, %v", k, err)
+	}
+	must(t, st.PutKeySet(ctx, store.KeySet{Item: "payment", Tenant: "globex", Last: 1, Shredded: at, Closed: true}))
+	if _, err := st.DEK(ctx, "payment", "globex", 0); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("shredded elsewhere: %v", err)
+	}
 }
 
 // testRace: keys are made while they are shredded, and none is left.

@@ -33,3 +33,6 @@ CREATE TABLE notices ( -- to caches, of what is newer or gone
     made moment NOT NULL
 );
 INSERT INTO counters VALUES ('notices', 0);
+
+-- The newest notice that a plane carried out.
+ALTER TABLE plane_heads ADD COLUMN forgot BIGINT NOT NULL DEFAULT 0 CHECK (forgot >= 0);
