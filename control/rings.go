@@ -251,6 +251,9 @@ func (p *Plane) revoked(ctx context.Context, v wire.Revocation) error {
 	if v.Kind == "kid" {
 		p.advanceKeys(ctx)
 	}
+	if v.Kind == wire.RevokedSerial || v.Kind == wire.RevokedIssuer {
+		p.svid.Touch()
+	}
 	return p.hub.revoked(ctx, v)
 }
 

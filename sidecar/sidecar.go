@@ -29,10 +29,12 @@ import (
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
+	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/tls/profile"
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // Options configure a Sidecar. All but those behind State are required.
@@ -147,8 +149,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sidecar: %w", err)
 	}
-	inbound := profile.NewListener(s.opt.Inbound, profile.MTLSServer(s.opt.Link.Source(), s.allowPeer), profile.ListenerOptions{
-		OnRefuse: s.refusedHandshake, MaxConns: 4096, MaxPerIP: 4096,
+	inbound := profile.NewMTLSListener(s.opt.Inbound, s.opt.Link.Source(), s.allowPeer, profile.ListenerOptions{
+		OnRefuse: s.refusedHandshake, MaxConns: 4096, MaxPerIP: 4096, Now: s.opt.Now,
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serve(ctx, inbound, http.HandlerFunc(s.inbound)) })
@@ -185,6 +187,9 @@ func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) err
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
 	}
+	if mtls, ok := l.(*profile.Listener); ok {
+		mtls.Protect(srv, s.refusePeer)
+	}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(drained)
@@ -209,6 +214,16 @@ func (s *Sidecar) allowPeer(id string) error {
 		return nil
 	}
 	return rampart.Errorf(rampart.Denied, "mtls.peer_declared", "no flow leads from %s to %s", id, s.opt.Service)
+}
+
+// refusePeer answers a request on a connection whose peer is not welcome any more.
+func (s *Sidecar) refusePeer(w http.ResponseWriter, r *http.Request, err error) {
+	a := &arrival{table: s.table.Load(), trace: trace.Of(r.Header)}
+	a.r = r.WithContext(rampart.WithTrace(r.Context(), a.trace))
+	if peer, ok := svid.PeerOf(r.TLS); ok {
+		a.caller = peer.ID
+	}
+	s.refuse(w, a, err)
 }
 
 func (s *Sidecar) refusedHandshake(peer net.Addr, err error) {

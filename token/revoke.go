@@ -76,6 +76,14 @@ func (r *cutoffs) token(jti string) bool {
 	return ok
 }
 
+// named reports whether this very id is revoked, whatever the date of anything.
+func (r *cutoffs) named(kind, id string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.byID[revokedID{kind, id}]
+	return ok
+}
+
 // svid reports whether a service's identity was revoked after a certificate of
 // it, or a token with it in its chain, was issued.
 func (r *cutoffs) svid(id string, issued time.Time) bool {
@@ -183,6 +191,10 @@ func (s *Service) endFamily(ctx context.Context, id string) (wire.Revocation, er
 // Disabled reports whether a service was disabled after a certificate of it was
 // issued.
 func (s *Service) Disabled(id string, issued time.Time) bool { return s.revoked.svid(id, issued) }
+
+// Voided reports whether this very id was revoked, of a kind whose dates do not
+// count: a certificate or an authority, wire.RevokedSerial and wire.RevokedIssuer.
+func (s *Service) Voided(kind, id string) bool { return s.revoked.named(kind, id) }
 
 // revoke appends one cut-off. It outlives the tokens it voids; refresh
 // families, sessions and API keys are ended in their own rows.

@@ -3,9 +3,11 @@ package planelink
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
+	"errors"
 	"net"
+	"net/http"
 	"sync"
+	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/tls/profile"
@@ -20,13 +22,13 @@ type called struct {
 	open map[*calledConn]struct{}
 }
 
-// calledConn is one connection to a service; leaf is the certificate that the
-// service showed on it.
+// calledConn is one connection to a plane.
 type calledConn struct {
 	net.Conn
 	link *Link
-	id   string
-	leaf *x509.Certificate
+	src  *svid.Source
+	id   string // SPIFFE ID of the plane
+	tls  *tls.Conn
 }
 
 // Close closes the connection and forgets it.
@@ -37,56 +39,72 @@ func (c *calledConn) Close() error {
 	return c.Conn.Close()
 }
 
-// dialer returns what opens connections to one service, under TLS with src. One
-// that was disabled is refused before it gets the first byte of a request.
-func (l *Link) dialer(src *svid.Source, name, id string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+// dialer returns what opens connections to one plane, under TLS with src, and
+// tells shown the end of the certificate that the plane showed. One that is denied
+// is refused before it gets the first byte of a request.
+func (l *Link) dialer(src *svid.Source, name, id string, shown func(until time.Time)) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	cfg := profile.MTLSClient(src, id)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		raw, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		c := &calledConn{Conn: raw, link: l, id: id}
-		conn := tls.Client(c, cfg)
+		c := &calledConn{Conn: raw, link: l, src: src, id: id}
+		c.tls = tls.Client(c, cfg)
 		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 		defer cancel()
-		if err := conn.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return nil, err
+		epoch := src.Epoch()
+		err = c.tls.HandshakeContext(ctx)
+		if err == nil {
+			err = l.called.keep(c, epoch)
 		}
-		c.leaf = conn.ConnectionState().PeerCertificates[0]
-		if !l.called.keep(c) {
+		if err != nil {
 			raw.Close()
-			return nil, rampart.Errorf(rampart.Unavailable, controlPeer, "%s is disabled", name)
+			return nil, unwelcome(name, err)
 		}
-		return conn, nil
+		shown(c.tls.ConnectionState().PeerCertificates[0].NotAfter)
+		return c.tls, nil
 	}
 }
 
-// keep remembers a connection unless its peer was disabled. A revocation that
-// arrives meanwhile waits for the lock, and so finds what is kept.
-func (d *called) keep(c *calledConn) bool {
+// unwelcome says of a plane that is denied that it cannot be reached now: whoever
+// called through this one did nothing wrong.
+func unwelcome(name string, err error) error {
+	if errors.Is(err, errDenied) {
+		return rampart.Errorf(rampart.Unavailable, controlPeer, "%s is disabled", name)
+	}
+	return err
+}
+
+// keep remembers a connection, and judges its peer anew if an epoch began during
+// the handshake. One that begins meanwhile waits for the lock, and so finds what
+// is kept.
+func (d *called) keep(c *calledConn, epoch uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c.revoked() {
-		return false
+	if c.src.Epoch() != epoch {
+		if err := c.recheck(); err != nil {
+			return err
+		}
 	}
 	if d.open == nil {
 		d.open = map[*calledConn]struct{}{}
 	}
 	d.open[c] = struct{}{}
-	return true
+	return nil
 }
 
-func (c *calledConn) revoked() bool { return c.link.State().PeerRevoked(c.id, c.leaf) }
+func (c *calledConn) recheck() error {
+	return profile.RecheckServer(c.src, c.id, c.tls.ConnectionState())
+}
 
-// endDisabled closes the connections to services that were disabled, with what
-// is under way on them.
-func (l *Link) endDisabled() {
+// endDenied closes the connections to planes that are denied, or that no root
+// vouches for any more, with what is under way on them.
+func (l *Link) endDenied() {
 	l.called.mu.Lock()
 	var ended []*calledConn
 	for c := range l.called.open {
-		if c.revoked() {
+		if c.recheck() != nil {
 			ended = append(ended, c)
 		}
 	}
@@ -95,3 +113,52 @@ func (l *Link) endDisabled() {
 		c.Close()
 	}
 }
+
+// carrier carries requests to one plane. A transport keeps connections for as
+// long as they are used, and does not know that the certificate which the plane
+// showed has an end: past that, a new transport takes over and the old one runs
+// dry. The end of our own certificate is that of the generation.
+type carrier struct {
+	fresh func() *http.Transport
+	now   func() time.Time
+
+	mu        sync.Mutex // guards below
+	transport *http.Transport
+	until     time.Time // zero: nothing was shown yet
+}
+
+func (l *Link) carrier(src *svid.Source, name, id string) *carrier {
+	c := &carrier{now: l.opt.Now}
+	c.fresh = func() *http.Transport {
+		t := newTransport(nil)
+		t.DialTLSContext = l.dialer(src, name, id, c.shown)
+		return t
+	}
+	c.transport = c.fresh()
+	return c
+}
+
+func (c *carrier) shown(until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.until.IsZero() || until.Before(c.until) {
+		c.until = until
+	}
+}
+
+// current is the transport for a request that begins now.
+func (c *carrier) current() *http.Transport {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.until.IsZero() && !c.now().Before(c.until) {
+		c.transport.CloseIdleConnections() // the others close once they have idled
+		c.transport, c.until = c.fresh(), time.Time{}
+	}
+	return c.transport
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *carrier) RoundTrip(r *http.Request) (*http.Response, error) { return c.current().RoundTrip(r) }
+
+// CloseIdleConnections is what http.Client looks for.
+func (c *carrier) CloseIdleConnections() { c.current().CloseIdleConnections() }

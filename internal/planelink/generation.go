@@ -2,13 +2,13 @@ package planelink
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -16,7 +16,6 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
-	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 )
 
@@ -29,13 +28,13 @@ const maxAnswer = 1 << 20
 // renewal a new generation takes over and the old one runs dry by itself.
 type Generation struct {
 	link    *Link
-	shared  *svid.Source // for listeners: follows renewals
 	pinned  *svid.Source // for clients: this certificate only
 	cert    svid.Snapshot
 	control *http.Client
+	host    string // of calls to control; "" is https at its address
 
 	mu    sync.Mutex // guards peers and tokens
-	peers map[string]*http.Transport
+	peers map[string]*carrier
 	tokens
 }
 
@@ -44,17 +43,15 @@ func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, 
 	if err != nil {
 		return nil, err
 	}
-	g := &Generation{link: l, shared: svid.NewSource(), cert: snap, peers: map[string]*http.Transport{}}
 	if old := l.gen.Load(); old != nil {
-		g.shared = old.shared
 		time.AfterFunc(30*time.Second, old.closeIdle)
 	}
-	g.shared.Set(snap)
-	g.pinned = g.shared.Pinned(snap)
-	cfg := profile.MTLSClient(g.pinned, "spiffe://"+l.opt.Domain+"/control")
-	g.control = &http.Client{Transport: newTransport(cfg)}
+	l.source.Set(snap)
+	g := &Generation{link: l, pinned: l.source.Pinned(snap), cert: snap, peers: map[string]*carrier{}}
+	g.control = &http.Client{Transport: l.carrier(g.pinned, "the control plane", l.controlID())}
 	l.notAfter.Store(snap.NotAfter.UnixNano())
 	l.gen.Store(g)
+	l.renewal.due.Store(g.renewalDue().UnixNano())
 	return g, nil
 }
 
@@ -93,21 +90,20 @@ func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t, ok := g.peers[name]
+	c, ok := g.peers[name]
 	if !ok {
-		t = newTransport(nil)
-		t.DialTLSContext = g.link.dialer(g.pinned, name, st.System.ServiceID(name))
-		g.peers[name] = t
+		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name))
+		g.peers[name] = c
 	}
-	return t, addr, nil
+	return c, addr, nil
 }
 
 func (g *Generation) closeIdle() {
 	g.control.CloseIdleConnections()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, t := range g.peers {
-		t.CloseIdleConnections()
+	for _, c := range g.peers {
+		c.CloseIdleConnections()
 	}
 }
 
@@ -139,7 +135,7 @@ func (g *Generation) request(ctx context.Context, method, path string, in any) (
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+g.link.opt.Control+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, cmp.Or(g.host, "https://"+g.link.opt.Control)+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -198,85 +194,6 @@ func firstOf(s ...string) string {
 func drain(body io.ReadCloser) {
 	io.Copy(io.Discard, io.LimitReader(body, maxAnswer))
 	body.Close()
-}
-
-func (l *Link) join(ctx context.Context) error {
-	key, csr, err := svid.NewKeyAndCSR()
-	if err != nil {
-		return err
-	}
-	cfg, err := profile.Bootstrap(l.opt.Roots, "spiffe://"+l.opt.Domain+"/control")
-	if err != nil {
-		return err
-	}
-	once := &Generation{link: l, control: &http.Client{Transport: newTransport(cfg)}}
-	defer once.control.CloseIdleConnections()
-	return l.adopt(ctx, once, key, wire.PathJoin, wire.JoinRequest{Token: l.opt.Join, CSR: csr})
-}
-
-func (l *Link) renew(ctx context.Context) error {
-	key, csr, err := svid.NewKeyAndCSR()
-	if err != nil {
-		return err
-	}
-	return l.adopt(ctx, l.Now(), key, wire.PathRenew, wire.RenewRequest{CSR: csr})
-}
-
-func (l *Link) adopt(ctx context.Context, via *Generation, key crypto.Signer, path string, in any) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	res, err := via.request(ctx, http.MethodPost, path, in)
-	if err != nil {
-		return err
-	}
-	defer drain(res.Body)
-	var id wire.Identity
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&id); err != nil {
-		return fmt.Errorf("planelink: bad identity: %w", err)
-	}
-	_, err = l.newGeneration(id, key)
-	return err
-}
-
-// askAgain is how often a plane whose service was disabled asks whether it may
-// act again.
-const askAgain = 10 * time.Second
-
-// renewLoop renews at half life, ten percent early or late so that a fleet
-// does not come at once, and retries until the certificate is dead. One that
-// was voided, as its service was disabled, is dead once the service is enabled:
-// it takes a join token to come back.
-func (l *Link) renewLoop(ctx context.Context) error {
-	due := l.renewalDue()
-	for ctx.Err() == nil {
-		life := l.Now().life()
-		sleep(ctx, min(max(due.Sub(l.opt.Now()), life/20, 100*time.Millisecond), askAgain))
-		if ctx.Err() != nil {
-			return nil
-		}
-		if l.opt.Now().Before(due) && l.Disabled() == nil {
-			continue
-		}
-		err := l.renew(ctx)
-		if err == nil || ctx.Err() != nil {
-			due = l.renewalDue()
-			continue
-		}
-		if rampart.KindOf(err) == rampart.Unauthenticated {
-			return err
-		}
-		if l.opt.Now().After(time.Unix(0, l.notAfter.Load())) {
-			return errExpired
-		}
-		l.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "SVID not renewed; will try again", slog.Any("error", err))
-	}
-	return nil
-}
-
-// renewalDue is when to renew the certificate in use.
-func (l *Link) renewalDue() time.Time {
-	g := l.Now()
-	return g.cert.Certificate.Leaf.NotBefore.Add(g.life()/2 + time.Duration((jitter()-0.5)*0.2*float64(g.life())))
 }
 
 // life is how long the generation's certificate holds.

@@ -9,7 +9,6 @@ package planelink
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -23,7 +22,6 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
-	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 )
 
@@ -33,12 +31,14 @@ const (
 	controlPeer  = "mtls.peer_declared"
 )
 
-// Options configure a Link. Control, Domain, Roots, Join and Plane are required.
+// Options configure a Link. Control, Domain, Roots, Join or Proof, and Plane are
+// required.
 type Options struct {
 	Control    string // host:port of the control plane
 	Domain     string // SPIFFE trust domain
 	Roots      []byte // PEM of the roots that vouch for the control plane
-	Join       string // one-time token
+	Join       string // one-time token; "": Proof lets the plane in
+	Proof      *Proof // that lasts; nil: a plane whose certificate expired ends, and needs a new token
 	Plane      string // "gateway/NAME", "sidecar/NAME" or "queue/NAME"
 	Throwaway  bool   // the plane's state folder is a throw-away one
 	Logger     *slog.Logger
@@ -52,9 +52,10 @@ type State struct {
 	System    *spec.System
 	Keys      wire.Keys // without those that were revoked
 	Endpoints wire.Endpoints
-	Policies  []byte // the newest signed policy bundle, nil when there is none; not verified here
-	Shadow    []byte // one to try beside it
-	Epoch     uint64 // grows with every revocation: caches of older epochs are void
+	Policies  []byte     // the newest signed policy bundle, nil when there is none; not verified here
+	Shadow    []byte     // one to try beside it
+	Trust     wire.Trust // in force, as Source().Trust() holds it; version 0 before the first
+	Epoch     uint64     // grows with every revocation: caches of older epochs are void
 	published wire.Keys
 	revoked   map[revokedID]wire.Revocation
 	keysLost  bool // a signing key is among the revoked
@@ -68,14 +69,17 @@ type Link struct {
 	instance string
 	state    atomic.Pointer[State]
 	gen      atomic.Pointer[Generation]
+	source   svid.Source  // what listeners show: follows renewals; whom all of this process believe
 	lastBeat atomic.Int64 // unix nanoseconds: what was revoked until then is known
 	notAfter atomic.Int64
+	renewal  renewal
 	resolved resolutions
 	answers  answers
 	called   called
 	forget   forgetting
 
 	policies atomic.Pointer[policies]
+	edge     atomic.Pointer[[]wire.EdgeCert]
 
 	mu       sync.Mutex // guards below
 	watchers []func(*State)
@@ -94,8 +98,10 @@ func Dial(ctx context.Context, opt Options) (*Link, error) {
 	id := make([]byte, 8)
 	rand.Read(id)
 	l := &Link{opt: opt, instance: hex.EncodeToString(id)}
+	l.renewal.wake = make(chan struct{}, 1)
+	l.source.Deny(l.denied)
 	l.state.Store(&State{})
-	if err := l.join(ctx); err != nil {
+	if err := l.enter(ctx); err != nil {
 		return nil, fmt.Errorf("planelink: join: %w", err)
 	}
 	return l, nil
@@ -109,7 +115,7 @@ func (l *Link) State() *State { return l.state.Load() }
 func (l *Link) Now() *Generation { return l.gen.Load() }
 
 // Source returns the SVID source for listeners.
-func (l *Link) Source() *svid.Source { return l.gen.Load().shared }
+func (l *Link) Source() *svid.Source { return &l.source }
 
 // Age bounds how old this plane's view of revocations is: each that the control
 // plane published longer ago is known here.
@@ -160,6 +166,10 @@ type policies struct {
 func (l *Link) ReportPolicies(version uint64, shadow wire.Shadow, refused []wire.Refused) {
 	l.policies.Store(&policies{version, shadow, refused})
 }
+
+// ReportEdge tells the control plane, with the next heartbeat, how the public
+// certificates stand.
+func (l *Link) ReportEdge(certs []wire.EdgeCert) { l.edge.Store(&certs) }
 
 // WaitSystem blocks until the configuration has arrived.
 func (l *Link) WaitSystem(ctx context.Context) (*spec.System, error) {
@@ -223,23 +233,6 @@ func (s *State) PrincipalRevoked(p rampart.Principal, issued time.Time) bool {
 		}
 	}
 	return slices.ContainsFunc(p.Actors, func(actor string) bool { return s.Revoked("svid", actor, issued) })
-}
-
-// PeerRevoked reports whether the service at the other end of a connection was
-// disabled after its certificate was issued.
-func (s *State) PeerRevoked(id string, leaf *x509.Certificate) bool {
-	return s.Revoked("svid", id, leaf.NotBefore.Add(ca.Skew))
-}
-
-// Disabled refuses what this plane would do for its service after somebody
-// disabled the service: the plane's own certificate is older than that.
-func (l *Link) Disabled() error {
-	st, leaf := l.State(), l.Now().cert.Certificate.Leaf
-	id, err := svid.PeerID(leaf)
-	if err != nil || st.PeerRevoked(id, leaf) {
-		return rampart.Errorf(rampart.Denied, controlPeer, "this service is disabled")
-	}
-	return nil
 }
 
 // tick passes the control plane's time on.

@@ -32,10 +32,6 @@ const maxBackoff = 500 * time.Millisecond
 // given up: its beats say nothing about now.
 const maxLag = 5 * time.Second
 
-// errExpired ends a plane whose SVID ran out: the runner starts it anew with a
-// fresh join token.
-var errExpired = errors.New("planelink: the SVID expired before the control plane came back")
-
 func (l *Link) watchLoop(ctx context.Context) error {
 	backoff := 50 * time.Millisecond
 	for ctx.Err() == nil {
@@ -156,6 +152,8 @@ func (l *Link) apply(u wire.Update) error {
 			l.forgetNow(*u.Forget)
 		}
 		return nil
+	case "trust":
+		return l.believe(u.Trust)
 	case "revoked":
 		next.revoke(u.Revoked, l.opt.Now())
 		next.Epoch++
@@ -164,10 +162,7 @@ func (l *Link) apply(u wire.Update) error {
 	}
 	next.Keys = next.trusted()
 	l.setState(&next)
-	if u.Kind == "revoked" {
-		l.endRevoked()
-		l.endDisabled()
-	}
+	l.judgeAnew(u)
 	return nil
 }
 
@@ -275,12 +270,15 @@ func (l *Link) beatLoop(ctx context.Context) error {
 func (l *Link) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	hb := wire.Heartbeat{Plane: l.opt.Plane, Instance: l.instance}
+	hb := wire.Heartbeat{Plane: l.opt.Plane, Instance: l.instance, Trust: l.trustState()}
 	if sys := l.State().System; sys != nil {
 		hb.Digest = sys.Bundle().Digest
 	}
 	if p := l.policies.Load(); p != nil {
 		hb.Policy, hb.Shadow, hb.Refused = p.version, p.shadow, p.refused
+	}
+	if e := l.edge.Load(); e != nil {
+		hb.Edge = *e
 	}
 	if l.opt.ListenAddr != nil {
 		hb.Listen = l.opt.ListenAddr()

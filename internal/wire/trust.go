@@ -97,6 +97,24 @@ type EdgeStoreAnswer struct {
 	Fence    uint64    `json:"fence,omitempty"` // lock; 0: somebody else holds it
 }
 
+// MaxEdgeCerts bounds what a heartbeat says of public certificates.
+const MaxEdgeCerts = 100
+
+// EdgeCert is how one public certificate of a gateway stands.
+type EdgeCert struct {
+	Name      string    `json:"name"`
+	Source    string    `json:"source"` // acme | files | local CA
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"` // zero: there is none, and handshakes fail
+	Error     string    `json:"error,omitempty"`    // of the last attempt at a new one
+}
+
+// Late reports whether the certificate should have been renewed by now: less
+// than a fifth of its life is left.
+func (c EdgeCert) Late(now time.Time) bool {
+	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 5))
+}
+
 // Paths of the admin socket for the authority, keys of data, and secrets.
 const (
 	AdminCA      = "/admin/ca"           // GET -> CAStatus; POST CAStep -> CAStatus

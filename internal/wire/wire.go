@@ -128,6 +128,7 @@ type Heartbeat struct {
 	Listen    string     `json:"listen"` // sidecar inbound or queue address; "" otherwise
 	Trust     TrustState `json:"trust,omitzero"`
 	Forgot    uint64     `json:"forgot,omitempty"` // highest Forget.ID that this plane and its service carried out
+	Edge      []EdgeCert `json:"edge,omitempty"`   // gateway: how its public certificates stand; at most MaxEdgeCerts
 	AuditSeq  uint64     `json:"audit_seq"`
 	AuditHead []byte     `json:"audit_head"` // hash of the newest durable audit record
 }

@@ -18,7 +18,7 @@ import (
 // more, so that what it asks in that time gets an answer that says so. Then it is
 // closed with all that is under way on it. RFC 8446 says nothing about that
 // moment, and neither do the SPIFFE standards: this is our answer.
-const closeAfter = time.Second
+const closeAfter = 2 * time.Second
 
 // refusedEpoch is that of no Source: whoever has it never passes again.
 const refusedEpoch = math.MaxUint64
@@ -167,7 +167,7 @@ func (c *conns) follow(ctx context.Context, src *svid.Source) {
 // NewMTLSListener is NewListener for MTLSServer(src, allow). It also remembers
 // who is at the other end of each connection and judges them anew whenever src
 // begins an epoch: new roots, new denials, other flows. Who is refused then is
-// told to OnRefuse once, refused at its next request, and cut off a second later
+// told to OnRefuse once, refused at its next request, and cut off two seconds later
 // with all that is under way. Protect has requests judged.
 func NewMTLSListener(inner net.Listener, src *svid.Source, allow func(id string) error, opt ListenerOptions) *Listener {
 	return newJudged(inner, src, allow, tls.RequireAnyClientCert, opt)

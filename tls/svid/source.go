@@ -25,9 +25,9 @@ import (
 // given to a Source.
 type Snapshot struct {
 	Certificate tls.Certificate
-	Trust       *Trust // that came with the certificate
-	ID          string // SPIFFE ID of Certificate
-	Root        string // key id of the root that it chains to: see KeyID
+	Trust       *Trust   // that came with the certificate
+	ID          string   // SPIFFE ID of Certificate
+	Proof       Verified // how it was verified
 	NotAfter    time.Time
 	Fingerprint [32]byte // SHA-256 of the leaf's DER: what cnf.x5t#S256 binds a token to (RFC 8705 section 3.1)
 	Generation  uint64   // set by Source.Set; grows when the certificate changes
@@ -63,7 +63,7 @@ func NewSnapshot(chain [][]byte, key crypto.Signer, rootsPEM []byte) (Snapshot, 
 		Certificate: tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf},
 		Trust:       trust,
 		ID:          id,
-		Root:        proof.Root,
+		Proof:       proof,
 		NotAfter:    leaf.NotAfter,
 		Fingerprint: sha256.Sum256(leaf.Raw),
 	}, nil
@@ -131,7 +131,7 @@ func (s *Source) Set(next Snapshot) {
 	}
 	next.Generation++
 	s.own.Store(&next)
-	if b := s.view(); s.follows == nil && next.Trust != nil && b.trust.Version() == 0 && !b.trust.same(next.Trust) {
+	if b := s.view(); s.follows == nil && next.Trust != nil && b.trust.Version() == 0 && !b.trust.Same(next.Trust) {
 		s.believe(next.Trust, b.denied)
 	}
 	s.wake()
@@ -144,14 +144,14 @@ func (s *Source) SetTrust(t *Trust) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.view()
-	older := t.Version() < b.trust.Version() || t.Version() == b.trust.Version() && !t.same(b.trust)
+	older := t.Version() < b.trust.Version() || t.Version() == b.trust.Version() && !t.Same(b.trust)
 	if t == nil || b.trust != nil && older {
 		return rampart.Errorf(rampart.Conflict, "", "svid: trust of version %d is not newer than %d", t.Version(), b.trust.Version())
 	}
 	if own := s.own.Load(); own != nil && own.Certificate.Leaf != nil && !t.vouches(own) {
 		return rampart.Errorf(rampart.Denied, "mtls.required", "svid: trust of version %d has no root of the certificate in use", t.Version())
 	}
-	if t.same(b.trust) && t.version == b.trust.version {
+	if t.Same(b.trust) && t.version == b.trust.version {
 		return nil
 	}
 	s.believe(t, b.denied)

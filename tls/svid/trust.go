@@ -122,8 +122,8 @@ func (t *Trust) pool(domain string) *x509.CertPool {
 	return t.bundles[domain].pool
 }
 
-// same reports whether two say the same, whatever their versions.
-func (t *Trust) same(other *Trust) bool {
+// Same reports whether two say the same, whatever their versions.
+func (t *Trust) Same(other *Trust) bool {
 	return t != nil && other != nil && t.sum == other.sum
 }
 
