@@ -117,7 +117,7 @@ func evicts(k rampart.Kind) []step {
 func play(t *testing.T, steps []step) {
 	b := &backend{}
 	stale := 0
-	c := NewCache(b, CacheOptions{OnStale: func(_ context.Context, name string, age time.Duration, err error) {
+	c := NewCache(b, CacheOptions{Name: "place", Rand: zeros{}, OnStale: func(_ context.Context, name string, age time.Duration, err error) {
 		if name != "n" || age < defaultTTL || rampart.KindOf(err) != rampart.Unavailable {
 			t.Errorf("OnStale(%s, %v, %v)", name, age, err)
 		}
