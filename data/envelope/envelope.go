@@ -11,6 +11,10 @@
 // that is moved to another cell does not open; an older value of the same cell
 // does.
 //
+// A version with its highest bit set is that of one person's key, any other that
+// of the tenant's: data that was sealed before people had keys of their own
+// stays readable.
+//
 // Row ids must be known before the row is written: random or time-ordered
 // UUIDs, not the database's counter. A key's version must be replaced before
 // it has sealed 2^32 values, since nonces are random.
@@ -26,6 +30,7 @@ import (
 	"errors"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
 )
 
 const (
@@ -46,20 +51,27 @@ const (
 // not in what a caller is shown.
 var (
 	ErrFormat   = errors.New("not a sealed value of format v1")
-	ErrKey      = errors.New("no key of that version")
+	ErrKey      = errors.New("no key of that version") // never made, or shredded
 	ErrTampered = errors.New("changed, or moved from another cell")
 	ErrTooLong  = errors.New("value is too long")
 )
 
-// Keys finds the key for a tenant and data item. Implementations are safe for
-// concurrent use. Their AEADs choose the nonce themselves and put it first, as
-// those of cipher.NewGCMWithRandomNonce do.
+// Whose says whose key it is: a tenant's, for one data item, or one person's.
+type Whose struct {
+	Item    string // key of data in rampart.yaml
+	Tenant  string
+	Subject string // "": the tenant's
+}
+
+// Keys finds keys. Implementations are safe for concurrent use. Their AEADs
+// choose the nonce themselves and put it first, as those of
+// cipher.NewGCMWithRandomNonce do.
 type Keys interface {
-	// Active returns the key to seal with and its version, from 1.
-	Active(ctx context.Context, tenant, item string) (version uint32, aead cipher.AEAD, err error)
+	// Active returns the key to seal one value with, and its version, from 1.
+	Active(ctx context.Context, of Whose) (version uint32, aead cipher.AEAD, err error)
 
 	// ByVersion returns the key that a value was sealed with.
-	ByVersion(ctx context.Context, tenant, item string, version uint32) (cipher.AEAD, error)
+	ByVersion(ctx context.Context, of Whose, version uint32) (cipher.AEAD, error)
 }
 
 // Cell names where a value stands.
@@ -69,6 +81,23 @@ type Cell struct {
 	Table  string
 	Column string
 	Row    string
+
+	// Subject is the person whose data it is, for items with shred: subject: the
+	// person's own key seals then. "": the tenant's does. It is not among the
+	// associated data; the key tells people apart.
+	Subject string
+}
+
+func (c Cell) whose() Whose { return Whose{c.Item, c.Tenant, c.Subject} }
+
+// whoseAt is whose key has sealed a value with this version.
+func (c Cell) whoseAt(version uint32) (Whose, bool) {
+	of := c.whose()
+	if version&agent.SubjectKey == 0 {
+		of.Subject = ""
+		return of, true
+	}
+	return of, of.Subject != ""
 }
 
 // Seal encrypts plaintext, of at most MaxPlaintext bytes, for cell.
@@ -76,7 +105,7 @@ func Seal(ctx context.Context, keys Keys, cell Cell, plaintext []byte) ([]byte, 
 	if len(plaintext) > MaxPlaintext {
 		return nil, failure(ErrTooLong)
 	}
-	version, aead, err := keys.Active(ctx, cell.Tenant, cell.Item)
+	version, aead, err := keys.Active(ctx, cell.whose())
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -95,10 +124,11 @@ func Open(ctx context.Context, keys Keys, cell Cell, sealed []byte) ([]byte, err
 	}
 	header, box := sealed[:headerSize], sealed[headerSize:]
 	version := binary.BigEndian.Uint32(header[1:])
-	if version == 0 { // in a request for a key it means the active one
+	of, ok := cell.whoseAt(version)
+	if version == 0 || !ok { // in a request for a key 0 means the active one
 		return nil, failure(ErrKey)
 	}
-	aead, err := keys.ByVersion(ctx, cell.Tenant, cell.Item, version)
+	aead, err := keys.ByVersion(ctx, of, version)
 	if err != nil {
 		return nil, failure(err)
 	}
