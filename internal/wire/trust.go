@@ -118,7 +118,7 @@ func (c EdgeCert) Late(now time.Time) bool {
 // Paths of the admin socket for the authority, keys of data, and secrets.
 const (
 	AdminCA      = "/admin/ca"           // GET -> CAStatus; POST CAStep -> CAStatus
-	AdminCASign  = "/admin/ca/sign"      // GET -> the pending request of the issuing certificate (PEM); POST PEM chain -> CAStatus, for an offline root
+	AdminCASign  = "/admin/ca/sign"      // GET -> PEM, the pending request of the issuing certificate; POST PEM chain -> CAStatus, for an offline root
 	AdminCARoot  = "/admin/ca/root"      // POST ExportRoot -> ExportedRoot
 	AdminDEKs    = "/admin/deks"         // GET ?item=&tenant= -> []DEKInfo
 	AdminRewrap  = "/admin/deks/rewrap"  // POST -> Rewrapped: some of them, until Left is 0
@@ -129,7 +129,9 @@ const (
 	AdminRestore = "/admin/deks/restore" // POST DEKPage -> Restored
 	AdminKEK     = "/admin/kek"          // GET -> KEKInfo; POST -> KEKInfo, a new version of a key file
 	AdminRotate  = "/admin/rotations"    // GET -> []Rotation; POST {name} -> Rotation, begins now or goes on
-	AdminIssuing = "/admin/ca/issued"    // GET -> []Issued, what is alive
+	AdminIssuing = "/admin/ca/issued"    // GET ?root= -> []Issued, what is alive
+	AdminCAWrite = "/admin/ca/write"     // POST CAWrite -> Identity: a server's certificate for a file
+	AdminCRL     = "/admin/ca/crl"       // GET -> PEM, for those outside who read one
 )
 
 // CAStatus is the state of the authority.
@@ -143,6 +145,7 @@ type CAStatus struct {
 	Issuing Cert      `json:"issuing"`
 	Live    int       `json:"live"`              // certificates that are not expired
 	Waiting []string  `json:"waiting,omitempty"` // why the next step cannot be taken yet, a line each
+	Broken  []string  `json:"broken,omitempty"`  // what a forced step did not wait for, a line each
 	Planes  []PlaneCA `json:"planes,omitempty"`
 }
 
@@ -162,6 +165,18 @@ type PlaneCA struct {
 	Plane string `json:"plane"`
 	TrustState
 	SeenSeconds float64 `json:"seen_seconds"`
+}
+
+// PEM is an answer in PEM.
+type PEM struct {
+	PEM string `json:"pem"`
+}
+
+// CAWrite asks for the certificate of a server that is no workload, such as a
+// database of the house.
+type CAWrite struct {
+	Names []string `json:"names"` // localhost, names below it or the trust domain, loopback addresses
+	CSR   []byte   `json:"csr"`   // DER; its public key and proof of possession alone count
 }
 
 // CAStep moves a rotation of the root on.
