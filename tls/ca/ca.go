@@ -18,10 +18,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -33,6 +31,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // Lifetimes of the tiers.
@@ -203,7 +202,7 @@ func (a *Authority) sign(root tier) (*issuing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &issuing{tier: tier{cert, key}, root: KeyID(root.cert)}, nil
+	return &issuing{tier: tier{cert, key}, root: svid.KeyID(root.cert)}, nil
 }
 
 func signIssuing(domain string, root tier, public crypto.PublicKey, now time.Time, life time.Duration) (*x509.Certificate, error) {
@@ -279,17 +278,6 @@ func newSerial() (*big.Int, error) {
 	return new(big.Int).SetBytes(b[:]), nil
 }
 
-// KeyID names the key of a certificate in lower-case hex: its subject key
-// identifier (RFC 5280 section 4.2.1.2), or one made from the key where it has
-// none.
-func KeyID(cert *x509.Certificate) string {
-	if len(cert.SubjectKeyId) > 0 {
-		return hex.EncodeToString(cert.SubjectKeyId)
-	}
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:])
-}
-
 // Serial is the serial number of a certificate in lower-case hex.
 func Serial(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
 
@@ -303,7 +291,7 @@ func (a *Authority) SetKind(k Kind) (bool, error) {
 	case a.kind == Upstream || k == Upstream:
 		return false, fmt.Errorf("ca: this authority is %s and cannot become %s; take a new state folder", a.kind, k)
 	case k == Embedded && a.signer().key == nil:
-		return false, fmt.Errorf("ca: the key of root %s was taken out; write trust: { root: offline }", KeyID(a.signer().cert))
+		return false, fmt.Errorf("ca: the key of root %s was taken out; write trust: { root: offline }", svid.KeyID(a.signer().cert))
 	}
 	a.kind = k
 	return true, nil
@@ -323,7 +311,7 @@ func (a *Authority) SetRoots(rootsPEM []byte) (bool, error) {
 	if slices.EqualFunc(roots, a.roots, func(c *x509.Certificate, t tier) bool { return bytes.Equal(c.Raw, t.cert.Raw) }) {
 		return false, nil
 	}
-	if i := a.issuing; i != nil && !slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return KeyID(c) == i.root }) {
+	if i := a.issuing; i != nil && !slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return svid.KeyID(c) == i.root }) {
 		return false, fmt.Errorf("ca: root %s is gone, but our issuing certificate is below it; keep the old root in the file until the new one signs", i.root)
 	}
 	a.roots = keyless(roots)
@@ -353,7 +341,7 @@ func (a *Authority) signer() tier {
 func (a *Authority) BundlePEM() []byte {
 	var out []byte
 	for _, t := range a.trusted() {
-		out = append(out, toPEM(t.cert)...)
+		out = append(out, PEM(t.cert)...)
 	}
 	return out
 }
@@ -365,7 +353,8 @@ func (a *Authority) trusted() []tier {
 	return a.roots
 }
 
-func toPEM(cert *x509.Certificate) []byte {
+// PEM writes a certificate.
+func PEM(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
 
@@ -395,7 +384,7 @@ type Cert struct {
 func (a *Authority) Roots() []Cert {
 	out := make([]Cert, len(a.roots))
 	for i, t := range a.roots {
-		signs := a.issuing != nil && a.issuing.root == KeyID(t.cert)
+		signs := a.issuing != nil && a.issuing.root == svid.KeyID(t.cert)
 		out[i] = Cert{t.cert, signs, t.key != nil}
 	}
 	return out
@@ -427,7 +416,7 @@ func (a *Authority) Issuers() []Issuer {
 }
 
 func issuerOf(i *issuing) Issuer {
-	return Issuer{KeyID: KeyID(i.cert), Root: i.root, Serial: Serial(i.cert), NotAfter: i.cert.NotAfter}
+	return Issuer{KeyID: svid.KeyID(i.cert), Root: i.root, Serial: Serial(i.cert), NotAfter: i.cert.NotAfter}
 }
 
 // install puts another issuing certificate in use.

@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // Bounds on what may be asked for.
@@ -124,7 +125,7 @@ func (a *Authority) signLeaf(leaf *x509.Certificate, public crypto.PublicKey) (C
 	for _, c := range by.above {
 		chain = append(chain, c.Raw)
 	}
-	return Certificate{Chain: chain, NotAfter: leaf.NotAfter, Serial: leaf.SerialNumber.Text(16), Issuer: KeyID(by.cert), Root: by.root}, nil
+	return Certificate{Chain: chain, NotAfter: leaf.NotAfter, Serial: leaf.SerialNumber.Text(16), Issuer: svid.KeyID(by.cert), Root: by.root}, nil
 }
 
 func refuse(format string, args ...any) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // Bounds of what comes from other authorities.
@@ -47,7 +48,7 @@ func (a *Authority) RenewIssuing() (bool, error) {
 func (a *Authority) ReplaceIssuing() error {
 	root := a.signer()
 	if root.key == nil {
-		return conflict("the key of root %s is not here; have the request signed: rampart ca sign", KeyID(root.cert))
+		return conflict("the key of root %s is not here; have the request signed: rampart ca sign", svid.KeyID(root.cert))
 	}
 	next, err := a.sign(root)
 	if err != nil {
@@ -107,11 +108,11 @@ func (a *Authority) Import(chain [][]byte) error {
 		return err
 	}
 	a.request = nil
-	if a.step == StepPublish && next.root == KeyID(a.roots[1].cert) {
+	if a.step == StepPublish && next.root == svid.KeyID(a.roots[1].cert) {
 		a.next = next
 		return nil
 	}
-	if signer := KeyID(a.signer().cert); a.kind != Upstream && next.root != signer {
+	if signer := svid.KeyID(a.signer().cert); a.kind != Upstream && next.root != signer {
 		return refuse("the issuing certificate is below root %s; it is %s that signs", next.root, signer)
 	}
 	a.install(next)
@@ -156,7 +157,7 @@ func (a *Authority) rootOf(i *issuing) (string, error) {
 	}
 	for _, root := range a.roots {
 		if bytes.Equal(child.RawIssuer, root.cert.RawSubject) && child.CheckSignatureFrom(root.cert) == nil {
-			return KeyID(root.cert), nil
+			return svid.KeyID(root.cert), nil
 		}
 	}
 	return "", refuse("%s is not signed by a root of ours", child.Subject)

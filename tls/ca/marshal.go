@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // format is the version of what Marshal writes.
@@ -236,7 +238,7 @@ func parseFirst(data []byte, now func() time.Time) (*Authority, error) {
 		return nil, fmt.Errorf("ca: issuing certificate is not by the root: %v", err)
 	}
 	a.since = root.cert.NotBefore
-	a.roots, a.issuing = []tier{root}, &issuing{tier: sub, root: KeyID(root.cert)}
+	a.roots, a.issuing = []tier{root}, &issuing{tier: sub, root: svid.KeyID(root.cert)}
 	a.unrecorded = a.now().Add(edgeTTL).UTC()
 	return a, nil
 }

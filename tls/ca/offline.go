@@ -14,6 +14,8 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // maxExport bounds an exported root.
@@ -31,7 +33,7 @@ func (a *Authority) ExportRoot(recipient string, remove bool) (encrypted []byte,
 	case err != nil:
 		return nil, nil, refuse("the recipient is no age public key (age1...); make one with: age-keygen -o key.txt")
 	case root.key == nil:
-		return nil, nil, conflict("the key of root %s is not here", KeyID(root.cert))
+		return nil, nil, conflict("the key of root %s is not here", svid.KeyID(root.cert))
 	case remove && a.kind != Offline:
 		return nil, nil, conflict("a root whose key is taken out needs: trust: { root: offline }")
 	case remove && a.step != StepNone:
@@ -52,7 +54,7 @@ func seal(root tier, to age.Recipient) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ca: export the root: %v", err)
 	}
-	plain := append(toPEM(root.cert), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	plain := append(PEM(root.cert), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
 	defer clear(key)
 	defer clear(plain)
 	var out bytes.Buffer
@@ -127,7 +129,7 @@ func (r *Root) SignRequest(csrDER []byte, now func() time.Time) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	return toPEM(cert), nil
+	return PEM(cert), nil
 }
 
 // Voided is a revoked certificate, as a CRL has it.
@@ -153,7 +155,7 @@ func (a *Authority) CRL(voided func(keyID string) []Voided) ([]byte, error) {
 		signers = append(signers, root)
 	}
 	for _, by := range signers {
-		list, err := a.crl(by, voided(KeyID(by.cert)))
+		list, err := a.crl(by, voided(svid.KeyID(by.cert)))
 		if err != nil {
 			return nil, err
 		}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/tls/ca"
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 func pemOf(kind string, der []byte) []byte {
@@ -76,7 +77,7 @@ func TestOfflineRoot(t *testing.T) {
 	}
 	root, err := ca.OpenRoot(out, strings.NewReader(me.String()))
 	ok(t, err)
-	if ca.KeyID(root.Cert()) != ca.KeyID(cert) || strings.Contains(fmt.Sprintf("%#v %+v", root, root), "big") {
+	if svid.KeyID(root.Cert()) != svid.KeyID(cert) || strings.Contains(fmt.Sprintf("%#v %+v", root, root), "big") {
 		t.Error("another root came out, or its key is printed")
 	}
 	if _, err := root.SignRequest(request(t), c.now); rampart.KindOf(err) != rampart.Invalid {
@@ -91,7 +92,7 @@ func TestOfflineRoot(t *testing.T) {
 		t.Errorf("imported twice: %v", err)
 	}
 	fresh, _ := a.Issuing()
-	if !fresh.NotAfter.Equal(c.now().Add(90*24*time.Hour)) || ca.KeyID(fresh.Certificate) == ca.KeyID(issuing.Certificate) {
+	if !fresh.NotAfter.Equal(c.now().Add(90*24*time.Hour)) || svid.KeyID(fresh.Certificate) == svid.KeyID(issuing.Certificate) {
 		t.Errorf("the issuing certificate ends %s", fresh.NotAfter)
 	}
 	leaf, _, err := a.Issue(request(t), orders, ca.IssueOptions{})
@@ -144,7 +145,7 @@ func TestOfflineRotation(t *testing.T) {
 	ok(t, a.Retire(ca.Facts{}, false))
 	_, cert, err := a.ExportRoot(me.Recipient().String(), true)
 	ok(t, err)
-	if ca.KeyID(cert) != ca.KeyID(newest(a).Certificate) || a.Due() != ca.StepNone {
+	if svid.KeyID(cert) != svid.KeyID(newest(a).Certificate) || a.Due() != ca.StepNone {
 		t.Error("another root was taken out, or timers drive an offline root")
 	}
 }
@@ -241,7 +242,7 @@ func TestUpstream(t *testing.T) {
 	a = parsed(t, a, c)
 	leaf, err := a.Sign(request(t), orders, ca.IssueOptions{})
 	ok(t, err)
-	if len(leaf.Chain) != 3 || leaf.Root != ca.KeyID(u.root) {
+	if len(leaf.Chain) != 3 || leaf.Root != svid.KeyID(u.root) {
 		t.Errorf("chain of %d, root %s", len(leaf.Chain), leaf.Root)
 	}
 	if err := a.Prepare(); rampart.KindOf(err) != rampart.Conflict {

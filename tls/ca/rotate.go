@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // Step is where a rotation of the root stands.
@@ -97,7 +99,7 @@ func (a *Authority) issuingOfNew() (*issuing, error) {
 		return a.sign(root)
 	}
 	if a.next == nil {
-		return nil, conflict("activate waits: no issuing certificate by root %s; have one signed: rampart ca sign", KeyID(root.cert))
+		return nil, conflict("activate waits: no issuing certificate by root %s; have one signed: rampart ca sign", svid.KeyID(root.cert))
 	}
 	return a.next, nil
 }
@@ -126,7 +128,7 @@ func (a *Authority) Rollback(f Facts, force bool) error {
 		a.previous, a.step, a.since = nil, StepPublish, a.now().UTC()
 		return nil
 	case StepPublish:
-		if live := named(f.Live, KeyID(a.roots[1].cert)); len(live) > 0 && !force {
+		if live := named(f.Live, svid.KeyID(a.roots[1].cert)); len(live) > 0 && !force {
 			return conflict("rollback waits: %s", strings.Join(live, "; "))
 		}
 		a.drop()
@@ -185,10 +187,10 @@ func (a *Authority) waitsForPeers(f Facts) []string {
 
 // waitsForOld is what Retire waits for.
 func (a *Authority) waitsForOld(f Facts) []string {
-	old := KeyID(a.roots[0].cert)
+	old := svid.KeyID(a.roots[0].cert)
 	out := named(f.Live, old)
 	if a.issuing.root == old {
-		out = append(out, "issuing certificate "+KeyID(a.issuing.cert)+" chains to root "+old)
+		out = append(out, "issuing certificate "+svid.KeyID(a.issuing.cert)+" chains to root "+old)
 	}
 	if a.now().Before(a.unrecorded) {
 		out = append(out, "certificates of the release before are not on record; the last ends "+clock(a.unrecorded))

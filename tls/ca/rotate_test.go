@@ -9,6 +9,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/tls/ca"
+	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // clock is a time that tests move.
@@ -76,9 +77,9 @@ func TestEveryStepFromEveryState(t *testing.T) {
 			t.Run(string(from)+" "+verb, func(t *testing.T) {
 				a := authorityAt(t, &clock{time.Now()}, from)
 				roots, version := a.Roots(), a.Version()
-				names := map[string]string{ca.KeyID(roots[0].Certificate): "old"}
+				names := map[string]string{svid.KeyID(roots[0].Certificate): "old"}
 				if len(roots) == 2 {
-					names[ca.KeyID(roots[1].Certificate)] = "new"
+					names[svid.KeyID(roots[1].Certificate)] = "new"
 				}
 				// A crash: what was stored is what goes on.
 				a = reopened(t, a)
