@@ -175,6 +175,10 @@ func (f *forgets) carriedOut() (id uint64) {
 // heartbeats tell what came of them.
 func (s *Sidecar) obey() {
 	s.opt.Link.OnForget(func(what wire.Forget) {
+		if len(what.Secrets)+len(what.DEKs) == 0 {
+			s.opt.Link.Forgot(what.ID)
+			return
+		}
 		s.secrets.Forget(what.Secrets...)
 		s.inUse.forget(what.Secrets)
 		s.forgets.add(what)
@@ -182,7 +186,7 @@ func (s *Sidecar) obey() {
 	})
 	s.opt.Link.OnSecretsInUse(func() map[string]int {
 		s.opt.Link.Forgot(s.forgets.carriedOut())
-		return s.inUse.oldest()
+		return s.inUse.oldest(s.table.Load().held())
 	})
 }
 

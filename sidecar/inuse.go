@@ -65,18 +65,13 @@ func (u *inUse) forget(names []string) {
 	}
 }
 
-// report takes what one process of the service says.
+// report takes what one process of the service says of secrets that it may hold.
 func (u *inUse) report(q agent.SecretsInUse) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.lapseLocked()
 	if _, known := u.reports[q.Process]; !known && len(u.reports) >= maxReports || len(q.Versions) > maxReported {
 		return rampart.Errorf(rampart.Limited, limitSocket, "at most %d processes report at most %d secrets", maxReports, maxReported)
-	}
-	for name := range q.Versions {
-		if _, ok := u.handed[name]; !ok {
-			return rampart.Errorf(rampart.Denied, "secret.acl", "this service was not given %.100q", name)
-		}
 	}
 	u.reports[q.Process] = report{q.Versions, u.now()}
 	return nil
@@ -86,8 +81,10 @@ func (u *inUse) lapseLocked() {
 	maps.DeleteFunc(u.reports, func(_ string, r report) bool { return u.now().Sub(r.at) > reportLasts })
 }
 
-// oldest returns the oldest version in use of each secret.
-func (u *inUse) oldest() map[string]int {
+// oldest returns the oldest version in use of each secret. Of those that the
+// service may hold, and said nothing of since this process started, it is 0: the
+// service may have been there before.
+func (u *inUse) oldest(held []string) map[string]int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.lapseLocked()
@@ -97,6 +94,11 @@ func (u *inUse) oldest() map[string]int {
 		lower(said, r.versions)
 	}
 	maps.Copy(out, said)
+	for _, name := range held {
+		if _, known := out[name]; !known {
+			out[name] = 0
+		}
+	}
 	lower(out, u.cached)
 	return out
 }
@@ -108,6 +110,22 @@ func lower(a, b map[string]int) {
 			a[name] = v
 		}
 	}
+}
+
+// held names the secrets that the service may hold itself.
+func (t *table) held() []string {
+	var out []string
+	for _, f := range t.sys.FlowsFrom(t.name) {
+		if name := "store:" + f.To; t.handsOut(name) {
+			out = append(out, name)
+		}
+	}
+	for name := range t.svc.Secrets {
+		if t.handsOut(name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // mayRefuse reports whether a secret is fetched anew because the service says
@@ -128,6 +146,11 @@ func (s *Sidecar) secretsInUse(w http.ResponseWriter, r *http.Request) {
 	err := ask(r, &q)
 	if err == nil && (q.Process == "" || len(q.Process) > 64) {
 		err = rampart.Errorf(rampart.Invalid, "", "process must be 1 to 64 bytes, random per process")
+	}
+	for name := range q.Versions {
+		if err == nil && !s.table.Load().handsOut(name) {
+			err = rampart.Errorf(rampart.Denied, "secret.acl", "this service is not given %.100q", name)
+		}
 	}
 	if err == nil {
 		err = s.inUse.report(q)

@@ -53,7 +53,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, err
 		}
 	}
-	s, err := c.logins.get(ctx)
+	s, err := c.logins.take(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +61,9 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !refused(err) || s.IsZero() {
 		return got, err
 	}
-	again, ferr := c.logins.instead(ctx, s.Version())
-	if ferr != nil || again.Version() == s.Version() && again.User() == s.User() {
-		return got, err
+	again, missing := c.logins.instead(ctx, s)
+	if missing != nil || again.IsZero() {
+		return nil, err
 	}
 	return c.login(ctx, again)
 }
@@ -75,19 +75,15 @@ func refused(err error) bool {
 	return ok && (e.Code == "28P01" || e.Code == "28000" || e.Code == "08P01")
 }
 
-// login makes one connection. The credential counts as used from before the
-// database sees it.
+// login makes one connection with a credential that was taken for it.
 func (c *connector) login(ctx context.Context, s secrets.Secret) (driver.Conn, error) {
 	config := c.config
 	if !s.IsZero() {
-		if err := s.Use(func(b []byte) error { config.Password = string(b); return nil }); err != nil {
-			return nil, err
-		}
+		_ = s.Use(func(b []byte) error { config.Password = string(b); return nil }) // it fails for none, and as f does
 	}
 	if s.User() != "" {
 		config.User = s.User()
 	}
-	c.logins.opened(s.Version())
 	inner, err := stdlib.GetConnector(config).Connect(ctx)
 	if err != nil {
 		c.logins.closed(s.Version())

@@ -82,6 +82,18 @@ func (l *logins) close() {
 	<-l.ended
 }
 
+// take is get for a new connection, which counts from now on until closed. While
+// one was on its way to us a newer one may have been seen, and told to be the
+// oldest in use: then it asks again.
+func (l *logins) take(ctx context.Context) (secrets.Secret, error) {
+	for {
+		s, err := l.get(ctx)
+		if err != nil || l.opened(s.Version()) {
+			return s, err
+		}
+	}
+}
+
 // get returns the credential of the moment, the zero Secret where there is none.
 func (l *logins) get(ctx context.Context) (secrets.Secret, error) {
 	if l.name == "" {
@@ -94,13 +106,15 @@ func (l *logins) get(ctx context.Context) (secrets.Secret, error) {
 	return s, err
 }
 
-// instead is get after the database refused a version.
-func (l *logins) instead(ctx context.Context, version int) (secrets.Secret, error) {
-	s, err := secrets.GetInstead(ctx, l.svc, l.name, version)
-	if err == nil {
-		l.saw(s)
+// instead is take after the database refused what take returned. Without a newer
+// one it is the zero Secret.
+func (l *logins) instead(ctx context.Context, old secrets.Secret) (secrets.Secret, error) {
+	s, err := secrets.GetInstead(ctx, l.svc, l.name, old.Version())
+	if err != nil || s.Version() <= old.Version() {
+		return secrets.Secret{}, err
 	}
-	return s, err
+	l.saw(s)
+	return l.take(ctx)
 }
 
 // saw notes a credential. A newer one retires the connections of older ones:
@@ -129,10 +143,15 @@ func (l *logins) newest() int {
 	return l.version
 }
 
-func (l *logins) opened(version int) {
+// opened counts a connection, unless a newer version has been seen.
+func (l *logins) opened(version int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if version < l.version {
+		return false
+	}
 	l.open[version]++
+	return true
 }
 
 func (l *logins) closed(version int) {

@@ -47,9 +47,9 @@ type Options struct {
 	// Record puts a step that was done on record. A step that cannot be recorded
 	// is done again.
 	Record func(ctx context.Context, s State, err error) error
-	// Published is called when readers must fetch a name anew, by whichever control
-	// plane published it. If nil, they find out in their own time.
-	Published func(s State)
+	// Published tells readers to fetch a name anew. If nil, they find out in their
+	// own time.
+	Published func(ctx context.Context, s State) error
 }
 
 // Engine moves rotations on. Safe for concurrent use, also by several processes
@@ -65,7 +65,7 @@ func New(opt Options) *Engine {
 		opt.Now = time.Now
 	}
 	if opt.Published == nil {
-		opt.Published = func(State) {}
+		opt.Published = func(context.Context, State) error { return nil }
 	}
 	return &Engine{opt}
 }
@@ -281,7 +281,9 @@ func (e *Engine) publish(ctx context.Context, t Target, s, next State) (State, e
 	if next.Previous == 0 {
 		next.Step, next.Due = Idle, after(e.opt.Now(), t.Every) // the first of all: none is old
 	}
-	e.opt.Published(next)
+	if err := e.opt.Published(ctx, next); err != nil {
+		return s, err
+	}
 	return next, nil
 }
 

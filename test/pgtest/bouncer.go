@@ -1,0 +1,116 @@
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// PoolerPassword is how the pooler itself logs in, as "pgbouncer".
+const PoolerPassword = "canary-pooler"
+
+// lookup lets the pooler, and nobody else, read the verifiers of those who come
+// to it.
+const lookup = `CREATE ROLE pgbouncer LOGIN PASSWORD '` + PoolerPassword + `';
+CREATE SCHEMA pooler AUTHORIZATION CURRENT_USER;
+REVOKE ALL ON SCHEMA pooler FROM PUBLIC;
+GRANT USAGE ON SCHEMA pooler TO pgbouncer;
+CREATE FUNCTION pooler.lookup(name text, OUT username text, OUT verifier text) RETURNS record
+	LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS
+	'SELECT rolname::text, rolpassword FROM pg_authid WHERE rolname = name AND rolcanlogin AND NOT rolsuper';
+REVOKE ALL ON FUNCTION pooler.lookup FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pooler.lookup TO pgbouncer;`
+
+// Bouncer is a running PgBouncer in front of a Server.
+type Bouncer struct {
+	Port string // on 127.0.0.1; the certificate is of the server's CA and names localhost
+	s    Server
+}
+
+// StartBouncer starts PgBouncer with transaction pooling, TLS 1.3 on both legs,
+// the server's verified in full. It asks the server who may log in. It skips the
+// test where PgBouncer is not installed.
+func (s Server) StartBouncer(t *testing.T, settings ...string) Bouncer {
+	t.Helper()
+	path, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		path = "/usr/sbin/pgbouncer"
+	}
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "PgBouncer is not installed; run make tools")
+	}
+	s.Exec(t, lookup)
+	dir, err := os.MkdirTemp("", "pgbouncer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	at := func(name string) string { return filepath.Join(dir, name) }
+	port := freePort(t)
+	ini := fmt.Sprintf(`[databases]
+postgres = host=localhost port=%s auth_user=pgbouncer
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %s
+unix_socket_dir =
+logfile = %s
+auth_type = scram-sha-256
+auth_file = %s
+auth_query = SELECT username, verifier FROM pooler.lookup($1)
+admin_users = pgbouncer
+pool_mode = transaction
+default_pool_size = 20
+max_client_conn = 200
+client_tls_sslmode = require
+client_tls_protocols = tlsv1.3
+client_tls_cert_file = %s
+client_tls_key_file = %s
+server_tls_sslmode = verify-full
+server_tls_protocols = tlsv1.3
+server_tls_ca_file = %s
+`, s.Port, port, at("log"), at("users"), at("cert.pem"), at("key.pem"), at("ca.pem"))
+	for _, v := range settings {
+		ini += v + "\n"
+	}
+	files := s.authority.Issue(t, "localhost")
+	files["ini"], files["users"], files["ca.pem"] = []byte(ini), []byte(`"pgbouncer" "`+PoolerPassword+`"`+"\n"), s.CA
+	for name, b := range files {
+		if err := os.WriteFile(at(name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := exec.CommandContext(context.Background(), path, at("ini"))
+	c.Dir, c.SysProcAttr = dir, owner(t, dir)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			b, _ := os.ReadFile(at("log"))
+			t.Logf("PgBouncer: %s", b[max(0, len(b)-4000):])
+		}
+		c.Process.Signal(syscall.SIGQUIT)
+		c.Wait()
+	})
+	s.waitAt(t, port)
+	return Bouncer{port, s}
+}
+
+// URL is where role logs in through the pooler, without a password.
+func (b Bouncer) URL(role string) string {
+	return "postgres://" + role + "@localhost:" + b.Port + "/postgres"
+}
+
+// Admin runs a command of the pooler's console.
+func (b Bouncer) Admin(t *testing.T, command string) string {
+	t.Helper()
+	out, err := b.s.Psql(t, PoolerPassword, "host=localhost port="+b.Port+" dbname=pgbouncer user=pgbouncer sslmode=verify-full sslrootcert="+b.s.file(t, "root.pem", b.s.CA), command)
+	if err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	return out
+}
