@@ -133,6 +133,8 @@ type JoinTokens interface {
 type Seals interface {
 	// Sealed returns the sealed value of name, or ErrNotFound.
 	Sealed(ctx context.Context, name string) ([]byte, error)
+	// SealNames returns all names, in order.
+	SealNames(ctx context.Context) ([]string, error)
 	// PutSealed inserts a value; a name that exists is ErrExists.
 	PutSealed(ctx context.Context, name string, value []byte) error
 	// ReplaceSealed overwrites the value of a name that exists.

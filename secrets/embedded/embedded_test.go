@@ -2,9 +2,7 @@ package embedded
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +15,11 @@ import (
 	"github.com/rampart-security/rampart/secrets"
 )
 
-var _ secrets.Provider = (*Store)(nil)
+var (
+	_ secrets.Provider = (*Store)(nil)
+	_ secrets.Writer   = (*Store)(nil)
+	_ secrets.Versions = (*Store)(nil)
+)
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -26,7 +28,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func kek(t testing.TB) secrets.KEK {
+func kek(t testing.TB) *FileKEK {
 	t.Helper()
 	k, err := OpenKEK(filepath.Join(t.TempDir(), "kek"))
 	must(t, err)
@@ -83,7 +85,7 @@ func TestKeyFileIsRefused(t *testing.T) {
 		}, "known version"},
 		{"one bit of the key", func(p string, d []byte) error { d[20] ^= 1; return os.WriteFile(p, d, 0o600) }, "damaged"},
 		{"checksum", func(p string, d []byte) error { d[len(d)-2] ^= 1; return os.WriteFile(p, d, 0o600) }, "checksum"},
-		{"more behind", func(p string, d []byte) error { return os.WriteFile(p, append(d, d...), 0o600) }, "checksum"},
+		{"more behind", func(p string, d []byte) error { return os.WriteFile(p, append(d, d...), 0o600) }, "damaged"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -132,50 +134,6 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// memory is Rows in a map, with its contract.
-type memory struct {
-	mu   sync.Mutex
-	rows map[string]row
-}
-
-type row struct {
-	version int
-	sealed  []byte
-	now     time.Time
-}
-
-func newMemory() *memory { return &memory{rows: make(map[string]row)} }
-
-func (m *memory) PutSecret(_ context.Context, path string, version int, sealed []byte, now time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rows[path].version != version-1 {
-		return rampart.Errorf(rampart.Conflict, control, "version %d is not next", version)
-	}
-	m.rows[path] = row{version, sealed, now}
-	return nil
-}
-
-func (m *memory) GetSecret(_ context.Context, path string) (int, []byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.rows[path]
-	if !ok {
-		return 0, nil, rampart.Errorf(rampart.NotFound, control, "no such secret")
-	}
-	return r.version, r.sealed, nil
-}
-
-func (m *memory) ListSecrets(context.Context) ([]Meta, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var out []Meta
-	for _, p := range slices.Sorted(maps.Keys(m.rows)) {
-		out = append(out, Meta{p, m.rows[p].version, m.rows[p].now})
-	}
-	return out, nil
-}
-
 func value(t *testing.T, s secrets.Secret) (v string) {
 	t.Helper()
 	must(t, s.Use(func(b []byte) error { v = string(b); return nil }))
@@ -187,7 +145,7 @@ func TestStore(t *testing.T) {
 	s := NewStore(kek(t), rows)
 	s.Now = func() time.Time { return born }
 	for i, v := range []string{"one", "two"} {
-		version, err := s.Put(ctx, "prod/stripe/api-key", []byte(v))
+		version, err := s.Put(ctx, "prod/stripe/api-key", []byte(v), i)
 		must(t, err)
 		got, err := s.Get(ctx, "prod/stripe/api-key")
 		must(t, err)
@@ -195,16 +153,16 @@ func TestStore(t *testing.T) {
 			t.Errorf("version %d and %d, value %q", version, got.Version(), value(t, got))
 		}
 	}
-	list, err := s.List(ctx)
+	list, err := s.List(ctx, "")
 	must(t, err)
-	if want := []Meta{{"prod/stripe/api-key", 2, born}}; !slices.Equal(list, want) {
+	if want := []secrets.Listed{{Path: "prod/stripe/api-key", Version: 2, Created: born}}; !slices.Equal(list, want) {
 		t.Errorf("list %v", list)
 	}
 	if _, err := s.Get(ctx, "prod/none"); rampart.KindOf(err) != rampart.NotFound {
 		t.Errorf("got %v", err)
 	}
 	for _, r := range rows.rows {
-		if bytes.Contains(r.sealed, []byte("two")) {
+		if bytes.Contains(r.Sealed, []byte("two")) {
 			t.Error("the row is not sealed")
 		}
 	}
@@ -213,7 +171,7 @@ func TestStore(t *testing.T) {
 func TestStoreRefuses(t *testing.T) {
 	s := NewStore(kek(t), newMemory())
 	for _, path := range []string{"", "/a", "a/", "a//b", "../a", "a/./b", "a b", "a\x00", "ä", strings.Repeat("a", maxPath+1)} {
-		if _, err := s.Put(t.Context(), path, []byte("v")); rampart.KindOf(err) != rampart.Invalid {
+		if _, err := s.Put(t.Context(), path, []byte("v"), -1); rampart.KindOf(err) != rampart.Invalid {
 			t.Errorf("Put %q: %v", path, err)
 		}
 		if _, err := s.Get(t.Context(), path); rampart.KindOf(err) != rampart.Invalid {
@@ -221,7 +179,7 @@ func TestStoreRefuses(t *testing.T) {
 		}
 	}
 	for _, v := range [][]byte{nil, make([]byte, maxValue+1)} {
-		if _, err := s.Put(t.Context(), "a", v); rampart.KindOf(err) != rampart.Invalid {
+		if _, err := s.Put(t.Context(), "a", v, -1); rampart.KindOf(err) != rampart.Invalid {
 			t.Errorf("%d bytes: %v", len(v), err)
 		}
 	}
@@ -230,12 +188,11 @@ func TestStoreRefuses(t *testing.T) {
 // A row that someone with the database, but without the key, has moved or
 // changed does not open.
 func TestRowsCannotBeSwapped(t *testing.T) {
-	tests := map[string]func(m *memory, old row){
-		"another path":    func(m *memory, _ row) { m.rows["a"] = m.rows["b"] },
-		"another version": func(m *memory, _ row) { r := m.rows["a"]; r.version++; m.rows["a"] = r },
-		"an older value":  func(m *memory, old row) { r := m.rows["a"]; r.sealed = old.sealed; m.rows["a"] = r },
-		"empty":           func(m *memory, _ row) { m.rows["a"] = row{version: 2} },
-		"cut":             func(m *memory, _ row) { m.rows["a"] = row{version: 2, sealed: m.rows["a"].sealed[:20]} },
+	tests := map[string]func(a, b, old *Row){
+		"another path":    func(a, b, _ *Row) { a.Sealed = b.Sealed },
+		"another version": func(a, _, _ *Row) { a.Version++ },
+		"an older value":  func(a, _, old *Row) { a.Sealed = old.Sealed },
+		"cut":             func(a, _, _ *Row) { a.Sealed = a.Sealed[:20] },
 	}
 	k := kek(t)
 	for name, swap := range tests {
@@ -243,13 +200,12 @@ func TestRowsCannotBeSwapped(t *testing.T) {
 			m := newMemory()
 			s := NewStore(k, m)
 			for _, put := range []string{"a", "b", "b"} {
-				_, err := s.Put(t.Context(), put, []byte("first "+put))
+				_, err := s.Put(t.Context(), put, []byte("first "+put), -1)
 				must(t, err)
 			}
-			old := m.rows["a"]
-			_, err := s.Put(t.Context(), "a", []byte("second"))
+			_, err := s.Put(t.Context(), "a", []byte("second"), -1)
 			must(t, err)
-			swap(m, old)
+			swap(&m.rows[m.at("a", 0)], &m.rows[m.at("b", 2)], &m.rows[m.at("a", 1)])
 			got, err := s.Get(t.Context(), "a")
 			if rampart.KindOf(err) != rampart.Internal || err == nil || !got.IsZero() {
 				t.Errorf("opened: %v", err)
@@ -265,7 +221,7 @@ func TestManyWriters(t *testing.T) {
 	seen := make(map[int]bool)
 	for range 8 {
 		wg.Go(func() {
-			v, err := s.Put(t.Context(), "a", []byte("v"))
+			v, err := s.Put(t.Context(), "a", []byte("v"), -1)
 			if rampart.KindOf(err) == rampart.Conflict && err != nil {
 				return
 			}
@@ -301,10 +257,13 @@ func FuzzSealed(f *testing.F) {
 }
 
 func FuzzKeyFile(f *testing.F) {
-	f.Add(formatKey(make([]byte, keySize)))
-	f.Add([]byte(fileHead + "AAAA 00\n"))
+	one, two := make([]byte, keySize), bytes.Repeat([]byte{7}, keySize)
+	f.Add(formatKeys([][]byte{one}))
+	f.Add(formatKeys([][]byte{one, two, one}))
+	f.Add([]byte(headV1 + "AAAA 00\n"))
+	f.Add(append(formatKeys([][]byte{one}), headV2+"3 AAAA 00\n"...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if key, err := parseKey(data); err == nil && !bytes.Equal(formatKey(key), data) {
+		if keys, err := parseKeys(data); err == nil && !bytes.Equal(formatKeys(keys), data) {
 			t.Errorf("%q has a second spelling", data)
 		}
 	})

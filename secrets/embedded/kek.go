@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/rampart-security/rampart"
@@ -30,45 +33,109 @@ const control = "secret.manager"
 
 const (
 	keySize  = 32
-	fileHead = "rampart-kek-v1 "
-	maxFile  = 1024 // bytes of a key file
+	headV1   = "rampart-kek-v1 "
+	headV2   = "rampart-kek-v2 "
+	maxFile  = 16 << 10 // bytes of a key file
+	maxKeys  = 100      // in it
+	maxPlain = 4096     // bytes that are wrapped; no key has as many
 	wrapV1   = 0x01
+	wrapV2   = 0x02
 	overhead = 1 + 12 + 16 // version, nonce, tag
 )
 
+// FileKEK is a key encryption key in a file, and in the memory of this process.
+// Safe for concurrent use.
+type FileKEK struct {
+	path string
+
+	rotating sync.Mutex                // held while the file changes
+	keys     atomic.Pointer[[]fileKey] // by version, from 1 on; the last one wraps
+}
+
+// fileKey is one version.
+type fileKey struct {
+	aead cipher.AEAD
+	id   string
+}
+
+var _ secrets.KEK = (*FileKEK)(nil)
+
 // OpenKEK opens the key file at path and creates it, with mode 0600 and 32
-// random bytes, when it is missing. The file is one line of text: version, key
-// and checksum. It is refused when anybody but this user could have read or
-// written it.
+// random bytes, when it is missing. The file has a line of text for each version
+// of the key: format, number from 2 on, key and checksum. It is refused when
+// anybody but this user could have read or written it.
 //
 // Who loses the file loses all that is sealed under it.
-func OpenKEK(path string) (secrets.KEK, error) {
-	key, err := readKey(path)
+func OpenKEK(path string) (*FileKEK, error) {
+	raw, err := readKeys(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = createKey(path); err == nil {
-			key, err = readKey(path)
+			raw, err = readKeys(path)
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
-	defer clear(key)
-	return newKEK(key)
-}
-
-// fileKEK is a KEK in the memory of this process.
-type fileKEK struct {
-	aead cipher.AEAD
-	id   string
-}
-
-func newKEK(key []byte) (*fileKEK, error) {
-	aead, err := newGCM(key)
-	if err != nil {
-		return nil, err
+	k := &FileKEK{path: path}
+	if err := k.use(raw); err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
-	id := sha256.Sum256(append([]byte("rampart-kek-id-v1\n"), key...))
-	return &fileKEK{aead, "local:" + hex.EncodeToString(id[:8])}, nil
+	return k, nil
+}
+
+// use puts keys in force and wipes them.
+func (k *FileKEK) use(raw [][]byte) error {
+	keys := make([]fileKey, len(raw))
+	for i, key := range raw {
+		aead, err := newGCM(key)
+		if err != nil {
+			return err
+		}
+		id := sha256.Sum256(append([]byte("rampart-kek-id-v1\n"), key...))
+		keys[i] = fileKey{aead, "local:" + hex.EncodeToString(id[:8])}
+		clear(key)
+	}
+	k.keys.Store(&keys)
+	return nil
+}
+
+// Rotate adds a new key to the file, which wraps from now on. The ones before it
+// stay and open what they wrapped. The file is replaced in one step, so that
+// after a crash the old or the new one is there, whole.
+func (k *FileKEK) Rotate() error {
+	k.rotating.Lock()
+	defer k.rotating.Unlock()
+	if err := k.rotate(); err != nil {
+		return fmt.Errorf("key file %s: %w", k.path, err)
+	}
+	return nil
+}
+
+func (k *FileKEK) rotate() error {
+	raw, err := readKeys(k.path)
+	if err != nil {
+		return err
+	}
+	if len(raw) >= maxKeys {
+		return fmt.Errorf("it holds %d keys already", len(raw))
+	}
+	key := make([]byte, keySize)
+	rand.Read(key)
+	raw = append(raw, key)
+	data := formatKeys(raw)
+	defer clear(data)
+	name, err := writeBeside(k.path, data)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(name, k.path); err != nil {
+		os.Remove(name)
+		return err
+	}
+	if err := syncFolder(filepath.Dir(k.path)); err != nil {
+		return err
+	}
+	return k.use(raw)
 }
 
 func newGCM(key []byte) (cipher.AEAD, error) {
@@ -79,27 +146,58 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-func (k *fileKEK) KeyID() string { return k.id }
-
-// Wrap returns 0x01 || nonce || ciphertext || tag.
-func (k *fileKEK) Wrap(_ context.Context, dek, aad []byte) ([]byte, error) {
-	out := make([]byte, 1, overhead+len(dek))
-	out[0] = wrapV1
-	return k.aead.Seal(out, nil, dek, append([]byte{wrapV1}, aad...)), nil
+// KeyID implements secrets.KEK: each key of the file has an id of its own.
+func (k *FileKEK) KeyID() string {
+	keys := *k.keys.Load()
+	return keys[len(keys)-1].id
 }
 
-func (k *fileKEK) Unwrap(_ context.Context, wrapped, aad []byte) ([]byte, error) {
-	if len(wrapped) < overhead || wrapped[0] != wrapV1 {
+// String is KeyID.
+func (k *FileKEK) String() string { return k.KeyID() }
+
+// GoString is KeyID.
+func (k *FileKEK) GoString() string { return k.KeyID() }
+
+// Wrap implements secrets.KEK, for at most 4096 bytes. It returns head || nonce
+// || ciphertext || tag, where the head is 0x01 of the first key of the file, and
+// 0x02 || number, u32 big endian, of later ones.
+func (k *FileKEK) Wrap(_ context.Context, dek, aad []byte) ([]byte, error) {
+	if len(dek) == 0 || len(dek) > maxPlain {
+		return nil, rampart.Errorf(rampart.Internal, control, "a key to wrap has 1 to %d bytes", maxPlain)
+	}
+	keys := *k.keys.Load()
+	head := headOf(len(keys))
+	return keys[len(keys)-1].aead.Seal(head, nil, dek, append(headOf(len(keys)), aad...)), nil
+}
+
+func headOf(version int) []byte {
+	if version == 1 {
+		return []byte{wrapV1}
+	}
+	return binary.BigEndian.AppendUint32([]byte{wrapV2}, uint32(version))
+}
+
+// Unwrap implements secrets.KEK.
+func (k *FileKEK) Unwrap(_ context.Context, wrapped, aad []byte) ([]byte, error) {
+	keys, version := *k.keys.Load(), 1
+	if len(wrapped) > 5 && wrapped[0] == wrapV2 {
+		version = int(min(binary.BigEndian.Uint32(wrapped[1:]), maxKeys+1))
+	}
+	if version < 1 || version > len(keys) {
+		return nil, rampart.Errorf(rampart.Internal, control, "the key file has no key that wrapped this: was it put back from before a rotation?")
+	}
+	head := headOf(version)
+	if len(wrapped) < overhead || !bytes.HasPrefix(wrapped, head) {
 		return nil, rampart.Errorf(rampart.Internal, control, "wrapped key is not in a known format")
 	}
-	dek, err := k.aead.Open(nil, nil, wrapped[1:], append([]byte{wrapV1}, aad...))
+	dek, err := keys[version-1].aead.Open(nil, nil, wrapped[len(head):], append(head[:len(head):len(head)], aad...))
 	if err != nil {
-		return nil, rampart.Errorf(rampart.Internal, control, "wrapped key does not open under %s", k.id)
+		return nil, rampart.Errorf(rampart.Internal, control, "wrapped key does not open under %s", keys[version-1].id)
 	}
 	return dek, nil
 }
 
-func readKey(path string) ([]byte, error) {
+func readKeys(path string) ([][]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -117,7 +215,7 @@ func readKey(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(data)
-	return parseKey(data)
+	return parseKeys(data)
 }
 
 func checkPrivate(info fs.FileInfo) error {
@@ -135,33 +233,42 @@ func checkPrivate(info fs.FileInfo) error {
 	return nil
 }
 
-// formatKey and parseKey are inverse. The checksum finds a damaged file before
+// formatKeys and parseKeys are inverse. The checksums find a damaged file before
 // something is sealed under a wrong key.
-func formatKey(key []byte) []byte {
-	sum := checksum(key)
-	return fmt.Appendf(nil, "%s%s %x\n", fileHead, base64.StdEncoding.EncodeToString(key), sum)
+func formatKeys(keys [][]byte) []byte {
+	var out []byte
+	for i, key := range keys {
+		head := headV1
+		if i > 0 {
+			head = fmt.Sprintf("%s%d ", headV2, i+1)
+		}
+		out = fmt.Appendf(out, "%s%s %x\n", head, base64.StdEncoding.EncodeToString(key), checksum(head, key))
+	}
+	return out
 }
 
-func parseKey(data []byte) ([]byte, error) {
-	rest, ok := bytes.CutPrefix(data, []byte(fileHead))
-	if !ok {
+func parseKeys(data []byte) ([][]byte, error) {
+	if !bytes.HasPrefix(data, []byte(headV1)) {
 		return nil, errors.New("is not a key file of a known version")
 	}
-	key := make([]byte, base64.StdEncoding.DecodedLen(len(rest)))
-	text, _, _ := bytes.Cut(rest, []byte(" "))
-	n, err := base64.StdEncoding.Decode(key, text)
-	if err != nil || n != keySize {
-		return nil, errors.New("is damaged: it does not hold a key of 32 bytes")
+	var keys [][]byte
+	for line := range bytes.Lines(data) {
+		words := bytes.Split(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+		key := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
+		n, err := base64.StdEncoding.Decode(key, words[min(len(words)-1, 1+min(len(keys), 1))])
+		if err != nil || n != keySize || len(keys) == maxKeys {
+			return nil, errors.New("is damaged: it does not hold keys of 32 bytes")
+		}
+		keys = append(keys, key[:n])
 	}
-	key = key[:n]
-	if subtle.ConstantTimeCompare(formatKey(key), data) != 1 {
+	if subtle.ConstantTimeCompare(formatKeys(keys), data) != 1 {
 		return nil, errors.New("is damaged: its checksum does not fit")
 	}
-	return key, nil
+	return keys, nil
 }
 
-func checksum(key []byte) []byte {
-	sum := sha256.Sum256(append([]byte(fileHead), key...))
+func checksum(head string, key []byte) []byte {
+	sum := sha256.Sum256(append([]byte(head), key...))
 	return sum[:8]
 }
 
@@ -170,26 +277,33 @@ func checksum(key []byte) []byte {
 func createKey(path string) error {
 	key := make([]byte, keySize)
 	defer clear(key)
-	if _, err := rand.Read(key); err != nil {
-		return err
-	}
-	folder := filepath.Dir(path)
-	f, err := os.CreateTemp(folder, ".kek-") // mode 0600
+	rand.Read(key)
+	name, err := writeBeside(path, formatKeys([][]byte{key}))
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer os.Remove(name)
+	if err := os.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// writeBeside writes a file with mode 0600 into the folder of path, durably, and
+// returns its name.
+func writeBeside(path string, data []byte) (name string, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".kek-") // mode 0600
+	if err != nil {
+		return "", err
+	}
 	defer f.Close()
-	if _, err := f.Write(formatKey(key)); err != nil {
-		return err
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
-		return err
+	if err != nil {
+		os.Remove(f.Name())
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncFolder(folder)
+	return f.Name(), err
 }
 
 func syncFolder(path string) error {

@@ -3,11 +3,8 @@ package relational
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"time"
 
-	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/store"
 )
 
@@ -15,6 +12,11 @@ import (
 func (s *Store) Sealed(ctx context.Context, name string) (value []byte, err error) {
 	err = s.db.Read.QueryRowContext(ctx, `SELECT value FROM sealed WHERE name = $1`, name).Scan(&value)
 	return value, s.orMissing(err, store.ErrNotFound)
+}
+
+// SealNames implements store.Seals.
+func (s *Store) SealNames(ctx context.Context) ([]string, error) {
+	return list(ctx, s.db.Read, func(sc scanner) (name string, err error) { return name, sc.Scan(&name) }, `SELECT name FROM sealed ORDER BY name`)
 }
 
 // PutSealed implements store.Seals.
@@ -89,41 +91,4 @@ func (s *Store) UseJoinToken(ctx context.Context, hash [32]byte, now time.Time) 
 			nanos(now), hash[:]).Scan(&identity)
 	})
 	return identity, s.orMissing(err, store.ErrNotFound)
-}
-
-// PutSecret implements embedded.Rows. Of two writers of one version, one meets
-// the other's row.
-func (s *Store) PutSecret(ctx context.Context, path string, version int, sealed []byte, now time.Time) error {
-	conflict := rampart.Errorf(rampart.Conflict, "secret.manager", "store: version %d is not the successor of the newest", version)
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		var newest int
-		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM secrets WHERE path = $1`, path).Scan(&newest); err != nil {
-			return err
-		}
-		if version != newest+1 {
-			return conflict
-		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO secrets (path, version, sealed, created) VALUES ($1,$2,$3,$4)`, path, version, sealed, nanos(now))
-		return err
-	})
-	if errors.Is(err, store.ErrExists) {
-		return conflict
-	}
-	return err
-}
-
-// GetSecret implements embedded.Rows.
-func (s *Store) GetSecret(ctx context.Context, path string) (version int, sealed []byte, err error) {
-	err = s.db.Read.QueryRowContext(ctx, `SELECT version, sealed FROM secrets WHERE path = $1 ORDER BY version DESC LIMIT 1`, path).Scan(&version, &sealed)
-	return version, sealed, s.orMissing(err, rampart.Errorf(rampart.NotFound, "secret.manager", "store: no such secret"))
-}
-
-// ListSecrets implements embedded.Rows.
-func (s *Store) ListSecrets(ctx context.Context) ([]embedded.Meta, error) {
-	return list(ctx, s.db.Read, func(sc scanner) (embedded.Meta, error) {
-		var m embedded.Meta
-		err := sc.Scan(&m.Path, &m.Version, instant{&m.Created})
-		return m, err
-	}, `SELECT path, version, created FROM secrets s
-		WHERE version = (SELECT max(version) FROM secrets WHERE path = s.path) ORDER BY path`)
 }

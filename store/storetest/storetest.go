@@ -22,7 +22,6 @@ import (
 	"github.com/rampart-security/rampart/authn/session/sessiontest"
 	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/authn/ticket/tickettest"
-	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/token"
 	"github.com/rampart-security/rampart/token/tokentest"
@@ -108,32 +107,6 @@ func TestShared(t *testing.T, both func(t *testing.T) (a, b store.Shared)) {
 }
 
 func when() time.Time { return time.Date(2026, 5, 4, 3, 2, 1, 123456789, time.UTC) }
-
-func testSecrets(t *testing.T, open func(*testing.T) store.Store) {
-	st, ctx := open(t), t.Context()
-	sealed := make([]byte, 64)
-	must(t, st.PutSecret(ctx, "a/b", 1, sealed, when()))
-	sealed[0] = 1
-	must(t, st.PutSecret(ctx, "a/b", 2, sealed, when()))
-	for _, version := range []int{1, 2, 4} {
-		if err := st.PutSecret(ctx, "a/b", version, sealed, when()); rampart.KindOf(err) != rampart.Conflict {
-			t.Errorf("version %d after 2: %v, want a conflict", version, err)
-		}
-	}
-	version, got, err := st.GetSecret(ctx, "a/b")
-	must(t, err)
-	if version != 2 || got[0] != 1 {
-		t.Errorf("newest is %d %x, want 2 01...", version, got[:1])
-	}
-	if _, _, err := st.GetSecret(ctx, "none"); rampart.KindOf(err) != rampart.NotFound {
-		t.Errorf("unknown path: %v, want not found", err)
-	}
-	list, err := st.ListSecrets(ctx)
-	must(t, err)
-	if diff := cmp.Diff([]embedded.Meta{{Path: "a/b", Version: 2, Created: when()}}, list); diff != "" {
-		t.Errorf("-want +got\n%s", diff)
-	}
-}
 
 func testAccounts(t *testing.T, open func(*testing.T) store.Store) {
 	st, ctx := open(t), t.Context()
