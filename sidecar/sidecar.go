@@ -46,6 +46,7 @@ type Options struct {
 	Inbound  net.Listener  // mutual TLS is laid over it
 	Outbound net.Listener  // loopback TCP, for services in any language
 	Socket   string        // path of the Unix socket, for the SDK
+	Workload string        // path of the Unix socket of the SPIFFE Workload API; required when the file says workload
 	Upstream string        // http://127.0.0.1:PORT of the service
 	StandIns string        // folder where stand-ins of externals leave their CA as NAME.pem
 	DataDir  string        // folder for the service's own embedded stores
@@ -60,6 +61,9 @@ type Options struct {
 	// TestPolicies runs the tests that a bundle brings, before it is put in force;
 	// nil runs none.
 	TestPolicies func(ctx context.Context, set pap.Set, service string) error
+	// WorkloadUIDs are the users whose processes get the service's certificate at
+	// Workload; none: the one that this process runs as.
+	WorkloadUIDs []uint32
 }
 
 // Sidecar serves one service. Safe for concurrent use.
@@ -160,6 +164,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g.Go(func() error { return s.policies.Run(ctx) })
 	if s.table.Load().svc.Envoy {
 		g.Go(func() error { return s.serveEnvoy(ctx) })
+	}
+	if s.table.Load().svc.Workload {
+		g.Go(func() error { return s.serveWorkload(ctx) })
 	}
 	defer s.relations.close()
 	return errors.Join(g.Wait(), s.policies.Close())
