@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets"
+	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 )
 
@@ -177,6 +179,42 @@ func (p *Plane) listEdge(ctx context.Context, q wire.EdgeStoreRequest) ([]string
 		}
 	}
 	return out, nil
+}
+
+// localNames are localhost and the gateway's names below it or the trust domain:
+// the local CA's own constraints keep it from vouching for others.
+func localNames(sys *spec.System) []string {
+	out := []string{"localhost"}
+	for _, name := range sys.Services[sys.Gateway()].Names {
+		for _, top := range []string{"localhost", sys.Info.TrustDomain} {
+			if name != "localhost" && (name == top || strings.HasSuffix(name, "."+top)) {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
+// namedIssuer is the edge's public address at a name and the port of a listener.
+func namedIssuer(name, listen string) string {
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "" || port == "443" {
+		return "https://" + name + "/"
+	}
+	return "https://" + net.JoinHostPort(name, port) + "/"
+}
+
+// boundedEdge keeps what a gateway says of its certificates within bounds.
+func boundedEdge(id identity, certs []wire.EdgeCert) []wire.EdgeCert {
+	if id.kind != "gateway" {
+		return nil
+	}
+	certs = certs[:min(len(certs), wire.MaxEdgeCerts)]
+	for i := range certs {
+		certs[i].Name, certs[i].Error = clipped(certs[i].Name, 300), clipped(certs[i].Error, wire.MaxReason)
+		certs[i].Source = clipped(certs[i].Source, 20)
+	}
+	return certs
 }
 
 // edgeError types what the store said. That something is not there is an answer

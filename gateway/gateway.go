@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/bundle"
 	"github.com/rampart-security/rampart/internal/planelink"
@@ -41,6 +43,7 @@ const (
 type Options struct {
 	Name   string // its service name in rampart.yaml
 	Listen string // host:port; "" takes rampart.yaml's
+	HTTP   string // host:port without TLS: challenges of a public authority, and redirects; "" opens none
 	Link   *planelink.Link
 	Audit  audit.Recorder
 	Idem   idempotency.Store
@@ -48,6 +51,8 @@ type Options struct {
 	Logger *slog.Logger
 	Clock  func() error     // of pdp.Options; nil trusts the clock
 	Now    func() time.Time // nil: time.Now
+
+	EdgeCheck time.Duration // how often certificates of a public authority are looked at for renewal; 0: a minute
 }
 
 // Gateway serves the edge. Safe for concurrent use.
@@ -55,11 +60,13 @@ type Gateway struct {
 	opt      Options
 	loading  sync.Mutex // held while a configuration is compiled
 	table    atomic.Pointer[table]
-	edge     edgeCert
+	tokens   edgeTokens
+	edge     atomic.Pointer[edgeSource]
 	dpop     *possession
 	once     *idempotency.Guard
 	policies *bundle.Plane
 	addr     atomic.Pointer[string]
+	plain    atomic.Pointer[string]
 }
 
 // New returns a gateway that enforces the link's configuration.
@@ -131,19 +138,28 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if listen == "" {
 		listen = t.sys.Services[g.opt.Name].Listen
 	}
-	if err := g.edge.renew(ctx, g.opt.Link); err != nil {
-		return fmt.Errorf("gateway: public certificate: %w", err)
+	src, protocols, err := g.openEdge(ctx, t.sys)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
 	}
-	go g.edge.keepFresh(ctx, g.opt.Link, g.opt.Logger)
+	g.edge.Store(&src)
 	inner, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	addr := inner.Addr().String()
 	g.addr.Store(&addr)
-	return g.serve(ctx, profile.NewListener(inner, g.tlsConfig(t.sys), profile.ListenerOptions{
+	l := profile.NewListener(inner, g.tlsConfig(t.sys, src, protocols), profile.ListenerOptions{
 		OnRefuse: g.refusedHandshake, MaxConns: maxConns, MaxPerIP: maxConnsPerIP,
-	}))
+	})
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return g.serve(ctx, l) })
+	if g.opt.HTTP != "" {
+		all.Go(func() error { return g.servePlain(ctx, src) })
+	}
+	all.Go(func() error { src.run(ctx); return nil })
+	all.Go(func() error { g.watchEdge(ctx, src); return nil })
+	return all.Wait()
 }
 
 func (g *Gateway) serve(ctx context.Context, l net.Listener) error {

@@ -2,30 +2,21 @@ package gateway
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authn/jwt"
-	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/network/shed"
-	"github.com/rampart-security/rampart/spec"
-	"github.com/rampart-security/rampart/tls/profile"
-	"github.com/rampart-security/rampart/tls/svid"
 )
 
 // publicBody bounds a login or token request.
@@ -192,6 +183,7 @@ func (s toControl) health(c *call) error {
 	}
 	return json.NewEncoder(c.w).Encode(map[string]any{
 		"system": c.table.sys.Info.Name, "digest": c.table.sys.Bundle().Digest, "control_age_seconds": int(age.Seconds()),
+		"certificate_seconds": s.g.certificateSeconds(),
 	})
 }
 
@@ -201,7 +193,7 @@ func (g *Gateway) edgeVerifier() (edgeVerifier, error) {
 	if len(keys.Edge) == 0 {
 		return edgeVerifier{}, rampart.Errorf(rampart.Unavailable, "authn.jwt", "authentication is not possible right now")
 	}
-	return g.edge.verifier(keys, g.opt.Now)
+	return g.tokens.verifier(keys, g.opt.Now)
 }
 
 // edgeVerifier checks edge tokens.
@@ -210,17 +202,16 @@ type edgeVerifier struct {
 	unbound *jwt.Edge // asks for no proof, for throw-away systems
 }
 
-// edgeCert holds the public certificate and the verifier of edge tokens.
-type edgeCert struct {
-	cert atomic.Pointer[tls.Certificate]
-
+// edgeTokens is the verifier of edge tokens, for as long as its keys are in
+// force.
+type edgeTokens struct {
 	mu     sync.Mutex // guards below
 	issuer string
 	jwks   string
 	cached edgeVerifier
 }
 
-func (e *edgeCert) verifier(keys wire.Keys, now func() time.Time) (edgeVerifier, error) {
+func (e *edgeTokens) verifier(keys wire.Keys, now func() time.Time) (edgeVerifier, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.cached.EdgeCache != nil && e.jwks == string(keys.Edge) && e.issuer == keys.Issuer {
@@ -234,46 +225,4 @@ func (e *edgeCert) verifier(keys wire.Keys, now func() time.Time) (edgeVerifier,
 	e.cached = edgeVerifier{jwt.NewEdgeCache(v, 10_000), v}
 	e.jwks, e.issuer = string(keys.Edge), keys.Issuer
 	return e.cached, nil
-}
-
-// renew fetches the public certificate from the local CA. The key is born
-// here and dies with the process.
-func (e *edgeCert) renew(ctx context.Context, link *planelink.Link) error {
-	key, csr, err := svid.NewKeyAndCSR()
-	if err != nil {
-		return err
-	}
-	var id wire.Identity
-	if err := link.Call(ctx, http.MethodPost, wire.PathEdgeCert, wire.RenewRequest{CSR: csr}, &id); err != nil {
-		return err
-	}
-	if len(id.Chain) == 0 {
-		return errors.New("the control plane sent no certificate")
-	}
-	e.cert.Store(&tls.Certificate{Certificate: id.Chain, PrivateKey: key})
-	return nil
-}
-
-// keepFresh renews once a day; a certificate lives a week.
-func (e *edgeCert) keepFresh(ctx context.Context, link *planelink.Link, log *slog.Logger) {
-	tick := time.NewTicker(24 * time.Hour)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := e.renew(ctx, link); err != nil {
-				log.LogAttrs(ctx, slog.LevelError, "public certificate not renewed", slog.Any("error", err))
-			}
-		}
-	}
-}
-
-func (g *Gateway) tlsConfig(sys *spec.System) *tls.Config {
-	cfg := profile.Edge(func() (*tls.Certificate, error) { return g.edge.cert.Load(), nil })
-	if sys.Off("tls.min13") {
-		cfg.MinVersion = tls.VersionTLS12
-	}
-	return cfg
 }

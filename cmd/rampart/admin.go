@@ -65,7 +65,10 @@ func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) erro
 		}
 		fmt.Fprintf(t, "%s\t%s\t%.1fs ago\t%s\t%d\n", p.Plane, same, p.SeenSeconds, p.Listen, p.AuditSeq)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return printEdgeCerts(w, st)
 }
 
 func caCmd() *cobra.Command {

@@ -22,7 +22,7 @@ import (
 
 func gatewayCmd() *cobra.Command {
 	var f planeFlags
-	var listen string
+	var listen, plain string
 	cmd := &cobra.Command{
 		Use:   "gateway",
 		Short: "Run an edge gateway",
@@ -37,7 +37,7 @@ func gatewayCmd() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, Link: p.link, Audit: p.audit, Idem: store, State: p.state, Clock: p.clock, Logger: p.log})
+				g, err := gateway.New(gateway.Options{Name: f.name, Listen: listen, HTTP: plain, Link: p.link, Audit: p.audit, Idem: store, State: p.state, Clock: p.clock, Logger: p.log})
 				if err != nil {
 					return nil, err
 				}
@@ -47,7 +47,13 @@ func gatewayCmd() *cobra.Command {
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&listen, "listen", "", "public address, instead of the file's")
+	httpFlag(cmd, &plain)
 	return cmd
+}
+
+// httpFlag is the edge's listener without TLS.
+func httpFlag(cmd *cobra.Command, addr *string) {
+	cmd.Flags().StringVar(addr, "http", "", "address without TLS, such as :80: answers HTTP-01 challenges of a public authority, redirects the rest to https, and serves nothing")
 }
 
 func sidecarCmd() *cobra.Command {

@@ -46,6 +46,7 @@ cannot be moved and stays where it is.`,
 	stateFlag(cmd, &u.stateDir)
 	cmd.Flags().BoolVar(&u.throwaway, "throwaway", false, "make a state folder to be thrown away: the only kind that accepts unsafe: {disable: [...]}")
 	cmd.Flags().BoolVar(&u.freePorts, "free-ports", false, "put every listener on a free port, so that this copy can run beside another")
+	httpFlag(cmd, &u.http)
 	cmd.Flags().DurationVar(&u.svidTTL, "svid-ttl", time.Hour, "life of workload certificates; they are renewed at half of it")
 	return cmd
 }
@@ -55,6 +56,7 @@ type up struct {
 	file, stateDir       string
 	throwaway, freePorts bool
 	svidTTL              time.Duration
+	http                 string // of the edge, without TLS
 
 	sys     *spec.System
 	state   *statedir.Dir
@@ -185,11 +187,15 @@ func (u *up) controlChild() child {
 func (u *up) issuer() string { return "https://" + u.publicHost() + "/" }
 
 func (u *up) publicHost() string {
+	name := "localhost"
+	if names := u.sys.Services[u.sys.Gateway()].Names; len(names) > 0 {
+		name = names[0]
+	}
 	_, port, _ := net.SplitHostPort(u.running.Edge)
 	if port == "443" {
-		return "localhost"
+		return name
 	}
-	return "localhost:" + port
+	return name + ":" + port
 }
 
 // planeChild starts one role that joins with a token of its own.
@@ -206,7 +212,11 @@ func (u *up) planes() []child {
 	for _, name := range slices.Sorted(maps.Keys(u.running.Queues)) {
 		out = append(out, u.planeChild("queue", name, "store/"+name, "--listen", u.running.Queues[name]))
 	}
-	out = append(out, u.planeChild("gateway", gw, "gateway/"+gw, "--listen", u.running.Edge))
+	edge := []string{"--listen", u.running.Edge}
+	if u.http != "" {
+		edge = append(edge, "--http", u.http)
+	}
+	out = append(out, u.planeChild("gateway", gw, "gateway/"+gw, edge...))
 	for _, name := range slices.Sorted(maps.Keys(u.running.Upstream)) {
 		out = append(out, u.planeChild("sidecar", name, "service/"+name, "--inbound", u.running.Sidecars[name], "--outbound", u.running.Out[name], "--upstream", u.running.Upstream[name]))
 	}
