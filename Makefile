@@ -4,7 +4,7 @@ GO    ?= go
 FILE  ?= examples/payments/rampart.yaml
 STATE ?= .rampart
 
-.PHONY: up test check verify falsify bench bench-authz conformance-server fuzz chaos tools clean
+.PHONY: up test check verify falsify bench bench-authz conformance-server test-vault fuzz chaos tools clean
 
 up: ## run the payment system, defended, on https://localhost:8443
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
@@ -43,6 +43,13 @@ conformance-server: ## OpenFGA's assertions asked of its real server, and a side
 	@export RAMPART_OPENFGA="$${RAMPART_OPENFGA:-$$(cd test/conformance && $(GO) tool -n openfga)}" && \
 		(cd test/conformance && $(GO) test -count=1 -v -tags server -run Server . | grep -v '^=== ') && \
 		$(GO) test -count=1 -v -run OpenFGA ./sidecar | grep -v '^=== '
+
+# The token in the file may mount engines, write policies and make tokens. What
+# is mounted is called rampart-test-RANDOM and removed again.
+test-vault: ## our client and the official ones against your Vault or OpenBao: VAULT_ADDR=https://… VAULT_CACERT=… VAULT_TOKEN_FILE=…
+	@test -n "$(VAULT_ADDR)" -a -n "$(VAULT_TOKEN_FILE)" || { echo "usage: make test-vault VAULT_ADDR=https://HOST:8200 VAULT_TOKEN_FILE=FILE [VAULT_CACERT=FILE]"; exit 2; }
+	@cd test/vault && RAMPART_TEST_VAULT_ADDR="$(VAULT_ADDR)" RAMPART_TEST_VAULT_TOKEN_FILE="$(abspath $(VAULT_TOKEN_FILE))" RAMPART_TEST_VAULT_CACERT="$(if $(VAULT_CACERT),$(abspath $(VAULT_CACERT)))" \
+		$(GO) test -count=1 -v . | grep -v '^=== '
 
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
 	test/fuzz.sh $${FUZZTIME:-60s}

@@ -18,6 +18,9 @@ else
 	echo "the same asked of OpenFGA's real server: left out, RAMPART_OPENFGA names none (make conformance-server builds it, which takes many minutes)"
 fi
 
+echo "== Vault and OpenBao: their official clients beside ours, against the fake (a real server: make test-vault)"
+(cd test/vault && go test -count=1 -v ./... | grep -v '^=== ')
+
 echo "== providers that we did not write: oidc-provider, Dex"
 go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
 (cd test/federation/dex && go test -count=1 -v ./... | grep -v '^=== ')

@@ -48,7 +48,7 @@ func (s *Server) newToken(ns string, policies []string, ttl, most time.Duration)
 func (s *Server) authOf(t *token) map[string]any {
 	life := 0
 	if !t.until.IsZero() {
-		life = int(t.until.Sub(s.now()) / time.Second)
+		life = wholeSeconds(t.until.Sub(s.now()))
 	}
 	return map[string]any{
 		"client_token": t.id, "accessor": "accessor", "policies": append([]string{"default"}, t.policies...), "token_policies": append([]string{"default"}, t.policies...),

@@ -414,7 +414,7 @@ func (s *Server) envelope(resp *response) map[string]any {
 		out["auth"] = resp.auth
 	}
 	if l := resp.lease; l != nil {
-		out["lease_id"], out["renewable"], out["lease_duration"] = l.id, l.renewable, int(l.until.Sub(s.now())/time.Second)
+		out["lease_id"], out["renewable"], out["lease_duration"] = l.id, l.renewable, wholeSeconds(l.until.Sub(s.now()))
 	}
 	return out
 }
@@ -534,3 +534,6 @@ func (s *Server) allowed(c *call) bool {
 	}
 	return ok
 }
+
+// wholeSeconds is a rest as the server tells it: a new lease of an hour has 3600.
+func wholeSeconds(d time.Duration) int { return int(d.Round(time.Second) / time.Second) }
