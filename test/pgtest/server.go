@@ -18,15 +18,24 @@ func (s Server) Wait(t *testing.T) {
 
 func (s Server) waitAt(t *testing.T, port string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		out, err := exec.CommandContext(t.Context(), filepath.Join(s.bin, "pg_isready"), "-h", "127.0.0.1", "-p", port).CombinedOutput()
+	for end := time.Now().Add(30*time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := exec.CommandContext(t.Context(), s.tool("pg_isready"), "-h", "127.0.0.1", "-p", port).CombinedOutput()
 		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("no server at port %s: %s", port, out)
+			t.Fatalf("no server at port %s: %v: %s", port, err, out)
 		}
 	}
+}
+
+// tool is a client's program: of the server's folder, or the system's.
+func (s Server) tool(name string) string {
+	path := filepath.Join(s.bin, name)
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	return name
 }
 
 // Write replaces a file of the server, whole, as its user.
@@ -86,7 +95,7 @@ func (s Server) Exec(t *testing.T, sql string) string {
 // no other process of another user can read.
 func (s Server) Psql(t *testing.T, password, conninfo, sql string) (out string, err error) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), filepath.Join(s.bin, "psql"), "-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", conninfo)
+	c := exec.CommandContext(t.Context(), s.tool("psql"), "-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-d", conninfo)
 	c.Stdin = strings.NewReader(sql)
 	c.Env = []string{"PGPASSWORD=" + password, "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	b, err := c.CombinedOutput()
