@@ -128,7 +128,7 @@ const (
 	AdminBackup  = "/admin/deks/backup"  // POST DEKPageHead -> DEKPage, the one after it; of a zero head the first
 	AdminRestore = "/admin/deks/restore" // POST DEKPage -> Restored
 	AdminKEK     = "/admin/kek"          // GET -> KEKInfo; POST -> KEKInfo, a new version of a key file
-	AdminRotate  = "/admin/rotations"    // GET -> []Rotation; POST {name} -> Rotation, begins now or goes on
+	AdminRotate  = "/admin/rotations"    // GET -> []Rotation; POST RotateNow -> Rotation, begins now or goes on
 	AdminIssuing = "/admin/ca/issued"    // GET ?root= -> []Issued, what is alive
 	AdminCAWrite = "/admin/ca/write"     // POST CAWrite -> Identity: a server's certificate for a file
 	AdminCRL     = "/admin/ca/crl"       // GET -> PEM, for those outside who read one
@@ -281,6 +281,11 @@ type KEKInfo struct {
 	Kind  string         `json:"kind"`
 	ID    string         `json:"id"`
 	Wraps map[string]int `json:"wraps"` // id -> data keys and seals under it
+}
+
+// RotateNow names a rotation that begins now, or goes on.
+type RotateNow struct {
+	Name string `json:"name"`
 }
 
 // Rotation is the state of a credential with two roles that take turns.
