@@ -89,7 +89,7 @@ func (d *Database) Renew(ctx context.Context, s secrets.Secret, by time.Duration
 	at := d.c.opt.Now()
 	var out lease
 	if err := d.c.fetch(ctx, request{method: http.MethodPost, path: path, body: body}, &out); err != nil {
-		return secrets.Secret{}, d.over(path, err)
+		return secrets.Secret{}, d.over(err)
 	}
 	meta := secrets.Meta{Version: s.Version(), User: s.User(), Lease: s.Lease(), Until: out.until(at)}
 	var renewed secrets.Secret
@@ -98,9 +98,9 @@ func (d *Database) Renew(ctx context.Context, s secrets.Secret, by time.Duration
 }
 
 // over turns what Vault says of leases that ended (400) into NotFound.
-func (d *Database) over(path string, err error) error {
+func (d *Database) over(err error) error {
 	if rampart.KindOf(err) == rampart.Invalid {
-		return d.c.fail(rampart.NotFound, path, errors.Unwrap(err))
+		return &rampart.Error{Kind: rampart.NotFound, Control: control, Msg: "the lease of " + d.c.opt.Name + " has ended, or cannot be renewed", Err: errors.Unwrap(err)}
 	}
 	return err
 }
@@ -112,7 +112,7 @@ func (d *Database) Revoke(ctx context.Context, s secrets.Secret) error {
 		return invalid("the secret has no lease")
 	}
 	err := d.c.fetch(ctx, request{method: http.MethodPost, path: path, body: map[string]string{"lease_id": s.Lease()}}, nil)
-	if err := d.over(path, err); err != nil && rampart.KindOf(err) != rampart.NotFound {
+	if err := d.over(err); err != nil && rampart.KindOf(err) != rampart.NotFound {
 		return err
 	}
 	return nil
