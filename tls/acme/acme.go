@@ -246,7 +246,7 @@ func (e *Edge) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		return nil, nil
 	}
 	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == Protocol {
-		return e.challenges.certificate(hello.Context(), name)
+		return e.challenges.certificate(contextOf(hello), name)
 	}
 	cert, ok := e.newest(name)
 	switch {
@@ -256,6 +256,14 @@ func (e *Edge) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		return nil, rampart.Errorf(rampart.Unavailable, control, "tls: the certificate of %s has expired", name)
 	}
 	return &cert.Certificate, nil
+}
+
+// contextOf is the handshake's; one that was made by hand has none.
+func contextOf(hello *tls.ClientHelloInfo) context.Context {
+	if ctx := hello.Context(); ctx != nil {
+		return ctx
+	}
+	return context.Background()
 }
 
 // Handler answers HTTP-01 for our names and leaves everything else to next.
