@@ -109,7 +109,7 @@ type Plane struct {
 	rotating sync.Mutex // held while signing keys change
 
 	mu       sync.Mutex // guards listener and admin
-	listener net.Listener
+	listener *profile.Listener
 	admin    net.Listener
 
 	noticing sync.Mutex // guards noticed
@@ -296,7 +296,8 @@ func (p *Plane) open() error {
 	if err != nil {
 		return err
 	}
-	p.listener = profile.NewListener(inner, profile.ControlServer(p.svid, p.declared), profile.ListenerOptions{
+	p.svid.Deny(p.deniedPeer)
+	p.listener = profile.NewControlListener(inner, p.svid, p.declared, profile.ListenerOptions{
 		MaxConns: maxConns, OnRefuse: p.refusedHandshake,
 	})
 	p.admin, err = p.openAdmin()
@@ -313,10 +314,11 @@ func (p *Plane) declared(id string) error {
 }
 
 func (p *Plane) close() {
-	for _, l := range []net.Listener{p.listener, p.admin} {
-		if l != nil {
-			l.Close()
-		}
+	if p.listener != nil {
+		p.listener.Close()
+	}
+	if p.admin != nil {
+		p.admin.Close()
 	}
 }
 
@@ -331,6 +333,7 @@ func (p *Plane) AdminSocket() string { return p.admin.Addr().String() }
 func (p *Plane) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	planes := p.server(p.routes())
+	p.listener.Protect(planes, p.refusePeer)
 	planes.BaseContext = func(net.Listener) context.Context { return ctx } // ends watches
 	admin := p.server(p.adminRoutes())
 	admin.ConnContext = withPeer
