@@ -88,6 +88,7 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminClientRoutes(),
 		p.adminTrustRoutes(),
 		p.adminPolicyRoutes(),
+		p.adminAuthorityRoutes(),
 		p.adminDEKRoutes(),
 	} {
 		for pattern, call := range routes {

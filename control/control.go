@@ -33,6 +33,7 @@ import (
 	"github.com/rampart-security/rampart/ratelimit/ring"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/token"
@@ -63,7 +64,8 @@ type Options struct {
 	Now       func() time.Time // nil: time.Now
 	Listen    string           // host:port for planes
 	Issuer    string           // https://HOST[:PORT]/ of the edge; "": localhost and the port of rampart.yaml
-	SVIDTTL   time.Duration    // 0: one hour
+	SVIDTTL   time.Duration    // 10 s to 24 h instead of trust.leaf of the file; 0: that
+	Upstream  ca.Signer        // who signs issuing certificates; nil: the backend that trust.upstream names
 
 	// Permissions are all that an operation or a role of the file knows, sorted: a
 	// scope must be one of them. None: any of the form "type:verb" is one.
@@ -107,6 +109,8 @@ type Plane struct {
 	idps     map[string]*idp // identity providers by name
 	public   http.Handler
 	rotating sync.Mutex // held while signing keys change
+
+	authority authority
 
 	mu       sync.Mutex // guards listener and admin
 	listener *profile.Listener
@@ -253,7 +257,10 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if err := p.recallNotices(ctx); err != nil {
 		return err
 	}
-	return p.renewOwn()
+	if err := p.openAuthority(ctx); err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	return p.settle(ctx)
 }
 
 // recall puts the endpoints of the last run back, so that a restart of the
@@ -268,24 +275,6 @@ func (p *Plane) recall(ctx context.Context) error {
 		p.planes.recall(h)
 		p.publishEndpoint(h)
 	}
-	return nil
-}
-
-// renewOwn gives the control plane itself a new SVID.
-func (p *Plane) renewOwn() error {
-	key, csr, err := svid.NewKeyAndCSR()
-	if err != nil {
-		return err
-	}
-	chain, _, err := p.keys.ca.Issue(csr, p.opt.System.ControlID(), p.issueOptions())
-	if err != nil {
-		return err
-	}
-	snap, err := svid.NewSnapshot(chain, key, p.keys.ca.BundlePEM())
-	if err != nil {
-		return err
-	}
-	p.svid.Set(snap)
 	return nil
 }
 
@@ -416,15 +405,12 @@ func (p *Plane) housekeep(ctx context.Context) {
 	}
 }
 
-// refresh renews certificates at half life.
+// refresh renews the own certificate at half life.
 func (p *Plane) refresh(ctx context.Context) {
 	own, err := p.svid.Current()
 	leaf := own.Certificate.Leaf
 	if err == nil && p.opt.Now().After(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2)) {
-		err = p.renewOwn()
-	}
-	if err == nil {
-		err = p.keys.renewIssuing(ctx)
+		err = p.renewOwn(ctx)
 	}
 	if err != nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelError, "certificate renewal failed", slog.Any("error", err))
@@ -434,7 +420,8 @@ func (p *Plane) refresh(ctx context.Context) {
 func (p *Plane) sweep(ctx context.Context) {
 	p.advanceKeys(ctx)
 	p.renewPolicies(ctx)
-	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.guard.Sweep(ctx), p.tickets.SweepTickets(ctx, p.opt.Now()))
+	p.tendAuthority(ctx)
+	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.guard.Sweep(ctx), p.tickets.SweepTickets(ctx, p.opt.Now()), p.opt.Store.SweepIssued(ctx, p.opt.Now()))
 	if err != nil && ctx.Err() == nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))
 	}

@@ -163,6 +163,8 @@ func (p *Plane) revoke(ctx context.Context, kind, id string) error {
 	switch kind {
 	case "kid":
 		return p.RevokeKey(ctx, id)
+	case wire.RevokedSerial, wire.RevokedIssuer:
+		return p.revokeCertificate(ctx, kind, id)
 	case "sid":
 		_, err = p.sessions.End(ctx, id)
 	case "sub":

@@ -152,7 +152,7 @@ func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) 
 		{Kind: "keys", Keys: &keys},
 		{Kind: "policies", Policies: newest, Shadow: shadow},
 		{Kind: "config", Config: &bundle},
-		{Kind: "trust", Trust: &wire.Trust{Version: 1, Roots: p.keys.ca.BundlePEM()}},
+		{Kind: "trust", Trust: p.trust()},
 		{Kind: "endpoints", Endpoints: endpoints},
 		{Kind: "revoked", Revoked: revocations},
 		{Kind: "forget", Forget: &lately},

@@ -16,7 +16,6 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/store"
-	"github.com/rampart-security/rampart/tls/ca"
 )
 
 const (
@@ -83,53 +82,6 @@ func (p *Plane) serveRenew(w http.ResponseWriter, r *http.Request, id identity) 
 		return err
 	}
 	return p.issue(w, r, q.CSR, id, audit.Event{Class: audit.ClassKey, Action: "svid.renew", Control: "mtls.required", Peer: r.RemoteAddr})
-}
-
-// issue signs, records and delivers, in this order.
-func (p *Plane) issue(w http.ResponseWriter, r *http.Request, csr []byte, id identity, e audit.Event) error {
-	e.Subject = id.id
-	if err := p.mayAct(r.Context(), id); err != nil {
-		return p.refuse(r.Context(), e, err)
-	}
-	chain, notAfter, err := p.keys.ca.Issue(csr, id.id, p.issueOptions())
-	if err != nil {
-		return p.refuse(r.Context(), e, err)
-	}
-	e.Outcome, e.Detail = audit.Allowed, certDetail(chain, notAfter)
-	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
-		return err
-	}
-	return writeJSON(w, wire.Identity{ID: id.id, Chain: chain, Bundle: p.keys.ca.BundlePEM(), NotAfter: notAfter})
-}
-
-func (p *Plane) issueOptions() ca.IssueOptions { return ca.IssueOptions{TTL: p.opt.SVIDTTL} }
-
-func certDetail(chain [][]byte, notAfter time.Time) map[string]string {
-	sum := sha256.Sum256(chain[0])
-	return map[string]string{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:]), "not_after": notAfter.UTC().Format(time.RFC3339)}
-}
-
-// serveEdgeCert gives the gateway its public certificate for localhost.
-func (p *Plane) serveEdgeCert(w http.ResponseWriter, r *http.Request, id identity) error {
-	var q wire.RenewRequest
-	if err := readJSON(r, &q); err != nil {
-		return err
-	}
-	e := audit.Event{Class: audit.ClassKey, Action: "edge_cert.issue", Control: "tls.min13", Subject: id.id, Peer: r.RemoteAddr}
-	if id.kind != "gateway" {
-		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: only the gateway has a public certificate"))
-	}
-	chain, notAfter, err := p.keys.ca.Issue(q.CSR, "", ca.IssueOptions{
-		DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ServerOnly: true,
-	})
-	if err != nil {
-		return p.refuse(r.Context(), e, err)
-	}
-	e.Outcome, e.Detail = audit.Allowed, certDetail(chain, notAfter)
-	if err := p.opt.Audit.Record(r.Context(), e); err != nil {
-		return err
-	}
-	return writeJSON(w, wire.Identity{Chain: chain, Bundle: p.keys.ca.BundlePEM(), NotAfter: notAfter})
 }
 
 // ipKey is what an address, with or without port, is counted by.

@@ -16,7 +16,6 @@ import (
 	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
-	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/token"
 )
 
@@ -38,7 +37,6 @@ const (
 type keys struct {
 	kek     secrets.KEK
 	store   store.Seals
-	ca      *ca.Authority
 	rings   token.Rings // as they were at the start; tokens.SetRings has those in force
 	session []byte      // HMAC keys
 	apikey  []byte
@@ -64,9 +62,6 @@ func openKeys(ctx context.Context, opt Options) (*keys, error) {
 	}
 	k := &keys{kek: kek, store: opt.Store, secrets: embedded.NewStore(kek, opt.Store)}
 	k.secrets.Now = opt.Now
-	if err := k.openCA(ctx, opt); err != nil {
-		return nil, err
-	}
 	if k.rings, err = k.openRings(ctx, opt); err != nil {
 		return nil, err
 	}
@@ -74,9 +69,6 @@ func openKeys(ctx context.Context, opt Options) (*keys, error) {
 		if *to, err = k.open(ctx, opt, name, randomKey); err != nil {
 			return nil, err
 		}
-	}
-	if err := opt.State.WriteFile("ca.pem", k.ca.BundlePEM(), 0o644); err != nil {
-		return nil, err
 	}
 	return k, k.generate(ctx, opt)
 }
@@ -148,41 +140,6 @@ func randomKey() ([]byte, error) {
 	b := make([]byte, 32)
 	_, err := rand.Read(b)
 	return b, err
-}
-
-func (k *keys) openCA(ctx context.Context, opt Options) error {
-	pem, err := k.open(ctx, opt, sealedCA, func() ([]byte, error) {
-		a, err := ca.New(opt.System.Info.TrustDomain, opt.Now)
-		if err != nil {
-			return nil, err
-		}
-		return a.Marshal()
-	})
-	if err != nil {
-		return err
-	}
-	defer clear(pem)
-	k.ca, err = ca.Parse(pem, opt.Now)
-	return err
-}
-
-// renewIssuing replaces the issuing certificate at half its life and stores it
-// before it could be needed after a restart.
-func (k *keys) renewIssuing(ctx context.Context) error {
-	renewed, err := k.ca.RenewIssuing()
-	if err != nil || !renewed {
-		return err
-	}
-	pem, err := k.ca.Marshal()
-	if err != nil {
-		return err
-	}
-	defer clear(pem)
-	sealed, err := k.kek.Wrap(ctx, pem, sealAAD(sealedCA))
-	if err != nil {
-		return err
-	}
-	return k.store.ReplaceSealed(ctx, sealedCA, sealed)
 }
 
 // generate fills in the credentials that the file asks to make up, where the

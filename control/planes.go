@@ -204,6 +204,9 @@ func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identi
 	if err := p.remember(r.Context(), hb, head); err != nil {
 		return err
 	}
+	if err := p.acknowledge(r.Context(), hb); err != nil {
+		return err
+	}
 	p.hub.endpoint(id, hb.Listen)
 	w.WriteHeader(http.StatusNoContent)
 	return nil

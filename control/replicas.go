@@ -60,6 +60,9 @@ func (p *Plane) followOnce(ctx context.Context, withHeads bool) error {
 	if err := p.followPolicies(ctx); err != nil {
 		return err
 	}
+	if err := p.followAuthority(ctx); err != nil {
+		return err
+	}
 	heads, err := p.opt.Store.Heads(ctx)
 	if err != nil {
 		return err

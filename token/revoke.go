@@ -20,8 +20,9 @@ type cutoffs struct {
 }
 
 const (
-	revocationLife = 65 * time.Minute           // outlasts every token: the longest lives an hour at most
-	foreverLife    = 100 * 365 * 24 * time.Hour // a service stays disabled until it joins anew, a stolen key for good
+	revocationLife   = 65 * time.Minute           // outlasts every token: the longest lives an hour at most
+	certificateSlack = time.Hour                  // verifiers' clocks may run behind
+	foreverLife      = 100 * 365 * 24 * time.Hour // a service stays disabled until it joins anew, a stolen key for good
 )
 
 type revokedID struct{ kind, id string }
@@ -157,7 +158,7 @@ func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation,
 	case "sid":
 		return s.endSession(ctx, id)
 	}
-	return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key, jti, family, kid or svid", kind)
+	return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.20q is no kind of revocation; use sid, sub, client, key, jti, family, kid, svid, serial or issuer", kind)
 }
 
 // endSession ends a browser session's tokens and those of the clients that
@@ -188,6 +189,18 @@ func (s *Service) endFamily(ctx context.Context, id string) (wire.Revocation, er
 	return s.revoke(ctx, "sid", id)
 }
 
+// RevokeCertificates voids one certificate (kind "serial", id "ISSUER.SERIAL") or
+// all below an authority (kind "issuer", id its key id), whatever their dates. It
+// is durable, in force here and handed to OnRevoke when it returns. until is when
+// the last certificate that it voids ends.
+func (s *Service) RevokeCertificates(ctx context.Context, kind, id string, until time.Time) (wire.Revocation, error) {
+	if kind != wire.RevokedSerial && kind != wire.RevokedIssuer || id == "" || len(id) > maxID {
+		return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: certificates are revoked by serial or issuer, with an id of 1 to %d bytes", maxID)
+	}
+	life := until.Sub(s.opt.Now()) + certificateSlack
+	return s.revokeFor(ctx, kind, id, max(life, revocationLife))
+}
+
 // Disabled reports whether a service was disabled after a certificate of it was
 // issued.
 func (s *Service) Disabled(id string, issued time.Time) bool { return s.revoked.svid(id, issued) }
@@ -199,10 +212,14 @@ func (s *Service) Voided(kind, id string) bool { return s.revoked.named(kind, id
 // revoke appends one cut-off. It outlives the tokens it voids; refresh
 // families, sessions and API keys are ended in their own rows.
 func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
-	now, life := s.opt.Now(), revocationLife
 	if kind == "svid" || kind == "kid" {
-		life = foreverLife
+		return s.revokeFor(ctx, kind, id, foreverLife)
 	}
+	return s.revokeFor(ctx, kind, id, revocationLife)
+}
+
+func (s *Service) revokeFor(ctx context.Context, kind, id string, life time.Duration) (wire.Revocation, error) {
+	now := s.opt.Now()
 	v, err := s.opt.Store.PutRevocation(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(life)})
 	if err != nil {
 		return wire.Revocation{}, unavailable(err)

@@ -88,7 +88,8 @@ func (a *Authority) Activate(f Facts, force bool) error {
 	}
 	a.previous, a.next = a.issuing, nil
 	a.install(next)
-	a.step, a.since = StepActivate, a.now().UTC()
+	a.step = StepActivate
+	a.changed() // the roots are the same; whoever hears of it asks for a certificate of the new one
 	return nil
 }
 
@@ -125,7 +126,8 @@ func (a *Authority) Rollback(f Facts, force bool) error {
 	switch a.step {
 	case StepActivate:
 		a.install(a.previous)
-		a.previous, a.step, a.since = nil, StepPublish, a.now().UTC()
+		a.previous, a.step = nil, StepPublish
+		a.changed()
 		return nil
 	case StepPublish:
 		if live := named(f.Live, svid.KeyID(a.roots[1].cert)); len(live) > 0 && !force {

@@ -69,8 +69,8 @@ func TestEveryStepFromEveryState(t *testing.T) {
 	allowed := map[ca.Step]map[string]result{
 		ca.StepNone:     {"prepare": {ca.StepPrepare, 1, "old", false}},
 		ca.StepPrepare:  {"publish": {ca.StepPublish, 2, "old", true}, "rollback": {ca.StepNone, 1, "old", false}},
-		ca.StepPublish:  {"activate": {ca.StepActivate, 2, "new", false}, "rollback": {ca.StepNone, 1, "old", true}},
-		ca.StepActivate: {"retire": {ca.StepNone, 1, "new", true}, "rollback": {ca.StepPublish, 2, "old", false}},
+		ca.StepPublish:  {"activate": {ca.StepActivate, 2, "new", true}, "rollback": {ca.StepNone, 1, "old", true}},
+		ca.StepActivate: {"retire": {ca.StepNone, 1, "new", true}, "rollback": {ca.StepPublish, 2, "old", true}},
 	}
 	for from, want := range allowed {
 		for verb, do := range verbs {
