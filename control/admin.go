@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -88,8 +87,11 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminClientRoutes(),
 		p.adminTrustRoutes(),
 		p.adminPolicyRoutes(),
+		p.adminRotationRoutes(),
 		p.adminAuthorityRoutes(),
 		p.adminDEKRoutes(),
+		p.adminSecretRoutes(),
+		p.adminKEKRoutes(),
 	} {
 		for pattern, call := range routes {
 			limit := int64(maxBody)
@@ -109,8 +111,6 @@ func (p *Plane) adminSystemRoutes() map[string]adminCall {
 	return map[string]adminCall{
 		"GET " + wire.AdminStatus:     p.adminStatus,
 		"POST " + wire.AdminJoinToken: p.adminJoinToken,
-		"GET " + wire.AdminSecrets:    p.adminListSecrets,
-		"POST " + wire.AdminSecrets:   p.adminSetSecret,
 		"POST " + wire.AdminRevoke:    p.adminRevoke,
 	}
 }
@@ -159,30 +159,6 @@ func (p *Plane) adminJoinToken(r *http.Request, e *audit.Event) (any, error) {
 	e.Resource = q.Identity
 	text, err := p.newJoinToken(r.Context(), q.Identity)
 	return wire.JoinToken{Token: text}, err
-}
-
-func (p *Plane) adminListSecrets(r *http.Request, _ *audit.Event) (any, error) {
-	list, err := p.keys.secrets.List(r.Context())
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	out := make([]wire.SecretMeta, len(list))
-	for i, m := range list {
-		out[i] = wire.SecretMeta{Path: m.Path, Version: m.Version, Created: m.Created.UTC().Format(time.RFC3339)}
-	}
-	return out, nil
-}
-
-func (p *Plane) adminSetSecret(r *http.Request, e *audit.Event) (any, error) {
-	var q wire.SetSecret
-	if err := readJSON(r, &q); err != nil {
-		return nil, err
-	}
-	defer clear(q.Value)
-	e.Resource = "secret:" + q.Path[:min(len(q.Path), 256)]
-	version, err := p.keys.secrets.Put(r.Context(), q.Path, q.Value)
-	e.Detail["version"] = strconv.Itoa(version)
-	return nil, err
 }
 
 func (p *Plane) adminRevoke(r *http.Request, e *audit.Event) (any, error) {

@@ -39,7 +39,7 @@ func TestAdmin(t *testing.T) {
 		"a role nobody defined":      {wire.AdminUsers, wire.User{Name: "bob", Password: password, Facts: spec.DemoUser{Roles: []string{"admln"}}}},
 		"a client of no principal":   {wire.AdminClients, wire.Client{ID: "x", Principal: "nobody"}},
 		"a redirect in plain HTTP":   {wire.AdminClients, wire.Client{ID: "x", Principal: "merchant", Redirects: []string{"http://shop.example/cb"}}},
-		"a secret of odd path":       {wire.AdminSecrets, wire.SetSecret{Path: "../x", Value: []byte("v")}},
+		"a secret of odd path":       {wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "../x", Value: []byte("v")}},
 		"an unknown revocation":      {wire.AdminRevoke, wire.Revocation{Kind: "all", ID: "x"}},
 		"a member that means naught": {wire.AdminJoinToken, map[string]string{"identity": "service/orders", "x": "y"}},
 	} {

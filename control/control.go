@@ -31,6 +31,7 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/ratelimit/ring"
+	"github.com/rampart-security/rampart/secrets/rotate"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/tls/ca"
@@ -75,6 +76,10 @@ type Options struct {
 	// are shipped. If nil, none are run here; planes run them too.
 	TestPolicies func(ctx context.Context, set pap.Set, service string) error
 
+	// RotationHooks carry rotations of generated values to where else they count, by
+	// the name of the rotation, "data:NAME". If nil, they count at their readers alone.
+	RotationHooks map[string]rotate.Hooks
+
 	// Replica names this control plane among several on one Store, each with a
 	// state folder of its own and the same key file in it. "" is the only one.
 	Replica string
@@ -111,6 +116,9 @@ type Plane struct {
 	rotating sync.Mutex // held while signing keys change
 
 	authority authority
+
+	rotations rotations
+	leases    *leases
 
 	mu       sync.Mutex // guards listener and admin
 	listener *profile.Listener
@@ -174,8 +182,12 @@ func New(opt Options) (*Plane, error) {
 	return p, nil
 }
 
-// issuerOf derives the edge's public address from the gateway's listener.
+// issuerOf derives the edge's public address from the gateway's first name, or
+// its listener.
 func issuerOf(sys *spec.System) string {
+	if names := sys.Services[sys.Gateway()].Names; len(names) > 0 {
+		return namedIssuer(names[0], sys.Services[sys.Gateway()].Listen)
+	}
 	host, port, err := net.SplitHostPort(sys.Services[sys.Gateway()].Listen)
 	if err != nil || port == "" {
 		return "https://localhost/"
@@ -214,7 +226,11 @@ func (p *Plane) warnUnsafe() {
 // assemble builds the engines on the store, in order of need.
 func (p *Plane) assemble(ctx context.Context) error {
 	sys, now := p.opt.System, p.opt.Now
-	k, err := openKeys(ctx, p.opt)
+	k, err := openKeys(ctx, p.opt, p.svid)
+	if err != nil {
+		return err
+	}
+	others, err := openBackends(ctx, p.opt, p.svid)
 	if err != nil {
 		return err
 	}
@@ -228,7 +244,8 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.guard = guess.New(guess.Options{Store: p.opt.Store, Key: k.guess, Now: now})
 	p.tickets, p.factors = p.opt.Store, p.opt.Store
 	p.hub = newHub(now)
-	p.grants, p.backends = grantsOf(sys), newBackends(k.secrets)
+	p.grants, p.backends = grantsOf(sys), p.newBackends(k.secrets, others)
+	p.openRotations()
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{
@@ -236,6 +253,12 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Directory: directory{p}, Audit: p.opt.Audit, OnRevoke: p.revoked, Now: now,
 	})
 	if err != nil {
+		return err
+	}
+	if p.deks.who, err = k.open(ctx, p.opt, sealedWho, randomKey); err != nil {
+		return err
+	}
+	if err := p.recallNotices(ctx); err != nil {
 		return err
 	}
 	if err := p.openFactors(); err != nil {
@@ -249,12 +272,6 @@ func (p *Plane) assemble(ctx context.Context) error {
 	}
 	p.public = p.publicRoutes()
 	if err := p.recall(ctx); err != nil {
-		return err
-	}
-	if p.deks.who, err = k.open(ctx, p.opt, sealedWho, randomKey); err != nil {
-		return err
-	}
-	if err := p.recallNotices(ctx); err != nil {
 		return err
 	}
 	if err := p.openAuthority(ctx); err != nil {
@@ -330,6 +347,8 @@ func (p *Plane) Run(ctx context.Context) error {
 	g.Go(func() error { return serve(admin, p.admin) })
 	g.Go(func() error { p.beat(ctx); return nil })
 	g.Go(func() error { p.housekeep(ctx); return nil })
+	g.Go(func() error { p.turnCredentials(ctx); return nil })
+	g.Go(func() error { p.leases.keepAlive(ctx); return nil })
 	g.Go(func() error { p.follow(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()

@@ -3,12 +3,9 @@ package control
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/monitor/audit"
@@ -16,6 +13,7 @@ import (
 	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
+	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/token"
 )
 
@@ -35,7 +33,8 @@ const (
 
 // keys holds everything that the KEK opens.
 type keys struct {
-	kek     secrets.KEK
+	kek     secrets.KEK // ring, as whoever wraps knows it
+	ring    *keyring
 	store   store.Seals
 	rings   token.Rings // as they were at the start; tokens.SetRings has those in force
 	session []byte      // HMAC keys
@@ -49,18 +48,15 @@ type keys struct {
 
 // openKeys opens the sealed keys of the state folder, making those that are
 // missing: all of them at the first start, none later.
-func openKeys(ctx context.Context, opt Options) (*keys, error) {
+func openKeys(ctx context.Context, opt Options, own *svid.Source) (*keys, error) {
 	if err := pinDomain(ctx, opt); err != nil {
 		return nil, err
 	}
-	if err := kekThere(ctx, opt); err != nil {
-		return nil, err
-	}
-	kek, err := embedded.OpenKEK(opt.State.Path("kek"))
+	ring, err := openKEK(ctx, opt, own)
 	if err != nil {
 		return nil, err
 	}
-	k := &keys{kek: kek, store: opt.Store, secrets: embedded.NewStore(kek, opt.Store)}
+	k := &keys{kek: ring, ring: ring, store: opt.Store, secrets: embedded.NewStore(ring, opt.Store)}
 	k.secrets.Now = opt.Now
 	if k.rings, err = k.openRings(ctx, opt); err != nil {
 		return nil, err
@@ -84,23 +80,6 @@ func pinDomain(ctx context.Context, opt Options) error {
 	return err
 }
 
-// kekThere refuses a database whose key file is gone: a new key would open
-// nothing and stand in the way of the old one's return.
-func kekThere(ctx context.Context, opt Options) error {
-	path := opt.State.Path("kek")
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	_, err := opt.Store.Sealed(ctx, sealedCA)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil // the first start
-	}
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("the key file %s is gone, but the database is sealed under it: put it back, or copy it from the first control plane", path)
-}
-
 // open returns the value sealed under name, or seals what make returns. Making
 // a key is an audit event.
 func (k *keys) open(ctx context.Context, opt Options, name string, generate func() ([]byte, error)) ([]byte, error) {
@@ -108,7 +87,7 @@ func (k *keys) open(ctx context.Context, opt Options, name string, generate func
 	if err == nil {
 		plain, err := k.kek.Unwrap(ctx, sealed, sealAAD(name))
 		if err != nil {
-			return nil, fmt.Errorf("%s does not open: is %s the key file of this database? %w", name, opt.State.Path("kek"), err)
+			return nil, fmt.Errorf("%s does not open: is %s the key of this database? %w", name, k.kek.KeyID(), err)
 		}
 		return plain, nil
 	}
@@ -169,12 +148,13 @@ func (k *keys) generate(ctx context.Context, opt Options) error {
 }
 
 func (k *keys) generateOne(ctx context.Context, opt Options, name, path, prefix string) error {
-	raw := make([]byte, 12)
-	rand.Read(raw)
 	e := audit.Event{Class: audit.ClassSecret, Action: "secret.generate", Outcome: audit.Allowed, Control: "secret.manager", Resource: "secret:" + name}
 	if err := opt.Audit.Record(ctx, e); err != nil {
 		return err
 	}
-	_, err := k.secrets.Put(ctx, path, []byte(prefix+hex.EncodeToString(raw)))
+	value, err := generated(prefix)
+	if err == nil {
+		_, err = k.secrets.Put(ctx, path, value, 0)
+	}
 	return err
 }

@@ -191,7 +191,7 @@ func TestProviderLoginMeetsAChange(t *testing.T) {
 	idp.Say(map[string]any{"groups": []string{"staff"}})
 	h, db := crowd(t, fmt.Sprintf(`identity: { providers: { corp: { issuer: %q, client_id: rampart, client_secret: key, title: Corp, ca: corp.pem, stand_in: %q, link: linked_only, roles: { claim: groups, map: { staff: customer } } } } }
 `, idp.Issuer, idp.Server.Listener.Addr().String()), "corp.pem", string(idp.CA()))
-	h.mustAdmin(wire.AdminSecrets, wire.SetSecret{Path: "prod/key", Value: []byte(idptest.Secret)}, nil)
+	h.mustAdmin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/key", Value: []byte(idptest.Secret)}, nil)
 	changes := h.changes()
 	changes["unlinked"] = func() {
 		if err := h.admin(http.MethodDelete, ofAnn+wire.SubLinks, nil, nil); err != nil {

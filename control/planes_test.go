@@ -410,7 +410,7 @@ func TestSecretsAndKeysFollowTheFlows(t *testing.T) {
 			t.Errorf("payments reads %s: %v, want 403", item, err)
 		}
 	}
-	h.mustAdmin(wire.AdminSecrets, wire.SetSecret{Path: "prod/key", Value: []byte("sk_new")}, nil)
+	h.mustAdmin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/key", Value: []byte("sk_new")}, nil)
 	must(t, h.call("service/payments", http.MethodGet, wire.PathSecret+"key", nil, &v))
 	if string(v.Value) != "sk_new" || v.Version != 2 {
 		t.Errorf("after a change it is %q, version %d", v.Value, v.Version)

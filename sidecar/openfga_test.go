@@ -97,7 +97,7 @@ func TestOpenFGA(t *testing.T) {
 		})
 	}
 	want("without the key", ask("o1", 0), rampart.Deny, rampart.CodeSource)
-	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/fga", Value: []byte(fgaKey)}, nil)
+	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/fga", Value: []byte(fgaKey)}, nil)
 	eventually("nobody told anything yet", "o1", rampart.Deny)
 
 	var info agent.ServiceInfo

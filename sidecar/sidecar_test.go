@@ -272,7 +272,7 @@ func (h *house) processor(handler http.HandlerFunc) {
 // TestOutbound is the policy of the way out.
 func TestOutbound(t *testing.T) {
 	h := open(t, []string{"shop", "stock"}, `url: "https://processor.example"`, `url: "https://processor.example", stand_in: "127.0.0.1:39011"`)
-	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
+	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
 	h.processor(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Key", r.Header.Get("Authorization"))
 		if r.Header.Get(agent.HeaderIdentity) != "" || r.Header.Get("Cookie") != "" || r.Header.Get("X-Http-Method-Override") != "" || r.Header.Get("X-Own") != "1" {
@@ -344,8 +344,8 @@ func TestSecrets(t *testing.T) {
 	h := open(t, []string{"shop", "stock"},
 		"stores:\n", "stores:\n  ledger: { kind: postgres, url: \"postgres://shop@db.example:5432/shop\", password: \"secret://embedded/prod/ledger\", ca: ledger-ca.pem, holds: [order] }\n",
 		"flows:\n", "flows:\n  - { id: 11, from: shop, to: ledger, carries: [order], db: { role: shop_rw, pool: 5 } }\n")
-	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
-	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/ledger", Value: []byte("pg_test_123")}, nil)
+	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
+	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/ledger", Value: []byte("pg_test_123")}, nil)
 	_, err := h.of["shop"].secrets.Get(t.Context(), "processor_key") // as a call to the processor does: it is in the cache
 	must(t, err)
 	for _, tc := range []struct {
@@ -394,7 +394,7 @@ func (inside) LookupNetIP(context.Context, string, string) ([]netip.Addr, error)
 // TestPrivateAddress: a declared name that leads inside is refused.
 func TestPrivateAddress(t *testing.T) {
 	h := open(t, []string{"shop"})
-	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
+	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
 	e := h.of["shop"].table.Load().external["processor"]
 	var err error
 	e.transport, err = egress.New(egress.Options{Host: "processor.example", Methods: e.flow.Egress.Methods, Paths: e.flow.Egress.Paths, Resolver: inside{},

@@ -126,7 +126,7 @@ func secretCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminSecrets, wire.SetSecret{Path: args[0], Value: value}, nil); err != nil {
+			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminSecrets, wire.SecretOp{Op: "put", Path: args[0], Value: value}, nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "secret %s has a new version; services see it within five minutes\n", args[0])

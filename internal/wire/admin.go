@@ -16,7 +16,7 @@ const (
 	AdminUsers     = "/admin/users"        // POST User -> 204, creates or changes; GET -> []User
 	AdminClients   = "/admin/clients"      // POST Client -> 204, creates or changes; GET -> []Client
 	AdminAPIKeys   = "/admin/api-keys"     // POST APIKeyRequest -> APIKey; GET ?client=ID -> []APIKeyInfo
-	AdminSecrets   = "/admin/secrets"      // POST SetSecret -> 204, GET -> []SecretMeta
+	AdminSecrets   = "/admin/secrets"      // POST SecretOp -> SecretAnswer, GET -> []SecretMeta of the embedded store
 	AdminRevoke    = "/admin/revoke"       // POST Revocation (kind, id) -> 204
 	AdminSigning   = "/admin/signing-keys" // GET -> []SigningKey, of each ring in the order in which they sign
 	AdminServices  = "/admin/services"     // GET -> []ServiceState
@@ -221,12 +221,6 @@ type PlanePolicies struct {
 	Shadow      Shadow    `json:"shadow,omitzero"`
 	Refused     []Refused `json:"refused,omitempty"` // what it was offered last and did not take over
 	SeenSeconds float64   `json:"seen_seconds"`
-}
-
-// SetSecret stores a new version of a secret.
-type SetSecret struct {
-	Path  string `json:"path"` // "prod/stripe/api-key"
-	Value []byte `json:"value"`
 }
 
 // SecretMeta describes a stored secret.

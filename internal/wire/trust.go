@@ -278,9 +278,16 @@ type Shredded struct {
 
 // KEKInfo describes the key encryption key.
 type KEKInfo struct {
-	Kind  string         `json:"kind"`
-	ID    string         `json:"id"`
-	Wraps map[string]int `json:"wraps"` // id -> data keys and seals under it
+	Kind   string         `json:"kind"`
+	ID     string         `json:"id"`
+	Wraps  map[string]int `json:"wraps"`            // id -> data keys and seals under it
+	Left   int            `json:"left"`             // of them that are not under ID
+	Before string         `json:"before,omitempty"` // key that must stay until nothing is left; "": none
+}
+
+// KEKOp is what an administrator does to it.
+type KEKOp struct {
+	Op string `json:"op"` // rotate (a key file) | rewrap, for as long as one call may take
 }
 
 // RotateNow names a rotation that begins now, or goes on.
@@ -301,11 +308,18 @@ type Rotation struct {
 	Waiting []string  `json:"waiting,omitempty"` // planes that still use the old one
 }
 
-// SecretOp is an administrator's call on one secret: see AdminSecrets.
+// SecretOp is an administrator's call on one secret.
 type SecretOp struct {
-	Op      string `json:"op"`   // put | get | list | destroy
-	Path    string `json:"path"` // secret://BACKEND/PATH#FIELD, or a path of the embedded store
+	Op      string `json:"op"`   // put | get | list | destroy | generate: see AdminSecrets
+	Path    string `json:"path"` // secret://BACKEND/PATH#FIELD, or a path of the embedded store; list: a prefix; generate: a credential of the file
 	Value   []byte `json:"value,omitempty"`
-	After   *int   `json:"after,omitempty"` // put only after this version
-	Version int    `json:"version,omitempty"`
+	After   *int   `json:"after,omitempty"`   // put only after this version
+	Version int    `json:"version,omitempty"` // get, destroy; 0: the newest, all of them
+}
+
+// SecretAnswer answers it.
+type SecretAnswer struct {
+	Value   []byte       `json:"value,omitempty"`   // get
+	Version int          `json:"version,omitempty"` // get, put, generate
+	List    []SecretMeta `json:"list,omitempty"`    // list
 }

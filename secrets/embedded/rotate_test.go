@@ -93,7 +93,7 @@ func TestRewrap(t *testing.T) {
 		t.Errorf("%d under the first key", old)
 	}
 	last := 0
-	must(t, s.Rewrap(t.Context(), func(done int) error { last = done; return nil }))
+	must(t, s.Rewrap(t.Context(), func(w []byte) bool { last++; return w[0] == wrapV1 }))
 	if count(); old != 0 || last != 3 {
 		t.Errorf("%d under the first key after %d", old, last)
 	}

@@ -187,26 +187,25 @@ func (s *Store) Destroy(ctx context.Context, path string, version int) error {
 // batch is how many rows Rewrap reads at once.
 const batch = 100
 
-// Rewrap wraps the keys of all versions anew, as the KEK does it now. Values are
-// not opened. It calls each after every row with how many there were so far; an
-// error of it, as any other, ends the work, which may begin again at any time:
-// each row is replaced by itself, and only if nobody else did it meanwhile.
-func (s *Store) Rewrap(ctx context.Context, each func(done int) error) error {
+// Rewrap wraps the keys of versions anew, as the KEK does it now, where due says
+// so of what is wrapped. Values are not opened. It may be ended and begin again
+// at any time: each row is replaced by itself, and only if nobody else did it
+// meanwhile.
+func (s *Store) Rewrap(ctx context.Context, due func(wrapped []byte) bool) error {
 	var last Row
-	for done := 0; ; {
+	for {
 		rows, err := s.rows.SecretRows(ctx, last, batch)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
 		for _, r := range rows {
+			last = r
+			if wrapped, _, err := split(r.Sealed); err == nil && !due(wrapped) {
+				continue
+			}
 			if err := s.rewrap(ctx, r); err != nil {
 				return err
 			}
-			done++
-			if err := each(done); err != nil {
-				return err
-			}
-			last = r
 		}
 	}
 }
@@ -216,18 +215,25 @@ func (s *Store) rewrap(ctx context.Context, r Row) error {
 	if err != nil {
 		return unreadable(err)
 	}
-	bind := aad(r.Path, r.Version)
-	dek, err := s.kek.Unwrap(ctx, wrapped, bind)
-	if err != nil {
-		return err
-	}
-	defer clear(dek)
-	again, err := s.kek.Wrap(ctx, dek, bind)
+	again, err := s.wrapAnew(ctx, wrapped, aad(r.Path, r.Version))
 	if err != nil {
 		return err
 	}
 	_, err = s.rows.SwapSecret(ctx, Row{r.Path, r.Version, join(again, box)}, r.Sealed)
 	return err
+}
+
+// wrapAnew leaves it to a KEK that can do so without showing the key.
+func (s *Store) wrapAnew(ctx context.Context, wrapped, bind []byte) ([]byte, error) {
+	if k, ok := s.kek.(secrets.Rewrapper); ok {
+		return k.Rewrap(ctx, wrapped, bind)
+	}
+	dek, err := s.kek.Unwrap(ctx, wrapped, bind)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(dek)
+	return s.kek.Wrap(ctx, dek, bind)
 }
 
 // Wraps calls each with the wrapped key of every version.

@@ -92,7 +92,7 @@ func must(t testing.TB, err error) {
 
 // secret stores what client and provider share.
 func (h *house) secret(text string) {
-	h.Admin(wire.AdminSecrets, wire.SetSecret{Path: "corp/secret", Value: []byte(text)}, nil)
+	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "corp/secret", Value: []byte(text)}, nil)
 }
 
 func (h *house) user(name string, roles ...string) {
