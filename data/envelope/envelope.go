@@ -145,8 +145,21 @@ func (c Cell) bind(header []byte) []byte {
 	size := headerSize + 5*4 + len(c.Tenant) + len(c.Item) + len(c.Table) + len(c.Column) + len(c.Row)
 	b := append(make([]byte, 0, size), header...)
 	for _, s := range [...]string{c.Tenant, c.Item, c.Table, c.Column, c.Row} {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
-		b = append(b, s...)
+		b = appendLength(b, s)
+	}
+	return b
+}
+
+func appendLength(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+	return append(b, s...)
+}
+
+// Lengths joins texts, each behind its length, as the associated data are.
+func Lengths(texts ...string) []byte {
+	var b []byte
+	for _, s := range texts {
+		b = appendLength(b, s)
 	}
 	return b
 }

@@ -33,6 +33,10 @@ const (
 // rampart.yaml. A value that is moved to another cell does not open there.
 type Cell = envelope.Cell
 
+// ErrNoKey is in the chain of Open's error when the value's key was shredded, or
+// never made.
+var ErrNoKey = envelope.ErrKey
+
 // Overhead is how many bytes longer a sealed field is than its text.
 const Overhead = envelope.Overhead
 
@@ -40,19 +44,22 @@ const Overhead = envelope.Overhead
 // for concurrent use.
 type Keys struct {
 	svc  *sdk.Service
-	seal envelope.Keys
+	seal *envelope.Cache
 	now  func() time.Time
 
-	mu   sync.Mutex
-	macs map[macName]macKey // guarded by mu
+	mu   sync.Mutex // guards below
+	keys map[derivedName]derivedKey
+	gone uint64 // how often something was forgotten
 }
 
-type macName struct {
+// derivedName is a key for another use than sealing.
+type derivedName struct {
 	item, tenant string
+	label        string // of the use
 	version      uint32 // 0 is the active one, whichever that is
 }
 
-type macKey struct {
+type derivedKey struct {
 	key     []byte
 	version uint32
 	until   time.Time
@@ -63,14 +70,37 @@ func New(svc *sdk.Service) *Keys {
 	if svc == nil {
 		panic("pii: nil service")
 	}
-	k := &Keys{svc: svc, now: time.Now, macs: make(map[macName]macKey)}
-	k.seal = envelope.NewKeys(k.fetch, envelope.KeysOptions{})
+	k := &Keys{svc: svc, now: time.Now, keys: make(map[derivedName]derivedKey)}
+	k.seal = envelope.NewKeys(k.fetchSealing, envelope.KeysOptions{})
+	svc.OnForget(k.forget)
 	return k
 }
 
-func (k *Keys) fetch(ctx context.Context, item, tenant string, version uint32) ([]byte, uint32, error) {
+// forget drops keys that were shredded or replaced, before the sidecar is told
+// that it was done.
+func (k *Keys) forget(a agent.ForgetAnswer) {
+	if a.All {
+		k.seal.ForgetAll()
+	}
+	for _, d := range a.DEKs {
+		k.seal.Forget(d.Item, d.Tenant)
+	}
+	if !a.All && len(a.DEKs) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gone++
+	clear(k.keys) // few, and they are asked for again
+}
+
+func (k *Keys) fetchSealing(ctx context.Context, q envelope.Query) ([]byte, uint32, error) {
+	return k.fetch(ctx, agent.DEKRequest{Item: q.Item, Tenant: q.Tenant, Subject: q.Subject, Version: q.Version, Messages: q.Messages})
+}
+
+func (k *Keys) fetch(ctx context.Context, q agent.DEKRequest) ([]byte, uint32, error) {
 	var dek agent.DEK
-	err := k.svc.Call(ctx, http.MethodPost, agent.PathDEK, agent.DEKRequest{Item: item, Tenant: tenant, Version: version}, &dek)
+	err := k.svc.Call(ctx, http.MethodPost, agent.PathDEK, q, &dek)
 	return dek.Key, dek.Version, err
 }
 
@@ -80,16 +110,28 @@ func (k *Keys) Seal(ctx context.Context, c Cell, text []byte) ([]byte, error) {
 	if k.svc.Off(sealing) {
 		return bytes.Clone(text), nil
 	}
-	return envelope.Seal(ctx, k.seal, c, text)
+	if c.Subject == "" && k.svc.Info().Shred[c.Item] == "subject" {
+		return nil, rampart.Errorf(rampart.Internal, sealing, "pii: data of %s is sealed for a person; say whose it is in Subject", c.Item)
+	}
+	return envelope.Seal(ctx, k.seal, k.ofWhom(c), text)
 }
 
 // Open decrypts what Seal made for the same cell. Unavailable means that the
-// key could not be had; any other error, that the value is not what was sealed.
+// key could not be had, ErrNoKey that there is none, as after a shredding; any
+// other error, that the value is not what was sealed.
 func (k *Keys) Open(ctx context.Context, c Cell, sealed []byte) ([]byte, error) {
 	if k.svc.Off(sealing) {
 		return bytes.Clone(sealed), nil
 	}
 	return envelope.Open(ctx, k.seal, c, sealed)
+}
+
+// ofWhom leaves the person out where people have no keys of their own.
+func (k *Keys) ofWhom(c Cell) Cell {
+	if k.svc.Info().Shred[c.Item] != "subject" {
+		c.Subject = ""
+	}
+	return c
 }
 
 // RowMAC returns the checksum of a row: of its tenant and of fields, in this
@@ -100,7 +142,7 @@ func (k *Keys) RowMAC(ctx context.Context, item, tenant string, fields ...string
 	if k.svc.Off(checking) {
 		return []byte{}, nil
 	}
-	key, err := k.macKey(ctx, macName{item, tenant, 0})
+	key, err := k.derived(ctx, derivedName{item, tenant, macLabel, 0})
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +164,7 @@ func (k *Keys) CheckRowMAC(ctx context.Context, item, tenant string, mac []byte,
 	if version == 0 {
 		return rampart.Errorf(rampart.Internal, checking, "the row's checksum names no key")
 	}
-	key, err := k.macKey(ctx, macName{item, tenant, version})
+	key, err := k.derived(ctx, derivedName{item, tenant, macLabel, version})
 	if err != nil {
 		return err
 	}
@@ -141,33 +183,38 @@ func sum(key []byte, tenant string, fields []string) []byte {
 	return envelope.MAC(key, all...)
 }
 
-// macKey returns a checksum key: one derived for this use, so that no key
-// serves two purposes.
-func (k *Keys) macKey(ctx context.Context, name macName) (macKey, error) {
+// derived returns a key that is derived for one use, so that none serves two
+// purposes: from the tenant's data key, or that of its blind indexes.
+func (k *Keys) derived(ctx context.Context, name derivedName) (derivedKey, error) {
 	k.mu.Lock()
-	found, ok := k.macs[name]
+	found, ok := k.keys[name]
+	gone := k.gone
 	k.mu.Unlock()
 	if ok && k.now().Before(found.until) {
 		return found, nil
 	}
-	dek, version, err := k.fetch(ctx, name.item, name.tenant, name.version)
+	search := name.label != macLabel
+	dek, version, err := k.fetch(ctx, agent.DEKRequest{Item: name.item, Tenant: name.tenant, Version: name.version, Search: search})
 	if err != nil {
-		return macKey{}, err
+		return derivedKey{}, err
 	}
 	defer clear(dek)
-	derived, err := envelope.DeriveKey(dek, macLabel)
+	key, err := envelope.DeriveKey(dek, name.label)
 	if err != nil {
-		return macKey{}, err
+		return derivedKey{}, err
 	}
 	if version == 0 || name.version != 0 && version != name.version {
-		return macKey{}, rampart.Errorf(rampart.Unavailable, checking, "the sidecar gave a key of another version")
+		return derivedKey{}, rampart.Errorf(rampart.Unavailable, checking, "the sidecar gave a key of another version")
 	}
-	got := macKey{key: derived, version: version, until: k.now().Add(keep)}
+	got := derivedKey{key: key, version: version, until: k.now().Add(keep)}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.macs) >= maxKeys {
-		clear(k.macs) // rare, and they are asked for again
+	if k.gone != gone {
+		return got, nil // it was forgotten while it was on its way: once, and no more
 	}
-	k.macs[name] = got
+	if len(k.keys) >= maxKeys {
+		clear(k.keys) // rare, and they are asked for again
+	}
+	k.keys[name] = got
 	return got, nil
 }

@@ -5,12 +5,9 @@ package sdktest
 
 import (
 	"crypto/ed25519"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -76,6 +73,7 @@ type Agent struct {
 	messages []Message
 	graph    graph
 	rotating rotating
+	dataKeys dataKeys
 }
 
 // Start serves a on a socket of its own until the test ends, and points
@@ -232,17 +230,6 @@ func (a *Agent) filter(w http.ResponseWriter, r *http.Request) {
 		out = a.Filter(req)
 	}
 	json.NewEncoder(w).Encode(out)
-}
-
-func (a *Agent) dek(w http.ResponseWriter, r *http.Request) {
-	var req agent.DEKRequest
-	if !read(w, r, &req) {
-		return
-	}
-	version := max(req.Version, 1)
-	h := hmac.New(sha256.New, a.root)
-	fmt.Fprintf(h, "%q %q %d", req.Item, req.Tenant, version)
-	json.NewEncoder(w).Encode(agent.DEK{Key: h.Sum(nil), Version: version})
 }
 
 func (a *Agent) audit(w http.ResponseWriter, r *http.Request) {
