@@ -29,6 +29,7 @@ import (
 	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/egress"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/ratelimit/ring"
 	"github.com/rampart-security/rampart/secrets/rotate"
@@ -80,6 +81,10 @@ type Options struct {
 	// the name of the rotation, "data:NAME". If nil, they count at their readers alone.
 	RotationHooks map[string]rotate.Hooks
 
+	// Resolver finds the bundle endpoints of other trust domains. If nil, the
+	// system's does.
+	Resolver egress.Resolver
+
 	// Replica names this control plane among several on one Store, each with a
 	// state folder of its own and the same key file in it. "" is the only one.
 	Replica string
@@ -114,6 +119,8 @@ type Plane struct {
 	idps     map[string]*idp // identity providers by name
 	public   http.Handler
 	rotating sync.Mutex // held while signing keys change
+
+	workloads workloads
 
 	authority authority
 
@@ -277,6 +284,9 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if err := p.openAuthority(ctx); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
+	if err := p.openWorkloads(ctx); err != nil {
+		return err
+	}
 	return p.settle(ctx)
 }
 
@@ -350,6 +360,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	g.Go(func() error { p.turnCredentials(ctx); return nil })
 	g.Go(func() error { p.leases.keepAlive(ctx); return nil })
 	g.Go(func() error { p.follow(ctx); return nil })
+	g.Go(func() error { p.followPartners(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.Background(), grace)

@@ -41,6 +41,7 @@ func (p *Plane) routes() http.Handler {
 		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
 		"POST " + wire.PathEdgeStore:        p.serveEdgeStore,
 		"POST " + wire.PathToken:            p.serveToken,
+		"POST " + wire.PathJWTSVID:          p.serveJWTSVID,
 		"POST " + wire.PathIntrospect:       p.serveIntrospect,
 		"POST " + wire.PathSubject:          p.serveSubject,
 		"POST " + wire.PathSubjects:         p.serveSubjects,

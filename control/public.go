@@ -41,6 +41,7 @@ func (p *Plane) publicRoutes() http.Handler {
 		p.factorRoutes(),
 		p.deviceRoutes(),
 		p.federationRoutes(),
+		p.bundleRoutes(),
 	} {
 		for pattern, call := range routes {
 			mux.HandleFunc(pattern, p.handle(call))

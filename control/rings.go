@@ -31,6 +31,8 @@ func ringOptions(name string) jwt.RingOptions {
 		return jwt.RingOptions{Generate: jwt.GenerateEdge, MaxLife: token.EdgeKeyLife}
 	case sealedPolicy:
 		return jwt.RingOptions{Generate: jwt.GenerateInternal, MaxLife: policyKeyLife}
+	case sealedSVID:
+		return jwt.RingOptions{Generate: jwt.GenerateEdge, MaxLife: jwt.SVIDLife, Ahead: svidKeyAhead}
 	}
 	return jwt.RingOptions{Generate: jwt.GenerateRSA, MaxLife: token.IDKeyLife}
 }
@@ -155,7 +157,7 @@ func (p *Plane) changeKeys(ctx context.Context, action string, change func(*jwt.
 			}))
 		}
 	}
-	errs = append(errs, p.putKeys(rings, news))
+	errs = append(errs, p.putKeys(rings, news), p.changeSVIDRing(ctx, action, change))
 	if news {
 		p.renewPolicies(ctx)
 	}
@@ -197,7 +199,7 @@ func (p *Plane) RotateKeys(ctx context.Context) error {
 
 // SigningKey says how one signing key stands.
 type SigningKey struct {
-	Ring string // "internal", "edge", "id" or "policy"
+	Ring string // "internal", "edge", "id", "policy" or "jwt-svid"
 	jwt.KeyStatus
 }
 
@@ -215,6 +217,13 @@ func (p *Plane) SigningKeys() []SigningKey {
 	defer p.policies.mu.Unlock()
 	for _, key := range p.policies.ring.Status(p.opt.Now()) {
 		out = append(out, SigningKey{Ring: sealedPolicy[len("key:"):], KeyStatus: key})
+	}
+	p.workloads.mu.Lock()
+	defer p.workloads.mu.Unlock()
+	if p.workloads.ring != nil {
+		for _, key := range p.workloads.ring.Status(p.opt.Now()) {
+			out = append(out, SigningKey{Ring: sealedSVID[len("key:"):], KeyStatus: key})
+		}
 	}
 	return out
 }
