@@ -63,6 +63,9 @@ func (g *grants) know(name, source string) {
 // give grants a secret that is known.
 func (g *grants) give(service, name string) {
 	if ref, ok := g.known[name]; ok {
+		if ref.Backend == accessBackend {
+			ref.Field = service // a user that Vault makes is one service's alone
+		}
 		g.secrets[grant{service, name}] = ref
 	}
 }

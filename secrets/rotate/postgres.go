@@ -21,13 +21,12 @@ import (
 
 // PostgresOptions of a Postgres. All but URL are required.
 type PostgresOptions struct {
-	Admin    string                                             // postgres://ROLE@HOST:PORT/DB of a role that may change the two
-	Password func(ctx context.Context) (secrets.Secret, error)  // the admin's, asked for each time
-	TLS      func(serverName string) (*tls.Config, error)       // verifies the server in full
-	Owner    string                                             // role that owns the tables; the two are its members
-	URL      string                                             // where readers log in, as Admin is written; "": where the admin does. A pooler may stand there
-	Pooler   bool                                               // PgBouncer with transaction pooling stands at URL
-	Done     func(ctx context.Context, user string) (err error) // told of each published user, such as to write the list of a pooler; may be nil
+	Admin    string                                            // postgres://ROLE@HOST:PORT/DB of a role that may change the two
+	Password func(ctx context.Context) (secrets.Secret, error) // the admin's, asked for each time
+	TLS      func(serverName string) (*tls.Config, error)      // verifies the server in full
+	Owner    string                                            // role that owns the tables; the two are its members
+	URL      string                                            // where readers log in, as Admin is written; "": where the admin does. A pooler may stand there
+	Pooler   bool                                              // PgBouncer with transaction pooling stands at URL
 }
 
 // Postgres are the Hooks of two login roles of a PostgreSQL database, members of
@@ -113,13 +112,9 @@ func (p *Postgres) Test(ctx context.Context, c Credential) error {
 	return told("the new credential of "+c.User+" does not work", err)
 }
 
-// Publish implements Hooks.
-func (p *Postgres) Publish(ctx context.Context, c Credential) error {
-	if p.opt.Done == nil {
-		return nil
-	}
-	return p.opt.Done(ctx, c.User)
-}
+// Publish implements Hooks. A pooler that asks the database who may log in
+// (auth_query) knows already.
+func (p *Postgres) Publish(context.Context, Credential) error { return nil }
 
 // Revoke implements Hooks: user has no password and may not log in, and the
 // connections that it still has end.

@@ -1,6 +1,10 @@
 package pgtest
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +22,7 @@ func (s Server) Wait(t *testing.T) {
 
 func (s Server) waitAt(t *testing.T, port string) {
 	t.Helper()
-	for end := time.Now().Add(30*time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		out, err := exec.CommandContext(t.Context(), s.tool("pg_isready"), "-h", "127.0.0.1", "-p", port).CombinedOutput()
 		if err == nil {
 			return
@@ -61,6 +65,29 @@ func (s Server) Reload(t *testing.T) {
 	if err := s.process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Presented is the certificate that the server shows now.
+func (s Server) Presented(t *testing.T) *x509.Certificate {
+	t.Helper()
+	raw, err := net.Dial("tcp", "127.0.0.1:"+s.Port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	answer := make([]byte, 1)
+	if _, err := raw.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil { // SSLRequest
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(raw, answer); err != nil || answer[0] != 'S' {
+		t.Fatalf("the server answers %q to a request for TLS: %v", answer, err)
+	}
+	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) // it is looked at, not talked to
+	if err := c.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c.ConnectionState().PeerCertificates[0]
 }
 
 // Log is what the server wrote to its log.
