@@ -180,11 +180,12 @@ func (p *pebble) suggest(leaf *x509.Certificate) {
 	}
 }
 
-// acmeHouse is a control plane whose edge gets its certificate from Pebble.
-func acmeHouse(t *testing.T, p *pebble, more string) *controltest.House {
+// acmeHouse is a control plane whose edge gets its certificate from Pebble, which
+// would choose a profile at random.
+func acmeHouse(t *testing.T, p *pebble, profile string) *controltest.House {
 	t.Helper()
 	file := controltest.File(t, `edge: { role: gateway, listen: "127.0.0.1:0" }`,
-		`edge: { role: gateway, listen: "127.0.0.1:0", names: [`+acmeName+`], acme: { directory: "`+p.directory()+`", ca: pebble.pem, email: ops@shop.example`+more+` } }`)
+		`edge: { role: gateway, listen: "127.0.0.1:0", names: [`+acmeName+`], acme: { directory: "`+p.directory()+`", ca: pebble.pem, email: ops@shop.example, profile: `+profile+` } }`)
 	must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "pebble.pem"), p.chain, 0o600))
 	return controltest.Start(t, file)
 }
@@ -239,7 +240,7 @@ func TestACMERace(t *testing.T) {
 	t.Parallel()
 	p := newPebble(t)
 	p.start()
-	h := acmeHouse(t, p, "")
+	h := acmeHouse(t, p, "default")
 	a := startReplica(t, h, p.tlsPort, "", time.Minute)
 	b := startReplica(t, h, "0", "", time.Minute)
 	roots := p.roots()
@@ -263,7 +264,7 @@ func TestACME(t *testing.T) {
 	t.Parallel()
 	p := newPebble(t)
 	p.start()
-	h := acmeHouse(t, p, "")
+	h := acmeHouse(t, p, "default")
 	a := startReplica(t, h, p.tlsPort, "", time.Minute)
 	roots := p.roots()
 	var first, second *x509.Certificate
@@ -271,6 +272,7 @@ func TestACME(t *testing.T) {
 
 	p.suggest(first)
 	a.stop()
+	forgetSuggestion(t, h)
 	a = startReplica(t, h, p.tlsPort, "", time.Minute)
 	within(t, 30*time.Second, "the suggested renewal is there", func() bool {
 		second = a.shown(roots, acmeName)
@@ -287,6 +289,34 @@ func TestACME(t *testing.T) {
 		got := a.shown(roots, acmeName)
 		return got != nil && got.Equal(second)
 	})
+}
+
+// forgetSuggestion makes what the authority suggested at the order old, as if the
+// hours had passed for which it counts.
+func forgetSuggestion(t *testing.T, h *controltest.House) {
+	t.Helper()
+	link := h.Link(h.Options("gateway/edge", "gateway/edge"))
+	ask := func(q wire.EdgeStoreRequest) (a wire.EdgeStoreAnswer) {
+		t.Helper()
+		must(t, link.Call(t.Context(), http.MethodPost, wire.PathEdgeStore, q, &a))
+		return a
+	}
+	for _, key := range ask(wire.EdgeStoreRequest{Op: wire.EdgeList, Key: "certificates", Deeper: true}).Keys {
+		if !strings.HasSuffix(key, ".json") {
+			continue
+		}
+		var meta map[string]any
+		must(t, json.Unmarshal(ask(wire.EdgeStoreRequest{Op: wire.EdgeLoad, Key: key}).Value, &meta))
+		data, ok := meta["issuer_data"].(map[string]any)
+		info, has := data["renewal_info"].(map[string]any)
+		if !ok || !has {
+			t.Fatalf("%s holds no suggestion: %v", key, meta)
+		}
+		info["_retryAfter"] = time.Now().Add(-time.Minute).UTC()
+		b, err := json.Marshal(meta)
+		must(t, err)
+		ask(wire.EdgeStoreRequest{Op: wire.EdgeStore, Key: key, Value: b})
+	}
 }
 
 // checkRecorded demands that the key was written and read on record, and that
@@ -332,7 +362,7 @@ func TestACMEShortLived(t *testing.T) {
 	t.Parallel()
 	p := newPebble(t)
 	p.start()
-	h := acmeHouse(t, p, ", profile: brief")
+	h := acmeHouse(t, p, "brief")
 	r := startReplica(t, h, p.tlsPort, "", 200*time.Millisecond)
 	roots := p.roots()
 	var first *x509.Certificate
@@ -351,7 +381,7 @@ func TestACMEShortLived(t *testing.T) {
 func TestACMELater(t *testing.T) {
 	t.Parallel()
 	p := newPebble(t)
-	h := acmeHouse(t, p, "")
+	h := acmeHouse(t, p, "default")
 	r := startReplica(t, h, "0", p.httpPort, 200*time.Millisecond)
 	h.Until("the status says that there is no certificate, and why", func() bool {
 		var st wire.Status
