@@ -45,10 +45,12 @@ conformance-server: ## OpenFGA's assertions asked of its real server, and a side
 		$(GO) test -count=1 -v -run OpenFGA ./sidecar | grep -v '^=== '
 
 # The token in the file may mount engines, write policies and make tokens. What
-# is mounted is called rampart-test-RANDOM and removed again.
+# is mounted is called rampart-test-RANDOM and removed again. VAULT_DATABASE_FILE
+# may hold the connection_url of a PostgreSQL in which it may make roles.
 test-vault: ## our client and the official ones against your Vault or OpenBao: VAULT_ADDR=https://… VAULT_CACERT=… VAULT_TOKEN_FILE=…
 	@test -n "$(VAULT_ADDR)" -a -n "$(VAULT_TOKEN_FILE)" || { echo "usage: make test-vault VAULT_ADDR=https://HOST:8200 VAULT_TOKEN_FILE=FILE [VAULT_CACERT=FILE]"; exit 2; }
 	@cd test/vault && RAMPART_TEST_VAULT_ADDR="$(VAULT_ADDR)" RAMPART_TEST_VAULT_TOKEN_FILE="$(abspath $(VAULT_TOKEN_FILE))" RAMPART_TEST_VAULT_CACERT="$(if $(VAULT_CACERT),$(abspath $(VAULT_CACERT)))" \
+		RAMPART_TEST_VAULT_DATABASE_FILE="$(if $(VAULT_DATABASE_FILE),$(abspath $(VAULT_DATABASE_FILE)))" \
 		$(GO) test -count=1 -v . | grep -v '^=== '
 
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)

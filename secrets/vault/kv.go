@@ -73,6 +73,11 @@ func (k *KV) FetchVersion(ctx context.Context, ref secrets.Ref, version int) (se
 	if err != nil {
 		return secrets.Secret{}, err
 	}
+	defer func() {
+		for _, raw := range got.Data.Data {
+			clear(raw)
+		}
+	}()
 	field := ref.Field
 	if field == "" {
 		field = usual

@@ -327,11 +327,24 @@ func TestRewrapTakesNoAssociatedData(t *testing.T) {
 func TestLeases(t *testing.T) {
 	p := where(t)
 	o := setUp(t, p)
+	config := map[string]any{"plugin_name": "postgresql-database-plugin", "allowed_roles": "app"}
 	if p.fake == nil {
-		t.Skip("a real database engine needs a database: left out")
+		file := os.Getenv("RAMPART_TEST_VAULT_DATABASE_FILE")
+		if file == "" {
+			t.Skip("a real database engine needs a PostgreSQL: VAULT_DATABASE_FILE names none")
+		}
+		config["connection_url"] = strings.TrimSpace(contents(t, file))
 	}
 	o.do(http.MethodPut, "sys/mounts/"+p.database, map[string]any{"type": "database"})
-	o.do(http.MethodPut, p.database+"/roles/app", map[string]any{"default_ttl": "1h", "max_ttl": "90m"})
+	t.Cleanup(func() {
+		o.do(http.MethodPut, "sys/leases/revoke-prefix/"+p.database, nil)
+		o.do(http.MethodDelete, "sys/mounts/"+p.database, nil)
+	})
+	o.do(http.MethodPut, p.database+"/config/pg", config)
+	o.do(http.MethodPut, p.database+"/roles/app", map[string]any{
+		"db_name": "pg", "default_ttl": "1h", "max_ttl": "90m",
+		"creation_statements": []string{`CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`},
+	})
 	ctx := t.Context()
 	each(t, drivers(t, p), []string{"ok 1h0m0s", "another user", "renewed ok 1h20m0s", "capped ok 1h30m0s", "revoked ok", "then not_found", "unknown not_found"}, func(_ string, d driver) []string {
 		a, how := d.creds(ctx, "app")

@@ -99,6 +99,14 @@ func (s *Server) newLease(path string, ttl, most time.Duration) *lease {
 }
 
 func (s *Server) serveLease(c *call, verb string) *response {
+	if prefix, ok := strings.CutPrefix(verb, "revoke-prefix/"); ok && c.op == "write" {
+		for id := range s.leases {
+			if strings.HasPrefix(id, prefix) {
+				delete(s.leases, id)
+			}
+		}
+		return &response{}
+	}
 	l := s.leases[c.text("lease_id")]
 	gone := l == nil || !s.now().Before(l.until)
 	switch {
