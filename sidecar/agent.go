@@ -60,6 +60,7 @@ func (s *Sidecar) serviceInfo(w http.ResponseWriter, r *http.Request) {
 	info := agent.ServiceInfo{
 		Name: s.opt.Service, IdentityKey: s.identityPublic, Off: t.sys.Unsafe.Disable, Relations: s.relations.writable(),
 		Stores: map[string]agent.StoreInfo{}, ServerOwned: map[string]agent.ServerOwned{}, Encrypt: map[string][]string{},
+		Shred: map[string]string{}, Search: map[string]map[string]string{},
 	}
 	for _, f := range t.sys.FlowsTo(s.opt.Service) {
 		if len(f.ServerOwned.Fields) > 0 && !t.sys.Off("field.server_owned") {
@@ -94,7 +95,10 @@ func (s *Sidecar) storeInfo(t *table, name string, db bool, info *agent.ServiceI
 	for _, item := range store.Holds {
 		d := t.sys.Data[item]
 		if d.Encrypt == "envelope" && !t.sys.Off("data.envelope") {
-			info.Encrypt[item] = d.PII
+			info.Encrypt[item], info.Shred[item] = d.PII, d.Shred
+			if len(d.Search) > 0 {
+				info.Search[item] = d.Search
+			}
 		}
 		if d.RowMAC && !t.sys.Off("db.row_mac") {
 			info.RowMAC = append(info.RowMAC, item)

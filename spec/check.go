@@ -261,6 +261,7 @@ func (c *checker) stored(key, name string, d Data) {
 	for field, how := range d.Search {
 		c.ref(join(key+".search", field), field, "field of pii", words(d.PII...))
 		c.oneOf(join(key+".search", field), how, "email", "phone", "exact")
+		c.searchable(join(key+".search", field), field)
 	}
 	for _, promise := range []struct {
 		key   string
@@ -268,6 +269,21 @@ func (c *checker) stored(key, name string, d Data) {
 	}{{"encrypt", d.Encrypt != ""}, {"row_mac", d.RowMAC}} {
 		if promise.given && !c.kept(name) {
 			c.bad(key+"."+promise.key, "no database holds this data item, so nothing would keep the promise", "name it in holds of a sqlite or postgres store")
+		}
+	}
+}
+
+// fewValues are words in the names of fields with so few values that an index of
+// them is as good as the values: whoever sees how often each occurs knows which is
+// which.
+var fewValues = words("age", "birth", "birthday", "birthdate", "birthyear", "blood", "boolean", "country", "cvc", "cvc2", "cvv", "cvv2", "dob", "flag",
+	"gender", "language", "marital", "month", "nationality", "pin", "race", "religion", "sex", "title", "year", "zip")
+
+func (c *checker) searchable(key, field string) {
+	for word := range strings.SplitSeq(strings.ToLower(field), "_") {
+		if fewValues[word] {
+			c.bad(key, fmt.Sprintf("%q has few values: an index of it would show them", shorten(field)), "remove it from search; look such rows up by another field")
+			return
 		}
 	}
 }

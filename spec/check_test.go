@@ -105,6 +105,7 @@ func TestRefused(t *testing.T) {
 		// data
 		{"credential without a source", `key: { kind: credential, source: "secret://embedded/shop/key" }`, `key: { kind: credential }`, `6:3: data.key.source: the key is missing; write source: secret://embedded/PATH`},
 		{"credential elsewhere", `secret://embedded/shop/key`, `vault://shop/key`, `6:28: data.key.source: want a reference to a secret store; write secret://embedded/PATH, or secret://BACKEND/PATH#FIELD; letters, digits, - and _ between slashes`},
+		{"search of few values", `{ integrity: high }`, `{ pii: [mail, birth_year], encrypt: envelope, search: { mail: email, birth_year: exact } }`, `4:79: data.order.search.birth_year: "birth_year" has few values: an index of it would show them; remove it from search; look such rows up by another field`},
 		{"envelope of nothing", `{ integrity: high }`, `{ integrity: high, encrypt: envelope }`, `4:29: data.order.encrypt: envelope encryption needs the fields to encrypt; add pii: [FIELD]`},
 		{"mac nowhere", `{ class: secret }`, `{ class: secret, row_mac: true }`, `5:26: data.card.row_mac: no database holds this data item, so nothing would keep the promise; name it in holds of a sqlite or postgres store`},
 

@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 //
 //	clientkey KEY FILE
 //	clienttoken KEY CLIENT FILE
+//
+// As a service does it asks its sidecar for a data key:
+//
+//	dek STATUS SERVICE ITEM TENANT [SUBJECT]
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "../../test/e2e",
@@ -46,7 +50,7 @@ func TestScripts(t *testing.T) {
 			e.Values[browsersKey{}], e.Values[keysKey{}] = browsers{}, keys{}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": scriptUp, "edge": scriptEdge, "clientkey": scriptClientKey, "clienttoken": scriptClientToken},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": scriptUp, "edge": scriptEdge, "clientkey": scriptClientKey, "clienttoken": scriptClientToken, "dek": scriptDEK},
 	})
 }
 
