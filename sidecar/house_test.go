@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"net/url"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type house struct {
 	jumped  error         // what pdp.Clock says; nil: nothing
 	service http.HandlerFunc
 	got     []request
+	held    map[string]string // service -> folder in memory
 }
 
 // beside is one running sidecar.
@@ -46,6 +48,7 @@ type beside struct {
 	*Sidecar
 	out  string // address of the way out
 	sock *http.Client
+	stop func()
 }
 
 // request is what a service got.
@@ -64,7 +67,13 @@ func must(t testing.TB, err error) {
 
 func open(t testing.TB, services []string, change ...string) *house {
 	t.Helper()
-	h := &house{House: controltest.Start(t, controltest.File(t, change...)), t: t, of: map[string]*beside{}}
+	return openFile(t, controltest.File(t, change...), services)
+}
+
+// openFile is open with a file that is there already.
+func openFile(t testing.TB, file string, services []string) *house {
+	t.Helper()
+	h := &house{House: controltest.Start(t, file), t: t, of: map[string]*beside{}, held: map[string]string{}}
 	h.up = httptest.NewServer(h)
 	t.Cleanup(h.up.Close)
 	for _, name := range services {
@@ -148,14 +157,31 @@ func (h *house) start(name string) {
 	socket := h.State.Path(name + ".sock")
 	s, err := New(Options{
 		Service: name, Link: h.Link(opt), Audit: h.Log("sidecar/" + name), Logger: h.Logger, Inbound: in, Outbound: out,
-		Socket: socket, Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), State: h.State, Now: h.now, Clock: h.clock,
+		Socket: socket, Workload: h.workload(name), Upstream: h.up.URL, StandIns: h.t.TempDir(), DataDir: h.t.TempDir(), SecretsDir: h.memory(name), State: h.State, Now: h.now, Clock: h.clock,
 	})
 	must(h.t, err)
-	run(h.t, s.Run)
-	h.of[name] = &beside{Sidecar: s, out: out.Addr().String(), sock: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	stop := run(h.t, s.Run)
+	h.of[name] = &beside{stop: stop, Sidecar: s, out: out.Addr().String(), sock: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}}
 }
+
+// memory is the service's folder in memory; "" where this machine has none.
+func (h *house) memory(name string) string {
+	folder, err := NewMemoryFolder()
+	if err != nil {
+		h.t.Log(err)
+		return ""
+	}
+	h.t.Cleanup(func() { os.RemoveAll(folder) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held[name] = folder
+	return folder
+}
+
+// workload is where a service finds the workload API.
+func (h *house) workload(name string) string { return h.State.Path(name + ".workload") }
 
 func run(t testing.TB, f func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
