@@ -189,6 +189,9 @@ func (s *System) resources() []resource {
 
 // trustResources lists the certificates that trust, secrets and edge name.
 func (s *System) trustResources(add func(key, name string)) {
+	if k := s.Trust.Join.Kubernetes; k != nil {
+		add("trust.join.kubernetes.jwks", k.JWKS)
+	}
 	if s.Trust.Upstream != nil {
 		add("trust.upstream.roots", s.Trust.Upstream.Roots)
 	}

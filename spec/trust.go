@@ -18,6 +18,7 @@ type Trust struct {
 	JWT      bool                  `yaml:"jwt"`      // JWT-SVIDs are given out by the Workload API too; they are bearer tokens
 	Serve    bool                  `yaml:"serve"`    // our bundle stands at https://EDGE/.well-known/spiffe/bundle for other trust domains
 	Federate map[string]Federation `yaml:"federate"` // other trust domain -> where its bundle is
+	Join     Join                  `yaml:"join"`     // proofs by which planes may join beside one-time tokens
 }
 
 // Upstream is another authority above ours.
@@ -137,6 +138,7 @@ var (
 )
 
 func (s *System) fillTrust() {
+	s.Trust.Join.fill()
 	or(&s.Trust.Root, "embedded")
 	or(&s.Trust.Leaf, Duration(time.Hour))
 	if u := s.Trust.Upstream; u != nil {
@@ -189,6 +191,7 @@ func (b *Backend) fill() {
 // trust checks the authority, federation, and where keys and secrets live.
 func (c *checker) trust() {
 	t := c.s.Trust
+	c.join("trust.join", t.Join)
 	c.oneOf("trust.root", t.Root, "embedded", "offline")
 	if t.Leaf < minLeaf || t.Leaf > maxLeaf {
 		c.bad("trust.leaf", fmt.Sprintf("%s is not from %s to %s", t.Leaf, minLeaf, maxLeaf), "leave it out for 1h")
