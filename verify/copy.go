@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -51,6 +52,12 @@ func edited(text []byte, control string) ([]byte, error) {
 			}
 		}
 	}
+	if services := member(root, "services"); services != nil {
+		for i := 1; i < len(services.Content); i += 2 {
+			// A throw-away copy proves itself to no authority, and has no others' keys.
+			drop(services.Content[i], "acme", "certificate")
+		}
+	}
 	if control != "" {
 		var unsafe yaml.Node
 		if err := unsafe.Encode(map[string][]string{"disable": {control}}); err != nil {
@@ -74,6 +81,17 @@ func member(m *yaml.Node, name string) *yaml.Node {
 		}
 	}
 	return nil
+}
+
+// drop removes members of a mapping.
+func drop(m *yaml.Node, names ...string) {
+	for i := 0; i+1 < len(m.Content); {
+		if slices.Contains(names, m.Content[i].Value) {
+			m.Content = slices.Delete(m.Content, i, i+2)
+			continue
+		}
+		i += 2
+	}
 }
 
 // move puts an external party's stand-in on a free port, if we start it.

@@ -90,7 +90,7 @@ func oldTLS(ctx context.Context, e *Env) (Result, error) {
 		return Result{}, err
 	}
 	defer conn.Close()
-	c := tls.Client(conn, &tls.Config{RootCAs: e.roots, ServerName: "localhost", MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12})
+	c := tls.Client(conn, &tls.Config{RootCAs: e.roots, ServerName: e.edgeName(), MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12})
 	if err := c.HandshakeContext(ctx); err == nil {
 		return failed("the edge agreed on TLS 1.2"), nil
 	}

@@ -30,7 +30,7 @@ func newEdgeClient(t *target, source net.IP) *edgeClient {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: source}, Timeout: 5 * time.Second}
 	tr := &http.Transport{
 		DialContext:         d.DialContext,
-		TLSClientConfig:     &tls.Config{RootCAs: t.roots, ServerName: "localhost", MinVersion: tls.VersionTLS13},
+		TLSClientConfig:     &tls.Config{RootCAs: t.roots, ServerName: t.edgeName(), MinVersion: tls.VersionTLS13},
 		ForceAttemptHTTP2:   true,
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 8,

@@ -81,7 +81,9 @@ func openTarget(ctx context.Context, opt Options) (*target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
-	t.roots = x509.NewCertPool()
+	if t.roots, err = t.publicRoots(); err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
 	if !t.roots.AppendCertsFromPEM(pem) {
 		return nil, errors.New("verify: ca.pem holds no certificate")
 	}
@@ -127,6 +129,30 @@ func (t *target) edgeAddr() string {
 		return t.running.Edge
 	}
 	return net.JoinHostPort("127.0.0.1", port)
+}
+
+// edgeName is the name by which the edge's certificate is verified.
+func (t *target) edgeName() string {
+	if t.foreignCertificate() {
+		return t.sys.Services[t.gateway()].Names[0]
+	}
+	return "localhost"
+}
+
+// foreignCertificate reports whether somebody else's authority vouches for the
+// edge.
+func (t *target) foreignCertificate() bool {
+	svc := t.sys.Services[t.gateway()]
+	return svc.ACME != nil || svc.Cert != nil
+}
+
+// publicRoots are those of this machine where somebody else vouches for the
+// edge, and none otherwise: the local CA's come to them.
+func (t *target) publicRoots() (*x509.CertPool, error) {
+	if t.foreignCertificate() {
+		return x509.SystemCertPool()
+	}
+	return x509.NewCertPool(), nil
 }
 
 // atEnd revokes a credential when the run is over.
