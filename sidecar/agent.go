@@ -122,7 +122,7 @@ func login(store spec.Store, name string, to *agent.StoreInfo) {
 }
 
 // secret hands out what the service itself must hold: the password of a store
-// that it opens. What this process injects into calls it keeps.
+// that it opens, and what secrets of the service names. What this process injects into calls it keeps.
 func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 	name, t := r.PathValue("name"), s.table.Load()
 	e := audit.Event{Class: audit.ClassSecret, Action: "hand secret to service", Outcome: audit.Allowed, Control: "secret.acl",
@@ -133,7 +133,7 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 		s.refusedVersion(r, name)
 		sec, err = s.secrets.Get(r.Context(), name)
 	} else {
-		err = rampart.Errorf(rampart.Denied, "secret.acl", "a service is given the passwords of its own stores and no other secret")
+		err = rampart.Errorf(rampart.Denied, "secret.acl", "a service is given the passwords of its own stores, the credentials that rampart.yaml lets it hold, and no other secret")
 	}
 	if err != nil {
 		e.Outcome, e.Detail = audit.Refused, map[string]string{"error": err.Error()}
@@ -162,7 +162,7 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 // that a flow injects is for this process alone; the control plane, which grants
 // it to the flow, cannot tell the two apart.
 func (t *table) handsOut(name string) bool {
-	if t.sys.Off("secret.acl") {
+	if t.sys.Off("secret.acl") || t.holds(name) {
 		return true
 	}
 	store, ok := strings.CutPrefix(name, "store:")

@@ -181,6 +181,7 @@ func (s *Sidecar) obey() {
 		}
 		s.secrets.Forget(what.Secrets...)
 		s.inUse.forget(what.Secrets)
+		s.files.look()
 		s.forgets.add(what)
 		s.opt.Link.Forgot(s.forgets.carriedOut())
 	})

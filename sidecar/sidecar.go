@@ -43,16 +43,19 @@ type Options struct {
 	Link     *planelink.Link
 	Audit    audit.Recorder
 	Logger   *slog.Logger
-	Inbound  net.Listener  // mutual TLS is laid over it
-	Outbound net.Listener  // loopback TCP, for services in any language
-	Socket   string        // path of the Unix socket, for the SDK
-	Workload string        // path of the Unix socket of the SPIFFE Workload API; required when the file says workload
-	Upstream string        // http://127.0.0.1:PORT of the service
-	StandIns string        // folder where stand-ins of externals leave their CA as NAME.pem
-	DataDir  string        // folder for the service's own embedded stores
-	State    *statedir.Dir // where policies and decisions are kept
-	Now      func() time.Time
-	Clock    func() error // of pdp.Options; nil trusts the clock
+	Inbound  net.Listener // mutual TLS is laid over it
+	Outbound net.Listener // loopback TCP, for services in any language
+	Socket   string       // path of the Unix socket, for the SDK
+	Workload string       // path of the Unix socket of the SPIFFE Workload API; required when the file says workload
+	Upstream string       // http://127.0.0.1:PORT of the service
+	StandIns string       // folder where stand-ins of externals leave their CA as NAME.pem
+	DataDir  string       // folder for the service's own embedded stores
+	// SecretsDir is a folder in memory, of mode 0700, for secrets that rampart.yaml
+	// delivers by file; "" where there is none.
+	SecretsDir string
+	State      *statedir.Dir // where policies and decisions are kept
+	Now        func() time.Time
+	Clock      func() error // of pdp.Options; nil trusts the clock
 	// Observe, of pdp.Options, gets each decision beside the decision log; nil: nobody does.
 	Observe func(ctx context.Context, q pdp.Question, d rampart.Decision) error
 	// Decisions is how many one asker gets in any second, over the decision point or
@@ -78,6 +81,7 @@ type Sidecar struct {
 	secrets        *secrets.Cache
 	forgets        *forgets
 	inUse          *inUse
+	files          *files // nil: no secret is delivered by file
 	handles        handles
 	tokens         verifiers
 	queues         queues
@@ -122,6 +126,9 @@ func New(opt Options) (*Sidecar, error) {
 	if err := s.openPolicies(context.Background()); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
 	}
+	if s.files, err = s.openFiles(); err != nil {
+		return nil, err
+	}
 	s.obey()
 	return s, nil
 }
@@ -159,7 +166,13 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serve(ctx, inbound, http.HandlerFunc(s.inbound)) })
 	g.Go(func() error { return s.serve(ctx, s.opt.Outbound, notBrowsers(s.outboundMux())) })
-	g.Go(func() error { return s.serve(ctx, sock, s.agentMux()) })
+	if s.files != nil {
+		first, cancel := context.WithTimeout(ctx, firstFiles)
+		s.files.renew(first)
+		cancel()
+		g.Go(func() error { return s.files.run(ctx) })
+	}
+	g.Go(func() error { return s.serve(ctx, ownPeers{sock}, s.agentMux()) })
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.policies.Run(ctx) })
 	if s.table.Load().svc.Envoy {

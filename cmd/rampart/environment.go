@@ -11,7 +11,7 @@ import (
 func passedOn(environ []string, service bool) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return !planeMaySee(name) && !(service && serviceMaySee(name))
+		return !planeMaySee(name) && !(service && serviceMaySee(name)) && !(!service && backendMaySee(name))
 	})
 }
 
@@ -20,6 +20,17 @@ func passedOn(environ []string, service bool) []string {
 func planeMaySee(name string) bool {
 	switch name {
 	case "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR":
+		return true
+	}
+	return false
+}
+
+// backendMaySee lists where planes find credentials for backends of secrets: names
+// of files and roles, never a credential.
+func backendMaySee(name string) bool {
+	switch name {
+	case "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "SOFTHSM2_CONF":
 		return true
 	}
 	return false

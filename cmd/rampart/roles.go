@@ -58,7 +58,8 @@ func httpFlag(cmd *cobra.Command, addr *string) {
 
 func sidecarCmd() *cobra.Command {
 	var f planeFlags
-	var inbound, outbound, upstream string
+	var workload workloadFlags
+	var inbound, outbound, upstream, held string
 	cmd := &cobra.Command{
 		Use:   "sidecar",
 		Short: "Run the sidecar of one service",
@@ -79,10 +80,14 @@ func sidecarCmd() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
+				at, err := workload.path(p.state, f.name)
+				if err != nil {
+					return nil, err
+				}
 				s, err := sidecar.New(sidecar.Options{
 					Service: f.name, Link: p.link, Audit: p.audit, Logger: p.log, Inbound: in, Outbound: out,
-					Socket: socket, Upstream: upstream, StandIns: p.state.Path("run", "standin"), DataDir: p.state.Path("data", f.name), State: p.state,
-					Clock: p.clock, TestPolicies: testPolicies,
+					Socket: socket, Upstream: upstream, StandIns: p.state.Path("run", "standin"), DataDir: p.state.Path("data", f.name), SecretsDir: held, State: p.state,
+					Clock: p.clock, TestPolicies: testPolicies, Workload: at, WorkloadUIDs: workload.users(),
 				})
 				if err != nil {
 					return nil, err
@@ -96,6 +101,8 @@ func sidecarCmd() *cobra.Command {
 	fl.StringVar(&inbound, "inbound", "127.0.0.1:0", "address for mutual TLS from the gateway and other sidecars")
 	fl.StringVar(&outbound, "outbound", "127.0.0.1:0", "loopback address of the service's way out")
 	fl.StringVar(&upstream, "upstream", "", "http://127.0.0.1:PORT of the service")
+	fl.StringVar(&held, "secrets-dir", "", "folder in memory, mode 0700, for credentials that rampart.yaml delivers by file")
+	workload.add(cmd)
 	cmd.MarkFlagRequired("upstream")
 	return cmd
 }
@@ -121,8 +128,8 @@ func queueCmd() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			published := func() string { return listen }
-			return f.runPlane(cmd.Context(), "queue", published, func(_ context.Context, p *plane) (func(context.Context) error, error) {
-				key, err := queueKey(p.state, f.name)
+			return f.runPlane(cmd.Context(), "queue", published, func(ctx context.Context, p *plane) (func(context.Context) error, error) {
+				key, err := queueKey(ctx, p.link, p.state, f.name)
 				if err != nil {
 					return nil, fmt.Errorf("key of the queue: %w", err)
 				}
@@ -138,28 +145,4 @@ func queueCmd() *cobra.Command {
 	cmd.Flags().StringVar(&listen, "listen", "", "loopback host:port")
 	cmd.MarkFlagRequired("listen")
 	return cmd
-}
-
-// queueKey returns the key under which a queue encrypts its files. It is made
-// once and lies beside them wrapped by the key-encryption key.
-func queueKey(state *statedir.Dir, name string) (string, error) {
-	kek, err := embedded.OpenKEK(state.Path("kek"))
-	if err != nil {
-		return "", err
-	}
-	file := "queue/" + name + ".key"
-	aad := []byte("rampart queue " + name)
-	sealed, err := os.ReadFile(state.Path(file))
-	if errors.Is(err, fs.ErrNotExist) {
-		key := []byte(rand.Text())
-		if sealed, err = kek.Wrap(context.Background(), key, aad); err != nil {
-			return "", err
-		}
-		return string(key), state.WriteFile(file, sealed, 0o600)
-	}
-	if err != nil {
-		return "", err
-	}
-	key, err := kek.Unwrap(context.Background(), sealed, aad)
-	return string(key), err
 }

@@ -63,6 +63,7 @@ type up struct {
 	self    string
 	dir     string // of the file
 	running wire.Running
+	held    map[string]string // service -> folder in memory of the credentials that it holds as files
 	admin   *adminClient
 	kids    runner
 	mu      sync.Mutex // guards running.PIDs and the file made of it
@@ -84,8 +85,12 @@ func (u *up) run(ctx context.Context) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	defer u.removeHeld() // last of all, when nobody writes there any more
 	defer u.kids.wg.Wait()
 	defer cancel()
+	if err := u.makeHeld(); err != nil {
+		return &exitError{exitFailed, err}
+	}
 	if err := u.start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -218,7 +223,7 @@ func (u *up) planes() []child {
 	}
 	out = append(out, u.planeChild("gateway", gw, "gateway/"+gw, edge...))
 	for _, name := range slices.Sorted(maps.Keys(u.running.Upstream)) {
-		out = append(out, u.planeChild("sidecar", name, "service/"+name, "--inbound", u.running.Sidecars[name], "--outbound", u.running.Out[name], "--upstream", u.running.Upstream[name]))
+		out = append(out, u.planeChild("sidecar", name, "service/"+name, "--inbound", u.running.Sidecars[name], "--outbound", u.running.Out[name], "--upstream", u.running.Upstream[name], "--secrets-dir", u.held[name]))
 	}
 	return out
 }
@@ -237,6 +242,10 @@ func (u *up) services() []child {
 			agent.EnvService + "=" + name, agent.EnvSocket + "=" + u.running.Sockets[name], agent.EnvOut + "=http://" + u.running.Out[name],
 			agent.EnvPort + "=" + parsed.Port(), agent.EnvData + "=" + data,
 		}})
+		if folder := u.held[name]; folder != "" {
+			last := &out[len(out)-1]
+			last.env = append(last.env, agent.EnvSecrets+"="+folder)
+		}
 	}
 	return out
 }

@@ -18,7 +18,7 @@ const (
 	PathMany    = "/v1/authz/check-many" // POST ManyRequest -> ManyAnswer
 	PathFilter  = "/v1/authz/filter"     // POST FilterRequest -> FilterAnswer
 	PathTuples  = "/v1/authz/relations"  // GET -> TuplesState; POST TuplesPush -> TuplesState: the relations that this service keeps
-	PathSecret  = "/v1/secrets/"         // GET /v1/secrets/store:NAME -> SecretValue, the password of a store of its own; each is put on record. ?refused=VERSION: that one does not work, ask for it anew
+	PathSecret  = "/v1/secrets/"         // GET /v1/secrets/{store:NAME or credential} -> SecretValue, of a store of its own or one that it may hold; each is put on record. ?refused=VERSION: that one does not work, ask for it anew
 	PathDEK     = "/v1/dek"              // POST DEKRequest -> DEK
 	PathForget  = "/v1/forget"           // GET ?after=ID -> ForgetAnswer: waits up to 25 s for something to forget; asking again says that all up to after is forgotten
 	PathInUse   = "/v1/secrets-in-use"   // POST SecretsInUse -> 204
@@ -36,8 +36,14 @@ const (
 	EnvOut     = "RAMPART_OUT"        // http://127.0.0.1:PORT: /out/ and /publish/ over TCP, for any language
 	EnvPort    = "PORT"               // loopback port to listen on
 	EnvData    = "RAMPART_DATA"       // folder for the service's own files
+	EnvSecrets = "RAMPART_SECRETS"    // folder in memory of the credentials that rampart.yaml delivers by file
 	EnvStandIn = "RAMPART_STANDIN_CA" // stand-ins of externals: file to write the PEM of their CA to
 )
+
+// EnvWorkload is where a service with workload: true finds the SPIFFE Workload
+// API, unix://PATH, under the name that the standard gives it (SPIFFE Workload
+// Endpoint section 4).
+const EnvWorkload = "SPIFFE_ENDPOINT_SOCKET"
 
 // ServiceInfo is what a service may know of its own configuration.
 type ServiceInfo struct {
