@@ -32,20 +32,21 @@ func (p *Plane) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PathJoin, p.handle(p.serveJoin))
 	for pattern, call := range map[string]planeCall{
-		"POST " + wire.PathRenew:            p.serveRenew,
-		"GET " + wire.PathWatch:             p.serveWatch,
-		"POST " + wire.PathHeartbeat:        p.serveHeartbeat,
-		"POST " + wire.PathResolve:          p.serveResolve,
-		"GET " + wire.PathSecret + "{item}": p.serveSecret,
-		"POST " + wire.PathDEK:              p.serveDEK,
-		"POST " + wire.PathEdgeCert:         p.serveEdgeCert,
-		"POST " + wire.PathEdgeStore:        p.serveEdgeStore,
-		"POST " + wire.PathToken:            p.serveToken,
-		"POST " + wire.PathJWTSVID:          p.serveJWTSVID,
-		"POST " + wire.PathIntrospect:       p.serveIntrospect,
-		"POST " + wire.PathSubject:          p.serveSubject,
-		"POST " + wire.PathSubjects:         p.serveSubjects,
-		"/":                                 p.servePublic,
+		"POST " + wire.PathRenew:              p.serveRenew,
+		"GET " + wire.PathWatch:               p.serveWatch,
+		"POST " + wire.PathHeartbeat:          p.serveHeartbeat,
+		"POST " + wire.PathResolve:            p.serveResolve,
+		"GET " + wire.PathSecret + "{item}":   p.serveSecret,
+		"POST " + wire.PathDEK:                p.serveDEK,
+		"POST " + wire.PathEdgeCert:           p.serveEdgeCert,
+		"POST " + wire.PathDBCert + "{store}": p.serveDBCert,
+		"POST " + wire.PathEdgeStore:          p.serveEdgeStore,
+		"POST " + wire.PathToken:              p.serveToken,
+		"POST " + wire.PathJWTSVID:            p.serveJWTSVID,
+		"POST " + wire.PathIntrospect:         p.serveIntrospect,
+		"POST " + wire.PathSubject:            p.serveSubject,
+		"POST " + wire.PathSubjects:           p.serveSubjects,
+		"/":                                   p.servePublic,
 	} {
 		mux.HandleFunc(pattern, p.handle(func(w http.ResponseWriter, r *http.Request) error {
 			id, err := p.caller(r)
