@@ -112,6 +112,7 @@ type Plane struct {
 	policies policies
 	planes   planes
 	joins    ratelimit.Limiter
+	proofs   proofs
 	beats    ratelimit.Limiter
 	codes    *mfa.Manager
 	passkeys *passkey.Manager // nil: the issuer has no host name
@@ -242,8 +243,16 @@ func (p *Plane) assemble(ctx context.Context) error {
 		return err
 	}
 	p.keys = k
+	sessionKey, err := k.open(ctx, p.opt, sealedSessionData, randomKey)
+	if err != nil {
+		return err
+	}
+	sessions, err := newAtRest(p.opt.Store, sessionKey)
+	if err != nil {
+		return err
+	}
 	p.sessions = session.New(session.Options{
-		Store: p.opt.Store, Key: k.session, Idle: time.Duration(sys.Sessions.Idle), Absolute: time.Duration(sys.Sessions.Absolute), Now: now,
+		Store: sessions, Key: k.session, Idle: time.Duration(sys.Sessions.Idle), Absolute: time.Duration(sys.Sessions.Absolute), Now: now,
 		Ended: p.sessionsEnded,
 	})
 	p.apikeys = apikey.New(apikey.Options{Store: p.opt.Store, Key: k.apikey, Now: now})
@@ -316,8 +325,10 @@ func (p *Plane) open() error {
 	p.listener = profile.NewControlListener(inner, p.svid, p.declared, profile.ListenerOptions{
 		MaxConns: maxConns, OnRefuse: p.refusedHandshake,
 	})
-	p.admin, err = p.openAdmin()
-	return err
+	if p.admin, err = p.openAdmin(); err != nil {
+		return err
+	}
+	return p.openProofs()
 }
 
 // declared is asked at each handshake; a store's queue or a service that left
@@ -336,6 +347,9 @@ func (p *Plane) close() {
 	if p.admin != nil {
 		p.admin.Close()
 	}
+	if p.proofs.socket != nil {
+		p.proofs.socket.Close()
+	}
 }
 
 // Addr returns the address of the planes' listener.
@@ -353,8 +367,10 @@ func (p *Plane) Run(ctx context.Context) error {
 	planes.BaseContext = func(net.Listener) context.Context { return ctx } // ends watches
 	admin := p.server(p.adminRoutes())
 	admin.ConnContext = withPeer
+	attesting := p.server(p.attestRoutes())
 	g.Go(func() error { return serve(planes, p.listener) })
 	g.Go(func() error { return serve(admin, p.admin) })
+	g.Go(func() error { return p.serveProofs(attesting) })
 	g.Go(func() error { p.beat(ctx); return nil })
 	g.Go(func() error { p.housekeep(ctx); return nil })
 	g.Go(func() error { p.turnCredentials(ctx); return nil })
@@ -365,7 +381,7 @@ func (p *Plane) Run(ctx context.Context) error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.Background(), grace)
 		defer cancel()
-		return errors.Join(stop(end, planes), stop(end, admin))
+		return errors.Join(stop(end, planes), stop(end, admin), stop(end, attesting))
 	})
 	return g.Wait()
 }

@@ -31,6 +31,7 @@ type planeCall func(w http.ResponseWriter, r *http.Request, id identity) error
 func (p *Plane) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PathJoin, p.handle(p.serveJoin))
+	mux.HandleFunc("POST "+wire.PathAttest, p.handle(p.serveAttest))
 	for pattern, call := range map[string]planeCall{
 		"POST " + wire.PathRenew:              p.serveRenew,
 		"GET " + wire.PathWatch:               p.serveWatch,
@@ -199,6 +200,7 @@ func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identi
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this certificate is of %s", id.plane()))
 	}
 	hb.Refused = bounded(hb.Refused)
+	hb.Edge = boundedEdge(id, hb.Edge)
 	head, err := headOf(hb, r.RemoteAddr, p.opt.Now())
 	if err != nil {
 		return p.refuse(r.Context(), e, err)
