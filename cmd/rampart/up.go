@@ -242,6 +242,10 @@ func (u *up) services() []child {
 			agent.EnvService + "=" + name, agent.EnvSocket + "=" + u.running.Sockets[name], agent.EnvOut + "=http://" + u.running.Out[name],
 			agent.EnvPort + "=" + parsed.Port(), agent.EnvData + "=" + data,
 		}})
+		if at, err := workloadSocket(u.state, name); err == nil && svc.Workload {
+			last := &out[len(out)-1]
+			last.env = append(last.env, agent.EnvWorkload+"=unix://"+at)
+		}
 		if folder := u.held[name]; folder != "" {
 			last := &out[len(out)-1]
 			last.env = append(last.env, agent.EnvSecrets+"="+folder)
