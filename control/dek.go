@@ -82,7 +82,7 @@ func (p *Plane) serveDEK(w http.ResponseWriter, r *http.Request, id identity) er
 		return err
 	}
 	e := audit.Event{Class: audit.ClassKey, Action: "dek.read", Control: aclControl, Subject: id.id, Resource: "dek:" + q.Item, Peer: r.RemoteAddr, Detail: p.about(q)}
-	if id.kind != "service" || !p.mayDEK(id.name, q.Item) {
+	if !ownKey(id, q) && (id.kind != "service" || !p.mayDEK(id.name, q.Item)) {
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants keys of %q", id.name, q.Item))
 	}
 	k, err := p.dataKey(r.Context(), q)
@@ -95,6 +95,12 @@ func (p *Plane) serveDEK(w http.ResponseWriter, r *http.Request, id identity) er
 		return err
 	}
 	return writeJSON(w, k)
+}
+
+// ownKey reports whether a queue asks for the one key that encrypts its messages
+// on disk.
+func ownKey(id identity, q agent.DEKRequest) bool {
+	return id.kind == "store" && q == agent.DEKRequest{Item: wire.OwnItem, Tenant: "queue/" + id.name}
 }
 
 func boundDEK(q agent.DEKRequest) error {

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,10 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rampart-security/rampart/gateway"
-	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/queue"
-	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/sidecar"
 )
 

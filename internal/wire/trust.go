@@ -209,6 +209,10 @@ type Issued struct {
 	NotAfter time.Time `json:"not_after"`
 }
 
+// OwnItem is the data item of Rampart's own stores. Its tenants are "queue/NAME",
+// whose key goes to that store's queue alone. No item of a file has its name.
+const OwnItem = "_rampart"
+
 // DEKTarget names data keys: of one item and tenant, or of one person of it.
 type DEKTarget struct {
 	Item    string `json:"item"`
