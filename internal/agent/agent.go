@@ -45,11 +45,6 @@ const (
 // Endpoint section 4).
 const EnvWorkload = "SPIFFE_ENDPOINT_SOCKET"
 
-// EnvWorkload is where a service with workload: true finds the SPIFFE Workload
-// API, unix://PATH, under the name that the standard gives it (SPIFFE Workload
-// Endpoint section 4).
-const EnvWorkload = "SPIFFE_ENDPOINT_SOCKET"
-
 // ServiceInfo is what a service may know of its own configuration.
 type ServiceInfo struct {
 	Name        string                       `json:"name"`
