@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
 
@@ -26,6 +28,8 @@ type planeFlags struct {
 	domain  string
 	roots   string
 	join    string
+	account string // file of a service-account token
+	socket  string // of the control plane, for processes of its machine
 	state   string
 }
 
@@ -36,10 +40,14 @@ func (f *planeFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.domain, "trust-domain", "", "SPIFFE trust domain")
 	fl.StringVar(&f.roots, "roots", "", "PEM file of the roots that vouch for the control plane")
 	fl.StringVar(&f.join, "join", "", "file that holds the one-time join token; - reads one line of standard input and stops when it closes")
+	fl.StringVar(&f.account, "join-kubernetes", "", "file that holds a projected service-account token for the audience rampart, instead of a join token")
+	fl.StringVar(&f.socket, "join-unix", "", "socket of the control plane on this machine, instead of a join token: the kernel says who this is")
 	stateFlag(cmd, &f.state)
-	for _, name := range []string{"name", "control", "trust-domain", "roots", "join"} {
+	for _, name := range []string{"name", "control", "trust-domain", "roots"} {
 		cmd.MarkFlagRequired(name)
 	}
+	cmd.MarkFlagsOneRequired("join", "join-kubernetes", "join-unix")
+	cmd.MarkFlagsMutuallyExclusive("join-kubernetes", "join-unix")
 }
 
 // plane is what a role gets once it has joined.
@@ -76,7 +84,7 @@ func (f *planeFlags) runPlane(ctx context.Context, role string, listen func() st
 	}
 	defer events.Close()
 	link, err := planelink.Dial(ctx, planelink.Options{
-		Control: f.control, Domain: f.domain, Roots: roots, Join: token, Plane: role + "/" + f.name,
+		Control: f.control, Domain: f.domain, Roots: roots, Join: token, Proof: f.proof(role), Plane: role + "/" + f.name,
 		Throwaway: state.Throwaway(), Logger: log, AuditHead: events.Head, ListenAddr: listen,
 	})
 	if err != nil {
@@ -110,9 +118,33 @@ func serveBeside(ctx context.Context, link *planelink.Link, role func(context.Co
 	return errors.Join(err, <-linkDone)
 }
 
+// proof is what lasts when a join token does not: with it the plane comes back by
+// itself, however long it slept. Whom to believe it reads anew then, as the roots
+// may have changed meanwhile.
+func (f *planeFlags) proof(role string) *planelink.Proof {
+	proof := &planelink.Proof{Roots: func() ([]byte, error) { return os.ReadFile(f.roots) }}
+	switch {
+	case f.account != "":
+		proof.Kind = wire.ProofKubernetes
+		proof.Evidence = func() (string, error) {
+			b, err := os.ReadFile(f.account) // the kubelet replaces it
+			return strings.TrimSpace(string(b)), err
+		}
+	case f.socket != "":
+		kind := map[string]string{"gateway": "gateway", "queue": "store"}[role]
+		proof.Kind, proof.Socket, proof.Identity = wire.ProofUnix, f.socket, cmp.Or(kind, "service")+"/"+f.name
+	default:
+		return nil
+	}
+	return proof
+}
+
 // token reads the join token. From standard input, the pipe is a lifeline too:
 // when whoever started this process dies, it closes, and the plane stops.
 func (f *planeFlags) token(ctx context.Context) (string, context.Context, error) {
+	if f.join == "" {
+		return "", ctx, nil
+	}
 	if f.join != "-" {
 		b, err := os.ReadFile(f.join)
 		return strings.TrimSpace(string(b)), ctx, err
