@@ -256,7 +256,7 @@ func (c *Client) verdict(path string, rep reply) error {
 		kind = rampart.NotFound
 	case s == http.StatusTooManyRequests:
 		kind, why = rampart.Limited, secrets.Busy(rep.wait)
-	case s == http.StatusBadRequest && bytes.Contains(rep.body, []byte("check-and-set")):
+	case s == http.StatusBadRequest && bytes.Contains(rep.body, []byte("check-and-set parameter did not match")):
 		kind = rampart.Conflict
 	case s == http.StatusBadRequest && bytes.Contains(rep.body, []byte("unknown role")):
 		kind = rampart.NotFound
