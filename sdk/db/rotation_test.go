@@ -39,14 +39,20 @@ stores:
     rotate: { every: 24h, roles: [direct_a, direct_b], owner: app_owner, admin: "postgres://rotator@localhost:PORT/postgres", password: "secret://embedded/rotator" } }
   pooled: { kind: postgres, url: "postgres://nobody@localhost:POOLER/postgres", ca: ca.pem, pooler: true,
     rotate: { every: 24h, roles: [pooled_a, pooled_b], owner: app_owner, admin: "postgres://rotator@localhost:PORT/postgres", password: "secret://embedded/rotator" } }
+  certified: { kind: postgres, url: "postgres://certified@localhost:PORT/postgres", ca: ca.pem, client_cert: true }
 flows:
   - { from: customer, to: edge, authn: session }
   - { from: edge, to: shop }
   - { from: shop, to: direct, db: { pool: 10 } }
   - { from: shop, to: pooled, db: { pool: 10 } }
+  - { from: shop, to: certified, db: { pool: 2 } }
 `
 
+// access lets one role in by its certificate alone, and all others by SCRAM.
+const access = "hostssl all certified 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+
 const prepare = `CREATE ROLE app_owner NOLOGIN;
+CREATE ROLE certified LOGIN;
 CREATE ROLE rotator LOGIN CREATEROLE PASSWORD '` + pgtest.Password + `';
 GRANT app_owner TO rotator WITH ADMIN OPTION;
 GRANT pg_signal_backend TO rotator;
@@ -60,6 +66,7 @@ type system struct {
 	t      *testing.T
 	server pgtest.Server
 	pooler pgtest.Bouncer
+	svc    *sdk.Service
 	dbs    map[string]*db.DB
 }
 
@@ -72,7 +79,7 @@ func must(t testing.TB, err error) {
 
 func start(t *testing.T) *system {
 	t.Helper()
-	s := &system{t: t, server: pgtest.Start(t), dbs: map[string]*db.DB{}}
+	s := &system{t: t, server: pgtest.StartWith(t, access), dbs: map[string]*db.DB{}}
 	s.server.Wait(t)
 	s.server.Exec(t, prepare)
 	s.pooler = s.server.StartBouncer(t)
@@ -81,7 +88,7 @@ func start(t *testing.T) *system {
 	must(t, os.WriteFile(filepath.Join(dir, "rampart.yaml"), []byte(text), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "ca.pem"), s.server.CA, 0o600))
 	s.House = controltest.Start(t, filepath.Join(dir, "rampart.yaml"))
-	s.Admin(wire.AdminSecrets, wire.SetSecret{Path: "rotator", Value: []byte(pgtest.Password)}, nil)
+	s.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "rotator", Value: []byte(pgtest.Password)}, nil)
 	s.Admin(wire.AdminRotate, wire.RotateNow{Name: "store:direct"}, nil) // what failed for want of the secret goes on
 	s.Admin(wire.AdminRotate, wire.RotateNow{Name: "store:pooled"}, nil)
 	s.wait("store:direct", 1)
@@ -89,6 +96,7 @@ func start(t *testing.T) *system {
 	s.sidecar()
 	svc, err := sdk.Connect(t.Context())
 	must(t, err)
+	s.svc = svc
 	for _, name := range []string{"direct", "pooled"} {
 		s.dbs[name], err = db.Open(t.Context(), svc, name)
 		must(t, err)
@@ -254,6 +262,7 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	s.verified()
+	s.certified()
 }
 
 // swapCertificate gives the server another certificate of its CA while it runs, as
@@ -287,6 +296,35 @@ func (s *system) verified() {
 				s.t.Errorf("psql at %s, %s: %s, %v, want %q", port, name, out, err, tc.want)
 			}
 		}
+	}
+}
+
+// certified: a service logs in with a certificate that the control plane gives to
+// the role of its flow, and nobody without one.
+func (s *system) certified() {
+	s.t.Helper()
+	if _, err := db.Open(s.t.Context(), s.svc, "certified"); err == nil {
+		s.t.Error("a certificate of an authority that the database does not know was accepted")
+	}
+	ours, err := os.ReadFile(s.State.Path("ca.pem"))
+	must(s.t, err)
+	s.server.Write(s.t, "clients.pem", ours)
+	s.server.Reload(s.t)
+	var d *db.DB
+	s.Until("the database knows the authority", func() bool { d, err = db.Open(s.t.Context(), s.svc, "certified"); return err == nil })
+	s.t.Cleanup(func() { d.Close() })
+	var login, subject string
+	must(s.t, d.View(s.t.Context(), func(tx *sql.Tx) error {
+		return tx.QueryRow(`SELECT session_user, client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()`).Scan(&login, &subject)
+	}))
+	if login != "certified" || subject != "/CN=certified" {
+		s.t.Errorf("logged in as %s with %s", login, subject)
+	}
+	root := filepath.Join(s.t.TempDir(), "root.pem")
+	must(s.t, os.WriteFile(root, s.server.CA, 0o600))
+	out, err := s.server.Psql(s.t, pgtest.Password, "host=localhost sslmode=verify-full sslrootcert="+root+" port="+s.server.Port+" dbname=postgres user=certified", "SELECT 1")
+	if err == nil || !strings.Contains(out, "requires a valid client certificate") {
+		s.t.Errorf("psql without a certificate: %s, %v", out, err)
 	}
 }
 
