@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/rampart-security/rampart/internal/literal"
 )
 
 // The one answer to a secret in the file. It never repeats the value.
@@ -14,23 +16,6 @@ const (
 	secretMsg = "a literal secret"
 	secretFix = "store it with rampart secret set, name it as secret://embedded/PATH, and replace it everywhere: whoever read this file has it"
 )
-
-// secretForm matches values that are credentials by their shape: well-known
-// key prefixes with something behind them, PEM private keys, JWTs, URLs with a
-// password.
-var secretForm = regexp.MustCompile(strings.Join([]string{
-	`\b[sr]k_(live|test)_[0-9A-Za-z]{3,}`,
-	`\b(AKIA|ASIA)[0-9A-Z]{12,}`,
-	`\bgh[pousr]_[0-9A-Za-z]{8,}`,
-	`\bgithub_pat_[0-9A-Za-z_]{8,}`,
-	`\bglpat-[0-9A-Za-z_-]{8,}`,
-	`\bxox[abeprs]-[0-9A-Za-z-]{6,}`,
-	`\bAIza[0-9A-Za-z_-]{20,}`,
-	`\bhvs\.[0-9A-Za-z_-]{12,}`,
-	`\beyJ[0-9A-Za-z_-]{8,}\.eyJ[0-9A-Za-z_-]{8,}\.`,
-	`-----BEGIN [A-Z ]*PRIVATE KEY`,
-	`[a-z][a-z0-9+.-]*://[^/@:\s"']*:[^/@\s"']+@`,
-}, "|"))
 
 // secretKeys are names whose values are credentials whatever they look like.
 var secretKeys = []string{
@@ -44,7 +29,10 @@ var secretArgument = regexp.MustCompile(`(?i)(password|passwd|secret|token|api[_
 // rateLike matches what api_key holds where it is a limit, slips included.
 var rateLike = regexp.MustCompile(`^[0-9]{0,10}/?[a-z]{0,8}$`)
 
-func secretValue(value string) bool { return secretForm.MatchString(value) }
+// secretForms are credentials by their shape.
+var secretForms = literal.New()
+
+func secretValue(value string) bool { return secretForms.Match(value) }
 
 // literalSecret reports whether a key of this name must not hold this value.
 // Keys that name a secret or a rate, and Stripe's public test tokens in a
@@ -76,8 +64,8 @@ func (r *report) commentSecrets(text []byte) {
 		if hash < 0 {
 			continue
 		}
-		if m := secretForm.FindIndex(line[hash:]); m != nil {
-			r.badAt(position{i + 1, hash + m[0] + 1}, "", secretMsg+" in a comment", secretFix)
+		if at := secretForms.Index(line[hash:]); at >= 0 {
+			r.badAt(position{i + 1, hash + at + 1}, "", secretMsg+" in a comment", secretFix)
 		}
 	}
 }
