@@ -4,7 +4,7 @@ GO    ?= go
 FILE  ?= examples/payments/rampart.yaml
 STATE ?= .rampart
 
-.PHONY: up test check verify falsify bench bench-authz conformance-server test-vault fuzz chaos tools clean
+.PHONY: up test check verify falsify bench bench-authz rekey-long conformance-server test-vault fuzz chaos tools clean
 
 up: ## run the payment system, defended, on https://localhost:8443
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
@@ -52,6 +52,9 @@ test-vault: ## our client and the official ones against your Vault or OpenBao: V
 	@cd test/vault && RAMPART_TEST_VAULT_ADDR="$(VAULT_ADDR)" RAMPART_TEST_VAULT_TOKEN_FILE="$(abspath $(VAULT_TOKEN_FILE))" RAMPART_TEST_VAULT_CACERT="$(if $(VAULT_CACERT),$(abspath $(VAULT_CACERT)))" \
 		RAMPART_TEST_VAULT_DATABASE_FILE="$(if $(VAULT_DATABASE_FILE),$(abspath $(VAULT_DATABASE_FILE)))" \
 		$(GO) test -count=1 -v . | grep -v '^=== '
+
+rekey-long: ## ROWS rows (default 1000000) sealed anew beside writers, in SQLite and PostgreSQL, with kill -9 twice
+	RAMPART_REKEY_ROWS=$${ROWS:-1000000} $(GO) test -count=1 -v -timeout 60m -run '^TestRekey$$' ./sdk/pii
 
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
 	test/fuzz.sh $${FUZZTIME:-60s}

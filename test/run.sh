@@ -7,7 +7,7 @@ export RAMPART_PEERS="${RAMPART_PEERS:-${CI:+required}}"
 echo "== units, policies, parsers on their seeds, command line"
 go test ./...
 
-echo "== public vectors: Wycheproof JWS"
+echo "== public vectors: Wycheproof JWS and AES-GCM"
 (cd test/vectors && go test -count=1 -v ./... | grep -v '^=== ')
 
 echo "== relations: the assertions that OpenFGA ships"
