@@ -1,0 +1,4 @@
+package attest
+
+// ParseStart is for the fuzzer.
+var ParseStart = parseStart
