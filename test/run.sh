@@ -25,6 +25,10 @@ echo "== providers that we did not write: oidc-provider, Dex"
 go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
 (cd test/federation/dex && go test -count=1 -v ./... | grep -v '^=== ')
 
+echo "== certificates of a real ACME server: Pebble"
+RAMPART_PEBBLE="$(cd test/acme && go tool -n pebble)" RAMPART_PEBBLE_DNS="$(cd test/acme && go tool -n pebble-challtestsrv)" \
+	go test -count=1 -v -run '^TestACME' ./gateway | grep -v '^=== '
+
 echo "== race detector on what is shared between goroutines"
 go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
 go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
