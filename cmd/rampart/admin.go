@@ -109,56 +109,6 @@ func caCmd() *cobra.Command {
 	return cmd
 }
 
-func secretCmd() *cobra.Command {
-	cmd := group("secret", "Store and list secrets; values are never printed")
-	var stateDir string
-	set := &cobra.Command{
-		Use:     "set PATH",
-		Short:   "Store a new version, read from standard input",
-		Example: "  rampart secret set prod/stripe/api-key < key.txt",
-		Args:    namedArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			value, err := readSecret(cmd, "value")
-			if err != nil {
-				return err
-			}
-			admin, _, err := openAdmin(stateDir)
-			if err != nil {
-				return err
-			}
-			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminSecrets, wire.SecretOp{Op: "put", Path: args[0], Value: value}, nil); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "secret %s has a new version; services see it within five minutes\n", args[0])
-			return nil
-		},
-	}
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "List paths and versions",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			admin, _, err := openAdmin(stateDir)
-			if err != nil {
-				return err
-			}
-			var metas []wire.SecretMeta
-			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminSecrets, nil, &metas); err != nil {
-				return err
-			}
-			for _, m := range metas {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-40s version %d, %s\n", m.Path, m.Version, m.Created)
-			}
-			return nil
-		},
-	}
-	for _, c := range []*cobra.Command{set, list} {
-		stateFlag(c, &stateDir)
-		cmd.AddCommand(c)
-	}
-	return cmd
-}
-
 // readSecret takes a value from standard input, without echo on a terminal and
 // never from the command line, where every process could read it.
 func readSecret(cmd *cobra.Command, what string) ([]byte, error) {
