@@ -22,6 +22,7 @@ import (
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/profile"
 )
 
 func upCmd() *cobra.Command {
@@ -356,12 +357,23 @@ func (u *up) reported(st wire.Status, plane string) bool {
 	})
 }
 
+// gatewayReady asks the edge how it is, by the certificate that the local CA gave
+// it. One from elsewhere may not be there yet, and need not be for this: then the
+// listener is all that is asked for.
 func (u *up) gatewayReady(ctx context.Context) bool {
+	if svc := u.sys.Services[u.sys.Gateway()]; svc.ACME != nil || svc.Cert != nil {
+		return dials(u.running.Edge)
+	}
 	roots, err := rootsFile(u.state.Path("ca.pem"))
 	if err != nil {
 		return false
 	}
-	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}
+	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: profile.External("localhost", roots, tls.VersionTLS13),
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, u.running.Edge) // its public name may lead elsewhere
+		},
+	}}
 	defer c.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.issuer()+"_rampart/health", nil)
 	if err != nil {
