@@ -52,6 +52,8 @@ type Queue struct {
 
 	mu       sync.Mutex
 	complete map[string]bool // guarded by mu; names of accounts that have all their imports
+
+	peers peers
 }
 
 // New starts the server. Close or Run's end stops it.
@@ -121,6 +123,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { q.recordViolations(ctx) })
+	wg.Go(func() { q.followPeers(ctx) })
 	k.watch(ctx)
 	return nil
 }

@@ -60,7 +60,7 @@ func (a authenticator) Check(c server.ClientAuthentication) bool {
 		return false
 	}
 	c.RegisterUser(&server.User{Username: id, Account: acc, Permissions: permissions(id, rights)})
-	return true
+	return a.q.keepPeer(c.GetID(), *state) == nil
 }
 
 // right is one subject that an identity may publish to.

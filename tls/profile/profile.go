@@ -93,6 +93,15 @@ func RecheckServer(src *svid.Source, want string, cs tls.ConnectionState) error 
 	return verifyServer(check, want, cs)
 }
 
+// RecheckClient judges anew the client of a connection that was made with
+// MTLSServer(src, allow), for a server that is none of NewMTLSListener's and so has
+// to follow the epochs of src by itself.
+func RecheckClient(src *svid.Source, allow func(id string) error, cs tls.ConnectionState) error {
+	j := newJudge(src, allow, time.Now)
+	_, err := j.verify(cs.PeerCertificates, within(j.now(), cs))
+	return err
+}
+
 // within is at, or the last moment of the peer's certificate if that is earlier.
 func within(at time.Time, cs tls.ConnectionState) time.Time {
 	if len(cs.PeerCertificates) == 0 || at.Before(cs.PeerCertificates[0].NotAfter) {
