@@ -56,6 +56,9 @@ test-vault: ## our client and the official ones against your Vault or OpenBao: V
 rekey-long: ## ROWS rows (default 1000000) sealed anew beside writers, in SQLite and PostgreSQL, with kill -9 twice
 	RAMPART_REKEY_ROWS=$${ROWS:-1000000} $(GO) test -count=1 -v -timeout 60m -run '^TestRekey$$' ./sdk/pii
 
+rotation: ## database passwords and certificates replaced under 500 transactions a second, directly and behind PgBouncer
+	RAMPART_LONG=1 $(GO) test -count=1 -v -timeout 15m -run '^TestRotation$$' ./sdk/db | grep -v '^=== '
+
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
 	test/fuzz.sh $${FUZZTIME:-60s}
 
