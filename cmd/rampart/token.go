@@ -24,9 +24,9 @@ func tokenKeysCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "keys",
 		Short: "List signing keys, of each ring in the order in which they sign",
-		Long: `keys lists the keys of the four rings: internal signs tokens between services,
+		Long: `keys lists the keys of the rings: internal signs tokens between services,
 edge those of clients, id the ID tokens of people, policy the policies that planes
-decide by. A pending key is published
+decide by, jwt-svid the JWT-SVIDs of services. A pending key is published
 and does not sign yet; a retired one signs no more and is still verified with.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
