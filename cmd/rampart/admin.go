@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/wire"
 )
 
@@ -69,44 +68,6 @@ func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) erro
 		return err
 	}
 	return printEdgeCerts(w, st)
-}
-
-func caCmd() *cobra.Command {
-	cmd := group("ca", "Work with the local certificate authority")
-	var stateDir string
-	trust := &cobra.Command{
-		Use:   "trust",
-		Short: "Print how to make this machine trust the local CA, and how to undo it",
-		Long:  "trust changes nothing: it prints the commands, since trusting a CA is a decision about the whole machine.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			state, err := statedir.Open(stateDir, statedir.Options{})
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			ca := state.Path("ca.pem")
-			if _, err := os.Stat(ca); err != nil {
-				return usageError("%s has no CA yet; start the system once with: rampart up --state %s", stateDir, stateDir)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), `The local CA is %[1]s. Its key never leaves the state folder.
-
-  curl             curl --cacert %[1]s https://localhost:8443/
-  Debian, Ubuntu   sudo install -m644 %[1]s /usr/local/share/ca-certificates/rampart-local.crt && sudo update-ca-certificates
-    undo           sudo rm /usr/local/share/ca-certificates/rampart-local.crt && sudo update-ca-certificates --fresh
-  Fedora, RHEL     sudo trust anchor %[1]s
-    undo           sudo trust anchor --remove %[1]s
-  macOS            sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain %[1]s
-    undo           sudo security remove-trusted-cert -d %[1]s
-  Firefox, Chromium on Linux (own store)
-                   certutil -A -d sql:$HOME/.pki/nssdb -t C,, -n rampart-local -i %[1]s
-    undo           certutil -D -d sql:$HOME/.pki/nssdb -n rampart-local
-`, ca)
-			return nil
-		},
-	}
-	stateFlag(trust, &stateDir)
-	cmd.AddCommand(trust)
-	return cmd
 }
 
 // readSecret takes a value from standard input, without echo on a terminal and

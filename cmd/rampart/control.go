@@ -37,7 +37,7 @@ func controlCmd() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&listen, "listen", "127.0.0.1:8444", "address for planes, mutual TLS")
 	fl.StringVar(&issuer, "issuer", "https://localhost:8443/", "public URL of the edge")
-	fl.DurationVar(&ttl, "svid-ttl", time.Hour, "life of workload certificates")
+	fl.DurationVar(&ttl, "svid-ttl", 0, "life of workload certificates, instead of trust.leaf in rampart.yaml")
 	fl.BoolVar(&tied, "lifeline", false, "stop when standard input closes")
 	return cmd
 }

@@ -43,6 +43,8 @@ func TestMain(m *testing.M) {
 // As a service does it asks its sidecar for a data key:
 //
 //	dek STATUS SERVICE ITEM TENANT [SUBJECT]
+//
+// An age key is made by: agekey FILE VARIABLE, with the public half in the variable.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "../../test/e2e",
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 			e.Values[browsersKey{}], e.Values[keysKey{}] = browsers{}, keys{}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": scriptUp, "edge": scriptEdge, "clientkey": scriptClientKey, "clienttoken": scriptClientToken, "dek": scriptDEK},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"up": scriptUp, "edge": scriptEdge, "clientkey": scriptClientKey, "clienttoken": scriptClientToken, "dek": scriptDEK, "agekey": scriptAgeKey},
 	})
 }
 

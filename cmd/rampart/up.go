@@ -48,7 +48,7 @@ cannot be moved and stays where it is.`,
 	cmd.Flags().BoolVar(&u.throwaway, "throwaway", false, "make a state folder to be thrown away: the only kind that accepts unsafe: {disable: [...]}")
 	cmd.Flags().BoolVar(&u.freePorts, "free-ports", false, "put every listener on a free port, so that this copy can run beside another")
 	httpFlag(cmd, &u.http)
-	cmd.Flags().DurationVar(&u.svidTTL, "svid-ttl", time.Hour, "life of workload certificates; they are renewed at half of it")
+	cmd.Flags().DurationVar(&u.svidTTL, "svid-ttl", 0, "life of workload certificates, instead of trust.leaf in rampart.yaml; they are renewed at half of it")
 	return cmd
 }
 
