@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -82,11 +81,11 @@ func (p *Plane) adminCARequest(r *http.Request, e *audit.Event) (any, error) {
 }
 
 func (p *Plane) adminCAImport(r *http.Request, _ *audit.Event) (any, error) {
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, rampart.Errorf(rampart.Invalid, "", "control: the chain is too long")
+	var q wire.PEM
+	if err := readJSON(r, &q); err != nil {
+		return nil, err
 	}
-	chain, err := ca.ParseChainPEM(text)
+	chain, err := ca.ParseChainPEM([]byte(q.PEM))
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 	"github.com/rampart-security/rampart/store/sqlite"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 )
@@ -80,8 +81,9 @@ type house struct {
 	stop  func()
 	roots []byte
 
-	replica string                                     // of several; "" is the only one
-	openDB  func(context.Context) (store.Store, error) // nil: SQLite in the state folder
+	upstream ca.Signer                                  // above the authority; nil: none, or that of the file
+	replica  string                                     // of several; "" is the only one
+	openDB   func(context.Context) (store.Store, error) // nil: SQLite in the state folder
 
 	mu    sync.Mutex
 	ahead time.Duration                                // how far the house's clock is ahead
@@ -169,7 +171,7 @@ func (h *house) start() {
 	must(h.t, err)
 	quiet := slog.New(slog.DiscardHandler)
 	opt := control.Options{
-		System: h.sys, State: h.state, Store: h.db, Audit: h, Logger: quiet, Now: h.now, Listen: "127.0.0.1:0", Issuer: issuer, Replica: h.replica,
+		System: h.sys, State: h.state, Store: h.db, Audit: h, Logger: quiet, Now: h.now, Listen: "127.0.0.1:0", Issuer: issuer, Replica: h.replica, Upstream: h.upstream,
 		TestPolicies: h.tests, Resolver: here{},
 	}
 	h.log, err = audit.Open(h.state.Path("audit"), opt.LogName(), audit.Options{Logger: quiet})

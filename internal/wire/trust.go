@@ -118,7 +118,7 @@ func (c EdgeCert) Late(now time.Time) bool {
 // Paths of the admin socket for the authority, keys of data, and secrets.
 const (
 	AdminCA      = "/admin/ca"           // GET -> CAStatus; POST CAStep -> CAStatus
-	AdminCASign  = "/admin/ca/sign"      // GET -> PEM, the pending request of the issuing certificate; POST PEM chain -> CAStatus, for an offline root
+	AdminCASign  = "/admin/ca/sign"      // GET -> PEM, the pending request of the issuing certificate; POST PEM of the chain -> CAStatus, for an offline root
 	AdminCARoot  = "/admin/ca/root"      // POST ExportRoot -> ExportedRoot
 	AdminDEKs    = "/admin/deks"         // GET ?item=&tenant= -> []DEKInfo
 	AdminRewrap  = "/admin/deks/rewrap"  // POST -> Rewrapped: some of them, until Left is 0
