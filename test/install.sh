@@ -5,12 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-want=(curl openssl python3 chromium postgresql redis-server sslscan nmap pgbouncer)
+want=(curl openssl python3 chromium postgresql redis-server softhsm2 sslscan nmap pgbouncer)
 have() {
 	case $1 in
 	postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null ;;
 	pgbouncer) command -v pgbouncer >/dev/null || [[ -x /usr/sbin/pgbouncer ]] ;;
 	redis-server) command -v valkey-server >/dev/null || command -v redis-server >/dev/null ;;
+	softhsm2) command -v softhsm2-util >/dev/null ;;
 	chromium) command -v chromium >/dev/null || command -v google-chrome >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac

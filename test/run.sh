@@ -29,6 +29,9 @@ echo "== certificates of a real ACME server: Pebble"
 RAMPART_PEBBLE="$(cd test/acme && go tool -n pebble)" RAMPART_PEBBLE_DNS="$(cd test/acme && go tool -n pebble-challtestsrv)" \
 	go test -count=1 -v -run '^TestACME' ./gateway | grep -v '^=== '
 
+echo "== a key encryption key in a module: SoftHSM"
+CGO_ENABLED=1 go test -count=1 -v -tags pkcs11 ./secrets/kms/pkcs11 | grep -v '^=== '
+
 echo "== race detector on what is shared between goroutines"
 go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
 go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
