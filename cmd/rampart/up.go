@@ -369,7 +369,7 @@ func (u *up) gatewayReady(ctx context.Context) bool {
 		return false
 	}
 	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: profile.External("localhost", roots, tls.VersionTLS13),
+		TLSClientConfig: profile.External("localhost", roots, tls.VersionTLS13), ForceAttemptHTTP2: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, u.running.Edge) // its public name may lead elsewhere
 		},
