@@ -383,7 +383,11 @@ func (p *Plane) Run(ctx context.Context) error {
 		defer cancel()
 		return errors.Join(stop(end, planes), stop(end, admin), stop(end, attesting))
 	})
-	return g.Wait()
+	err := g.Wait()
+	end, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	p.backends.close(end)
+	return err
 }
 
 func (p *Plane) server(h http.Handler) *http.Server {
