@@ -41,6 +41,7 @@ func TestPostgres(t *testing.T) {
 	}
 	counts(t, d)
 	subject(t, d)
+	turns(t, server)
 
 	_, other := pgtest.Certificate(t, "localhost")
 	for name, change := range map[string]func(*agent.StoreInfo){

@@ -16,6 +16,7 @@ type ForgetAnswer = agent.ForgetAnswer
 // rotating is what changes while a service runs.
 type rotating struct {
 	current map[string]agent.SecretValue
+	later   map[string]agent.SecretValue
 	told    []ForgetAnswer // the id of each is its place, from 1
 	news    chan struct{}  // closed when told grows
 	done    uint64         // all up to it the service has forgotten
@@ -37,6 +38,28 @@ func (a *Agent) Replace(name, user string, value []byte) {
 		a.rotating.current = map[string]agent.SecretValue{}
 	}
 	a.rotating.current[name] = agent.SecretValue{Value: value, User: user, Version: max(a.valueLocked(name).Version, 1) + 1}
+}
+
+// Later is Replace that a service notices only when it says that what it was given
+// does not work: a sidecar to which the news has not come.
+func (a *Agent) Later(name, user string, value []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rotating.later == nil {
+		a.rotating.later = map[string]agent.SecretValue{}
+	}
+	a.rotating.later[name] = agent.SecretValue{Value: value, User: user, Version: max(a.valueLocked(name).Version, 1) + 1}
+}
+
+// refusedLocked brings what Later has of a secret into force.
+func (a *Agent) refusedLocked(name string) {
+	if v, ok := a.rotating.later[name]; ok {
+		if a.rotating.current == nil {
+			a.rotating.current = map[string]agent.SecretValue{}
+		}
+		a.rotating.current[name] = v
+		delete(a.rotating.later, name)
+	}
 }
 
 // valueLocked is what a secret is now.

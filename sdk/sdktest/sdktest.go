@@ -261,6 +261,9 @@ func (a *Agent) audit(w http.ResponseWriter, r *http.Request) {
 
 func (a *Agent) secret(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
+	if r.URL.Query().Has("refused") {
+		a.refusedLocked(r.PathValue("name"))
+	}
 	value := a.valueLocked(r.PathValue("name"))
 	a.mu.Unlock()
 	if value.Version == 0 {
