@@ -23,6 +23,7 @@ type ledger struct {
 	svc    *sdk.Service
 	db     *db.DB
 	keys   *pii.Keys
+	rows   *pii.Table[payment]
 	outbox *outbox
 	seal   seal
 }
@@ -69,7 +70,7 @@ func (l *ledger) sameKey(ctx context.Context, tx *sql.Tx, p payment) (*payment, 
 	if p.IdemKey == "" {
 		return nil, nil
 	}
-	found, err := l.read(ctx, tx.QueryRowContext(ctx, columns+`WHERE owner = $1 AND idem_key = $2`, p.Owner, p.IdemKey))
+	found, err := l.read(ctx, tx.QueryRowContext(ctx, l.columns()+`WHERE owner = $1 AND idem_key = $2`, p.Owner, p.IdemKey))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -128,7 +129,7 @@ func (l *ledger) get(ctx context.Context, id string) (payment, error) {
 	var p payment
 	err := l.db.View(ctx, func(tx *sql.Tx) error {
 		var err error
-		p, err = l.read(ctx, tx.QueryRowContext(ctx, columns+`WHERE id = $1`, id))
+		p, err = l.read(ctx, tx.QueryRowContext(ctx, l.columns()+`WHERE id = $1`, id))
 		return err
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -147,7 +148,7 @@ func (l *ledger) visible(ctx context.Context, list authz.List, order string) ([]
 		return out, err
 	}
 	err = l.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, columns+`WHERE ($1 = '' OR order_id = $1) AND `+where+` ORDER BY id DESC LIMIT `+pageSize, append([]any{order}, args...)...)
+		rows, err := tx.QueryContext(ctx, l.columns()+`WHERE ($1 = '' OR order_id = $1) AND `+where+` ORDER BY id DESC LIMIT `+pageSize, append([]any{order}, args...)...)
 		if err != nil {
 			return err
 		}
@@ -165,11 +166,7 @@ func (l *ledger) visible(ctx context.Context, list authz.List, order string) ([]
 }
 
 func (l *ledger) insert(ctx context.Context, tx *sql.Tx, p payment) error {
-	email, err := l.keys.Seal(ctx, p.cell("email"), []byte(p.Email))
-	if err != nil {
-		return err
-	}
-	card, err := l.keys.Seal(ctx, p.cell("card_ref"), []byte(p.CardRef))
+	args, err := l.rows.Args(ctx, &p)
 	if err != nil {
 		return err
 	}
@@ -177,15 +174,17 @@ func (l *ledger) insert(ctx context.Context, tx *sql.Tx, p payment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO payments
-		(id, order_id, tenant, owner, team, amount, currency, status, email, card_ref, description, idem_key, created, mac)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
-		p.ID, p.OrderID, p.Tenant, p.Owner, p.Team, p.Amount, p.Currency, p.Status, email, card, p.Description,
-		sql.NullString{String: p.IdemKey, Valid: p.IdemKey != ""}, p.Created.UnixMilli(), mac)
+	_, err = tx.ExecContext(ctx, `INSERT INTO payments (`+l.rows.List()+`, order_id, owner, team, amount, currency, status, description, idem_key, created, mac)
+		VALUES (`+l.rows.Placeholders(1)+`, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		append(args, p.OrderID, p.Owner, p.Team, p.Amount, p.Currency, p.Status, p.Description,
+			sql.NullString{String: p.IdemKey, Valid: p.IdemKey != ""}, p.Created.UnixMilli(), mac)...)
 	return err
 }
 
-const columns = `SELECT id, order_id, tenant, owner, team, amount, currency, status, email, card_ref, description, idem_key, created, frozen, mac FROM payments `
+// columns begins a query of what read scans.
+func (l *ledger) columns() string {
+	return `SELECT ` + l.rows.List() + `, order_id, owner, team, amount, currency, status, description, idem_key, created, frozen, mac FROM payments `
+}
 
 type row interface{ Scan(...any) error }
 
@@ -193,12 +192,13 @@ type row interface{ Scan(...any) error }
 // its checksum held.
 func (l *ledger) read(ctx context.Context, r row) (payment, error) {
 	var (
-		p                payment
-		email, card, mac []byte
-		key              sql.NullString
-		ms               int64
+		p   payment
+		mac []byte
+		key sql.NullString
+		ms  int64
 	)
-	err := r.Scan(&p.ID, &p.OrderID, &p.Tenant, &p.Owner, &p.Team, &p.Amount, &p.Currency, &p.Status, &email, &card, &p.Description, &key, &ms, &p.Frozen, &mac)
+	sealed, open := l.rows.Dest(&p)
+	err := r.Scan(append(sealed, &p.OrderID, &p.Owner, &p.Team, &p.Amount, &p.Currency, &p.Status, &p.Description, &key, &ms, &p.Frozen, &mac)...)
 	if err != nil {
 		return payment{}, err
 	}
@@ -206,15 +206,9 @@ func (l *ledger) read(ctx context.Context, r row) (payment, error) {
 	if err := l.keys.CheckRowMAC(ctx, item, p.Tenant, mac, p.integrity()...); err != nil {
 		return payment{}, l.tampered(ctx, p, err)
 	}
-	emailText, err := l.keys.Open(ctx, p.cell("email"), email)
-	if err != nil {
+	if err := open(ctx); err != nil {
 		return payment{}, l.tampered(ctx, p, err)
 	}
-	cardText, err := l.keys.Open(ctx, p.cell("card_ref"), card)
-	if err != nil {
-		return payment{}, l.tampered(ctx, p, err)
-	}
-	p.Email, p.CardRef = string(emailText), string(cardText)
 	return p, nil
 }
 

@@ -64,7 +64,11 @@ func newService(ctx context.Context, svc *sdk.Service, store *db.DB, log *slog.L
 	keys := pii.New(svc)
 	out := client.New(svc)
 	o := &outbox{db: store, out: out, log: log, wake: make(chan struct{}, 1)}
-	l := &ledger{svc: svc, db: store, keys: keys, outbox: o}
+	rows, err := pii.Bind[payment](keys, item, table)
+	if err != nil {
+		return nil, err
+	}
+	l := &ledger{svc: svc, db: store, keys: keys, rows: rows, outbox: o}
 	if err := l.prepare(ctx); err != nil {
 		return nil, err
 	}

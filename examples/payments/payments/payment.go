@@ -10,13 +10,11 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/sdk/pii"
 )
 
 const (
 	currency   = "EUR"
 	item       = "payment" // key of data in rampart.yaml: amounts and card references
-	contact    = "contact" // key of data in rampart.yaml: how to reach people; a key of its own
 	table      = "payments"
 	maxAmount  = 99_999_999 // of one charge, in minor units
 	dailyLimit = 10_000_000 // of one person in 24 hours, in minor units
@@ -31,18 +29,19 @@ const (
 	failed    = "failed"
 )
 
-// payment is one row. What the API shows of it has a name for JSON.
+// payment is one row. What the API shows of it has a name for JSON; what the
+// database must not read is sealed, bound to its row and tenant.
 type payment struct {
-	ID          string    `json:"id"`
+	ID          string    `json:"id" rampart:"row"`
 	OrderID     string    `json:"order_id"`
-	Tenant      string    `json:"-"`
+	Tenant      string    `json:"-" rampart:"tenant"`
 	Owner       string    `json:"owner"`
 	Team        string    `json:"-"`
 	Amount      int64     `json:"amount"` // in minor units
 	Currency    string    `json:"currency"`
 	Status      string    `json:"status"`
-	Email       string    `json:"email"`
-	CardRef     string    `json:"-"` // the processor's token of the card
+	Email       string    `json:"email" rampart:"pii=email,item=contact"` // of a data item of its own: how to reach people
+	CardRef     string    `json:"-" rampart:"pii=card_ref"`               // the processor's token of the card
 	Description string    `json:"description"`
 	IdemKey     string    `json:"-"` // "" when the client sent none
 	Created     time.Time `json:"created"`
@@ -57,16 +56,6 @@ func (p payment) integrity() []string {
 		list = append(list, "frozen")
 	}
 	return list
-}
-
-// cell is the place of one encrypted field: a ciphertext that is moved to
-// another row or column does not open there.
-func (p payment) cell(column string) pii.Cell {
-	key := item
-	if column == "email" {
-		key = contact
-	}
-	return pii.Cell{Item: key, Tenant: p.Tenant, Table: table, Column: column, Row: p.ID}
 }
 
 // resource is what policy/payments.cedar sees of a payment.

@@ -55,6 +55,7 @@ func start(t *testing.T, off ...string) *world {
 		Info: sdktest.Info{
 			Name:        "payments",
 			Off:         off,
+			Encrypt:     map[string][]string{"payment": {"card_ref"}, "contact": {"email"}},
 			ServerOwned: map[string]sdktest.ServerOwned{"2": {Fields: []string{"amount"}, Mode: "compare"}},
 			Stores: map[string]sdktest.Store{"payments_db": {
 				Kind: "sqlite", Path: filepath.Join(t.TempDir(), "payments.db"), Pool: 8, AuditTable: "payment_audit",
@@ -135,7 +136,7 @@ func (w *world) rows(t *testing.T) []payment {
 	t.Helper()
 	var found []payment
 	err := w.store.View(t.Context(), func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(t.Context(), columns+`ORDER BY id DESC`)
+		rows, err := tx.QueryContext(t.Context(), w.ledger.columns()+`ORDER BY id DESC`)
 		if err != nil {
 			return err
 		}
