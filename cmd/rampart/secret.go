@@ -28,7 +28,7 @@ read them.`
   rampart secret rotate payments_db
   rampart secret lint .`
 	f.add(cmd)
-	cmd.AddCommand(secretPutCmd(&f), secretGetCmd(&f), secretListCmd(&f), secretDestroyCmd(&f), secretRotateCmd(&f), secretLintCmd(&f))
+	cmd.AddCommand(secretPutCmd(&f), secretGetCmd(&f), secretListCmd(&f), secretDestroyCmd(&f), secretRotateCmd(&f), secretRotationsCmd(&f), secretLintCmd(&f))
 	return cmd
 }
 
