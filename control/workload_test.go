@@ -271,6 +271,7 @@ func TestFederation(t *testing.T) {
 	n, h := web(t)
 	h.start()
 	h.until("the partner is believed", func() bool { return len(h.trust().Federated[far]) > 0 })
+	must(t, h.plane.FetchPartner(t.Context(), far)) // what was under way is done then
 	first := h.trust()
 	if string(first.Federated[far]) != string(n.BundlePEM()) || first.Sequence[far] != 5 || strings.Contains(string(first.Roots), string(first.Federated[far])) {
 		t.Errorf("told %+v", first)
