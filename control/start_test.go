@@ -88,7 +88,7 @@ func TestNothingReadableAtRest(t *testing.T) {
 	defer h.start()
 	canaries := map[string][]byte{
 		"password": []byte(password), "API key": []byte(key.Key[20:]), "join token": []byte(tok.Token[4:]), "session": []byte(b.cookie),
-		"secret": sec.Value, "internal token": []byte(x.AccessToken), "data key": dek.Key, "private key": []byte("PRIVATE KEY"),
+		"secret": sec.Value, "internal token": []byte(x.AccessToken), "data key": dek.Key, "address of a person": []byte(b.ip), "private key": []byte("PRIVATE KEY"),
 	}
 	err := filepath.WalkDir(h.state.Path(), func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || d.Name() == "kek" {
@@ -96,7 +96,8 @@ func TestNothingReadableAtRest(t *testing.T) {
 		}
 		data, err := os.ReadFile(path)
 		for name, value := range canaries {
-			if bytes.Contains(data, value) {
+			logged := name == "address of a person" && strings.HasSuffix(path, ".jsonl") // the audit log says from where somebody came
+			if !logged && bytes.Contains(data, value) {
 				t.Errorf("%s holds the %s", d.Name(), name)
 			}
 		}

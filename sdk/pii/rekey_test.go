@@ -27,7 +27,7 @@ import (
 )
 
 // rekeyRows is how many rows are sealed anew; make rekey-long has a million.
-func rekeyRows(t *testing.T) int {
+func rekeyRows(t *testing.T, kind string) int {
 	t.Helper()
 	if text := os.Getenv("RAMPART_REKEY_ROWS"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -36,6 +36,9 @@ func rekeyRows(t *testing.T) int {
 	}
 	if testing.Short() {
 		return 2_000
+	}
+	if kind == "postgres" {
+		return 5_000 // each with a round trip
 	}
 	return 20_000
 }
@@ -200,7 +203,7 @@ func TestRekey(t *testing.T) {
 
 func testRekey(t *testing.T, store agent.StoreInfo) {
 	began := time.Now()
-	l := newLedger(t, store, rekeyRows(t))
+	l := newLedger(t, store, rekeyRows(t, store.Kind))
 	t.Logf("%d rows sealed in %v", l.rows, time.Since(began).Round(time.Millisecond))
 	for i := range 3 {
 		l.agent.RekeyDEKs("payment", fmt.Sprint("org", i))
