@@ -20,7 +20,7 @@ func (p *Plane) deniedPeer(v svid.Verified) error {
 	if !revoked {
 		return nil
 	}
-	return rampart.Errorf(rampart.Unauthenticated, "mtls.peer_declared", "control: this certificate was revoked; join anew")
+	return rampart.Errorf(rampart.Unauthenticated, "mtls.revocation", "control: this certificate was revoked; join anew")
 }
 
 // refusePeer answers a call on a connection whose peer is not welcome any more.

@@ -20,7 +20,7 @@ func KnownControls() []string {
 		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "idempotency.key",
 		"limit.api_key", "limit.ip", "limit.login", "limit.pool", "limit.user",
 		"message.recipient_guard", "message.replay", "message.schema", "message.signature",
-		"mtls.peer_declared", "mtls.required", "nonce.window", "policy.bundle",
+		"mtls.peer_declared", "mtls.required", "mtls.revocation", "nonce.window", "policy.bundle",
 		"revocation.bound",
 		"secret.acl", "secret.manager", "secret.not_in_env", "tls.min13",
 		"token.audience", "token.binding", "token.client_auth", "token.exchange", "token.rotation",
@@ -110,7 +110,7 @@ func (d *deriver) flow(key string, f Flow) {
 		d.add(el, key+".db.pool", "limit.pool")
 		d.store(el, d.s.Stores[f.To], f.To, f.Carries...)
 	case flowPublish, flowDeliver:
-		d.derive(el, key, "mtls.required", "mtls.peer_declared")
+		d.derive(el, key, "mtls.required", "mtls.peer_declared", "mtls.revocation")
 		d.message(el, key, f)
 	}
 	// A file has no plane in between that could record its use.
@@ -143,7 +143,7 @@ func (d *deriver) entry(el, key string, f Flow) {
 }
 
 func (d *deriver) internal(el, key string, f Flow, kind flowKind) {
-	d.derive(el, key, "mtls.required", "mtls.peer_declared", "validate.json")
+	d.derive(el, key, "mtls.required", "mtls.peer_declared", "mtls.revocation", "validate.json")
 	d.when(f.Authn.Pattern == "exchange", el, key+".authn", "token.exchange", "token.audience", "token.binding")
 	d.when(kind == flowRoute, el, key+".allow", "authz.gateway")
 	d.add(el, join("services", f.To)+".policy", "authz.service")
@@ -174,7 +174,7 @@ func (d *deriver) service(name string, svc Service) {
 		d.derive(el, key, "edge.route", "headers.security")
 		return
 	}
-	d.derive(el, key, "mtls.required", "mtls.peer_declared", "egress.allow", "egress.private_ip", "secret.not_in_env", "authz.service")
+	d.derive(el, key, "mtls.required", "mtls.peer_declared", "mtls.revocation", "egress.allow", "egress.private_ip", "secret.not_in_env", "authz.service")
 	d.when(len(svc.Policy) > 0, el, key+".policy", "authz.domain")
 	d.when(svc.OpenAPI != "", el, key+".openapi", "validate.openapi")
 }
@@ -183,7 +183,7 @@ func (d *deriver) service(name string, svc Service) {
 // count: a flow is protected by what is done to the data it carries.
 func (d *deriver) store(el string, st Store, name string, items ...string) {
 	if st.Kind == "nats" {
-		d.derive(el, join("stores", name), "mtls.required", "mtls.peer_declared")
+		d.derive(el, join("stores", name), "mtls.required", "mtls.peer_declared", "mtls.revocation")
 		return
 	}
 	d.when(st.AuditTable != "", el, join("stores", name)+".audit_table", "db.audit_log")

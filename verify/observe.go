@@ -19,7 +19,7 @@ var order = map[string]int{
 	"authn.session": 40, "authn.jwt": 40, "authn.dpop": 40, "authn.api_key": 40, "authn.api_key_bound_to_jwt": 45, "authn.csrf": 50,
 	"limit.api_key": 60, "limit.user": 61, "authz.gateway": 70, "authn.step_up": 75, "validate.json": 80, "validate.openapi": 81,
 	"nonce.window": 90, "idempotency.key": 91, "token.exchange": 100,
-	"mtls.required": 110, "mtls.peer_declared": 111, "token.binding": 120, "token.audience": 121, "authz.service": 130,
+	"mtls.required": 110, "mtls.revocation": 111, "mtls.peer_declared": 111, "token.binding": 120, "token.audience": 121, "authz.service": 130,
 	"egress.allow": 200, "egress.private_ip": 201,
 	"field.server_owned": 310, "authz.domain": 320, "db.row_mac": 330,
 }

@@ -27,8 +27,9 @@ import (
 
 // Control ids of refusals.
 const (
-	controlBound = "revocation.bound" // closes flows when revocations may be waiting
-	controlPeer  = "mtls.peer_declared"
+	controlBound   = "revocation.bound" // closes flows when revocations may be waiting
+	controlPeer    = "mtls.peer_declared"
+	controlRevoked = "mtls.revocation" // voids certificates before they end
 )
 
 // Options configure a Link. Control, Domain, Roots, Join or Proof, and Plane are

@@ -100,19 +100,33 @@ func ofCertificates(list []wire.Revocation) bool {
 // denied refuses a peer that somebody denied: its service was disabled after its
 // certificate was issued, or the certificate or an authority above it was revoked.
 func (l *Link) denied(v svid.Verified) error {
-	if !l.State().peerDenied(v) {
+	st := l.State()
+	var e *rampart.Error
+	switch {
+	case st.disabled(v):
+		e = rampart.Errorf(rampart.Denied, controlPeer, "%.200s is disabled", v.ID)
+	case st.certRevoked(v):
+		e = rampart.Errorf(rampart.Denied, controlRevoked, "the certificate of %.200s is revoked", v.ID)
+	default:
 		return nil
 	}
-	e := rampart.Errorf(rampart.Denied, controlPeer, "%.200s is disabled or its certificate is revoked", v.ID)
 	e.Err = errDenied
 	return e
 }
 
-func (s *State) peerDenied(v svid.Verified) bool {
-	if len(s.revoked) == 0 || v.Leaf == nil {
+func (s *State) peerDenied(v svid.Verified) bool { return s.disabled(v) || s.certRevoked(v) }
+
+func (s *State) disabled(v svid.Verified) bool {
+	return v.Leaf != nil && s.Revoked("svid", v.ID, v.Leaf.NotBefore.Add(ca.Skew))
+}
+
+// certRevoked reports whether the very certificate or an authority above it was
+// revoked. Only a throw-away system can have that not count.
+func (s *State) certRevoked(v svid.Verified) bool {
+	if len(s.revoked) == 0 || v.Leaf == nil || s.System != nil && s.System.Off(controlRevoked) {
 		return false
 	}
-	if s.Revoked("svid", v.ID, v.Leaf.NotBefore.Add(ca.Skew)) || s.withdrawn(wire.RevokedSerial, v.Issuer()+"."+v.Serial()) {
+	if s.withdrawn(wire.RevokedSerial, v.Issuer()+"."+v.Serial()) {
 		return true
 	}
 	for _, issuer := range v.Issuers {
