@@ -459,7 +459,8 @@ func (p *Plane) housekeep(ctx context.Context) {
 func (p *Plane) refresh(ctx context.Context) {
 	own, err := p.svid.Current()
 	leaf := own.Certificate.Leaf
-	if err == nil && p.opt.Now().After(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore)/2)) {
+	issued := leaf.NotBefore.Add(ca.Skew)
+	if err == nil && p.opt.Now().After(issued.Add(leaf.NotAfter.Sub(issued)/2)) {
 		err = p.renewOwn(ctx)
 	}
 	if err != nil {
