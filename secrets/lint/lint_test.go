@@ -88,20 +88,6 @@ func TestAllowFileIsStrict(t *testing.T) {
 	}
 }
 
-// TestThisRepository: what this project asks of others holds here.
-func TestThisRepository(t *testing.T) {
-	r, err := Scan(t.Context(), filepath.Join("..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range r.Findings {
-		t.Errorf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Title)
-	}
-	if r.Files < 500 {
-		t.Errorf("only %d files were read", r.Files)
-	}
-}
-
 func FuzzText(f *testing.F) {
 	forms := literal.New()
 	f.Add([]byte("key: " + secret + " # rampart:allow it is made up\n"))
