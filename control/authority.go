@@ -275,6 +275,11 @@ func (p *Plane) believe(t *wire.Trust) error {
 func (p *Plane) trust() *wire.Trust {
 	held := p.ca()
 	t := &wire.Trust{Version: held.Version(), Roots: held.BundlePEM()}
+	for _, root := range held.Roots() {
+		if root.Signs {
+			t.Signs = svid.KeyID(root.Certificate)
+		}
+	}
 	for _, add := range p.authority.parts {
 		add(t)
 	}

@@ -183,7 +183,8 @@ func (p *Plane) serveEdgeCert(w http.ResponseWriter, r *http.Request, id identit
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: only the gateway has a public certificate"))
 	}
 	return p.deliver(w, r, "edge", "localhost", e, func(a *ca.Authority) (ca.Certificate, error) {
-		return a.Sign(q.CSR, "", ca.IssueOptions{DNS: localNames(p.opt.System), IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ServerOnly: true})
+		// No longer than a workload's: a root cannot retire while this one lives.
+		return a.Sign(q.CSR, "", ca.IssueOptions{DNS: localNames(p.opt.System), IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ServerOnly: true, TTL: p.leafLife()})
 	})
 }
 

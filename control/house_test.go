@@ -190,6 +190,7 @@ func (h *house) start() {
 		h.log.Close()
 		h.db.Close()
 		h.tls = map[string]*http.Client{}
+		h.stop = func() {} // a test that fails between stop and start is cleaned up after, too
 	}
 }
 

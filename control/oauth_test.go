@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart/authn/jwt"
+	"github.com/rampart-security/rampart/control"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets/embedded"
@@ -298,7 +299,7 @@ func (h *house) single(name string) {
 	must(h.t, err)
 	sealed, err := db.Sealed(ctx, name)
 	must(h.t, err)
-	plain, err := kek.Unwrap(ctx, sealed, aad)
+	plain, err := control.Opened(ctx, kek, sealed, aad)
 	must(h.t, err)
 	var ring struct {
 		Keys []struct{ PKCS8 []byte }

@@ -21,6 +21,7 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/tls/acme"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 )
@@ -244,18 +245,33 @@ func (l *localCert) fetch(ctx context.Context) error {
 	return nil
 }
 
-// run renews at a third of the life, and every quarter of an hour from then on
-// until that works.
+// run renews at half the life, and at a twentieth of it from then on until that
+// works; and once when the authority signs with another root.
 func (l *localCert) run(ctx context.Context) {
+	moved := make(chan struct{}, 1)
+	signs := l.link.State().Trust.Signs
+	l.link.OnState(func(s *planelink.State) {
+		if s.Trust.Signs == signs {
+			return
+		}
+		signs = s.Trust.Signs
+		select {
+		case moved <- struct{}{}:
+		default:
+		}
+	})
 	for {
 		leaf := l.cert.Load().Leaf
-		due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3).Sub(l.now())
-		timer := time.NewTimer(max(due, 15*time.Minute))
+		issued := leaf.NotBefore.Add(ca.Skew)
+		life := leaf.NotAfter.Sub(issued)
+		timer := time.NewTimer(max(issued.Add(life/2).Sub(l.now()), life/20, time.Second))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
+		case <-moved:
+			timer.Stop()
 		}
 		if err := l.renew(ctx); err != nil && ctx.Err() == nil {
 			l.log.LogAttrs(ctx, slog.LevelError, "public certificate not renewed", slog.Any("error", err))

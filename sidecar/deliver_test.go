@@ -80,7 +80,9 @@ func TestHeldByFile(t *testing.T) {
 		t.Errorf("mode %v", info.Mode())
 	}
 	events := h.Events("sidecar_shop")
-	if !slices.ContainsFunc(events, func(e audit.Event) bool { return e.Resource == "secret:pem" && e.Detail["by"] == "file" && e.Detail["version"] == "2" }) {
+	if !slices.ContainsFunc(events, func(e audit.Event) bool {
+		return e.Resource == "secret:pem" && e.Detail["by"] == "file" && e.Detail["version"] == "2"
+	}) {
 		t.Error("the hand-out is not on record")
 	}
 	if _, err := os.Stat(filepath.Join(folder, "hook")); err == nil {

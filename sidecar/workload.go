@@ -20,6 +20,7 @@ import (
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/tls/workload"
 )
@@ -42,7 +43,7 @@ type identity struct {
 	mu      sync.Mutex // guards below
 	cert    svid.Snapshot
 	bundle  []byte // roots that came with cert: used before the first trust
-	rooted  []byte // our roots when cert was asked for
+	asked   string // the root that moved cert's renewal forward
 	due     time.Time
 	given   *workload.Snapshot // what Snapshot answers
 	why     error              // or this
@@ -212,7 +213,6 @@ func (i *identity) rest(ctx context.Context) {
 func (i *identity) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, workloadAsk)
 	defer cancel()
-	rooted := i.trust().Roots
 	key, csr, err := svid.NewKeyAndCSR()
 	if err != nil {
 		return err
@@ -221,10 +221,10 @@ func (i *identity) renew(ctx context.Context) error {
 	if err := i.s.opt.Link.Call(ctx, http.MethodPost, wire.PathRenew, wire.RenewRequest{CSR: csr}, &id); err != nil {
 		return err
 	}
-	return i.adopt(id, key, rooted)
+	return i.adopt(id, key)
 }
 
-func (i *identity) adopt(id wire.Identity, key crypto.Signer, rooted []byte) error {
+func (i *identity) adopt(id wire.Identity, key crypto.Signer) error {
 	cert, err := svid.NewSnapshot(id.Chain, key, id.Bundle)
 	if err != nil {
 		return err
@@ -233,11 +233,12 @@ func (i *identity) adopt(id wire.Identity, key crypto.Signer, rooted []byte) err
 		return fmt.Errorf("sidecar: the certificate is of %.200q, not %.200q", cert.ID, own)
 	}
 	leaf := cert.Certificate.Leaf
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	issued := leaf.NotBefore.Add(ca.Skew)
+	life := leaf.NotAfter.Sub(issued)
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.cert, i.bundle, i.rooted = cert, id.Bundle, rooted
-	i.due = leaf.NotBefore.Add(life/2 + fraction(life, 0.2) - life/10)
+	i.cert, i.bundle, i.asked = cert, id.Bundle, ""
+	i.due = issued.Add(life/2 + fraction(life, 0.2) - life/10)
 	if now := i.s.opt.Now(); i.due.Before(now) { // one of the clocks is wrong: asking on and on would not mend it
 		i.due = now.Add(workloadLast)
 	}
@@ -251,9 +252,6 @@ func fraction(d time.Duration, share float64) time.Duration {
 	rand.Read(b[:])
 	return time.Duration(share * float64(d) * float64(binary.BigEndian.Uint32(b[:])) / (1 << 32))
 }
-
-// trust is whom the link believes now.
-func (i *identity) trust() wire.Trust { return i.s.opt.Link.State().Trust }
 
 // tell brings what is given out up to date. A certificate that ended, or was
 // revoked, is given out no more; a revoked one is replaced at once, and one from
@@ -276,8 +274,8 @@ func (i *identity) tell() {
 		i.nudge()
 		return
 	}
-	if rooted := st.Trust.Roots; st.Trust.Version != 0 && !slices.Equal(rooted, i.rooted) {
-		i.rooted = rooted
+	if signs := st.Trust.Signs; signs != "" && signs != cert.Proof.Root && signs != i.asked {
+		i.asked = signs
 		if soon := now.Add(fraction(cert.NotAfter.Sub(cert.Certificate.Leaf.NotBefore), 0.1)); soon.Before(i.due) {
 			i.due = soon
 		}

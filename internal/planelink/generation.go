@@ -16,6 +16,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/svid"
 )
 
@@ -196,11 +197,12 @@ func drain(body io.ReadCloser) {
 	body.Close()
 }
 
-// life is how long the generation's certificate holds.
-func (g *Generation) life() time.Duration {
-	leaf := g.cert.Certificate.Leaf
-	return leaf.NotAfter.Sub(leaf.NotBefore)
-}
+// life is how long the generation's certificate was to hold when it was issued.
+func (g *Generation) life() time.Duration { return g.cert.NotAfter.Sub(g.issued()) }
+
+// issued is when the certificate was: its start is set back by ca.Skew, and of a
+// short life most would be over at once if one counted from there.
+func (g *Generation) issued() time.Time { return g.cert.Certificate.Leaf.NotBefore.Add(ca.Skew) }
 
 // Control returns a transport to the control plane and its host:port, for the
 // gateway, which passes its public surface on.

@@ -278,5 +278,5 @@ func (l *Link) renewOrAttest(ctx context.Context) error {
 
 // renewalDue is when to renew the certificate.
 func (g *Generation) renewalDue() time.Time {
-	return g.cert.Certificate.Leaf.NotBefore.Add(g.life()/2 + time.Duration((jitter()-0.5)*0.2*float64(g.life())))
+	return g.issued().Add(g.life()/2 + time.Duration((jitter()-0.5)*0.2*float64(g.life())))
 }

@@ -35,9 +35,7 @@ func (l *Link) believe(t *wire.Trust) error {
 		l.refusedTrust(t.Version, err)
 		return nil
 	}
-	src := l.Source()
-	before := src.Trust()
-	if err := src.SetTrust(trust); err != nil {
+	if err := l.Source().SetTrust(trust); err != nil {
 		l.refusedTrust(t.Version, err)
 		if rampart.KindOf(err) == rampart.Denied {
 			l.renewal.wait(t, l.opt.Now())
@@ -46,11 +44,10 @@ func (l *Link) believe(t *wire.Trust) error {
 	}
 	l.renewal.waits(nil)
 	next := *l.State()
-	known := next.Trust.Version != 0 || !before.Same(trust)
 	next.Trust = *t
 	l.setState(&next)
 	l.endDenied()
-	if known { // the authority is on the move: certificates are to leave the old root within minutes
+	if t.Signs != "" && t.Signs != l.Now().cert.Proof.Root { // certificates are to leave the old root within minutes
 		l.renewal.soon(l.opt.Now().Add(time.Duration(jitter() / 10 * float64(l.Now().life()))))
 	}
 	return nil

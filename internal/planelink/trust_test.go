@@ -54,6 +54,16 @@ func send(t testing.TB, l *Link, u wire.Update) {
 	must(t, l.apply(u))
 }
 
+func signed(t *wire.Trust, root string) *wire.Trust {
+	t.Signs = root
+	return t
+}
+
+func rootID(t testing.TB, a *ca.Authority) string {
+	t.Helper()
+	return svid.KeyID(a.Roots()[0].Certificate)
+}
+
 // TestTrustIntake: versions only go forward, every generation believes the newest
 // at once, and what would cut the plane off is refused, on the log, and waits for a
 // certificate that fits.
@@ -73,7 +83,8 @@ func TestTrustIntake(t *testing.T) {
 		log   string
 	}{
 		{"the first", trust(4, old.BundlePEM()), 4, ""},
-		{"the new root beside the old", trust(6, old.BundlePEM(), fresh.BundlePEM()), 6, ""},
+		{"the new root beside the old", trust(5, old.BundlePEM(), fresh.BundlePEM()), 5, ""},
+		{"the new root signs", signed(trust(6, old.BundlePEM(), fresh.BundlePEM()), rootID(t, fresh)), 6, ""},
 		{"an older one", trust(5, old.BundlePEM()), 6, ""},
 		{"the same again", trust(6, old.BundlePEM()), 6, ""},
 		{"rubbish", &wire.Trust{Version: 7, Roots: []byte("x")}, 6, "trust refused"},
@@ -94,8 +105,9 @@ func TestTrustIntake(t *testing.T) {
 		if !strings.Contains(logged.String(), row.log) || row.log == "" && logged.Len() > 0 {
 			t.Errorf("%s: on the log is %q", row.name, logged)
 		}
-		if row.name == "the new root beside the old" && l.renewal.due.Load() > time.Now().Add(l.Now().life()/10).UnixNano() {
-			t.Errorf("%s: renews at %v, first %v", row.name, time.Unix(0, l.renewal.due.Load()), time.Unix(0, due))
+		soon := l.renewal.due.Load() <= time.Now().Add(l.Now().life()/10).UnixNano()
+		if want := row.want >= 6; soon != want {
+			t.Errorf("%s: renews at %v, first %v; want soon: %v", row.name, time.Unix(0, l.renewal.due.Load()), time.Unix(0, due), want)
 		}
 	}
 	if l.renewal.due.Load() > time.Now().UnixNano() {

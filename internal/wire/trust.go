@@ -19,6 +19,7 @@ const (
 type Trust struct {
 	Version   uint64            `json:"version"`             // grows with every change
 	Roots     []byte            `json:"roots"`               // PEM of our own roots: the old and the new while the authority rotates
+	Signs     string            `json:"signs,omitempty"`     // key id, hex, of the root that new certificates chain to; "": nobody says
 	Federated map[string][]byte `json:"federated,omitempty"` // other trust domain -> PEM of its roots
 	JWT       map[string][]byte `json:"jwt,omitempty"`       // trust domain, ours among them -> JWK set of its JWT-SVIDs
 	Sequence  map[string]uint64 `json:"sequence,omitempty"`  // trust domain -> sequence number of its bundle

@@ -1,0 +1,13 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/rampart-security/rampart/secrets"
+)
+
+// Opened opens what the control plane has sealed under a key file.
+func Opened(ctx context.Context, kek secrets.KEK, sealed, aad []byte) ([]byte, error) {
+	return newKeyring(time.Now, held{kek: kek, prefix: filePrefix}, nil).Unwrap(ctx, sealed, aad)
+}
