@@ -40,6 +40,9 @@ func TestPostgres(t *testing.T) {
 	must(t, pgtest.Password, binary, "secret", "set", secret, "--state", r.dir)
 	r.await("the start after the secret came", time.Minute, func() bool { return r.load() && strings.Contains(r.out.String(), "up and defended") })
 
+	const processorKey = "sk_test_8f2c61d90be74a35c1a7"
+	must(t, processorKey, binary, "secret", "set", "prod/stripe/api-key", "--state", r.dir)
+
 	alice := r.login("alice")
 	o := r.order(alice, "acme")
 	status, body, err := r.pay(alice, o, "key-1")
@@ -72,6 +75,11 @@ func TestPostgres(t *testing.T) {
 	if out, code := db.run("sslmode=verify-full ssl_max_protocol_version=TLSv1.2", "SELECT 1"); code == 0 || !strings.Contains(out, "protocol version") {
 		t.Errorf("TLS 1.2: exit code %d: %s", code, out)
 	}
+	r.leaks(
+		canary{"the processor's key", []byte(processorKey), []string{"control", "sidecar/payments", "processor"}, "sidecar/payments"},
+		canary{"the database password", []byte(pgtest.Password), []string{"control", "sidecar/payments", "payments"}, "sidecar/payments"},
+		canary{"the key encryption key", r.keyOf(), []string{"control"}, "control"},
+	)
 	for _, f := range []string{file, filepath.Join(r.dir, "logs", "payments.log"), filepath.Join(r.dir, "control.db"), filepath.Join(r.dir, "run", "system.json")} {
 		if b, err := os.ReadFile(f); err != nil || strings.Contains(string(b), pgtest.Password) {
 			t.Errorf("%s holds the password: %v", filepath.Base(f), err)

@@ -65,7 +65,8 @@ type running struct {
 	roots *x509.CertPool
 	cmd   *exec.Cmd
 	out   *output
-	done  chan error // holds the end of cmd, once
+	done  chan error      // holds the end of cmd, once
+	found map[string]bool // by leaks: which holders were seen to hold their secret
 }
 
 // output collects what a process prints while a test reads along.
