@@ -283,7 +283,7 @@ func (l *localCert) state() []wire.EdgeCert {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	leaf := l.cert.Load().Leaf
-	c := wire.EdgeCert{Name: strings.Join(slices.Clone(leaf.DNSNames), " "), Source: "local CA", NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	c := wire.EdgeCert{Name: strings.Join(slices.Clone(leaf.DNSNames), " "), Source: "local CA", NotBefore: leaf.NotBefore.Add(ca.Skew), NotAfter: leaf.NotAfter}
 	if l.last != nil {
 		c.Error = shortened(l.last.Error(), wire.MaxReason)
 	}

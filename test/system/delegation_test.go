@@ -73,7 +73,7 @@ func relaySystem(t *testing.T) string {
 	for _, s := range chain[1:] {
 		fmt.Fprintf(&y, "  %s: { zone: app, upstream: \"http://127.0.0.1:%s\", run: [python3, %q] }\n", s, freePort(t), program)
 	}
-	y.WriteString("flows:\n  - { from: customer, to: gateway, authn: session }\n")
+	y.WriteString("flows:\n  - { from: customer, to: gateway, authn: session, limit: { ip: 600000/m, user: 600000/m } }\n")
 	for i := range len(chain) - 1 {
 		fmt.Fprintf(&y, "  - { from: %s, to: %s, authn: exchange, scope: [\"%s:read\"", chain[i], chain[i+1], chain[i+1])
 		for _, later := range chain[i+2:] {

@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rampart-security/rampart/internal/wire"
 )
@@ -184,29 +183,6 @@ func writeFile(t *testing.T, name string, b []byte) string {
 		t.Fatal(err)
 	}
 	return file
-}
-
-// TestRotation renews certificates every few seconds under steady load: no
-// request may notice.
-func TestRotation(t *testing.T) {
-	t.Parallel()
-	r := start(t, variant(t, "limit: { ip: 300/m, user: 60/m }", "limit: { ip: 60000/m, user: 60000/m }"), "--svid-ttl", "20s")
-	alice := r.login("alice")
-	before := r.serial("orders")
-	requests := 0
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		o := r.order(alice, "acme")
-		if status, body := r.call(alice, http.MethodGet, "/orders/"+o.ID, nil); status != http.StatusOK {
-			t.Fatalf("request %d: %d %s", requests, status, body)
-		}
-		requests += 2
-	}
-	after := r.serial("orders")
-	if before == after {
-		t.Errorf("the sidecar still shows the certificate with serial %s", before)
-	}
-	t.Logf("%d requests, none refused, while the certificate went from %s to %s", requests, before, after)
-	r.auditHolds()
 }
 
 // serial of the certificate that a sidecar shows.
