@@ -243,7 +243,7 @@ do not read them: they are told of a revocation within a second.`,
 // serverFiles is how a kind of server wants its certificate.
 type serverFiles struct {
 	cert, key, roots string // names in the folder
-	use              string // how to configure and reload it; %s is the folder
+	use              string // how to configure and reload it; %[1]s is the folder
 }
 
 // serversKnown are the kinds of server that rampart ca write knows.
@@ -298,7 +298,8 @@ daily, from cron or a timer, followed by the command that it prints.`,
 			if f.json {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"folder": folder, "not_after": id.NotAfter})
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "certificate for %s in %s, until %s\n\n"+files.use+"\n", words(names, "-"), folder, when(id.NotAfter, "-"), folder)
+			fmt.Fprintf(cmd.OutOrStdout(), "certificate for %s in %s, until %s\n\n", words(names, "-"), folder, when(id.NotAfter, "-"))
+			fmt.Fprintf(cmd.OutOrStdout(), files.use+"\n", folder)
 			return nil
 		},
 	}
