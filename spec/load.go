@@ -13,6 +13,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -54,6 +55,7 @@ func Load(path string) (*System, error) {
 	}
 	defer root.Close()
 	resources := s.readResources(root)
+	s.readBundles(resources)
 	if err := s.source.err(); err != nil {
 		return nil, err
 	}
@@ -227,6 +229,22 @@ func (s *System) readResources(root *os.Root) map[string][]byte {
 		out[res.name] = content
 	}
 	return out
+}
+
+// readBundles reports bundles of partners that have no keys. Whoever uses one
+// reads it more closely.
+func (s *System) readBundles(resources map[string][]byte) {
+	for _, name := range sortedNames(s.Trust.Federate) {
+		file := s.Trust.Federate[name].Bundle
+		content, ok := resources[file]
+		if !ok {
+			continue // none is named, or it could not be read
+		}
+		var set struct{ Keys []json.RawMessage }
+		if err := json.Unmarshal(content, &set); err != nil || len(set.Keys) == 0 {
+			s.source.bad(join("trust.federate", name)+".bundle", fmt.Sprintf("file %q is no SPIFFE bundle", file), "put the partner's bundle there: a JSON object with keys, as its bundle endpoint serves it")
+		}
+	}
 }
 
 // readResource reads one file. os.Root keeps links from leading out of the

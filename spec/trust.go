@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -227,6 +228,9 @@ func (c *checker) federation(key, domain string, f Federation) {
 		c.bad(key+".max_age", "want 1m to 30d", "leave it out for 24h")
 	}
 	if f.Profile != "https_spiffe" {
+		if u, err := url.Parse(f.Endpoint); err == nil && f.CA == "" && (privateHost(u.Hostname()) || net.ParseIP(u.Hostname()) != nil) {
+			c.bad(key+".endpoint", fmt.Sprintf("%q is no public host by name", shorten(f.Endpoint)), "write the partner's name, or, for one inside this network, add ca: FILE.pem")
+		}
 		c.only(key, "only the profile https_spiffe needs it", "identity", "bundle")
 		c.checkResource(key+".ca", f.CA, ".pem", ".crt")
 		return
@@ -240,11 +244,16 @@ func (c *checker) federation(key, domain string, f Federation) {
 	}
 }
 
+// portOf reports whether the port of an address, if it has one, is one.
+func portOf(u *url.URL) bool {
+	return !strings.HasSuffix(u.Host, ":") && (u.Port() == "" || portNumber(u.Port(), 1))
+}
+
 // httpsURL demands https to a host, a path allowed.
 func (c *checker) httpsURL(key, text string) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(text, "?#") {
-		c.bad(key, fmt.Sprintf("%q is not https to one host", shorten(text)), "write https://HOST[:PORT], without user, query and fragment")
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(text, "?#") || !portOf(u) {
+		c.bad(key, fmt.Sprintf("%q is not https to one host", shorten(text)), "write https://HOST[:PORT], without user, query and fragment; a port is from 1 to 65535")
 	}
 }
 
@@ -441,6 +450,9 @@ func (c *checker) rotation(key string, r Rotate) {
 			c.bad(key, fmt.Sprintf("%q is no name of a database role", shorten(role)), map[bool]string{true: "write roles: [app_a, app_b]", false: "write owner: app"}[i < len(r.Roles)])
 		}
 	}
+	if slices.Contains(r.Roles, r.Owner) {
+		c.bad(key+".owner", fmt.Sprintf("%q is one of the roles that take turns", shorten(r.Owner)), "name a third role, which owns the tables and does not log in")
+	}
 	if c.need(key, "admin", r.Admin != "", "postgres://ROLE@HOST:PORT/DB") {
 		c.databaseURL(key+".admin", r.Admin)
 	}
@@ -451,7 +463,7 @@ func (c *checker) rotation(key string, r Rotate) {
 
 func (c *checker) databaseURL(key, text string) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "postgres" || u.Hostname() == "" || u.User.Username() == "" || len(u.Path) < 2 || u.RawQuery != "" || u.Fragment != "" {
-		c.bad(key, "want the address of a database, without password and options", "write postgres://USER@HOST:PORT/DB")
+	if err != nil || u.Scheme != "postgres" || u.Hostname() == "" || u.User.Username() == "" || len(u.Path) < 2 || u.RawQuery != "" || u.Fragment != "" || !portOf(u) {
+		c.bad(key, "want the address of a database, without password and options", "write postgres://USER@HOST:PORT/DB, with a port from 1 to 65535")
 	}
 }
