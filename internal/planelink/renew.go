@@ -3,6 +3,7 @@ package planelink
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -269,11 +270,34 @@ func (l *Link) expired() bool { return l.opt.Now().UnixNano() > l.notAfter.Load(
 func (l *Link) renewOrAttest(ctx context.Context) error {
 	if l.opt.Proof == nil || !l.expired() {
 		err := l.renew(ctx)
+		if rampart.KindOf(err) == rampart.Unavailable && l.turnedAway(ctx) {
+			err = rampart.Errorf(rampart.Unauthenticated, controlRevoked, "planelink: the control plane takes this certificate no more")
+		}
 		if err == nil || l.opt.Proof == nil || rampart.KindOf(err) != rampart.Unauthenticated {
 			return err
 		}
 	}
 	return l.attest(ctx)
+}
+
+// turnedAway reports whether the control plane answers, and refuses the
+// certificate in the handshake: it, its issuer or its root was revoked. A call
+// cannot tell that from an outage, as in TLS 1.3 the refusal comes after the
+// client is done, and HTTP/2 swallows it. The alert is under the keys of a
+// connection that the control plane has proved itself on, so nobody else makes
+// planes believe it.
+func (l *Link) turnedAway(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	d := tls.Dialer{Config: profile.MTLSClient(l.Now().pinned, l.controlID())}
+	conn, err := d.DialContext(ctx, "tcp", l.opt.Control)
+	if err == nil {
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(time.Second)) // who took it waits for us to speak, or says nothing of an alert
+		_, err = conn.Read(make([]byte, 1))
+	}
+	_, refused := errors.AsType[tls.AlertError](err)
+	return refused
 }
 
 // renewalDue is when to renew the certificate.

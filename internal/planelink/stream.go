@@ -34,7 +34,7 @@ const maxLag = 5 * time.Second
 
 func (l *Link) watchLoop(ctx context.Context) error {
 	backoff := 50 * time.Millisecond
-	for ctx.Err() == nil {
+	for tries := 1; ctx.Err() == nil; tries++ {
 		started := l.opt.Now()
 		err := l.watch(ctx)
 		if ctx.Err() != nil {
@@ -45,7 +45,10 @@ func (l *Link) watchLoop(ctx context.Context) error {
 		}
 		l.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "control stream lost", slog.Any("error", err))
 		if l.opt.Now().Sub(started) > 5*time.Second {
-			backoff = 50 * time.Millisecond
+			backoff, tries = 50*time.Millisecond, 1
+		}
+		if tries%8 == 0 && l.turnedAway(ctx) { // it may have been told before it heard why
+			l.renewal.now()
 		}
 		sleep(ctx, backoff)
 		backoff = min(2*backoff, maxBackoff)
