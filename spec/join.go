@@ -22,9 +22,10 @@ type KubernetesJoin struct {
 	Accounts map[string]string `yaml:"accounts"` // NAMESPACE/NAME -> service, gateway or queue
 }
 
-// UnixJoin is what the kernel must say of a process.
+// UnixJoin is what the kernel must say of a process. The user is the boundary:
+// program and hash find mistakes, but nobody of the same user who means harm.
 type UnixJoin struct {
-	UID    *int   `yaml:"uid"`    // of its user
+	UID    *int   `yaml:"uid"`    // of its user, which no other plane of Join.Unix has
 	Exe    string `yaml:"exe"`    // absolute path of its program
 	SHA256 string `yaml:"sha256"` // of that file, lower-case hex; "": any content
 }
@@ -51,18 +52,33 @@ func (c *checker) join(key string, j Join) {
 	if len(j.Unix) > maxJoins {
 		c.bad(key+".unix", fmt.Sprintf("more than %d processes", maxJoins), "use fewer")
 	}
-	for name, u := range j.Unix {
-		at := join(key+".unix", name)
+	users := map[int]string{}
+	for _, name := range inOrder(c, key+".unix", j.Unix) {
+		u, at := j.Unix[name], join(key+".unix", name)
 		c.planeOf(at, name)
 		c.need(at, "uid", u.UID != nil, "1000")
 		if u.UID != nil && (*u.UID < 0 || *u.UID > 1<<31-1) {
 			c.bad(at+".uid", fmt.Sprintf("%d is no user id", *u.UID), "write the number that id -u prints")
+		}
+		if u.UID != nil {
+			c.ownUser(at+".uid", *u.UID, name, users)
 		}
 		if c.need(at, "exe", u.Exe != "", "/usr/local/bin/rampart") {
 			c.absolute(at+".exe", u.Exe)
 		}
 		c.match(at+".sha256", u.SHA256, sha256Form, "write what sha256sum prints")
 	}
+}
+
+// ownUser demands a user for each plane. A process can hand its connection on and
+// become any program that it may run, so that between planes of one user the
+// kernel cannot tell.
+func (c *checker) ownUser(at string, uid int, name string, users map[int]string) {
+	if other, taken := users[uid]; taken {
+		c.bad(at, fmt.Sprintf("user %d is that of %s already, and processes of one user can pass for each other", uid, other), "give each plane a user of its own, or a join token")
+		return
+	}
+	users[uid] = name
 }
 
 func (c *checker) kubernetes(key string, k KubernetesJoin) {

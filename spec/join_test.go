@@ -22,6 +22,8 @@ func TestJoin(t *testing.T) {
 		"a relative program":       {"unix: { web: { uid: 1000, exe: rampart } }", "no absolute path"},
 		"a hash in capitals":       {"unix: { web: { uid: 1, exe: /x, sha256: " + strings.Repeat("0A", 32) + " } }", "sha256sum"},
 		"a stranger":               {"unix: { ghost: { uid: 1000, exe: /usr/bin/rampart } }", "no service and no queue"},
+		"two users":                {"unix: { web: { uid: 1000, exe: /usr/bin/rampart }, api: { uid: 1001, exe: /usr/bin/rampart } }", ""},
+		"one user for two":         {"unix: { web: { uid: 1000, exe: /usr/bin/rampart }, api: { uid: 1000, exe: /usr/bin/other } }", "trust.join.unix.api.uid: user 1000 is that of web already"},
 		"a relative socket":        {"socket: join, " + unix, "no absolute path"},
 		"an issuer without TLS":    {strings.Replace(cluster, "https", "http", 1), "not https"},
 		"no keys":                  {strings.Replace(cluster, "jwks: cluster.json, ", "", 1), "jwks"},
@@ -35,7 +37,7 @@ func TestJoin(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "cluster.json"), []byte(`{"keys":[]}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			text := "rampart: v1\nsystem: { name: shop }\nservices: { web: { zone: inside } }\nzones: { inside: { trust: 50 } }\ntrust: { join: { " + row.join + " } }\n"
+			text := "rampart: v1\nsystem: { name: shop }\nservices: { web: { zone: inside }, api: { zone: inside } }\nzones: { inside: { trust: 50 } }\ntrust: { join: { " + row.join + " } }\n"
 			file := filepath.Join(dir, "rampart.yaml")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)

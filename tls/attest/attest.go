@@ -44,7 +44,8 @@ func (k Kubernetes) Attest(ctx context.Context, token string) (Attested, error) 
 	return Attested{name, map[string]string{"account": account}}, nil
 }
 
-// Process is what a plane's process must be.
+// Process is what a plane's process must be. UID is the boundary; Exe and SHA256
+// find mistakes, as any process of that user can become that program: see Peer.
 type Process struct {
 	UID    uint32
 	Exe    string // absolute path of its program

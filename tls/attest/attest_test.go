@@ -41,6 +41,16 @@ func TestMain(m *testing.M) {
 // connected runs another process that connects; end ends it.
 func connected(t *testing.T) (peer *attest.Peer, end func()) {
 	t.Helper()
+	conn, end := dialled(t)
+	peer, err := attest.PeerOf(conn)
+	ok(t, err)
+	t.Cleanup(func() { peer.Close() })
+	return peer, end
+}
+
+// dialled is connected before anybody asks who that is.
+func dialled(t *testing.T) (conn *net.UnixConn, end func()) {
+	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	ok(t, err)
 	t.Cleanup(func() { l.Close() })
@@ -53,15 +63,37 @@ func connected(t *testing.T) (peer *attest.Peer, end func()) {
 	ok(t, cmd.Start())
 	end = func() { stdin.Close(); cmd.Wait() }
 	t.Cleanup(end)
-	conn, err := l.Accept()
+	c, err := l.Accept()
 	ok(t, err)
-	t.Cleanup(func() { conn.Close() })
-	_, err = bufio.NewReader(conn).ReadString('\n')
+	t.Cleanup(func() { c.Close() })
+	_, err = bufio.NewReader(c).ReadString('\n')
 	ok(t, err)
-	peer, err = attest.PeerOf(conn.(*net.UnixConn))
-	ok(t, err)
-	t.Cleanup(func() { peer.Close() })
-	return peer, end
+	return c.(*net.UnixConn), end
+}
+
+// TestPeerThatEnded: who has ended before it was asked for is nobody, though its
+// id may be another's by then.
+func TestPeerThatEnded(t *testing.T) {
+	conn, end := dialled(t)
+	end()
+	if peer, err := attest.PeerOf(conn); err == nil {
+		peer.Close()
+		t.Errorf("process %d has ended, and was found", peer.PID)
+	}
+}
+
+// TestPeerByID is how older kernels do: a live process is found, one of another
+// user and one that has ended are not.
+func TestPeerByID(t *testing.T) {
+	conn, end := dialled(t)
+	ok(t, attest.ByID(conn, uint32(os.Getuid())))
+	if attest.ByID(conn, uint32(os.Getuid())+1) == nil {
+		t.Error("the process of another user was taken")
+	}
+	end()
+	if attest.ByID(conn, uint32(os.Getuid())) == nil {
+		t.Error("a process that has ended was taken")
+	}
 }
 
 // TestUnix: user, program and content must be those of the file; a process that
@@ -95,7 +127,13 @@ func TestUnix(t *testing.T) {
 	if _, err := u.Attest(nil, "me"); rampart.KindOf(err) != rampart.Unauthenticated {
 		t.Errorf("nobody: %v", err)
 	}
+	if peer.Ended() {
+		t.Error("a process that waits has ended")
+	}
 	end()
+	if !peer.Ended() {
+		t.Error("a process that was waited for goes on")
+	}
 	if _, err := u.Attest(peer, "me"); rampart.KindOf(err) != rampart.Unavailable {
 		t.Errorf("a process that has ended: %v", err)
 	}

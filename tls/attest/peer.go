@@ -28,6 +28,10 @@ const maxProgram = 1 << 30
 // the process is held by a pidfd, taken from the socket itself where the kernel
 // can (SO_PEERPIDFD, Linux 6.5), and its start time is compared: it is the same
 // before and after everything that was read by its id.
+//
+// The user is what can be relied on. A process can hand its socket to a child, or
+// become another program while its own code goes on elsewhere, so that the
+// program says what an honest process runs and nothing of a hostile one.
 type Peer struct {
 	UID uint32
 	PID int32
@@ -60,14 +64,50 @@ func (p *Peer) ask(socket int) error {
 		return err
 	}
 	p.UID, p.PID = cred.Uid, cred.Pid
-	if p.fd, err = unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_PEERPIDFD); err != nil {
-		if p.fd, err = unix.PidfdOpen(int(cred.Pid), 0); err != nil {
-			p.fd = -1
-			return err
-		}
+	p.fd, err = unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return p.openByID()
+	}
+	if err != nil { // it has ended: whoever has its id now did not connect
+		p.fd = -1
+		return err
 	}
 	p.start, err = startOf(cred.Pid)
 	return err
+}
+
+// openByID is for kernels that do not hand out a pidfd of the socket. That the
+// process began when it did before and after is no proof that it is the one that
+// connected, which may have ended long before; that it is of the same user is
+// all that the proof rests on.
+func (p *Peer) openByID() (err error) {
+	if p.start, err = startOf(p.PID); err != nil {
+		return err
+	}
+	if p.fd, err = unix.PidfdOpen(int(p.PID), 0); err != nil {
+		p.fd = -1
+		return err
+	}
+	var of unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", p.PID), &of); err != nil {
+		return err
+	}
+	if of.Uid != p.UID {
+		return errors.New("its id is that of another user's process")
+	}
+	return p.same()
+}
+
+// Ended reports whether the process is gone, all of its threads. A Peer that is
+// closed cannot tell, and says no.
+func (p *Peer) Ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd < 0 {
+		return false
+	}
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
 }
 
 // Close lets go of the process. It may be called more than once.
