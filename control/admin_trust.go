@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/wire"
@@ -148,6 +151,36 @@ func (p *Plane) voided(r *http.Request, id identity) error {
 	}, err)
 }
 
+// disabledList is the list of disabled services as this control plane saw it last,
+// a turn of follow old at most. The zero value is empty.
+type disabledList struct {
+	mu   sync.Mutex // held while it is read, so that an older one never replaces a newer
+	seen atomic.Pointer[seenServices]
+}
+
+// seenServices is immutable.
+type seenServices struct {
+	sealed []byte
+	ids    []string // SPIFFE IDs
+}
+
+func (l *disabledList) has(id string) bool {
+	seen := l.seen.Load()
+	return seen != nil && slices.Contains(seen.ids, id)
+}
+
+// followServices takes over the list as the store has it.
+func (p *Plane) followServices(ctx context.Context) error {
+	p.authority.off.mu.Lock()
+	defer p.authority.off.mu.Unlock()
+	ids, sealed, err := p.disabledServices(ctx)
+	if err != nil {
+		return err
+	}
+	p.authority.off.seen.Store(&seenServices{sealed, ids})
+	return nil
+}
+
 // disabledServices returns the SPIFFE IDs of the disabled services, and how the
 // store has the list; nil if it has none.
 func (p *Plane) disabledServices(ctx context.Context) (ids []string, sealed []byte, err error) {
@@ -157,6 +190,9 @@ func (p *Plane) disabledServices(ctx context.Context) (ids []string, sealed []by
 	}
 	if err != nil {
 		return nil, nil, unavailable(err)
+	}
+	if seen := p.authority.off.seen.Load(); seen != nil && bytes.Equal(seen.sealed, sealed) {
+		return slices.Clone(seen.ids), sealed, nil
 	}
 	plain, err := p.keys.kek.Unwrap(ctx, sealed, sealAAD(sealedServices))
 	if err != nil {
@@ -192,7 +228,7 @@ func (p *Plane) setService(ctx context.Context, id identity, disabled bool) erro
 			return unavailable(err)
 		}
 		if won {
-			return nil
+			return p.followServices(ctx)
 		}
 	}
 	return rampart.Errorf(rampart.Conflict, "", "control: the services are being changed elsewhere; try again")

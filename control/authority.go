@@ -39,9 +39,11 @@ type authority struct {
 
 	settling sync.Mutex     // held while others are told, and guards told
 	told     *heldAuthority // what planes and files have
+	raised   time.Time      // when the version was raised past a plane's last; guarded by mu
 	warned   time.Time      // when an operator was asked for a signature last
 
 	acks acknowledgements
+	off  disabledList
 }
 
 // heldAuthority is one state of the authority, and how the store has it.
@@ -63,6 +65,9 @@ func (p *Plane) openAuthority(ctx context.Context) error {
 		return err
 	}
 	if err := p.followFile(ctx); err != nil {
+		return err
+	}
+	if err := p.followServices(ctx); err != nil {
 		return err
 	}
 	if _, ok := p.ca().Issuing(); ok {
@@ -110,6 +115,10 @@ func (p *Plane) followFile(ctx context.Context) error {
 	if p.opt.System.Trust.Upstream != nil {
 		kind = ca.Upstream
 	}
+	f, err := p.facts(ctx)
+	if err != nil {
+		return err
+	}
 	return p.changeAuthority(ctx, "ca.configure", nil, func(a *ca.Authority) (bool, error) {
 		changed, err := a.SetKind(kind)
 		if err != nil || kind != ca.Upstream {
@@ -119,7 +128,7 @@ func (p *Plane) followFile(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		return a.SetRoots(roots)
+		return a.SetRoots(roots, f.Live)
 	})
 }
 

@@ -127,14 +127,48 @@ func (p *Plane) issue(w http.ResponseWriter, r *http.Request, csr []byte, id ide
 	if err := p.mayAct(r.Context(), id); err != nil {
 		return p.refuse(r.Context(), e, err)
 	}
+	if err := p.catchUp(r.Context()); err != nil {
+		return p.refuse(r.Context(), e, err)
+	}
 	return p.deliver(w, r, strings.TrimPrefix(e.Action, "svid."), id.id, e, func(a *ca.Authority) (ca.Certificate, error) {
-		return a.Sign(csr, id.id, p.issueOptions())
+		opt := p.issueOptions()
+		opt.After = p.tokens.Cutoff(id.id) // whoever proves anew is past it at once; what is renewed is judged again
+		return a.Sign(csr, id.id, opt)
 	})
 }
 
-// deliver certifies, records and answers.
+// stillWelcome judges, once a certificate is signed and before anybody has it,
+// whoever asked for it and the certificate itself, by all that any control plane
+// has revoked. What is revoked after that has a cut-off past the date of this
+// certificate. Without the store it is not known, and nothing is delivered.
+func (p *Plane) stillWelcome(w http.ResponseWriter, r *http.Request, e audit.Event, c ca.Certificate) error {
+	if err := p.catchUp(r.Context()); err != nil {
+		return err
+	}
+	if a, ok := w.(*answering); ok { // who joins shows no certificate
+		if err := a.judge(); err != nil {
+			return err
+		}
+	}
+	id := p.ids[e.Subject]
+	if err := p.mayAct(r.Context(), id); err != nil {
+		return err
+	}
+	if p.tokens.Voided(wire.RevokedIssuer, c.Issuer) || p.tokens.Voided(wire.RevokedIssuer, c.Root) {
+		return rampart.Errorf(rampart.Unavailable, authorityControl, "control: the authority was revoked meanwhile; try again")
+	}
+	if strings.HasPrefix(e.Action, "svid.") && p.tokens.Disabled(id.id, c.Issued) {
+		return rampart.Errorf(rampart.Unauthenticated, "mtls.peer_declared", "control: %s was revoked meanwhile; join anew", id.path())
+	}
+	return nil
+}
+
+// deliver certifies, judges again, records and answers.
 func (p *Plane) deliver(w http.ResponseWriter, r *http.Request, kind, name string, e audit.Event, sign func(*ca.Authority) (ca.Certificate, error)) error {
 	c, err := p.certify(r.Context(), kind, name, sign)
+	if err == nil {
+		err = p.stillWelcome(w, r, e, c)
+	}
 	if err != nil {
 		return p.refuse(r.Context(), e, err)
 	}
@@ -185,14 +219,5 @@ func (p *Plane) serveEdgeCert(w http.ResponseWriter, r *http.Request, id identit
 	return p.deliver(w, r, "edge", "localhost", e, func(a *ca.Authority) (ca.Certificate, error) {
 		// No longer than a workload's: a root cannot retire while this one lives.
 		return a.Sign(q.CSR, "", ca.IssueOptions{DNS: localNames(p.opt.System), IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ServerOnly: true, TTL: p.leafLife()})
-	})
-}
-
-// issueDBCert signs, writes down, records and delivers the certificate with which
-// a service logs in at a database as role.
-func (p *Plane) issueDBCert(w http.ResponseWriter, r *http.Request, csr []byte, role string, e audit.Event) error {
-	e.Detail = map[string]string{"role": role}
-	return p.deliver(w, r, "database", role, e, func(a *ca.Authority) (ca.Certificate, error) {
-		return a.IssueDatabaseClient(csr, role, min(p.leafLife(), time.Hour))
 	})
 }

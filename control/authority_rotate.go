@@ -22,6 +22,9 @@ const (
 	ackWrite = 10 * time.Second
 	maxAcks  = 4096 // processes whose last word is remembered
 	maxLive  = 10_000
+
+	raiseEvery = time.Minute // a plane that lies about versions costs no more than that
+	maxAhead   = 1 << 20     // versions that a backup can be behind; who claims more says nothing
 )
 
 // acknowledgements are what processes of planes said last, so that each word is
@@ -61,17 +64,51 @@ func (p *Plane) acknowledge(ctx context.Context, hb wire.Heartbeat) error {
 	if len(hb.Trust.Root) > maxAuthorityKey || hb.Instance == "" {
 		return nil // it has not said anything of use, and counts as one that has not
 	}
+	version, err := p.versionOf(ctx, hb.Trust.Version)
+	if err != nil {
+		return err
+	}
 	a := store.Acknowledged{
-		Plane: hb.Plane, Instance: hb.Instance, Version: min(hb.Trust.Version, p.ca().Version()), Root: hb.Trust.Root, Until: hb.Trust.Until.UTC(), Seen: p.opt.Now().UTC(),
+		Plane: hb.Plane, Instance: hb.Instance, Version: version, Root: hb.Trust.Root, Until: hb.Trust.Until.UTC(), Seen: p.opt.Now().UTC(),
 	}
 	if !p.authority.acks.news(a) {
 		return nil
 	}
-	err := p.opt.Store.PutAcknowledged(ctx, a)
+	err = p.opt.Store.PutAcknowledged(ctx, a)
 	if err != nil {
 		p.authority.acks.forget(a)
 	}
 	return unavailable(err)
+}
+
+// versionOf is the version of the trust that a plane says it goes by. One from the
+// future is of a life that we forgot, as the database came back from a backup: the
+// plane refuses all that is not newer, so our own version is raised past it.
+func (p *Plane) versionOf(ctx context.Context, said uint64) (uint64, error) {
+	if said <= p.ca().Version() {
+		return said, nil
+	}
+	if err := p.reloadAuthority(ctx); err != nil { // another control plane may be ahead of this one
+		return 0, err
+	}
+	if said > p.ca().Version()+maxAhead {
+		return 0, nil
+	}
+	if said > p.ca().Version() && p.authority.mayRaise(p.opt.Now()) {
+		return said, p.changeAuthority(ctx, "ca.version", nil, func(a *ca.Authority) (bool, error) { return a.Raise(said), nil })
+	}
+	return said, nil
+}
+
+// mayRaise reports whether the version was not raised just now, and notes it.
+func (a *authority) mayRaise(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.Sub(a.raised) < raiseEvery {
+		return false
+	}
+	a.raised = now
+	return true
 }
 
 // facts are what a step of a rotation waits for.
@@ -84,7 +121,7 @@ func (p *Plane) facts(ctx context.Context) (ca.Facts, error) {
 	}
 	for _, a := range acks {
 		switch {
-		case a.Version >= held.Published():
+		case a.Version >= held.Published() && a.Version <= held.Version():
 		case now.Sub(a.Seen) <= ackAlive:
 			f.Behind = append(f.Behind, a.Plane)
 		case a.Until.After(now):
@@ -92,6 +129,11 @@ func (p *Plane) facts(ctx context.Context) (ca.Facts, error) {
 		}
 	}
 	f.Behind = slices.Compact(f.Behind)
+	for _, i := range held.Issuers() {
+		if p.tokens.Voided(wire.RevokedIssuer, i.KeyID) {
+			f.Revoked = append(f.Revoked, i.KeyID)
+		}
+	}
 	for _, root := range held.Roots() {
 		list, err := p.opt.Store.LiveIssued(ctx, svid.KeyID(root.Certificate), now, maxLive)
 		if err != nil {

@@ -49,13 +49,7 @@ func (p *Plane) routes() http.Handler {
 		"POST " + wire.PathSubjects:           p.serveSubjects,
 		"/":                                   p.servePublic,
 	} {
-		mux.HandleFunc(pattern, p.handle(func(w http.ResponseWriter, r *http.Request) error {
-			id, err := p.caller(r)
-			if err != nil {
-				return err
-			}
-			return call(w, r, id)
-		}))
+		mux.HandleFunc(pattern, p.handle(p.judged(call)))
 	}
 	return mux
 }
@@ -105,6 +99,11 @@ func (p *Plane) caller(r *http.Request) (identity, error) {
 	}
 	if p.tokens.Disabled(peer.ID, peer.NotBefore.Add(ca.Skew)) {
 		// Nothing more for it, a new certificate least of all.
+		return identity{}, p.voided(r, p.ids[peer.ID])
+	}
+	if p.authority.off.has(peer.ID) && p.mayAct(r.Context(), p.ids[peer.ID]) != nil {
+		// Whatever its certificate's date. The list here may be a moment old, so the
+		// store is asked: a service that another control plane has just enabled counts.
 		return identity{}, p.voided(r, p.ids[peer.ID])
 	}
 	if !time.Now().Before(peer.NotAfter) { // as crypto/tls does, which knows no other clock

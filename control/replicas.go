@@ -48,10 +48,24 @@ func (p *Plane) follow(ctx context.Context) {
 	}
 }
 
+// catchUp puts in force all that is revoked in the store now. It is for who must
+// know of more than the last turn of follow does.
+func (p *Plane) catchUp(ctx context.Context) error {
+	if p.opt.Replica == "" {
+		return nil // nobody else writes
+	}
+	ctx, cancel := context.WithTimeout(ctx, followTimeout)
+	defer cancel()
+	return p.tokens.Follow(ctx)
+}
+
 func (p *Plane) followOnce(ctx context.Context, withHeads bool) error {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
 	if err := p.tokens.Follow(ctx); err != nil {
+		return err
+	}
+	if err := p.followServices(ctx); err != nil {
 		return err
 	}
 	if err := p.passNotices(ctx); err != nil || !withHeads {

@@ -26,6 +26,7 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/message"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/tls/ca"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 	"github.com/rampart-security/rampart/validate/openapi"
@@ -193,8 +194,23 @@ func (s *Sidecar) signed(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, &rampart.Error{Kind: rampart.Invalid, Control: "message.schema", Msg: "the payload is too long", Err: err}
 	}
-	signer := message.Signer{Source: s.opt.Link.Now().Pinned(), Now: s.opt.Now}
+	source := s.opt.Link.Now().Pinned()
+	signer := message.Signer{Source: source, Now: func() time.Time { return signedAt(source, s.opt.Now()) }}
 	return signer.Sign(flow.Topic, id.Principal.Subject, body)
+}
+
+// signedAt is now, or when the certificate that signs was issued: one that came
+// back after a revocation is dated just past the cut-off, which lies some seconds
+// ahead, and its messages must be past it too.
+func signedAt(source *svid.Source, now time.Time) time.Time {
+	own, err := source.Current()
+	if err != nil {
+		return now // signing fails
+	}
+	if issued := own.Certificate.Leaf.NotBefore.Add(ca.Skew); issued.After(now) {
+		return issued
+	}
+	return now
 }
 
 // publish stores a message in the queue and answers once it is durable there.
@@ -256,7 +272,37 @@ func (s *Sidecar) refuseMessage(w http.ResponseWriter, r *http.Request, err erro
 // queues keeps one connection per store.
 type queues struct {
 	mu     sync.Mutex // guards byName
-	byName map[string]*nats.Conn
+	byName map[string]queueConn
+}
+
+// queueConn is a connection and when another is to take over: a while before the
+// certificates end that it was made with, as the broker cuts it off then.
+type queueConn struct {
+	*nats.Conn
+	until time.Time
+}
+
+const (
+	queueAhead = time.Minute      // of the end of the certificates
+	queueRest  = 30 * time.Second // in which what is under way on the old connection ends
+	queuePause = 10 * time.Second // between two that take over, when there is no newer certificate
+)
+
+// lives reports whether the connection leads to where the queue is now.
+func (c queueConn) lives(addr string) bool {
+	return c.Conn != nil && c.IsConnected() && strings.HasSuffix(c.ConnectedUrl(), addr)
+}
+
+// leave closes the connection: one that is lost at once, one that was replaced
+// when what is under way on it has ended.
+func (c queueConn) leave(addr string) {
+	switch {
+	case c.Conn == nil:
+	case c.lives(addr):
+		time.AfterFunc(queueRest, c.Close)
+	default:
+		c.Close()
+	}
 }
 
 // queue connects to an embedded queue with this plane's SVID. A connection that
@@ -270,22 +316,55 @@ func (s *Sidecar) queue(name string) (jetstream.JetStream, error) {
 	}
 	s.queues.mu.Lock()
 	defer s.queues.mu.Unlock()
-	nc := s.queues.byName[name]
-	if nc == nil || !nc.IsConnected() || !strings.HasSuffix(nc.ConnectedUrl(), addr) {
-		if nc != nil {
-			nc.Close()
-		}
-		cfg := profile.MTLSClient(s.opt.Link.Source(), st.System.StoreID(name))
-		fresh, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(broker.InboxPrefix(s.table.Load().id)), nats.NoReconnect(), nats.Timeout(3*time.Second))
-		if err != nil {
-			return nil, &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue does not answer", Err: err}
-		}
-		if s.queues.byName == nil {
-			s.queues.byName = map[string]*nats.Conn{}
-		}
-		s.queues.byName[name], nc = fresh, fresh
+	old := s.queues.byName[name]
+	if old.lives(addr) && s.opt.Now().Before(old.until) {
+		return jetstream.New(old.Conn)
 	}
-	return jetstream.New(nc)
+	fresh, err := s.dialQueue(addr, st.System.StoreID(name))
+	if err != nil && old.lives(addr) {
+		return jetstream.New(old.Conn) // until the broker ends it
+	}
+	old.leave(addr)
+	if err != nil {
+		delete(s.queues.byName, name)
+		return nil, &rampart.Error{Kind: rampart.Unavailable, Msg: "the queue does not answer", Err: err}
+	}
+	if s.queues.byName == nil {
+		s.queues.byName = map[string]queueConn{}
+	}
+	s.queues.byName[name] = fresh
+	return jetstream.New(fresh.Conn)
+}
+
+// dialQueue connects with the newest certificate.
+func (s *Sidecar) dialQueue(addr, id string) (queueConn, error) {
+	mine, err := s.opt.Link.Source().Current()
+	if err != nil {
+		return queueConn{}, err
+	}
+	cfg := profile.MTLSClient(s.opt.Link.Source(), id)
+	nc, err := nats.Connect("tls://"+addr, nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(broker.InboxPrefix(s.table.Load().id)), nats.NoReconnect(), nats.Timeout(3*time.Second))
+	if err != nil {
+		return queueConn{}, err
+	}
+	end := mine.NotAfter
+	if state, err := nc.TLSConnectionState(); err == nil && state.PeerCertificates[0].NotAfter.Before(end) {
+		end = state.PeerCertificates[0].NotAfter
+	}
+	until := end.Add(-queueAhead)
+	if least := s.opt.Now().Add(queuePause); until.Before(least) {
+		until = least
+	}
+	return queueConn{nc, until}, nil
+}
+
+// moved reports whether another connection to a queue has taken over from js's, or
+// is to.
+func (s *Sidecar) moved(store string, js jetstream.JetStream) bool {
+	s.queues.mu.Lock()
+	defer s.queues.mu.Unlock()
+	c := s.queues.byName[store]
+	return c.Conn != js.Conn() || !s.opt.Now().Before(c.until)
 }
 
 func (s *Sidecar) store(ctx context.Context, store, topic string, raw []byte) error {
@@ -354,7 +433,7 @@ func (s *Sidecar) follow(ctx context.Context, sub *subscription) error {
 	if err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !s.moved(sub.store, js) {
 		if s.opt.Link.Disabled() != nil || s.opt.Link.Bound(s.table.Load().sys, sub.flow) != nil {
 			wait(ctx, 300*time.Millisecond) // messages keep; who sent them, or we, may have been disabled
 			continue

@@ -199,7 +199,11 @@ func (s *Service) subject(ctx context.Context, c Caller, req request) (Subject, 
 	case wire.TypeSVIDOnly:
 		now := s.opt.Now()
 		p := rampart.Principal{Kind: rampart.KindService, Subject: c.ID}
-		return Subject{Principal: p, Issued: now, Expires: now.Add(internalLife)}, nil
+		issued := now
+		if c.Issued.After(now) { // it came back in the seconds that its cut-off is ahead
+			issued = c.Issued
+		}
+		return Subject{Principal: p, Issued: issued, Expires: now.Add(internalLife)}, nil
 	case wire.TypeSession, wire.TypeAPIKey:
 		if !s.external[c.Name] {
 			return Subject{}, refuse("unauthorized_client", "%s may not show credentials of the outside", c.Name)

@@ -305,7 +305,7 @@ func TestServiceComesBack(t *testing.T) {
 	forA := h.mustExchange("edge", wire.TypeSession, "ann", "a")
 	forB := h.mustExchange("a", wire.TypeJWT, forA, "b")
 	h.disable("a")
-	cutoff := h.clock
+	revoked, cutoff := h.clock, h.Cutoff(h.sys.ServiceID("a"))
 	h.clock = h.clock.Add(30 * time.Second)
 	if _, err := h.exchange("b", wire.TypeJWT, forB, "c"); err == nil {
 		t.Error("what went through the service before lives on")
@@ -314,8 +314,8 @@ func TestServiceComesBack(t *testing.T) {
 	if _, err := h.exchange("a", wire.TypeSVIDOnly, "", "b"); token.CodeOf(err) != "invalid_client" {
 		t.Errorf("a restart brought the service back: %v", err)
 	}
-	h.joined = cutoff.Add(time.Millisecond)
-	h.clock = h.joined
+	h.clock = revoked.Add(time.Millisecond) // it is back before its cut-off
+	h.joined = cutoff.Truncate(time.Second).Add(time.Second)
 	got, err := h.read(h.mustExchange("a", wire.TypeSVIDOnly, "", "b"), "a", "b")
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,12 @@ const (
 	revocationLife   = 65 * time.Minute           // outlasts every token: the longest lives an hour at most
 	certificateSlack = time.Hour                  // verifiers' clocks may run behind
 	foreverLife      = 100 * 365 * 24 * time.Hour // a service stays disabled until it joins anew, a stolen key for good
+
+	// The cut-off of a service lies that far ahead: another control plane that has
+	// not heard of it yet may date what it issues meanwhile by a clock that is ahead.
+	// 2 s are for hearing of it (it takes a quarter of one, and commits take time),
+	// 5 s for the clocks. Who joins anew in these seconds is dated past the cut-off.
+	cutoffAhead = 2*time.Second + 5*time.Second
 )
 
 type revokedID struct{ kind, id string }
@@ -85,6 +91,13 @@ func (r *cutoffs) named(kind, id string) bool {
 	return ok
 }
 
+// of is the cut-off of this very id, or the zero time.
+func (r *cutoffs) of(kind, id string) time.Time {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byID[revokedID{kind, id}].NotBefore
+}
+
 // svid reports whether a service's identity was revoked after a certificate of
 // it, or a token with it in its chain, was issued.
 func (r *cutoffs) svid(id string, issued time.Time) bool {
@@ -129,9 +142,9 @@ func (r *cutoffs) issuedAt(p rampart.Principal, from, now time.Time) (time.Time,
 //
 // Kinds: "sid" one login, browser's or client's; "sub" one subject; "client"
 // one client; "key" one API key; "jti" one access token; "family" one refresh
-// family with its access tokens; "svid" one service by its SPIFFE ID, which is
-// disabled until it has joined anew: nothing is exchanged by it or with it in
-// the act chain; "kid" one signing key, which SetRings must have taken out of
+// family with its access tokens; "svid" one service, gateway or queue by its
+// SPIFFE ID, which is disabled until it has joined anew: nothing is exchanged by it
+// or with it in the act chain, and its cut-off lies some seconds ahead; "kid" one signing key, which SetRings must have taken out of
 // the rings before. Clients that a person let in from a browser session end
 // with that session.
 func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
@@ -142,10 +155,10 @@ func (s *Service) Revoke(ctx context.Context, kind, id string) (wire.Revocation,
 	case "key", "jti", "kid":
 		return s.revoke(ctx, kind, id)
 	case "svid":
-		if s.presented[id] == nil {
-			return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.100q is no service of this system", id)
+		if !s.certified(id) {
+			return wire.Revocation{}, rampart.Errorf(rampart.Invalid, "", "token: %.100q is no service, gateway or queue of this system", id)
 		}
-		return s.revoke(ctx, kind, id)
+		return s.revokeService(ctx, id)
 	case "family":
 		return s.endFamily(ctx, id)
 	case "sub", "client":
@@ -205,6 +218,35 @@ func (s *Service) RevokeCertificates(ctx context.Context, kind, id string, until
 // issued.
 func (s *Service) Disabled(id string, issued time.Time) bool { return s.revoked.svid(id, issued) }
 
+// Cutoff is until when certificates of a SPIFFE ID are void, as far as this control
+// plane has heard; the zero time if none was revoked.
+func (s *Service) Cutoff(id string) time.Time { return s.revoked.of("svid", id) }
+
+// certified reports whether the file knows a service, gateway or queue by this
+// SPIFFE ID.
+func (s *Service) certified(id string) bool {
+	for name, st := range s.opt.System.Stores {
+		if st.Kind == "nats" && s.opt.System.StoreID(name) == id {
+			return true
+		}
+	}
+	return s.presented[id] != nil
+}
+
+// revokeService appends a cut-off ahead of every clock, and past the one before:
+// a certificate may be dated just after that.
+func (s *Service) revokeService(ctx context.Context, id string) (wire.Revocation, error) {
+	if err := s.Follow(ctx); err != nil {
+		return wire.Revocation{}, err
+	}
+	now := s.opt.Now()
+	at := now.Add(cutoffAhead)
+	if next := s.Cutoff(id).Add(time.Second); next.After(at) {
+		at = next
+	}
+	return s.put(ctx, wire.Revocation{Kind: "svid", ID: id, NotBefore: at, Expires: now.Add(foreverLife)})
+}
+
 // Voided reports whether this very id was revoked, of a kind whose dates do not
 // count: a certificate or an authority, wire.RevokedSerial and wire.RevokedIssuer.
 func (s *Service) Voided(kind, id string) bool { return s.revoked.named(kind, id) }
@@ -212,7 +254,7 @@ func (s *Service) Voided(kind, id string) bool { return s.revoked.named(kind, id
 // revoke appends one cut-off. It outlives the tokens it voids; refresh
 // families, sessions and API keys are ended in their own rows.
 func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation, error) {
-	if kind == "svid" || kind == "kid" {
+	if kind == "kid" {
 		return s.revokeFor(ctx, kind, id, foreverLife)
 	}
 	return s.revokeFor(ctx, kind, id, revocationLife)
@@ -220,7 +262,11 @@ func (s *Service) revoke(ctx context.Context, kind, id string) (wire.Revocation,
 
 func (s *Service) revokeFor(ctx context.Context, kind, id string, life time.Duration) (wire.Revocation, error) {
 	now := s.opt.Now()
-	v, err := s.opt.Store.PutRevocation(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(life)})
+	return s.put(ctx, wire.Revocation{Kind: kind, ID: id, NotBefore: now, Expires: now.Add(life)})
+}
+
+func (s *Service) put(ctx context.Context, v wire.Revocation) (wire.Revocation, error) {
+	v, err := s.opt.Store.PutRevocation(ctx, v)
 	if err != nil {
 		return wire.Revocation{}, unavailable(err)
 	}
@@ -233,8 +279,11 @@ func (s *Service) revokeFor(ctx context.Context, kind, id string, life time.Dura
 
 // Follow puts in force what other control planes on the same store have revoked
 // since the last call, and hands it to OnRevoke. Revocations of this Service
-// come by a second time, which changes nothing. Not for concurrent use.
+// come by a second time, which changes nothing. When it returns, every revocation
+// counts that was durable when it was called.
 func (s *Service) Follow(ctx context.Context) error {
+	s.following.Lock()
+	defer s.following.Unlock()
 	list, err := s.opt.Store.RevocationsAfter(ctx, s.followed, s.opt.Now())
 	if err != nil {
 		return unavailable(err)

@@ -66,6 +66,30 @@ func TestLoginInTheSecondOfARevocation(t *testing.T) {
 	}
 }
 
+// TestCutoffOfAService lies ahead of what a control plane that has not heard of it
+// may issue meanwhile, by a clock that is ahead, and past the cut-off before:
+// whoever came back in between is dated just after that.
+func TestCutoffOfAService(t *testing.T) {
+	h := newHouse(t, "")
+	a := h.sys.ServiceID("a")
+	void := func(at time.Time, want bool) {
+		t.Helper()
+		if h.Disabled(a, at) != want {
+			t.Errorf("issued %v after now: void is %v, want %v", at.Sub(h.clock), !want, want)
+		}
+	}
+	void(h.clock, false)
+	h.disable("a")
+	void(h.clock.Add(7*time.Second), true)
+	back := h.Cutoff(a).Truncate(time.Second).Add(time.Second)
+	void(back, false)
+	h.disable("a") // at once, with a certificate of the meantime out
+	void(back, true)
+	if h.restart(); h.Cutoff(a).Before(back) {
+		t.Errorf("after a restart the cut-off is %v", h.Cutoff(a))
+	}
+}
+
 func TestRoleTakenAwayIsGoneAtTheNextExchange(t *testing.T) {
 	h := newHouse(t, "")
 	access := h.login("shop").AccessToken

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -89,7 +90,8 @@ type Options struct {
 type Service struct {
 	opt        Options
 	revoked    cutoffs
-	followed   uint64 // newest revocation that Follow has seen
+	following  sync.Mutex // guards followed
+	followed   uint64     // newest revocation that Follow has seen
 	edge       *jwt.Edge
 	hints      *jwt.IDHint
 	proofs     *jwt.DPoPProof

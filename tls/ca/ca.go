@@ -26,6 +26,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -298,9 +299,9 @@ func (a *Authority) SetKind(k Kind) (bool, error) {
 }
 
 // SetRoots replaces the roots of an upstream authority by those in PEM, and
-// reports whether they differ. It changes a. Roots below which we issue must
-// stay.
-func (a *Authority) SetRoots(rootsPEM []byte) (bool, error) {
+// reports whether they differ. It changes a. Roots below which we issue, or of
+// which a certificate is alive, must stay.
+func (a *Authority) SetRoots(rootsPEM []byte, live []Live) (bool, error) {
 	roots, err := parseCerts(rootsPEM, maxRoots)
 	if err != nil {
 		return false, fmt.Errorf("ca: roots of the upstream authority: %w", err)
@@ -311,8 +312,17 @@ func (a *Authority) SetRoots(rootsPEM []byte) (bool, error) {
 	if slices.EqualFunc(roots, a.roots, func(c *x509.Certificate, t tier) bool { return bytes.Equal(c.Raw, t.cert.Raw) }) {
 		return false, nil
 	}
-	if i := a.issuing; i != nil && !slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return svid.KeyID(c) == i.root }) {
-		return false, fmt.Errorf("ca: root %s is gone, but our issuing certificate is below it; keep the old root in the file until the new one signs", i.root)
+	for _, old := range a.roots {
+		id := svid.KeyID(old.cert)
+		if slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return svid.KeyID(c) == id }) {
+			continue
+		}
+		if a.issuing != nil && a.issuing.root == id {
+			return false, fmt.Errorf("ca: root %s is gone, but our issuing certificate is below it; keep the old root in the file until the new one signs", id)
+		}
+		if held := named(live, id); len(held) > 0 {
+			return false, fmt.Errorf("ca: root %s is gone, but is needed still; keep it in the file until then: %s", id, strings.Join(held, "; "))
+		}
 	}
 	a.roots = keyless(roots)
 	a.changed()
@@ -322,6 +332,22 @@ func (a *Authority) SetRoots(rootsPEM []byte) (bool, error) {
 // Touch makes a new version of the trust bundle: something beside the roots has
 // changed. It changes a.
 func (a *Authority) Touch() { a.version++ }
+
+// Raise makes a version of the trust bundle that is newer than seen, which a peer
+// has from a life that this authority does not remember: its database came back
+// from a backup. A root that is under way counts as published anew, as that peer
+// knows another bundle. It changes a, and reports false if its version is newer.
+func (a *Authority) Raise(seen uint64) bool {
+	if seen <= a.version {
+		return false
+	}
+	a.version = seen
+	a.changed()
+	if a.step == StepPublish || a.step == StepActivate {
+		a.published = a.version
+	}
+	return true
+}
 
 // changed notes that the bundle is another one.
 func (a *Authority) changed() {

@@ -40,12 +40,14 @@ type IssueOptions struct {
 	DNS        []string      // localhost, the trust domain, or names below them
 	IPs        []net.IP      // loopback addresses
 	TTL        time.Duration // workloads: 10 s to 24 h, zero is 1 h; servers: 10 s to 7 d, zero is 7 d
+	After      time.Time     // workloads: a cut-off that the certificate is to count after; zero is none
 	ServerOnly bool          // a server of the house that is no workload, the edge or a database: serverAuth alone and no SPIFFE ID
 }
 
 // Certificate is one that was issued.
 type Certificate struct {
-	Chain    [][]byte // DER, leaf first, up to the one below the root
+	Chain    [][]byte  // DER, leaf first, up to the one below the root
+	Issued   time.Time // as its dates say; cut-offs of its owner go by it
 	NotAfter time.Time
 	Serial   string // hex
 	Issuer   string // key id
@@ -97,7 +99,7 @@ func (a *Authority) IssueDatabaseClient(csrDER []byte, role string, ttl time.Dur
 	if ttl < minTTL || ttl > databaseTTL {
 		return Certificate{}, refuse("lifetime must be %s to %s", minTTL, databaseTTL)
 	}
-	leaf, err := a.template(ttl)
+	leaf, err := a.template(a.now(), ttl)
 	if err != nil {
 		return Certificate{}, err
 	}
@@ -125,7 +127,8 @@ func (a *Authority) signLeaf(leaf *x509.Certificate, public crypto.PublicKey) (C
 	for _, c := range by.above {
 		chain = append(chain, c.Raw)
 	}
-	return Certificate{Chain: chain, NotAfter: leaf.NotAfter, Serial: leaf.SerialNumber.Text(16), Issuer: svid.KeyID(by.cert), Root: by.root}, nil
+	issued := leaf.NotBefore.Truncate(time.Second).Add(Skew) // as the encoding has it
+	return Certificate{Chain: chain, Issued: issued, NotAfter: leaf.NotAfter, Serial: leaf.SerialNumber.Text(16), Issuer: svid.KeyID(by.cert), Root: by.root}, nil
 }
 
 func refuse(format string, args ...any) error {
@@ -176,7 +179,11 @@ func (a *Authority) leaf(id string, opt IssueOptions) (*x509.Certificate, error)
 	if err := a.checkNames(opt); err != nil {
 		return nil, err
 	}
-	leaf, err := a.template(ttl)
+	issued, err := a.issuedAfter(opt.After)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := a.template(issued, ttl)
 	if err != nil {
 		return nil, err
 	}
@@ -200,17 +207,32 @@ func (a *Authority) leaf(id string, opt IssueOptions) (*x509.Certificate, error)
 	return leaf, nil
 }
 
+// issuedAfter is when a certificate counts as issued: now or, if a cut-off of its
+// owner lies ahead, just after that. Certificates begin Skew before their issue,
+// so one that is dated ahead is good at once; a cut-off further ahead is a clock
+// that is wrong.
+func (a *Authority) issuedAfter(cutoff time.Time) (time.Time, error) {
+	now := a.now()
+	if now.Truncate(time.Second).After(cutoff) {
+		return now, nil
+	}
+	issued := cutoff.Truncate(time.Second).Add(time.Second)
+	if issued.Sub(now) > Skew {
+		return time.Time{}, rampart.Errorf(rampart.Unavailable, "mtls.required", "ca: certificates of this identity are revoked up to %s, which is too far ahead; look at the clocks of the control planes", clock(cutoff))
+	}
+	return issued, nil
+}
+
 // template is what all leaves have.
-func (a *Authority) template(ttl time.Duration) (*x509.Certificate, error) {
+func (a *Authority) template(issued time.Time, ttl time.Duration) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
 	}
-	now := a.now()
 	return &x509.Certificate{
 		SerialNumber:          serial,
-		NotBefore:             now.Add(-Skew),
-		NotAfter:              now.Add(ttl).Truncate(time.Second), // as the encoding does
+		NotBefore:             issued.Add(-Skew),
+		NotAfter:              issued.Add(ttl).Truncate(time.Second), // as the encoding does
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 	}, nil

@@ -253,12 +253,25 @@ func TestUpstream(t *testing.T) {
 		t.Error("not renewed at half life")
 	}
 	other := newUpstream(t, c.now())
-	if _, err := a.SetRoots(pemOf("CERTIFICATE", other.root.Raw)); err == nil {
+	if _, err := a.SetRoots(pemOf("CERTIFICATE", other.root.Raw), nil); err == nil {
 		t.Error("the root that we are below was taken away")
 	}
 	both := append(pemOf("CERTIFICATE", u.root.Raw), pemOf("CERTIFICATE", other.root.Raw)...)
-	if news, err := a.SetRoots(both); err != nil || !news || a.Version() != 2 {
+	if news, err := a.SetRoots(both, nil); err != nil || !news || a.Version() != 2 {
 		t.Errorf("%v, %v, version %d", news, err, a.Version())
+	}
+
+	// The new root signs; the old one stays for whom it signed.
+	csr, _, err = a.Request()
+	ok(t, err)
+	ok(t, a.Import(other.sign(t, csr, c.now(), nil)))
+	alone := pemOf("CERTIFICATE", other.root.Raw)
+	live := []ca.Live{{ID: orders, Serial: leaf.Serial, Root: leaf.Root, NotAfter: leaf.NotAfter}}
+	if _, err := a.SetRoots(alone, live); err == nil || !strings.Contains(err.Error(), leaf.Serial) {
+		t.Errorf("the root of a certificate that is alive went: %v", err)
+	}
+	if news, err := a.SetRoots(alone, nil); err != nil || !news || bundle(a) != 1 {
+		t.Errorf("an old root that nobody needs: %v, %v", news, err)
 	}
 }
 

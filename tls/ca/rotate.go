@@ -34,6 +34,8 @@ type Facts struct {
 	Silent bool          // somebody may hold the bundle who cannot acknowledge it
 	Leaf   time.Duration // life of a leaf
 	Live   []Live        // certificates that are not expired
+
+	Revoked []string // key ids of issuing certificates that were revoked
 }
 
 // Live is a certificate that is not expired.
@@ -82,7 +84,7 @@ func (a *Authority) Activate(f Facts, force bool) error {
 	if waits := a.waitsForPeers(f); len(waits) > 0 && !force {
 		return conflict("activate waits: %s", strings.Join(waits, "; "))
 	}
-	next, err := a.issuingOfNew()
+	next, err := a.issuingOfNew(f)
 	if err != nil {
 		return err
 	}
@@ -94,16 +96,31 @@ func (a *Authority) Activate(f Facts, force bool) error {
 }
 
 // issuingOfNew returns an issuing certificate below the new root.
-func (a *Authority) issuingOfNew() (*issuing, error) {
+func (a *Authority) issuingOfNew(f Facts) (*issuing, error) {
 	root := a.roots[1]
 	if root.key != nil {
 		return a.sign(root)
 	}
-	if a.next == nil {
+	if a.next == nil || f.revoked(a.next) {
 		return nil, conflict("activate waits: no issuing certificate by root %s; have one signed: rampart ca sign", svid.KeyID(root.cert))
 	}
 	return a.next, nil
 }
+
+// issuingOfOld returns an issuing certificate below the old root, for a rollback:
+// a new one where the key is here, as what signed before may have been revoked.
+func (a *Authority) issuingOfOld(f Facts) (*issuing, error) {
+	root := a.roots[0]
+	if root.key != nil {
+		return a.sign(root)
+	}
+	if a.previous == nil || f.revoked(a.previous) {
+		return nil, conflict("rollback is not possible: the issuing certificate by root %s was revoked, and the key of the root is not here", svid.KeyID(root.cert))
+	}
+	return a.previous, nil
+}
+
+func (f Facts) revoked(i *issuing) bool { return slices.Contains(f.Revoked, svid.KeyID(i.cert)) }
 
 // Retire takes the old root out of the bundle and destroys its key. It changes
 // a. A Conflict names what still chains to the old root; force breaks it.
@@ -121,11 +138,16 @@ func (a *Authority) Retire(f Facts, force bool) error {
 
 // Rollback takes back the last step, or the two of a rotation that has not been
 // activated. It changes a. After Retire there is no way back. A Conflict names
-// what chains to the new root; force breaks it.
+// what chains to the new root; force breaks it. A revoked issuing certificate does
+// not come back, by force neither.
 func (a *Authority) Rollback(f Facts, force bool) error {
 	switch a.step {
 	case StepActivate:
-		a.install(a.previous)
+		old, err := a.issuingOfOld(f)
+		if err != nil {
+			return err
+		}
+		a.install(old)
 		a.previous, a.step = nil, StepPublish
 		a.changed()
 		return nil

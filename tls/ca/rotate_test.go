@@ -208,6 +208,56 @@ func TestRollbackIsGuardedToo(t *testing.T) {
 	}
 }
 
+// TestRevokedIssuersDoNotComeBack: what is rolled back to signs with a new key, or
+// not at all.
+func TestRevokedIssuersDoNotComeBack(t *testing.T) {
+	a := authorityAt(t, newClock(), ca.StepPublish)
+	old, _ := a.Issuing()
+	ok(t, a.Activate(ca.Facts{}, false))
+	revoked := ca.Facts{Revoked: []string{svid.KeyID(old.Certificate)}}
+	ok(t, a.Rollback(revoked, false))
+	if now, _ := a.Issuing(); svid.KeyID(now.Certificate) == svid.KeyID(old.Certificate) {
+		t.Error("the issuing certificate from before signs again")
+	}
+}
+
+// TestRaise: a version that a peer has seen in another life is passed, and a root
+// that is under way has to be acknowledged anew.
+func TestRaise(t *testing.T) {
+	a := authorityAt(t, newClock(), ca.StepPublish)
+	if a.Raise(a.Version()) || a.Raise(1) {
+		t.Error("a version that was given out already moves us")
+	}
+	if !a.Raise(99) || a.Version() != 100 || a.Published() != 100 {
+		t.Errorf("version %d, published with %d; want 100 and 100", a.Version(), a.Published())
+	}
+}
+
+// TestIssuedAfter: who comes back while its cut-off is ahead is dated past it, and
+// good at once.
+func TestIssuedAfter(t *testing.T) {
+	c := newClock()
+	c.pass(300 * time.Millisecond)
+	a := c.new(t)
+	for ahead, dated := range map[time.Duration]time.Duration{
+		-time.Hour: 0, -time.Millisecond: time.Second, 0: time.Second, 7 * time.Second: 8 * time.Second,
+	} {
+		cutoff := c.now().Add(ahead)
+		got, err := a.Sign(request(t), orders, ca.IssueOptions{After: cutoff})
+		ok(t, err)
+		leaf := parse(t, got.Chain)[0]
+		if want := c.now().Add(dated).Truncate(time.Second); !got.Issued.Equal(want) || !leaf.NotBefore.Equal(want.Add(-ca.Skew)) || !got.Issued.After(cutoff) {
+			t.Errorf("cut-off %v ahead: dated %v, begins %v; want %v", ahead, got.Issued, leaf.NotBefore, want)
+		}
+		if leaf.NotBefore.After(c.now()) {
+			t.Errorf("cut-off %v ahead: not good yet", ahead)
+		}
+	}
+	if _, err := a.Sign(request(t), orders, ca.IssueOptions{After: c.now().Add(2 * time.Minute)}); rampart.KindOf(err) != rampart.Unavailable {
+		t.Errorf("a cut-off that no clock of ours can have set: %v", err)
+	}
+}
+
 // TestTimers: half the life, two thirds of it, and no step early.
 func TestTimers(t *testing.T) {
 	c := newClock()
