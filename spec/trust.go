@@ -214,6 +214,7 @@ func (c *checker) trust() {
 		c.backend(join("secrets", name), name, b)
 	}
 	c.kek()
+	c.turnsApart()
 }
 
 func (c *checker) federation(key, domain string, f Federation) {
