@@ -33,7 +33,7 @@ const (
 )
 
 // scanSelf says how a scan shows that it can find something.
-const scanSelf = "in each run a server of the probe's own that speaks TLS 1.0 to 1.2 is scanned, and found"
+const scanSelf = "in each run a server of the probe's own that speaks TLS 1.0 to 1.2, and gives tickets, is scanned, and found"
 
 func scanProbes() []Probe {
 	return []Probe{
@@ -164,7 +164,7 @@ func (e *Env) scan(ctx context.Context, l listener) ([]string, error) {
 			fault("takes %s, with suite %#04x", o.name, a.suite)
 		}
 	}
-	cs, err := e.greet(ctx, l, func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768} })
+	cs, err := e.greet(ctx, l, func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768} }, nil)
 	if err != nil {
 		fault("no handshake with X25519MLKEM768 alone: %v", err)
 		return found, nil
@@ -179,14 +179,22 @@ func (e *Env) scan(ctx context.Context, l listener) ([]string, error) {
 			fault("%s", why)
 		}
 	}
-	if resumed, err := e.resumes(ctx, l); err == nil && resumed && !l.tickets {
+	if l.tickets {
+		return found, nil
+	}
+	resumed, err := e.resumes(ctx, l)
+	if err != nil {
+		return nil, fmt.Errorf("whether it resumes sessions is not known: %w", err)
+	}
+	if resumed {
 		fault("a ticket lets a peer back in on the strength of an old check")
 	}
 	return found, nil
 }
 
-// greet makes a verified handshake and returns what was agreed on.
-func (e *Env) greet(ctx context.Context, l listener, change func(*tls.Config)) (tls.ConnectionState, error) {
+// greet makes a verified handshake and returns what was agreed on. then, if not
+// nil, goes on with the connection.
+func (e *Env) greet(ctx context.Context, l listener, change func(*tls.Config), then func(*tls.Conn) error) (tls.ConnectionState, error) {
 	conn, err := e.dial(ctx, l.addr)
 	if err != nil {
 		return tls.ConnectionState{}, err
@@ -198,20 +206,33 @@ func (e *Env) greet(ctx context.Context, l listener, change func(*tls.Config)) (
 	if err := c.HandshakeContext(ctx); err != nil {
 		return tls.ConnectionState{}, err
 	}
-	if l.http { // what follows the handshake, tickets among it, is read with the answer
-		conn.SetDeadline(time.Now().Add(2 * time.Second))
-		if p := c.ConnectionState().NegotiatedProtocol; p == "" || p == "http/1.1" {
-			fmt.Fprint(c, "GET /_rampart/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-			io.Copy(io.Discard, io.LimitReader(c, 64<<10))
+	if then != nil {
+		if err := then(c); err != nil {
+			return tls.ConnectionState{}, err
 		}
 	}
 	return c.ConnectionState(), nil
 }
 
+// hear reads the first that a server says, HTTP's answer or a queue's greeting:
+// tickets come before it, and a refusal of our certificate in its place. Silence
+// until the connection's deadline is an error too.
+func (l listener) hear(c *tls.Conn) error {
+	if l.http {
+		if _, err := fmt.Fprint(c, "GET /_rampart/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
+			return err
+		}
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		return fmt.Errorf("nothing came after the handshake: %w", err)
+	}
+	return nil
+}
+
 // badProtocols says what is wrong with application protocols (RFC 7301).
 func (e *Env) badProtocols(ctx context.Context, l listener) (out []string) {
 	for offered, fine := range map[string][]string{"h2": {"h2"}, "http/1.1": {"http/1.1"}, "verify-unknown": {""}} {
-		cs, err := e.greet(ctx, l, func(c *tls.Config) { c.NextProtos = []string{offered} })
+		cs, err := e.greet(ctx, l, func(c *tls.Config) { c.NextProtos = []string{offered} }, nil)
 		switch {
 		case err != nil && offered != "verify-unknown":
 			out = append(out, fmt.Sprintf("refuses %s: %v", offered, err))
@@ -226,10 +247,10 @@ func (e *Env) badProtocols(ctx context.Context, l listener) (out []string) {
 func (e *Env) resumes(ctx context.Context, l listener) (bool, error) {
 	cache := tls.NewLRUClientSessionCache(4)
 	with := func(c *tls.Config) { c.ClientSessionCache = cache }
-	if _, err := e.greet(ctx, l, with); err != nil {
+	if _, err := e.greet(ctx, l, with, l.hear); err != nil {
 		return false, err
 	}
-	cs, err := e.greet(ctx, l, with)
+	cs, err := e.greet(ctx, l, with, l.hear)
 	return cs.DidResume, err
 }
 
@@ -413,8 +434,9 @@ func vector(bytes int, v []byte) []byte {
 	return append(slices.Clone(length[8-bytes:]), v...)
 }
 
-// scanOwn scans a server of our own that takes TLS 1.0 to 1.2: a scan that finds
-// nothing wrong with it is blind.
+// scanOwn scans a server of our own that takes TLS 1.0 to 1.2 and gives tickets,
+// as one that speaks first and as one that is asked: a scan that finds nothing
+// wrong with it is blind.
 func (e *Env) scanOwn(ctx context.Context) error {
 	l, err := oldServer()
 	if err != nil {
@@ -434,21 +456,22 @@ func (e *Env) scanOwn(ctx context.Context) error {
 	if !slices.Equal(names, []string{"TLS 1.0", "TLS 1.1", "TLS 1.2"}) {
 		return fmt.Errorf("of a server with TLS 1.0 to 1.2 the scan found %v: it is blind", names)
 	}
+	for _, http := range []bool{true, false} {
+		resumed, err := e.resumes(ctx, listener{addr: l.Addr().String(), http: http, config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, ServerName: "localhost"}})
+		if err != nil || !resumed {
+			return fmt.Errorf("of a server with tickets the scan found none: it is blind: %w", err)
+		}
+	}
 	return nil
 }
 
-// oldServer answers handshakes from TLS 1.0 on until it is closed.
+// oldServer answers handshakes from TLS 1.0 on, tickets among it, and says a line,
+// until it is closed.
 func oldServer() (net.Listener, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cfg, err := oldConfig()
 	if err != nil {
 		return nil, err
 	}
-	tpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}, DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS10, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -462,9 +485,26 @@ func oldServer() (net.Listener, error) {
 			go func() {
 				defer conn.Close()
 				conn.SetDeadline(time.Now().Add(5 * time.Second))
-				tls.Server(conn, cfg).Handshake()
+				c := tls.Server(conn, cfg)
+				if c.Handshake() == nil {
+					fmt.Fprint(c, "INFO\r\n")
+				}
 			}()
 		}
 	}()
 	return l, nil
+}
+
+// oldConfig is that of such a server, with a certificate of its own.
+func oldConfig() (*tls.Config, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	tpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}, DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS10, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -55,6 +56,62 @@ func TestScanOfSilence(t *testing.T) {
 	if found, err := e.scan(context.Background(), listener{name: "closed", addr: l.Addr().String(), config: &tls.Config{}}); err == nil {
 		t.Errorf("a listener that takes nothing passed: %v", found)
 	}
+}
+
+// Whether a listener gives tickets is found out whoever speaks first, and what
+// cannot be found out is no pass.
+func TestScanFindsTickets(t *testing.T) {
+	e := &Env{target: &target{}, http: &edgeClient{source: net.IPv4(127, 0, 0, 1)}}
+	for name, row := range map[string]struct {
+		after    string // what the server says after the handshake
+		http     bool
+		tickets  bool
+		resumes  bool
+		mistaken bool
+	}{
+		"a queue that gives tickets":    {after: "INFO", tickets: true, resumes: true},
+		"a queue that gives none":       {after: "INFO"},
+		"a web server with tickets":     {after: "HTTP/1.1 200 OK", http: true, tickets: true, resumes: true},
+		"a web server without":          {after: "HTTP/1.1 200 OK", http: true},
+		"a queue that hangs up":         {mistaken: true},
+		"a web server that hangs up on": {http: true, tickets: true, mistaken: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := says(t, row.after, row.tickets)
+			got, err := e.resumes(t.Context(), listener{addr: l.Addr().String(), http: row.http, config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, ServerName: "localhost"}})
+			if got != row.resumes || (err != nil) != row.mistaken {
+				t.Errorf("resumes: %v, %v", got, err)
+			}
+		})
+	}
+}
+
+// says is a server that says one thing to everybody.
+func says(t *testing.T, text string, tickets bool) net.Listener {
+	t.Helper()
+	cfg, err := oldConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.MinVersion, cfg.SessionTicketsDisabled = tls.VersionTLS13, !tickets
+	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.(*tls.Conn).Handshake()
+			io.WriteString(conn, text)
+			conn.(*tls.Conn).CloseWrite()
+			go io.Copy(io.Discard, conn)
+		}
+	}()
+	return l
 }
 
 func TestHSTSAge(t *testing.T) {
