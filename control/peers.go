@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/tls/profile"
@@ -78,7 +77,7 @@ func (p *Plane) stillPeer(r *http.Request) (identity, error) {
 func readWhole(r *http.Request) error {
 	b, err := io.ReadAll(r.Body)
 	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &problem.Details{Status: http.StatusRequestEntityTooLarge, Err: rampart.Errorf(rampart.Invalid, "", "control: a body has at most %d bytes", tooLong.Limit)}
+		return rampart.Errorf(rampart.Invalid, "", "control: a body has at most %d bytes", tooLong.Limit)
 	}
 	if err != nil {
 		return rampart.Errorf(rampart.Invalid, "", "control: the body does not arrive")
