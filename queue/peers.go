@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"maps"
 	"sync"
+	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
@@ -47,16 +49,27 @@ func (p *peers) remove(id uint64) {
 	delete(p.open, id)
 }
 
-// followPeers judges every connection anew whenever an epoch begins, until ctx
-// ends. One that is refused is cut off at once: what it was about to publish or
+// A connection outlives its peer's certificate by peerGrace at most: a plane that
+// lives has a newer one long before, and has come again with it. Then whoever is
+// left was not given one.
+const (
+	peerGrace = 30 * time.Second
+	peerEvery = 10 * time.Second
+)
+
+// followPeers judges every connection anew whenever an epoch begins, and ends
+// those whose certificates have ended, until ctx ends. One that is refused is cut off at once: what it was about to publish or
 // acknowledge does not count, and messages that it held come again.
 func (q *Queue) followPeers(ctx context.Context) {
 	src := q.opt.Link.Source()
+	tick := time.NewTicker(peerEvery)
+	defer tick.Stop()
 	for {
 		changed := src.Changed()
-		q.dropRefused(src)
+		q.dropRefused(src, time.Now())
 		select {
 		case <-changed:
+		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
@@ -72,19 +85,30 @@ func (q *Queue) keepPeer(id uint64, state tls.ConnectionState) error {
 	return profile.RecheckClient(q.opt.Link.Source(), q.allowPeer, state)
 }
 
-func (q *Queue) dropRefused(src *svid.Source) {
+// expired refuses a peer whose certificate ended a while ago.
+func expired(state tls.ConnectionState, at time.Time) error {
+	if end := state.PeerCertificates[0].NotAfter; at.After(end.Add(peerGrace)) {
+		return rampart.Errorf(rampart.Unauthenticated, "mtls.required", "the certificate of this connection ended at %s", end.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (q *Queue) dropRefused(src *svid.Source, at time.Time) {
 	for id, state := range q.peers.all() {
 		if q.gone(id) {
 			q.peers.remove(id)
 			continue
 		}
-		err := profile.RecheckClient(src, q.allowPeer, state)
+		control, err := "mtls.peer_declared", profile.RecheckClient(src, q.allowPeer, state)
+		if err == nil {
+			control, err = "mtls.required", expired(state, at)
+		}
 		if err == nil {
 			continue
 		}
 		state.HandshakeComplete = true
 		peer, _ := svid.PeerOf(&state)
-		q.record(audit.Event{Class: audit.ClassNetwork, Action: "connection.drop", Outcome: audit.Refused, Control: "mtls.peer_declared",
+		q.record(audit.Event{Class: audit.ClassNetwork, Action: "connection.drop", Outcome: audit.Refused, Control: control,
 			Subject: peer.ID, Resource: q.opt.Store, Detail: map[string]string{"error": err.Error()}})
 		q.srv.DisconnectClientByID(id) // one that is gone already is fine
 		q.peers.remove(id)

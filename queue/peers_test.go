@@ -2,8 +2,10 @@ package queue_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/rampart-security/rampart/control/controltest"
+	"github.com/rampart-security/rampart/queue"
 )
 
 // TestDisabledServiceIsCutOff: the broker's open connection of a service that was
@@ -28,6 +30,33 @@ func TestDisabledServiceIsCutOff(t *testing.T) {
 	}
 	for _, e := range h.Events("queue_events") {
 		if e.Action == "connection.drop" && e.Subject == h.System.ServiceID("stock") {
+			return
+		}
+	}
+	t.Error("it is not on record")
+}
+
+// TestConnectionEndsWithItsCertificate, a moment after; and with a certificate
+// that lives the peer comes again.
+func TestConnectionEndsWithItsCertificate(t *testing.T) {
+	h := controltest.Start(t, controltest.File(t))
+	q, _ := start(t, h, t.TempDir())
+	h.Until("the streams are there", inside(t, q).ready)
+	link := h.Link(h.Options("service/stock", "sidecar/stock"))
+	nc, err := dial(h, link, q, "stock")
+	must(t, err)
+	t.Cleanup(nc.Close)
+	mine, err := link.Source().Current()
+	must(t, err)
+	queue.DropRefused(q, mine.NotAfter.Add(10*time.Second))
+	must(t, nc.Flush())
+	queue.DropRefused(q, mine.NotAfter.Add(time.Minute))
+	h.Until("its connection is closed", nc.IsClosed)
+	again, err := dial(h, link, q, "stock")
+	must(t, err)
+	again.Close()
+	for _, e := range h.Events("queue_events") {
+		if e.Action == "connection.drop" && e.Subject == h.System.ServiceID("stock") && e.Control == "mtls.required" {
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -131,7 +132,7 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 	var err error
 	if t.handsOut(name) {
 		s.refusedVersion(r, name)
-		sec, err = s.secrets.Get(r.Context(), name)
+		sec, err = s.held(r.Context(), name)
 	} else {
 		err = rampart.Errorf(rampart.Denied, "secret.acl", "a service is given the passwords of its own stores, the credentials that rampart.yaml lets it hold, and no other secret")
 	}
@@ -158,6 +159,23 @@ func (s *Sidecar) secret(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// held is a secret for this process or its service. Whose service is disabled, or
+// whose certificate is revoked, has none any more, in an outage too: closed, and
+// what was cached goes.
+func (s *Sidecar) held(ctx context.Context, name string) (secrets.Secret, error) {
+	if err := s.opt.Link.Disabled(); err != nil {
+		s.dropSecrets()
+		return secrets.Secret{}, err
+	}
+	return s.secrets.Get(ctx, name)
+}
+
+// dropSecrets forgets every secret, and has those in files removed.
+func (s *Sidecar) dropSecrets() {
+	s.secrets.Forget(s.inUse.drop()...)
+	s.files.look()
+}
+
 // handsOut reports whether the service itself needs this secret. A credential
 // that a flow injects is for this process alone; the control plane, which grants
 // it to the flow, cannot tell the two apart.
@@ -175,6 +193,12 @@ func (s *Sidecar) dek(w http.ResponseWriter, r *http.Request) {
 	var q agent.DEKRequest
 	err := ask(r, &q)
 	var k agent.DEK
+	if err == nil {
+		err = s.opt.Link.Disabled()
+	}
+	if err == nil {
+		err = s.keysOut.note()
+	}
 	if err == nil {
 		err = s.opt.Link.Call(r.Context(), http.MethodPost, wire.PathDEK, q, &k)
 	}

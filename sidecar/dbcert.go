@@ -19,6 +19,9 @@ func (s *Sidecar) dbCert(w http.ResponseWriter, r *http.Request) {
 	if err == nil && !t.sys.Stores[store].ClientCert {
 		err = rampart.Errorf(rampart.NotFound, "", "%.100q asks for no client certificate", store)
 	}
+	if err == nil {
+		err = s.opt.Link.Disabled()
+	}
 	var id wire.Identity
 	if err == nil {
 		err = s.opt.Link.Call(r.Context(), http.MethodPost, wire.PathDBCert+url.PathEscape(store), wire.RenewRequest{CSR: q.CSR}, &id)

@@ -45,6 +45,8 @@ func mapsWhere(all map[string]string, how string) map[string]string {
 const (
 	fileEvery  = 15 * time.Second // between looks for a newer value; a notice comes at once
 	firstFiles = 5 * time.Second  // for all of them, before the service's socket opens
+
+	secretMode fs.FileMode = 0o400
 )
 
 // Kinds of file systems that never reach a disk of their own (statfs(2)). Swap
@@ -104,16 +106,21 @@ type files struct {
 	news    chan struct{}                // holds one when something was forgotten
 }
 
-// openFiles refuses a folder that is not in memory. nil: no secret is written to
-// a file.
+// openFiles refuses a folder that is not in memory. A service whose secrets are
+// none of them in files may have one too, of a run before, and gets no error for
+// a folder that nothing is written to. nil: there is none.
 func (s *Sidecar) openFiles() (*files, error) {
-	if len(s.table.Load().filed()) == 0 {
-		return nil, nil
-	}
+	needed := len(s.table.Load().filed()) > 0
 	if s.opt.SecretsDir == "" {
+		if !needed {
+			return nil, nil
+		}
 		return nil, errors.New("sidecar: rampart.yaml delivers secrets to this service by file: start the sidecar with --secrets-dir FOLDER, in memory and of mode 0700")
 	}
 	if err := checkMemory(s.opt.SecretsDir); err != nil {
+		if !needed {
+			return nil, nil
+		}
 		return nil, fmt.Errorf("sidecar: secrets are written to memory only: %w", err)
 	}
 	return &files{s: s, folder: s.opt.SecretsDir, written: map[string][sha256.Size]byte{}, news: make(chan struct{}, 1)}, nil
@@ -132,7 +139,7 @@ func (f *files) look() {
 
 // run keeps the files as new as the secrets until ctx ends, then removes them.
 func (f *files) run(ctx context.Context) error {
-	defer f.remove()
+	defer f.sweep(nil)
 	tick := time.NewTicker(fileEvery)
 	defer tick.Stop()
 	for {
@@ -147,10 +154,13 @@ func (f *files) run(ctx context.Context) error {
 }
 
 // renew writes what has changed. A secret that cannot be had any more, because it
-// is refused or its bound has passed, leaves: whoever reads the file must not
-// work on with what nobody stands for.
+// is refused or its bound has passed, leaves, and so does one that rampart.yaml
+// gives no more: whoever reads the file must not work on with what nobody stands
+// for.
 func (f *files) renew(ctx context.Context) {
-	for _, name := range f.s.table.Load().filed() {
+	names := f.s.table.Load().filed()
+	f.sweep(names)
+	for _, name := range names {
 		if err := f.renewOne(ctx, name); err != nil && ctx.Err() == nil {
 			f.s.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "a secret is not in its file", slog.String("secret", name), slog.Any("error", err))
 		}
@@ -158,7 +168,7 @@ func (f *files) renew(ctx context.Context) {
 }
 
 func (f *files) renewOne(ctx context.Context, name string) error {
-	sec, err := f.s.secrets.Get(ctx, name)
+	sec, err := f.s.held(ctx, name)
 	if err != nil {
 		delete(f.written, name)
 		return errors.Join(err, ignoreMissing(os.Remove(filepath.Join(f.folder, name))))
@@ -196,18 +206,37 @@ func (f *files) write(name string, value []byte) error {
 	if err := ignoreMissing(os.Remove(tmp)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(tmp, value, 0o400); err != nil {
+	if err := os.WriteFile(tmp, value, secretMode); err != nil {
 		return err
 	}
 	return os.Rename(tmp, filepath.Join(f.folder, name))
 }
 
-func (f *files) remove() {
-	for _, name := range append(slices.Collect(maps.Keys(f.written)), ".next") {
-		if err := ignoreMissing(os.Remove(filepath.Join(f.folder, name))); err != nil {
-			f.s.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "a secret stays in its file", slog.String("secret", name), slog.Any("error", err))
+// sweep removes every secret but these, those of a run that was killed among
+// them. Files that this user did not write as write does are somebody else's, and
+// stay: the folder may be one that others use.
+func (f *files) sweep(keep []string) {
+	list, err := os.ReadDir(f.folder)
+	for _, e := range list {
+		if slices.Contains(keep, e.Name()) || !ours(e) {
+			continue
 		}
+		delete(f.written, e.Name())
+		err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(f.folder, e.Name()))))
 	}
+	if err != nil {
+		f.s.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "secrets stay in files", slog.Any("error", err))
+	}
+}
+
+// ours reports whether a file is as write leaves it.
+func ours(e fs.DirEntry) bool {
+	info, err := e.Info()
+	if err != nil {
+		return false
+	}
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == os.Geteuid() && info.Mode() == secretMode
 }
 
 func ignoreMissing(err error) error {

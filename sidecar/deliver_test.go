@@ -40,13 +40,9 @@ func TestHeldBySocket(t *testing.T) {
 		{"shop", "processor_key", ""}, // is injected for it
 		{"stock", "hook", ""},
 	} {
-		res, err := h.of[tc.service].sock.Get("http://sidecar" + agent.PathSecret + tc.secret)
-		must(t, err)
-		var v agent.SecretValue
-		json.NewDecoder(res.Body).Decode(&v)
-		res.Body.Close()
-		if string(v.Value) != tc.value || (tc.value == "") != (res.StatusCode == http.StatusForbidden) {
-			t.Errorf("%s asks for %s: %d %q", tc.service, tc.secret, res.StatusCode, v.Value)
+		status, value := h.holds(tc.service, tc.secret)
+		if value != tc.value || (tc.value == "") != (status == http.StatusForbidden) {
+			t.Errorf("%s asks for %s: %d %q", tc.service, tc.secret, status, value)
 		}
 	}
 }
@@ -100,6 +96,91 @@ func TestHeldByFile(t *testing.T) {
 	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// TestOnlyTodaysFiles: what a killed run left and what rampart.yaml gives no more
+// goes; what is somebody else's stays.
+func TestOnlyTodaysFiles(t *testing.T) {
+	h := open(t, nil, lets...)
+	folder := h.memory("shop")
+	if folder == "" {
+		t.Skip("this machine has no folder in memory")
+	}
+	h.put("prod/pem", "pem-1")
+	there := func(name string) bool { _, err := os.Stat(filepath.Join(folder, name)); return err == nil }
+	for name, mode := range map[string]os.FileMode{"gone": 0o400, ".next": 0o400, "others": 0o600} {
+		must(t, os.WriteFile(filepath.Join(folder, name), []byte("x"), mode))
+	}
+	h.start("shop") // in the same folder
+	h.Until("the socket is open", func() bool { status, _ := h.holds("shop", "hook"); return status != 0 })
+	if there("gone") || there(".next") || !there("others") || !there("pem") {
+		t.Errorf("left by a killed run: %v, %v; somebody else's: %v; of today: %v", there("gone"), there(".next"), there("others"), there("pem"))
+	}
+	s := h.of["shop"]
+	next := *s.table.Load()
+	next.svc.Secrets = map[string]string{"hook": "socket"}
+	s.table.Store(&next)
+	s.files.look() // as a new configuration does
+	h.Until("what is not given any more has left", func() bool { return !there("pem") })
+	s.stop()
+	if !there("others") {
+		t.Error("somebody else's file went with the end")
+	}
+}
+
+// TestDisabledHoldsNothing: a service that is disabled, or whose certificate is
+// revoked, is given nothing more, cached or not, and its files leave.
+func TestDisabledHoldsNothing(t *testing.T) {
+	for name, deny := range map[string]func(h *house){
+		"the service is disabled": func(h *house) { h.Admin(wire.AdminServices+"/shop"+wire.SubDisable, struct{}{}, nil) },
+		"its certificate is revoked": func(h *house) {
+			now, err := h.of["shop"].opt.Link.Source().Current()
+			must(h.t, err)
+			h.Admin(wire.AdminRevoke, wire.Revocation{Kind: wire.RevokedSerial, ID: now.Proof.Issuer() + "." + now.Proof.Serial()}, nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := open(t, []string{"shop"}, lets...)
+			h.put("prod/hook", "hook-1")
+			h.put("prod/pem", "pem-1")
+			shop, pem := h.of["shop"], filepath.Join(h.held["shop"], "pem")
+			reads := func() bool { _, err := os.Stat(pem); return err == nil }
+			h.Until("it holds both", func() bool {
+				status, _ := h.holds("shop", "hook")
+				return status == 200 && (reads() || h.held["shop"] == "")
+			})
+			deny(h)
+			h.Until("it hears of it", func() bool { return shop.opt.Link.Disabled() != nil })
+			if status, value := h.holds("shop", "hook"); status != 403 || value != "" {
+				t.Errorf("by socket: %d %q", status, value)
+			}
+			h.Until("the file has left", func() bool { return !reads() })
+			for _, path := range []string{agent.PathDEK, agent.PathDBCert + "ledger"} {
+				res, err := shop.sock.Post("http://sidecar"+path, "application/json", strings.NewReader(`{"item":"order"}`))
+				must(t, err)
+				res.Body.Close()
+				if path == agent.PathDEK && res.StatusCode != 403 || res.StatusCode < 400 {
+					t.Errorf("%s: %d", path, res.StatusCode)
+				}
+			}
+			h.Stop()
+			if status, value := h.holds("shop", "hook"); status != 403 || value != "" {
+				t.Errorf("with the control plane away: %d %q", status, value)
+			}
+		})
+	}
+}
+
+// holds asks for a secret as the service does; 0: its socket is not there.
+func (h *house) holds(service, secret string) (status int, value string) {
+	res, err := h.of[service].sock.Get("http://sidecar" + agent.PathSecret + secret)
+	if err != nil {
+		return 0, ""
+	}
+	defer res.Body.Close()
+	var v agent.SecretValue
+	json.NewDecoder(res.Body).Decode(&v)
+	return res.StatusCode, string(v.Value)
 }
 
 func TestOnlyMemory(t *testing.T) {

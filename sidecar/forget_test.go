@@ -2,9 +2,14 @@ package sidecar
 
 import (
 	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,16 +18,18 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/tls/attest"
 )
 
 // TestForgets: what is to be forgotten counts as forgotten when every process
 // that asks has come back for more.
 func TestForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newForgets(time.Now)
+		f := newForgets(time.Now, time.Time{})
 		ask := func(after uint64) agent.ForgetAnswer {
-			a, err := f.wait(t.Context(), after)
+			a, err := f.wait(t.Context(), after, nil)
 			if err != nil {
 				t.Error(err)
 			}
@@ -52,10 +59,12 @@ func TestForgets(t *testing.T) {
 			t.Errorf("told %+v: %s", a, d)
 		}
 		want("both are away with it", 7)
-		go ask(a.ID)
+		go poll(t.Context(), f)
 		want("one has come back", 7)
-		time.Sleep(forgetGone + time.Second) // the other was killed
-		want("the other is gone", 8)
+		time.Sleep(keysLast)
+		want("the other is silent, and its keys are good", 7)
+		time.Sleep(time.Second)
+		want("what the other kept has ended", 8)
 		if late := ask(3); !late.All || late.ID != a.ID {
 			t.Errorf("one from before this process was told %+v", late)
 		}
@@ -66,29 +75,172 @@ func TestForgets(t *testing.T) {
 	})
 }
 
+// TestForgottenByNobody: what a process may keep whom nobody hears counts as
+// forgotten when it has ended by itself, or when the process has.
+func TestForgottenByNobody(t *testing.T) {
+	shred := wire.Forget{ID: 9, DEKs: []wire.DEKTarget{{Item: "payment", Tenant: "acme"}}}
+	for name, row := range map[string]struct {
+		unknown time.Duration // of what a sidecar before this one gave out
+		before  func(ctx context.Context, f *forgets)
+		early   time.Duration // then it is not done
+		late    time.Duration // then it is
+	}{
+		"nobody was ever here":             {late: 0},
+		"the sidecar was started anew":     {unknown: 4 * time.Minute, early: 4*time.Minute - time.Second, late: 4 * time.Minute},
+		"one hung up":                      {before: hungUp, early: keysLast, late: keysLast + time.Second},
+		"one hung up just within the time": {before: func(ctx context.Context, f *forgets) { hungUp(ctx, f); time.Sleep(keysLast) }, early: keysLast, late: keysLast + time.Second},
+		"one hung up long ago":             {before: func(ctx context.Context, f *forgets) { hungUp(ctx, f); time.Sleep(keysLast + time.Second) }, late: 0},
+		"one hung up and is back":          {before: func(ctx context.Context, f *forgets) { hungUp(ctx, f); go poll(ctx, f) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newForgets(time.Now, time.Now().Add(row.unknown))
+				if row.before != nil {
+					row.before(t.Context(), f)
+				}
+				synctest.Wait()
+				f.add(shred)
+				synctest.Wait()
+				time.Sleep(row.early)
+				if got := f.carriedOut(); row.early > 0 && got != 0 {
+					t.Errorf("%v later it counts as done", row.early)
+				}
+				time.Sleep(row.late - row.early)
+				if got := f.carriedOut(); got != shred.ID {
+					t.Errorf("%v later it does not count as done", row.late)
+				}
+			})
+		})
+	}
+}
+
+// hungUp asks and does not wait for the answer.
+func hungUp(ctx context.Context, f *forgets) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	f.wait(ctx, f.last, nil)
+}
+
+// poll asks as the SDK does.
+func poll(ctx context.Context, f *forgets) {
+	for after := f.last; ctx.Err() == nil; {
+		if a, err := f.wait(ctx, after, nil); err == nil {
+			after = a.ID
+		}
+	}
+}
+
+// TestForgetsTellProcessesApart: one that comes back does not stand for another,
+// and one that has ended holds nobody up.
+func TestForgetsTellProcessesApart(t *testing.T) {
+	now := time.Now()
+	f := newForgets(func() time.Time { return now }, time.Time{})
+	first := f.last
+	f.add(wire.Forget{ID: 1, Secrets: []string{"a"}})
+	f.add(wire.Forget{ID: 2, Secrets: []string{"b"}})
+	ask := func(after uint64, p *attest.Peer) {
+		t.Helper()
+		_, leave, err := f.enter(after, p)
+		must(t, err)
+		leave(true)
+	}
+	one, end := process(t)
+	ask(first, one)   // knows of neither
+	ask(first+1, nil) // of one
+	ask(first+2, nil) // and is back
+	if got := f.carriedOut(); got != 0 {
+		t.Errorf("the first is away, and up to %d counts as done", got)
+	}
+	end()
+	if got := f.carriedOut(); got != 2 {
+		t.Errorf("the first has ended, and up to %d counts as done", got)
+	}
+}
+
+// process is one that connects to us, and how to end it.
+func process(t *testing.T) (p *attest.Peer, end func()) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	defer l.Close()
+	cmd := exec.Command("python3", "-c", "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sys.stdin.read()", l.Addr().String())
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no python3 to be another process: %v", err)
+	}
+	end = sync.OnceFunc(func() { stdin.Close(); cmd.Wait() })
+	t.Cleanup(end)
+	conn, err := l.Accept()
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	p, err = attest.PeerOf(conn.(*net.UnixConn))
+	must(t, err)
+	return p, end
+}
+
+// TestKeysOut: a sidecar that is started anew knows that keys were given out.
+func TestKeysOut(t *testing.T) {
+	state, err := statedir.Open(filepath.Join(t.TempDir(), "state"), statedir.Options{Create: true})
+	must(t, err)
+	now := time.Now().Truncate(time.Second)
+	fresh := func() *keysOut {
+		return &keysOut{state: state, file: "handed/shop", now: func() time.Time { return now }}
+	}
+	k := fresh()
+	if at := k.until(); !at.IsZero() {
+		t.Errorf("none was given out, and the last ends %v", at)
+	}
+	must(t, k.note())
+	now = now.Add(noteKeys - time.Second)
+	must(t, k.note()) // not written
+	if at := fresh().until(); at.Before(now.Add(keysLast)) {
+		t.Errorf("the last ends %v, before it does", at)
+	}
+	for name, text := range map[string]string{"half a note": "2026-", "of the future": now.Add(time.Hour).Format(time.RFC3339)} {
+		must(t, state.WriteFile("handed/shop", []byte(text), 0o600))
+		if at := fresh().until(); !at.Equal(now.Add(noteKeys + keysLast)) {
+			t.Errorf("%s: the last ends %v", name, at)
+		}
+	}
+	must(t, os.RemoveAll(state.Path("handed")))
+	must(t, os.WriteFile(state.Path("handed"), nil, 0o600))
+	if err := fresh().note(); rampart.KindOf(err) != rampart.Unavailable {
+		t.Errorf("a note that cannot be written: %v", err)
+	}
+}
+
 // TestForgetsAreBounded: calls that wait, names of one answer, what is remembered.
 func TestForgetsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newForgets(time.Now)
+		f := newForgets(time.Now, time.Time{})
 		ctx, cancel := context.WithCancel(t.Context())
 		for range maxWaiters {
-			go f.wait(ctx, f.last)
+			go f.wait(ctx, f.last, nil)
 		}
 		synctest.Wait()
-		if _, err := f.wait(t.Context(), f.last); rampart.KindOf(err) != rampart.Limited {
+		if _, err := f.wait(t.Context(), f.last, nil); rampart.KindOf(err) != rampart.Limited {
 			t.Errorf("one call too many: %v", err)
 		}
 		cancel()
 		synctest.Wait()
-		if len(f.waiting)+len(f.away) != 0 {
+		if len(f.waiting) != 0 || len(f.away) != maxWaiters {
 			t.Errorf("%d wait and %d are away after all hung up", len(f.waiting), len(f.away))
+		}
+		for range 2 * maxAway {
+			if _, err := f.wait(t.Context(), 0, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f.add(wire.Forget{ID: 1}); len(f.away) != maxAway || f.carriedOut() != 0 {
+			t.Errorf("%d are remembered, and those that are not count as done: %d", len(f.away), f.carriedOut())
 		}
 		from := f.last
 		for range maxForgets + 1 {
 			f.add(wire.Forget{Secrets: []string{"a"}})
 		}
 		for after, all := range map[uint64]bool{from: true, from + 2: true, f.last - 2: false} {
-			if a, err := f.wait(t.Context(), after); err != nil || a.All != all {
+			if a, err := f.wait(t.Context(), after, nil); err != nil || a.All != all {
 				t.Errorf("after %d of %d: %+v %v, want everything: %v", after-from, f.last-from, a.All, err, all)
 			}
 		}

@@ -168,6 +168,12 @@ func (h *house) start(name string) {
 
 // memory is the service's folder in memory; "" where this machine has none.
 func (h *house) memory(name string) string {
+	h.mu.Lock()
+	folder, made := h.held[name]
+	h.mu.Unlock()
+	if made {
+		return folder
+	}
 	folder, err := NewMemoryFolder()
 	if err != nil {
 		h.t.Log(err)

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -63,6 +64,15 @@ func (u *inUse) forget(names []string) {
 	for _, name := range names {
 		delete(u.cached, name)
 	}
+}
+
+// drop notes that this process has dropped all that it had, and returns the names.
+func (u *inUse) drop() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	names := slices.Collect(maps.Keys(u.cached))
+	clear(u.cached)
+	return names
 }
 
 // report takes what one process of the service says of secrets that it may hold.
@@ -169,7 +179,7 @@ func (s *Sidecar) refusedVersion(r *http.Request, name string) {
 	if err != nil || !s.inUse.mayRefuse(name) {
 		return
 	}
-	if sec, err := s.secrets.Get(r.Context(), name); err == nil && sec.Version() == v {
+	if sec, err := s.held(r.Context(), name); err == nil && sec.Version() == v {
 		s.secrets.Forget(name)
 	}
 }

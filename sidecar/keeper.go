@@ -103,7 +103,7 @@ func (g *relations) dial(o origin) (keeper, error) {
 
 // secretText is a secret as a header needs it.
 func (s *Sidecar) secretText(ctx context.Context, name string) (string, error) {
-	sec, err := s.secrets.Get(ctx, name)
+	sec, err := s.held(ctx, name)
 	if err != nil {
 		return "", err
 	}

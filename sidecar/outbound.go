@@ -211,7 +211,7 @@ func (s *Sidecar) toExternal(d *departure, e *exit) error {
 	}
 	value := ""
 	if in := e.flow.Inject; in != nil {
-		sec, err := s.secrets.Get(d.r.Context(), in.Secret)
+		sec, err := s.held(d.r.Context(), in.Secret)
 		if err != nil {
 			return &rampart.Error{Kind: rampart.Unavailable, Control: "secret.manager", Msg: "the secret for this call cannot be had", Err: err}
 		}

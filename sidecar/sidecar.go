@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,6 +81,7 @@ type Sidecar struct {
 	upstream       *url.URL
 	secrets        *secrets.Cache
 	forgets        *forgets
+	keysOut        keysOut
 	inUse          *inUse
 	files          *files // nil: no secret is delivered by file
 	handles        handles
@@ -109,7 +111,8 @@ func New(opt Options) (*Sidecar, error) {
 	if s.upstream, err = url.Parse(opt.Upstream); err != nil || s.upstream.Host == "" {
 		return nil, fmt.Errorf("sidecar: upstream %q is no address", opt.Upstream)
 	}
-	s.forgets, s.inUse = newForgets(opt.Now), newInUse(opt.Now)
+	s.keysOut = keysOut{state: opt.State, file: filepath.Join("handed", opt.Service), now: opt.Now}
+	s.forgets, s.inUse = newForgets(opt.Now, s.keysOut.until()), newInUse(opt.Now)
 	s.secrets = secrets.NewCache(secretsOf{opt.Link, s.inUse.fetched}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
 	s.relations.secret = s.secretText
 	opt.Link.OnState(func(*planelink.State) {
@@ -207,8 +210,11 @@ func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) err
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
 	}
-	if mtls, ok := l.(*profile.Listener); ok {
-		mtls.Protect(srv, s.refusePeer)
+	switch l := l.(type) {
+	case *profile.Listener:
+		l.Protect(srv, s.refusePeer)
+	case ownPeers:
+		srv.ConnContext = withConn
 	}
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

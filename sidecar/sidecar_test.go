@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -570,6 +571,54 @@ func TestQueueRestart(t *testing.T) {
 	h.Until("the queue is known again", func() bool { return shop.opt.Link.State().Endpoints.Queues["events"] == next })
 	h.Until("publishing works again", func() bool { return publish() == 204 })
 	h.Until("it is delivered", func() bool { return count() >= 2 })
+}
+
+// TestQueueConnectionIsRenewed: before the certificates of a connection end
+// another takes over, and no message is lost or comes late.
+func TestQueueConnectionIsRenewed(t *testing.T) {
+	h := open(t, []string{"shop", "mailer"})
+	addr, _ := h.queue(t.TempDir(), "127.0.0.1:0")
+	edge, shop := h.as("gateway/edge"), h.of["shop"]
+	ann := h.identity(edge, h.session(edge))
+	before := len(h.requests())
+	h.Until("the queue is known", func() bool { return shop.opt.Link.State().Endpoints.Queues["events"] == addr })
+	conn := func(service string) (c queueConn) {
+		q := &h.of[service].queues
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.byName["events"]
+	}
+	publish := func(n int) {
+		t.Helper()
+		body := `{"buyer":"user:ann","count":` + strconv.Itoa(n) + `}`
+		if got := h.do(http.DefaultTransport, "POST", "http://"+shop.out+"/publish/events/orders.sold", body, agent.HeaderIdentity, ann); got.StatusCode != 204 {
+			t.Fatalf("message %d: %d %s", n, got.StatusCode, got.body)
+		}
+	}
+	publish(1)
+	h.Until("the consumer is connected", func() bool { return conn("mailer").Conn != nil })
+	first := map[string]queueConn{"shop": conn("shop"), "mailer": conn("mailer")}
+	mine, err := shop.opt.Link.Source().Current()
+	must(t, err)
+	if until := first["shop"].until; !until.Before(mine.NotAfter) || until.Before(time.Now()) {
+		t.Errorf("another takes over at %v, and the certificate ends at %v", until, mine.NotAfter)
+	}
+	for service, c := range first { // as if that were now
+		q := &h.of[service].queues
+		q.mu.Lock()
+		q.byName["events"] = queueConn{c.Conn, time.Now()}
+		q.mu.Unlock()
+	}
+	for n := 2; n <= 10; n++ {
+		publish(n)
+	}
+	for service, old := range first {
+		h.Until("another takes over for "+service, func() bool { c := conn(service); return c.Conn != nil && c.Conn != old.Conn })
+		if old.IsClosed() {
+			t.Errorf("%s: what was under way was cut off", service)
+		}
+	}
+	h.Until("all are delivered", func() bool { return len(h.requests())-before == 10 })
 }
 
 // TestReload: a changed file takes effect without a restart, and one with
