@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -32,6 +33,9 @@ func (p *Plane) adminShred(r *http.Request, e *audit.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.somethingThere(r.Context(), t, items); err != nil {
+		return nil, err
+	}
 	out := wire.Shredded{Waiting: []string{}, Certificate: hex.EncodeToString(newKey()[:16]), Irrecoverable: p.opt.Now().Add(backupAge).UTC()}
 	if err := p.shredIntent(r.Context(), *e, out.Certificate, items); err != nil {
 		return nil, err
@@ -57,6 +61,25 @@ func (p *Plane) adminShred(r *http.Request, e *audit.Event) (any, error) {
 	e.Trace = out.Certificate
 	e.Detail["keys"], e.Detail["irrecoverable"] = strconv.Itoa(out.Keys), out.Irrecoverable.Format(time.RFC3339)
 	return out, nil
+}
+
+// somethingThere refuses to shred what never was: a name that is misspelt must not
+// read as one that is forgotten. What was shredded before is shredded again.
+func (p *Plane) somethingThere(ctx context.Context, t wire.DEKTarget, items []string) error {
+	for _, item := range items {
+		who := p.keyOwner(item, t)
+		_, err := p.opt.Store.KeySet(ctx, item, t.Tenant, who)
+		if errors.Is(err, store.ErrNotFound) && who != "" { // a person has a set once shredded
+			_, err = p.opt.Store.Subkey(ctx, item, t.Tenant, who, 0)
+		}
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return unavailable(err)
+		}
+	}
+	return rampart.Errorf(rampart.NotFound, dataControl, "control: nobody of that name has keys; nothing was destroyed")
 }
 
 // shredIntent is on record before the first key is gone.
