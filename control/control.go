@@ -262,6 +262,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.hub = newHub(now)
 	p.grants, p.backends = grantsOf(sys), p.newBackends(k.secrets, others)
 	p.openRotations()
+	p.deks.fresh = ring.New(keysPerMinute, time.Minute, ring.Options{Now: now})
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
 	p.tokens, err = token.New(ctx, token.Options{
@@ -472,6 +473,7 @@ func (p *Plane) sweep(ctx context.Context) {
 	p.advanceKeys(ctx)
 	p.renewPolicies(ctx)
 	p.tendAuthority(ctx)
+	p.keys.ring.sweep()
 	err := errors.Join(p.sessions.Sweep(ctx), p.tokens.Sweep(ctx), p.guard.Sweep(ctx), p.tickets.SweepTickets(ctx, p.opt.Now()), p.opt.Store.SweepIssued(ctx, p.opt.Now()))
 	if err != nil && ctx.Err() == nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "sweep failed", slog.Any("error", err))

@@ -19,6 +19,7 @@ import (
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 )
@@ -36,12 +37,19 @@ const (
 	wrapLabel  = "rampart-subkey-v1"
 	sealedWho  = "hmac:subject"
 	maxVersion = agent.SubjectKey - 1 // of keys below those of tenants
+
+	// keysPerMinute bounds what a service that makes tenants or people up leaves in
+	// the table of keys. A tenant's first key counts as many of people: it takes a
+	// call of the KEK, and has a row of its own in each list.
+	keysPerMinute = 12_000
+	tenantCounts  = 20
 )
 
 // deks wraps the keys below those of tenants, without asking the KEK each time.
 // Safe for concurrent use.
 type deks struct {
-	who []byte // keys the hash that stands for a person
+	who   []byte            // keys the hash that stands for a person
+	fresh ratelimit.Limiter // first keys, by who asks for them
 
 	mu    sync.Mutex
 	wraps map[dekName]wrap // guarded by mu
@@ -85,7 +93,7 @@ func (p *Plane) serveDEK(w http.ResponseWriter, r *http.Request, id identity) er
 	if !ownKey(id, q) && (id.kind != "service" || !p.mayDEK(id.name, q.Item)) {
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants keys of %q", id.name, q.Item))
 	}
-	k, err := p.dataKey(r.Context(), q)
+	k, err := p.dataKey(withMaker(r.Context(), id.id), q)
 	if err != nil {
 		return p.refuse(r.Context(), e, err)
 	}
@@ -198,6 +206,9 @@ func (p *Plane) dek(ctx context.Context, item, tenant string, version uint32) (s
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return store.DEK{}, p.unkept(err)
 		}
+		if err := p.mayMake(ctx, tenantCounts); err != nil {
+			return store.DEK{}, err
+		}
 		if err := p.makeDEK(ctx, item, tenant, set.Last+1); err != nil && !errors.Is(err, store.ErrExists) {
 			return store.DEK{}, p.unkept(err)
 		}
@@ -217,6 +228,22 @@ func (p *Plane) unkept(err error) error {
 		return unavailable(err)
 	}
 	return err
+}
+
+// makerKey is where serveDEK leaves who asks.
+type makerKey struct{}
+
+func withMaker(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, makerKey{}, id)
+}
+
+// mayMake bounds how many first keys one service makes.
+func (p *Plane) mayMake(ctx context.Context, cost int) error {
+	by, _ := ctx.Value(makerKey{}).(string)
+	if v := p.deks.fresh.Allow(by, cost); !v.OK {
+		return rampart.Errorf(rampart.Limited, dataControl, "control: first keys of %d tenants or %d people a minute are the most for one service: try again in %s", keysPerMinute/tenantCounts, keysPerMinute, v.RetryAfter.Round(time.Second))
+	}
+	return nil
 }
 
 // makeDEK makes one version.
@@ -260,6 +287,11 @@ func (p *Plane) subkey(ctx context.Context, q agent.DEKRequest, who string, vers
 		}
 		if k.Version != 0 && k.DEK == under.Version {
 			return p.openSubkey(ctx, under, k)
+		}
+		if k.Version == 0 {
+			if err := p.mayMake(ctx, 1); err != nil {
+				return agent.DEK{}, err
+			}
 		}
 		if err := p.makeSubkey(ctx, under, who, k.Version); err != nil && !errors.Is(err, store.ErrExists) {
 			return agent.DEK{}, p.unkept(err)
@@ -346,8 +378,11 @@ func wrapperOf(dek []byte) (cipher.AEAD, error) {
 
 // dekAAD binds a wrapped key to its row: copied to another, it does not open.
 func dekAAD(d store.DEK) []byte {
-	return binary.BigEndian.AppendUint32(lengths("rampart-dek-v1", d.Item, d.Tenant), d.Version)
+	return binary.BigEndian.AppendUint32(dekLabel(d.Item, d.Tenant), d.Version)
 }
+
+// dekLabel begins the labels of all versions of a tenant's key.
+func dekLabel(item, tenant string) []byte { return lengths("rampart-dek-v1", item, tenant) }
 
 func subkeyAAD(k store.Subkey) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(lengths(wrapLabel, k.Item, k.Tenant, k.Who), k.Version), k.DEK)

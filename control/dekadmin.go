@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,14 +13,13 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
-	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/store"
 )
 
 const (
 	dekPage     = 500
-	maxDEKInfos = 10_000
+	maxDEKInfos = 1000            // of one call; the caller asks for what comes after
 	rewrapTime  = 2 * time.Second // of one call; the caller shows progress and asks again
 )
 
@@ -37,63 +37,94 @@ func (p *Plane) adminDEKRoutes() map[string]adminCall {
 }
 
 func (p *Plane) adminListDEKs(r *http.Request, e *audit.Event) (any, error) {
-	item, tenant := r.URL.Query().Get("item"), r.URL.Query().Get("tenant")
-	e.Resource = "dek:" + item[:min(len(item), maxTenant)]
-	return p.dekInfos(r.Context(), item, tenant)
+	q := r.URL.Query()
+	of := wire.DEKTarget{Item: q.Get("item"), Tenant: q.Get("tenant")}
+	after := wire.DEKTarget{Item: q.Get("after_item"), Tenant: q.Get("after_tenant")}
+	e.Resource = "dek:" + of.Item[:min(len(of.Item), maxTenant)]
+	return p.dekInfos(r.Context(), of, after, maxDEKInfos)
 }
 
-// dekInfos describes the keys of an item and tenant, or of all when they are "".
-func (p *Plane) dekInfos(ctx context.Context, item, tenant string) ([]wire.DEKInfo, error) {
-	found := map[wire.DEKTarget]*wire.DEKInfo{}
-	of := func(item, tenant string) *wire.DEKInfo {
-		t := wire.DEKTarget{Item: item, Tenant: tenant}
-		if found[t] == nil {
-			found[t] = &wire.DEKInfo{DEKTarget: t, Versions: []wire.DEKVersion{}}
-		}
-		return found[t]
+// dekInfos describes the keys of an item and tenant, or of all when they are "":
+// the next limit of them, in their order, after one. None are the end.
+func (p *Plane) dekInfos(ctx context.Context, of, after wire.DEKTarget, limit int) ([]wire.DEKInfo, error) {
+	page := dekPageOf{limit: limit, found: map[wire.DEKTarget]*wire.DEKInfo{}}
+	first := store.DEK{Item: after.Item, Tenant: after.Tenant}
+	if after.Item != "" {
+		first.Version = math.MaxUint32 // past all of its versions
 	}
-	err := p.eachDEK(ctx, item, tenant, func(d store.DEK) error {
-		info := of(d.Item, d.Tenant)
-		for i := range info.Versions {
-			info.Versions[i].State = "decrypt"
-		}
-		info.Versions = append(info.Versions, wire.DEKVersion{Version: d.Version, State: "active", KEK: d.KEK, Created: d.Created, Messages: d.Messages})
-		return tooMany(len(found))
-	})
-	if err != nil {
+	err := eachDEK(ctx, p.opt.Store, of.Item, of.Tenant, first, page.key)
+	if err == nil || errors.Is(err, errEnough) {
+		// Of the one that the page before ended with all but the tenant's own set is
+		// another person's, which is not shown.
+		err = p.eachSet(ctx, of.Item, of.Tenant, store.KeySet{Item: after.Item, Tenant: after.Tenant}, page.set)
+	}
+	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
 	}
-	err = p.eachSet(ctx, item, tenant, func(k store.KeySet) error {
-		if k.Who == "" && k.Closed {
-			of(k.Item, k.Tenant).Shredded = k.Shredded
-		}
-		return tooMany(len(found))
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]wire.DEKInfo, 0, len(found))
-	for _, info := range found {
-		out = append(out, *info)
-	}
-	slices.SortFunc(out, func(a, b wire.DEKInfo) int {
-		return cmp.Or(cmp.Compare(a.Item, b.Item), cmp.Compare(a.Tenant, b.Tenant))
-	})
-	return out, nil
+	return page.sorted(), nil
 }
 
-func tooMany(n int) error {
-	if n > maxDEKInfos {
-		return rampart.Errorf(rampart.Invalid, dataControl, "control: more than %d keys; name an item or a tenant", maxDEKInfos)
+// dekPageOf collects a page from the keys and then from the sets of keys, both in
+// the order of item and tenant.
+type dekPageOf struct {
+	limit int
+	end   wire.DEKTarget // the last of the page, once there are limit of keys; zero: not yet
+	found map[wire.DEKTarget]*wire.DEKInfo
+}
+
+func (g *dekPageOf) of(t wire.DEKTarget) *wire.DEKInfo {
+	if g.found[t] == nil {
+		g.found[t] = &wire.DEKInfo{DEKTarget: t, Versions: []wire.DEKVersion{}}
+	}
+	return g.found[t]
+}
+
+func (g *dekPageOf) key(d store.DEK) error {
+	t := wire.DEKTarget{Item: d.Item, Tenant: d.Tenant}
+	if g.found[t] == nil && len(g.found) >= g.limit {
+		return errEnough
+	}
+	info := g.of(t)
+	for i := range info.Versions {
+		info.Versions[i].State = "decrypt"
+	}
+	info.Versions = append(info.Versions, wire.DEKVersion{Version: d.Version, State: "active", KEK: d.KEK, Created: d.Created, Messages: d.Messages})
+	if len(g.found) == g.limit {
+		g.end = t
 	}
 	return nil
 }
 
-// eachDEK calls f with every key, in order.
-func (p *Plane) eachDEK(ctx context.Context, item, tenant string, f func(store.DEK) error) error {
-	var last store.DEK
+// set takes those of the destroyed in that lie before the end of the page. Where
+// they are more than fit, sorted cuts the page.
+func (g *dekPageOf) set(k store.KeySet) error {
+	t := wire.DEKTarget{Item: k.Item, Tenant: k.Tenant}
+	switch {
+	case g.end.Item != "" && byTarget(t, g.end) > 0, g.found[t] == nil && len(g.found) >= 2*g.limit:
+		return errEnough
+	case k.Who == "" && k.Closed:
+		g.of(t).Shredded = k.Shredded
+	}
+	return nil
+}
+
+func (g *dekPageOf) sorted() []wire.DEKInfo {
+	out := make([]wire.DEKInfo, 0, len(g.found))
+	for _, info := range g.found {
+		out = append(out, *info)
+	}
+	slices.SortFunc(out, func(a, b wire.DEKInfo) int { return byTarget(a.DEKTarget, b.DEKTarget) })
+	return out[:min(len(out), g.limit)]
+}
+
+func byTarget(a, b wire.DEKTarget) int {
+	return cmp.Or(cmp.Compare(a.Item, b.Item), cmp.Compare(a.Tenant, b.Tenant))
+}
+
+// eachDEK calls f with every key after one, in order.
+func eachDEK(ctx context.Context, st store.DEKs, item, tenant string, last store.DEK, f func(store.DEK) error) error {
 	for {
-		page, err := p.opt.Store.ListDEKs(ctx, item, tenant, last, dekPage)
+		page, err := st.ListDEKs(ctx, item, tenant, last, dekPage)
 		if err != nil {
 			return unavailable(err)
 		}
@@ -108,8 +139,7 @@ func (p *Plane) eachDEK(ctx context.Context, item, tenant string, f func(store.D
 	}
 }
 
-func (p *Plane) eachSet(ctx context.Context, item, tenant string, f func(store.KeySet) error) error {
-	var last store.KeySet
+func (p *Plane) eachSet(ctx context.Context, item, tenant string, last store.KeySet, f func(store.KeySet) error) error {
 	for {
 		page, err := p.opt.Store.ListKeySets(ctx, item, tenant, last, dekPage)
 		if err != nil {
@@ -179,7 +209,7 @@ func (p *Plane) adminRekey(r *http.Request, e *audit.Event) (any, error) {
 	if _, err := p.forget(r.Context(), wire.Forget{DEKs: []wire.DEKTarget{{Item: t.Item, Tenant: t.Tenant}}}); err != nil {
 		return nil, err
 	}
-	infos, err := p.dekInfos(r.Context(), t.Item, t.Tenant)
+	infos, err := p.dekInfos(r.Context(), t, wire.DEKTarget{}, 1)
 	if err != nil || len(infos) == 0 {
 		return nil, err
 	}
@@ -268,7 +298,7 @@ func (p *Plane) adminRewrap(r *http.Request, e *audit.Event) (any, error) {
 	out := wire.Rewrapped{KEK: p.keys.kek.KeyID()}
 	e.Resource, e.Control = "kek:"+out.KEK, dataControl
 	until := time.Now().Add(rewrapTime)
-	err := p.eachDEK(r.Context(), "", "", func(d store.DEK) error {
+	err := eachDEK(r.Context(), p.opt.Store, "", "", store.DEK{}, func(d store.DEK) error {
 		if d.KEK == out.KEK {
 			return nil
 		}
@@ -276,7 +306,7 @@ func (p *Plane) adminRewrap(r *http.Request, e *audit.Event) (any, error) {
 			out.Left++
 			return nil
 		}
-		moved, err := p.rewrap(r.Context(), d, out.KEK)
+		moved, err := rewrapDEK(r.Context(), p.opt.Store, p.keys.ring, d)
 		if err == nil && moved {
 			out.Done++
 		}
@@ -286,31 +316,17 @@ func (p *Plane) adminRewrap(r *http.Request, e *audit.Event) (any, error) {
 	return out, err
 }
 
-// rewrap moves one key. A KEK that can do so never shows it to us.
-func (p *Plane) rewrap(ctx context.Context, d store.DEK, kek string) (bool, error) {
+// rewrapDEK moves one key to the newest version of the KEK.
+func rewrapDEK(ctx context.Context, st store.DEKs, ring *keyring, d store.DEK) (bool, error) {
 	old := d.Wrapped
 	var err error
-	if re, ok := p.keys.kek.(secrets.Rewrapper); ok {
-		d.Wrapped, err = re.Rewrap(ctx, old, dekAAD(d))
-	} else {
-		d.Wrapped, err = p.wrapAnew(ctx, d)
-	}
-	if err != nil {
+	if d.Wrapped, err = ring.Rewrap(ctx, old, dekAAD(d)); err != nil {
 		return false, err
 	}
-	d.KEK = kek
-	moved, err := p.opt.Store.SwapDEK(ctx, d, old)
+	d.KEK = ring.KeyID()
+	moved, err := st.SwapDEK(ctx, d, old)
 	if err != nil {
 		return false, unavailable(err)
 	}
 	return moved, nil
-}
-
-func (p *Plane) wrapAnew(ctx context.Context, d store.DEK) ([]byte, error) {
-	key, err := p.keys.kek.Unwrap(ctx, d.Wrapped, dekAAD(d))
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	return p.keys.kek.Wrap(ctx, key, dekAAD(d))
 }

@@ -104,7 +104,7 @@ func (p *Plane) shredded(ctx context.Context, t wire.DEKTarget) ([]string, error
 	if t.Item != "" || t.Subject != "" {
 		return items, nil
 	}
-	err := p.eachSet(ctx, "", t.Tenant, func(k store.KeySet) error {
+	err := p.eachSet(ctx, "", t.Tenant, store.KeySet{}, func(k store.KeySet) error {
 		if !slices.Contains(items, k.Item) {
 			items = append(items, k.Item)
 		}

@@ -2,7 +2,9 @@ package control
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -10,7 +12,10 @@ import (
 	"github.com/rampart-security/rampart/secrets"
 )
 
-const leaseEvery = time.Second // between looks at what is to be renewed
+const (
+	leaseEvery = time.Second      // between looks at what is to be renewed
+	endEvery   = 10 * time.Second // between attempts to revoke one while Vault is away
+)
 
 // leasing is a backend that makes a user for each fetch, such as Vault's database
 // engine.
@@ -21,14 +26,15 @@ type leasing interface {
 
 // leases are the database users that Vault made for services: each service has
 // one of its own for each store, renewed at half its life and replaced before it
-// cannot be renewed any more. They are kept in memory alone. After a restart
+// cannot be renewed any more. Those of a disabled service are revoked. They are kept in memory alone. After a restart
 // services get new ones, and what nobody renews Vault drops. Safe for concurrent
 // use.
 type leases struct {
-	now  func() time.Time
-	open func(store string) (leasing, secrets.Ref, error) // of a store of the file
-	told func(ctx context.Context, store string) error    // that there is another user
-	log  *slog.Logger
+	now      func() time.Time
+	disabled func(ctx context.Context) (func(service string) bool, error)
+	open     func(store string) (leasing, secrets.Ref, error) // of a store of the file
+	told     func(ctx context.Context, store string) error    // that there is another user
+	log      *slog.Logger
 
 	mu   sync.Mutex // guards held
 	held map[grant]*leased
@@ -40,6 +46,8 @@ type leased struct {
 	secret secrets.Secret
 	life   time.Duration // that the first lease had
 	renew  time.Time
+	retry  time.Time // before then no other attempt to revoke it
+	last   int       // version
 }
 
 func (l *leases) of(g grant) *leased {
@@ -54,21 +62,28 @@ func (l *leases) of(g grant) *leased {
 	return l.held[g]
 }
 
-// fetch returns the service's user of a store.
+// fetch returns the service's user of a store. When Vault is away it is there to
+// its end; when Vault refuses, there is none any more.
 func (l *leases) fetch(ctx context.Context, service, store string) (secrets.Secret, error) {
 	one := l.of(grant{service, store})
 	one.mu.Lock()
-	defer one.mu.Unlock()
+	had := !one.secret.IsZero()
 	_, err := l.refreshLocked(ctx, store, one)
-	if one.secret.IsZero() {
-		return secrets.Secret{}, err
+	s := one.secret
+	one.mu.Unlock()
+	if !s.IsZero() {
+		return s, nil
 	}
-	return one.secret, nil // when Vault is away, to its end
+	if had {
+		err = errors.Join(err, l.told(ctx, store))
+	}
+	return secrets.Secret{}, err
 }
 
 // refreshLocked renews or replaces a user whose time has come, and reports
-// whether it is another one. An error leaves the one that is there, until its end.
-func (l *leases) refreshLocked(ctx context.Context, store string, one *leased) (replaced bool, err error) {
+// whether it is another one, or none any more. An outage leaves the one that is
+// there, until its end.
+func (l *leases) refreshLocked(ctx context.Context, store string, one *leased) (changed bool, err error) {
 	now := l.now()
 	if !one.secret.IsZero() && now.Before(one.renew) {
 		return false, nil
@@ -91,12 +106,25 @@ func (l *leases) refreshLocked(ctx context.Context, store string, one *leased) (
 		}
 	}
 	fresh, err := from.Fetch(ctx, ref)
+	if refusal(err) {
+		one.secret = secrets.Secret{} // what an answer from before says does not outlive this one
+		return true, err
+	}
 	if err != nil {
 		return false, err
 	}
-	had := one.secret.Version()
+	one.last = max(one.last+1, int(now.Unix()))
 	one.life = fresh.Until().Sub(now)
-	return true, one.keep(fresh, max(had+1, int(now.Unix())), now)
+	return true, one.keep(fresh, one.last, now)
+}
+
+// refusal reports whether a backend has given its answer, and it is no.
+func refusal(err error) bool {
+	switch rampart.KindOf(err) {
+	case rampart.Denied, rampart.NotFound, rampart.Unauthenticated:
+		return err != nil
+	}
+	return false
 }
 
 // keep takes a secret over under a version that grows across restarts, too. One
@@ -129,23 +157,60 @@ func (l *leases) keepAlive(ctx context.Context) {
 
 func (l *leases) renewAll(ctx context.Context) {
 	l.mu.Lock()
-	due := map[grant]*leased{}
-	for g, one := range l.held {
-		due[g] = one
-	}
+	due := maps.Clone(l.held)
 	l.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
+	disabled, err := l.disabled(ctx)
+	if err != nil {
+		l.warn(ctx, grant{}, err) // they end by themselves, and nothing is renewed that should not be
+		return
+	}
 	for g, one := range due {
-		one.mu.Lock()
-		replaced, err := false, error(nil)
-		if !one.secret.IsZero() { // who never got one is not waiting for it
-			replaced, err = l.refreshLocked(ctx, g.item, one)
-		}
-		one.mu.Unlock()
-		if err == nil && replaced {
-			err = l.told(ctx, g.item)
+		changed, err := l.tend(ctx, g, one, disabled(g.service))
+		if changed {
+			err = errors.Join(err, l.told(ctx, g.item))
 		}
 		if err != nil && ctx.Err() == nil {
-			l.log.LogAttrs(ctx, slog.LevelWarn, "lease of a database user", slog.String("store", g.item), slog.String("service", g.service), slog.Any("error", err))
+			l.warn(ctx, g, err)
 		}
 	}
+}
+
+// tend renews one user, or ends it when its service was disabled. Whoever never
+// got one is not waiting for it.
+func (l *leases) tend(ctx context.Context, g grant, one *leased, disabled bool) (changed bool, err error) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	switch {
+	case one.secret.IsZero():
+		return false, nil
+	case disabled:
+		return l.endLocked(ctx, g.item, one)
+	}
+	return l.refreshLocked(ctx, g.item, one)
+}
+
+// endLocked revokes a user. While Vault is away it is not renewed, and tried again.
+func (l *leases) endLocked(ctx context.Context, store string, one *leased) (ended bool, err error) {
+	now := l.now()
+	if now.Before(one.retry) {
+		return false, nil
+	}
+	from, _, err := l.open(store)
+	if err == nil && one.secret.Lease() != "" {
+		err = from.Revoke(ctx, one.secret)
+	}
+	over := !one.secret.Until().IsZero() && !now.Before(one.secret.Until())
+	if err != nil && !over {
+		one.retry = now.Add(endEvery)
+		return false, err
+	}
+	one.secret, one.retry = secrets.Secret{}, time.Time{}
+	return true, nil
+}
+
+func (l *leases) warn(ctx context.Context, g grant, err error) {
+	l.log.LogAttrs(ctx, slog.LevelWarn, "lease of a database user", slog.String("store", g.item), slog.String("service", g.service), slog.Any("error", err))
 }

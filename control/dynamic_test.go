@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/secrets/vault"
 	"github.com/rampart-security/rampart/secrets/vault/vaulttest"
@@ -35,7 +38,7 @@ func TestLeases(t *testing.T) {
 	}
 	told := 0
 	l := &leases{
-		now: now, log: slog.New(slog.DiscardHandler), told: func(context.Context, string) error { told++; return nil },
+		now: now, log: slog.New(slog.DiscardHandler), disabled: noneOff, told: func(context.Context, string) error { told++; return nil },
 		open: func(string) (leasing, secrets.Ref, error) {
 			return c.Database("database"), secrets.Ref{Backend: "v", Path: "creds/shop"}, nil
 		},
@@ -76,6 +79,109 @@ func TestLeases(t *testing.T) {
 	if _, err := l.fetch(t.Context(), "orders", "db"); err == nil {
 		t.Error("a user that Vault has dropped was handed out")
 	}
+}
+
+func noneOff(context.Context) (func(string) bool, error) {
+	return func(string) bool { return false }, nil
+}
+
+// TestRefusedLeases: what Vault refuses, and what a disabled service held, is
+// handed out no more, and readers hear of it.
+func TestRefusedLeases(t *testing.T) {
+	s := vaulttest.Start(t)
+	skew := time.Duration(0)
+	now := func() time.Time { return time.Now().Add(skew) }
+	asRoot(t, s, "sys/mounts/database", `{"type":"database"}`)
+	asRoot(t, s, "database/roles/shop", `{"default_ttl":"1h","max_ttl":"3h"}`)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(s.Root()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := vault.New(vault.Options{Name: "v", Address: s.URL, HTTP: s.Client(), Now: now, Login: vault.Login{Method: "token", SecretFile: token}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, off, at := 0, "", lent{Database: c.Database("database")}
+	l := &leases{
+		now: now, log: slog.New(slog.DiscardHandler), told: func(context.Context, string) error { told++; return nil },
+		disabled: func(context.Context) (func(string) bool, error) {
+			return func(service string) bool { return service == off }, nil
+		},
+		open: func(string) (leasing, secrets.Ref, error) {
+			return &at, secrets.Ref{Backend: "v", Path: "creds/shop"}, nil
+		},
+	}
+	got := map[string]secrets.Secret{}
+	for _, service := range []string{"orders", "payments", "mail"} {
+		if got[service], err = l.fetch(t.Context(), service, "db"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	off, at.away = "orders", true
+	l.renewAll(t.Context())
+	if told != 0 || at.revoked != nil {
+		t.Errorf("while Vault is away: told %d times, revoked %q", told, at.revoked)
+	}
+	at.away, skew = false, endEvery
+	l.renewAll(t.Context())
+	l.renewAll(t.Context())
+	if diff := cmp.Diff([]string{got["orders"].User()}, at.revoked); diff != "" || told != 1 {
+		t.Errorf("of the disabled service, readers told %d times: -want +got\n%s", told, diff)
+	}
+	if _, err := c.Database("database").Renew(t.Context(), got["orders"], time.Hour); err == nil {
+		t.Error("the lease of the disabled service is there still")
+	}
+	skew, at.refused = 31*time.Minute, true
+	if one, err := l.fetch(t.Context(), "payments", "db"); rampart.KindOf(err) != rampart.Denied || told != 2 {
+		t.Errorf("refused by Vault: user %q, %v, readers told %d times", one.User(), err, told)
+	}
+	l.renewAll(t.Context())
+	if _, err := l.fetch(t.Context(), "mail", "db"); rampart.KindOf(err) != rampart.Denied || told != 3 {
+		t.Errorf("refused at a renewal: %v, readers told %d times", err, told)
+	}
+	at.refused = false
+	if one, err := l.fetch(t.Context(), "payments", "db"); err != nil || one.Version() <= got["payments"].Version() {
+		t.Errorf("when Vault allows it again: version %d, %v", one.Version(), err)
+	}
+}
+
+// lent is Vault's database engine, which can refuse and be away.
+type lent struct {
+	*vault.Database
+	away, refused bool
+	revoked       []string
+}
+
+func (l *lent) answer() error {
+	switch {
+	case l.away:
+		return rampart.Errorf(rampart.Unavailable, secretControl, "away")
+	case l.refused:
+		return rampart.Errorf(rampart.Denied, secretControl, "permission denied")
+	}
+	return nil
+}
+
+func (l *lent) Fetch(ctx context.Context, ref secrets.Ref) (secrets.Secret, error) {
+	if err := l.answer(); err != nil {
+		return secrets.Secret{}, err
+	}
+	return l.Database.Fetch(ctx, ref)
+}
+
+func (l *lent) Renew(ctx context.Context, s secrets.Secret, by time.Duration) (secrets.Secret, error) {
+	if err := l.answer(); err != nil {
+		return secrets.Secret{}, err
+	}
+	return l.Database.Renew(ctx, s, by)
+}
+
+func (l *lent) Revoke(ctx context.Context, s secrets.Secret) error {
+	if err := l.answer(); err != nil {
+		return err
+	}
+	l.revoked = append(l.revoked, s.User())
+	return l.Database.Revoke(ctx, s)
 }
 
 func asRoot(t *testing.T, s *vaulttest.Server, path, body string) {

@@ -49,10 +49,24 @@ func (p *Plane) passNotices(ctx context.Context) error {
 			return err
 		}
 		f.ID, p.noticed = n.ID, n.ID
-		p.deks.drop(f.DEKs)
+		p.forgetHere(f)
 		p.hub.forget(f)
 	}
 	return nil
+}
+
+// forgetHere drops what this control plane remembers itself, before its planes
+// are told: they ask at once for what is there now.
+func (p *Plane) forgetHere(f wire.Forget) {
+	for _, name := range f.Secrets {
+		if ref, ok := p.grants.known[name]; ok {
+			p.backends.forget(ref)
+		}
+	}
+	p.deks.drop(f.DEKs)
+	for _, t := range f.DEKs {
+		p.keys.ring.forget(dekLabel(t.Item, t.Tenant))
+	}
 }
 
 // recallNotices begins after what is there: planes that connect are told it

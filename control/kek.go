@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/secrets"
@@ -32,8 +33,6 @@ const sealedWhere = "kek:where"
 type kekWhere struct {
 	Current kekPlace  `json:"current"`
 	Before  *kekPlace `json:"before,omitempty"`
-
-	fileMade bool // something is under the key file already
 }
 
 // kekPlace is all that it takes to open a key again after rampart.yaml names
@@ -42,6 +41,7 @@ type kekPlace struct {
 	KEK     spec.KEK     `json:"kek"`
 	Backend spec.Backend `json:"backend"` // of kinds vault and aws
 	CA      []byte       `json:"ca,omitempty"`
+	Prefix  string       `json:"prefix,omitempty"` // how ids of the key begin; "": it was never opened
 }
 
 func placeOf(sys *spec.System) kekPlace {
@@ -70,82 +70,130 @@ func (k kekPlace) key() string {
 }
 
 // openKEK opens the key that rampart.yaml names, and the one before it while
-// something is under that still. It has to answer now: without it nothing opens.
+// something is under that still. The key has to answer now, as without it nothing
+// opens, and only then is it on record: one that is written wrong changes nothing,
+// and the place of before is gone back to at any time.
 func openKEK(ctx context.Context, opt Options, own *svid.Source) (*keyring, error) {
-	where, err := whereKEK(ctx, opt)
+	known, text, err := knownKEK(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
-	if err := where.fileThere(opt); err != nil {
+	want := placeOf(opt.System)
+	if err := fileThere(ctx, opt, known, want); err != nil {
 		return nil, err
 	}
-	current, err := openPlace(ctx, opt, where.Current, own)
+	current, err := openPlace(ctx, opt, want, own)
 	if err != nil {
 		return nil, err
 	}
 	if err := probe(ctx, current.kek); err != nil {
-		return nil, fmt.Errorf("the key encryption key (kek: %s) does not answer, and without it nothing opens: %w", where.Current.KEK.Kind, err)
+		return nil, fmt.Errorf("the key encryption key (kek: %s) does not answer, and without it nothing opens: %w", want.KEK.Kind, err)
 	}
-	if where.Before == nil {
-		return newKeyring(opt.Now, current, nil), nil
-	}
-	before, err := openPlace(ctx, opt, *where.Before, own)
+	want.Prefix = current.prefix
+	ring := newKeyring(opt.Now, current, nil)
+	left := func(prefix string) (int, error) { return newWraps(opt.Store, ring).left(ctx, prefix) }
+	next, err := known.to(want, left)
 	if err != nil {
-		return nil, fmt.Errorf("the key encryption key of before, which is needed until rampart kek rewrap is done: %w", err)
+		return nil, err
 	}
-	opt.Logger.LogAttrs(ctx, slog.LevelWarn, "kek has changed: run rampart kek rewrap, and keep the old key until it says that nothing is left", slog.String("from", where.Before.key()), slog.String("to", where.Current.key()))
-	return newKeyring(opt.Now, current, &before), nil
+	if next, err = openBefore(ctx, opt, next, ring, own); err != nil {
+		return nil, err
+	}
+	return ring, saveWhere(ctx, opt.Store, text, next)
 }
 
-// whereKEK compares the file with what was so far.
-func whereKEK(ctx context.Context, opt Options) (kekWhere, error) {
-	want := placeOf(opt.System)
-	text, err := opt.Store.Sealed(ctx, sealedWhere)
-	known, first := kekWhere{Current: want}, false
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		if first, err = firstStart(ctx, opt); err != nil {
-			return kekWhere{}, err
-		}
-		if !first {
-			known.Current = kekPlace{KEK: spec.KEK{Kind: "file"}} // a database from when there was no other
-		}
-	case err != nil:
-		return kekWhere{}, err
-	default:
-		if err := json.Unmarshal(text, &known); err != nil {
-			return kekWhere{}, rampart.Errorf(rampart.Internal, secretControl, "control: where the key encryption key is cannot be read from the database")
-		}
+// openBefore opens the key that things are under still. When it does not answer,
+// we start without it: what is under it does not open, which whoever needs it
+// hears, and the rest does. It stays on record for the next start.
+func openBefore(ctx context.Context, opt Options, w kekWhere, ring *keyring, own *svid.Source) (kekWhere, error) {
+	if w.Before == nil {
+		return w, nil
 	}
-	made := !first && (known.Current.KEK.Kind == "file" || known.Before != nil && known.Before.KEK.Kind == "file")
-	now, err := known.move(want)
+	if w.Before.Prefix == w.Current.Prefix {
+		return kekWhere{Current: w.Current}, sameKey(ctx, opt, w, ring)
+	}
+	from, to := slog.String("from", w.Before.key()), slog.String("to", w.Current.key())
+	before, err := openPlace(ctx, opt, *w.Before, own)
+	if err == nil {
+		err = probe(ctx, before.kek)
+	}
 	if err != nil {
-		return kekWhere{}, err
+		opt.Logger.LogAttrs(ctx, slog.LevelError, "the key encryption key of before does not answer, and what is under it does not open: put it right, restart, and run rampart kek rewrap", from, to, slog.Any("error", err))
+		return w, nil
 	}
-	now.fileMade = made
-	return now, saveWhere(ctx, opt.Store, text, now)
+	w.Before.Prefix = before.prefix
+	ring.before.Store(&before)
+	opt.Logger.LogAttrs(ctx, slog.LevelWarn, "kek has changed: run rampart kek rewrap, and keep the old key until it says that nothing is left", from, to)
+	return w, nil
+}
+
+// sameKey takes a key of the name of the one before it for the same at another
+// address, if it opens what that wrapped. Two keys of one name are refused: what
+// each of them wrapped could not be told apart.
+func sameKey(ctx context.Context, opt Options, w kekWhere, ring *keyring) error {
+	sealed, err := opt.Store.Sealed(ctx, sealedCA)
+	if err == nil && begins(wrappedBy(sealed), w.Current.Prefix) {
+		_, err = ring.Unwrap(ctx, sealed, sealAAD(sealedCA))
+	}
+	if err != nil {
+		return fmt.Errorf("control: the keys %s and %s have one name, and what they wrapped could not be told apart: give the new one another name: %w", w.Before.key(), w.Current.key(), err)
+	}
+	return nil
+}
+
+// knownKEK is where the key was so far, and how that is stored.
+func knownKEK(ctx context.Context, opt Options) (known kekWhere, text []byte, err error) {
+	text, err = opt.Store.Sealed(ctx, sealedWhere)
+	if errors.Is(err, store.ErrNotFound) {
+		first, err := firstStart(ctx, opt)
+		if err != nil || first {
+			return kekWhere{}, nil, err
+		}
+		file := kekPlace{KEK: spec.KEK{Kind: "file"}, Prefix: filePrefix} // a database from when there was no other
+		return kekWhere{Current: file}, nil, nil
+	}
+	if err != nil {
+		return kekWhere{}, nil, err
+	}
+	if json.Unmarshal(text, &known) != nil {
+		return kekWhere{}, nil, rampart.Errorf(rampart.Internal, secretControl, "control: where the key encryption key is cannot be read from the database")
+	}
+	return known, text, nil
 }
 
 // firstStart reports whether nothing is sealed yet.
 func firstStart(ctx context.Context, opt Options) (bool, error) {
-	_, err := opt.Store.Sealed(ctx, sealedCA)
-	if errors.Is(err, store.ErrNotFound) {
-		return true, nil
-	}
-	return false, err
+	names, err := opt.Store.SealNames(ctx)
+	names = slices.DeleteFunc(names, func(name string) bool { return name == sealedWhere })
+	return len(names) == 0, err
 }
 
-// move says what is opened when rampart.yaml wants a place. Only one move is
-// under way at a time.
-func (w kekWhere) move(want kekPlace) (kekWhere, error) {
-	switch {
-	case w.Current.key() == want.key():
-		return kekWhere{Current: want, Before: w.Before}, nil
-	case w.Before == nil, w.Before.key() == want.key():
-		before := w.Current
-		return kekWhere{Current: want, Before: &before}, nil
+// to says what is opened when rampart.yaml wants a place. A place under which
+// nothing is left, or never was, is not asked for any more.
+func (w kekWhere) to(want kekPlace, left func(prefix string) (int, error)) (kekWhere, error) {
+	if w.Current.KEK.Kind == "" {
+		return kekWhere{Current: want}, nil // the first start
 	}
-	return kekWhere{}, rampart.Errorf(rampart.Invalid, secretControl, "control: the move of the key encryption key from %s to %s is not done: put kek of rampart.yaml back to the latter, run rampart kek rewrap, and change it then", w.Before.key(), w.Current.key())
+	empty := func(place kekPlace) bool {
+		if place.Prefix == "" || place.Prefix == want.Prefix {
+			return false // no id says what is under it
+		}
+		n, err := left(place.Prefix)
+		return err == nil && n == 0
+	}
+	var needed []kekPlace
+	for _, place := range []*kekPlace{&w.Current, w.Before} {
+		if place != nil && place.key() != want.key() && !empty(*place) {
+			needed = append(needed, *place)
+		}
+	}
+	switch len(needed) {
+	case 0:
+		return kekWhere{Current: want}, nil
+	case 1:
+		return kekWhere{Current: want, Before: &needed[0]}, nil
+	}
+	return kekWhere{}, rampart.Errorf(rampart.Invalid, secretControl, "control: the move of the key encryption key from %s to %s is not done: put kek of rampart.yaml back to the latter, run rampart kek rewrap, and change it then", needed[1].key(), needed[0].key())
 }
 
 func saveWhere(ctx context.Context, seals store.Seals, old []byte, w kekWhere) error {
@@ -207,13 +255,19 @@ func probe(ctx context.Context, kek secrets.KEK) error {
 }
 
 // fileThere refuses a database whose key file is gone: a new key would open
-// nothing and stand in the way of the old one's return.
-func (w kekWhere) fileThere(opt Options) error {
-	if !w.fileMade {
-		return nil
-	}
+// nothing and stand in the way of the old one's return. Where nothing is under it,
+// there was none.
+func fileThere(ctx context.Context, opt Options, known kekWhere, want kekPlace) error {
 	path := opt.State.Path("kek")
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file := func(place kekPlace) bool { return place.KEK.Kind == "file" }
+	if !file(want) && !file(known.Current) && (known.Before == nil || !file(*known.Before)) {
+		return nil
+	}
+	n, err := newWraps(opt.Store, newKeyring(opt.Now, held{}, nil)).left(ctx, filePrefix)
+	if err != nil || n == 0 {
 		return err
 	}
 	return fmt.Errorf("the key file %s is gone, but the database is sealed under it: put it back, or copy it from the first control plane", path)

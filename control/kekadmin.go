@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"net/http"
 	"strconv"
@@ -12,7 +11,6 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/secrets/embedded"
-	"github.com/rampart-security/rampart/store"
 )
 
 // maxEdgeSeen bounds how much of what gateways share is looked at.
@@ -36,7 +34,7 @@ func (p *Plane) kekInfo(ctx context.Context) (wire.KEKInfo, error) {
 	if b := p.keys.ring.before.Load(); b != nil {
 		out.Before = b.prefix
 	}
-	err := p.eachWrapped(ctx, func(w wrappedThing) error { out.Wraps[w.by]++; return nil })
+	err := p.wraps().each(ctx, func(w wrappedThing) error { out.Wraps[w.by]++; return nil })
 	for id, n := range out.Wraps {
 		if id != out.ID {
 			out.Left += n
@@ -99,7 +97,9 @@ func (p *Plane) endMove(ctx context.Context) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	if err := saveWhere(ctx, p.opt.Store, old, kekWhere{Current: placeOf(p.opt.System)}); err != nil {
+	at := placeOf(p.opt.System)
+	at.Prefix = p.keys.ring.current.prefix
+	if err := saveWhere(ctx, p.opt.Store, old, kekWhere{Current: at}); err != nil {
 		return err
 	}
 	p.keys.ring.before.Store(nil)
@@ -115,7 +115,7 @@ func (p *Plane) rewrapAll(ctx context.Context, until time.Time) (done int, err e
 		return 0, err
 	}
 	newest := p.keys.ring.KeyID()
-	err = p.eachWrapped(ctx, func(w wrappedThing) error {
+	err = p.wraps().each(ctx, func(w wrappedThing) error {
 		if w.by == newest {
 			return nil
 		}
@@ -132,147 +132,3 @@ func (p *Plane) rewrapAll(ctx context.Context, until time.Time) (done int, err e
 }
 
 var errEnough = errors.New("control: time is up")
-
-// wrappedThing is something under the key encryption key.
-type wrappedThing struct {
-	by   string // id of the key
-	move func(ctx context.Context) error
-}
-
-// eachWrapped calls f with all that outlives an hour: what lives shorter ends by
-// itself before an old key is thrown away.
-func (p *Plane) eachWrapped(ctx context.Context, f func(wrappedThing) error) error {
-	for _, each := range []func(context.Context, func(wrappedThing) error) error{p.eachSeal, p.eachSecret, p.eachFactor, p.eachEdge, p.eachDataKey} {
-		if err := each(ctx, f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Plane) eachSeal(ctx context.Context, f func(wrappedThing) error) error {
-	names, err := p.opt.Store.SealNames(ctx)
-	if err != nil {
-		return unavailable(err)
-	}
-	for _, name := range names {
-		if name == sealedWhere {
-			continue
-		}
-		sealed, err := p.opt.Store.Sealed(ctx, name)
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return unavailable(err)
-		}
-		err = f(wrappedThing{wrappedBy(sealed), func(ctx context.Context) error {
-			again, err := p.keys.ring.Rewrap(ctx, sealed, sealAAD(name))
-			if err == nil {
-				_, err = p.opt.Store.SwapSealed(ctx, name, sealed, again)
-			}
-			return err
-		}})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eachSecret goes through the embedded store, which moves its rows itself.
-func (p *Plane) eachSecret(ctx context.Context, f func(wrappedThing) error) error {
-	var failed error
-	err := p.keys.secrets.Rewrap(ctx, func(wrapped []byte) bool {
-		due := false
-		if failed == nil {
-			failed = f(wrappedThing{wrappedBy(wrapped), func(context.Context) error { due = true; return nil }})
-		}
-		return due
-	})
-	return errors.Join(failed, err)
-}
-
-// eachFactor goes through second factors. Some hold nothing secret, and are not
-// wrapped: they do not open.
-func (p *Plane) eachFactor(ctx context.Context, f func(wrappedThing) error) error {
-	users, err := p.opt.Store.Users(ctx)
-	if err != nil {
-		return unavailable(err)
-	}
-	for _, u := range users {
-		factors, err := p.factors.Factors(ctx, u.Facts.Subject)
-		if err != nil {
-			return unavailable(err)
-		}
-		for _, one := range factors {
-			if plain, err := p.keys.ring.Unwrap(ctx, one.Data, one.Row()); err != nil {
-				if rampart.KindOf(err) == rampart.Unavailable {
-					return err
-				}
-				continue
-			} else {
-				clear(plain)
-			}
-			err := f(wrappedThing{wrappedBy(one.Data), func(ctx context.Context) error {
-				again, err := p.keys.ring.Rewrap(ctx, one.Data, one.Row())
-				if err == nil {
-					one.Data = again
-					_, err = p.factors.SwapFactor(ctx, one)
-				}
-				return err
-			}})
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// eachEdge goes through what gateways share. What a gateway is at work on is left
-// for the next time.
-func (p *Plane) eachEdge(ctx context.Context, f func(wrappedThing) error) error {
-	keys, err := p.opt.Store.EdgeKeys(ctx, "", maxEdgeSeen)
-	if err != nil {
-		return unavailable(err)
-	}
-	for _, key := range keys {
-		v, err := p.opt.Store.EdgeValue(ctx, key)
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return unavailable(err)
-		}
-		if len(v.Sealed) < 3 || len(v.Sealed) < 3+int(binary.BigEndian.Uint16(v.Sealed[1:])) {
-			continue
-		}
-		n := 3 + int(binary.BigEndian.Uint16(v.Sealed[1:]))
-		err = f(wrappedThing{wrappedBy(v.Sealed[3:n]), func(ctx context.Context) error {
-			again, err := p.keys.ring.Rewrap(ctx, v.Sealed[3:n], edgeAAD(key))
-			if err != nil {
-				return err
-			}
-			head := binary.BigEndian.AppendUint16([]byte{v.Sealed[0]}, uint16(len(again)))
-			v.Sealed = append(append(head, again...), v.Sealed[n:]...)
-			if err := p.opt.Store.PutEdge(ctx, v, 0, maxEdgeSeen); !errors.Is(err, store.ErrFenced) {
-				return err
-			}
-			return nil
-		}})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Plane) eachDataKey(ctx context.Context, f func(wrappedThing) error) error {
-	return p.eachDEK(ctx, "", "", func(d store.DEK) error {
-		return f(wrappedThing{d.KEK, func(ctx context.Context) error {
-			_, err := p.rewrap(ctx, d, p.keys.ring.KeyID())
-			return err
-		}})
-	})
-}

@@ -42,14 +42,16 @@ const (
 // Keys that live elsewhere are asked once in five minutes for the same content.
 // When they do not answer, what was opened within the last hour still opens:
 // planes work on, and whoever takes the key away on purpose waits no longer than
-// that. Nothing new is opened or wrapped meanwhile. Safe for concurrent use.
+// that. Nothing new is opened or wrapped meanwhile. What is older than that, was
+// shredded, or the key refuses to open again is wiped. Safe for concurrent use.
 type keyring struct {
 	now     func() time.Time
 	current held
 	before  atomic.Pointer[held] // nil: nothing moves
 
-	mu     sync.Mutex // guards opened
+	mu     sync.Mutex // guards opened and wiped
 	opened map[[32]byte]openedKey
+	wiped  int // how often something was forgotten: what was asked for before is not remembered after
 }
 
 // held is a key encryption key and how ids of its versions begin.
@@ -62,6 +64,7 @@ type held struct {
 type openedKey struct {
 	plain []byte
 	at    time.Time
+	aad   []byte // says whose it is
 }
 
 var (
@@ -205,21 +208,35 @@ func (k *keyring) ask(ctx context.Context, h held, wrapped, aad []byte) ([]byte,
 		return h.kek.Unwrap(ctx, wrapped, aad)
 	}
 	id, now := openedID(h.prefix, wrapped, aad), k.now()
+	if plain, ok := k.known(id, now, openedFresh); ok {
+		return plain, nil
+	}
 	k.mu.Lock()
-	known, ok := k.opened[id]
+	wiped := k.wiped
 	k.mu.Unlock()
-	age := now.Sub(known.at)
-	if ok && age < openedFresh {
-		return bytes.Clone(known.plain), nil
-	}
 	plain, err := h.kek.Unwrap(ctx, wrapped, aad)
-	if ok && age < openedStale && rampart.KindOf(err) == rampart.Unavailable && err != nil {
-		return bytes.Clone(known.plain), nil
-	}
-	if err == nil {
-		k.remember(id, plain, now)
+	switch {
+	case err == nil:
+		k.remember(id, wiped, openedKey{plain: bytes.Clone(plain), at: now, aad: bytes.Clone(aad)})
+	case rampart.KindOf(err) == rampart.Unavailable:
+		if plain, ok := k.known(id, now, openedStale); ok {
+			return plain, nil
+		}
+	default: // the key was taken away: what it opened is not served in the next outage
+		k.wipe(func(i [32]byte, _ openedKey) bool { return i == id })
 	}
 	return plain, err
+}
+
+// known returns a copy of what was opened and is younger than an age.
+func (k *keyring) known(id [32]byte, now time.Time, age time.Duration) ([]byte, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	o, ok := k.opened[id]
+	if !ok || now.Sub(o.at) >= age {
+		return nil, false
+	}
+	return bytes.Clone(o.plain), true
 }
 
 func openedID(prefix string, wrapped, aad []byte) [32]byte {
@@ -228,21 +245,48 @@ func openedID(prefix string, wrapped, aad []byte) [32]byte {
 }
 
 // remember forgets everything when there is too much: what is used comes back
-// with one call each.
-func (k *keyring) remember(id [32]byte, plain []byte, now time.Time) {
+// with one call each. What was wiped while the key was asked stays wiped.
+func (k *keyring) remember(id [32]byte, wiped int, o openedKey) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.opened) >= maxOpened {
-		k.forgetLocked()
+	if k.wiped != wiped {
+		clear(o.plain)
+		return
 	}
-	k.opened[id] = openedKey{bytes.Clone(plain), now}
+	if len(k.opened) >= maxOpened {
+		k.wipeLocked(func([32]byte, openedKey) bool { return true })
+	}
+	k.opened[id] = o
 }
 
-func (k *keyring) forgetLocked() {
-	for _, o := range k.opened {
-		clear(o.plain)
+// sweep wipes what is too old to be served even in an outage.
+func (k *keyring) sweep() {
+	now := k.now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wipeLocked(func(_ [32]byte, o openedKey) bool { return now.Sub(o.at) >= openedStale })
+}
+
+// forget wipes what was opened for something that begins so, such as all versions
+// of a tenant's key, and what is being opened meanwhile.
+func (k *keyring) forget(aad []byte) {
+	k.wipe(func(_ [32]byte, o openedKey) bool { return bytes.HasPrefix(o.aad, aad) })
+}
+
+func (k *keyring) wipe(due func(id [32]byte, o openedKey) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wiped++
+	k.wipeLocked(due)
+}
+
+func (k *keyring) wipeLocked(due func(id [32]byte, o openedKey) bool) {
+	for id, o := range k.opened {
+		if due(id, o) {
+			clear(o.plain)
+			delete(k.opened, id)
+		}
 	}
-	clear(k.opened)
 }
 
 // Rewrap implements secrets.Rewrapper: within one key that can do so, nothing is

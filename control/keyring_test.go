@@ -12,6 +12,7 @@ import (
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/secrets/embedded"
 	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/store"
 )
 
 func fileKEK(t testing.TB) *embedded.FileKEK {
@@ -29,6 +30,10 @@ type farKEK struct {
 	id    string
 	away  bool
 	asked int
+
+	fails     error             // what it answers
+	meanwhile func()            // happens while it is asked
+	wrapped   map[string][]byte // by tenant
 }
 
 func (f *farKEK) KeyID() string { return f.id }
@@ -37,7 +42,18 @@ func (f *farKEK) Unwrap(ctx context.Context, wrapped, aad []byte) ([]byte, error
 	if f.asked++; f.away {
 		return nil, rampart.Errorf(rampart.Unavailable, secretControl, "away")
 	}
+	if f.meanwhile != nil {
+		f.meanwhile()
+	}
+	if f.fails != nil {
+		return nil, f.fails
+	}
 	return f.KEK.Unwrap(ctx, wrapped, aad)
+}
+
+// try opens a tenant's key.
+func (f *farKEK) try(ring *keyring, d store.DEK) ([]byte, error) {
+	return ring.Unwrap(context.Background(), f.wrapped[d.Tenant], dekAAD(d))
 }
 
 func TestKeyringTakesAnySize(t *testing.T) {
@@ -131,22 +147,86 @@ func TestKeyringInAnOutage(t *testing.T) {
 	}
 }
 
+// What was opened is not kept for longer than it may be served, nor past a
+// shredding, nor past the word that the key was taken away.
+func TestKeyringWipes(t *testing.T) {
+	acme, globex := store.DEK{Item: "payment", Tenant: "acme", Version: 1}, store.DEK{Item: "payment", Tenant: "globex", Version: 1}
+	refuse := func(k rampart.Kind) error { return rampart.Errorf(k, secretControl, "no") }
+	for name, tc := range map[string]struct {
+		then func(ring *keyring, far *farKEK, pass func(time.Duration))
+		want int // of acme's and globex's keys
+	}{
+		"a while":       {func(ring *keyring, _ *farKEK, pass func(time.Duration)) { pass(59 * time.Minute); ring.sweep() }, 2},
+		"an hour":       {func(ring *keyring, _ *farKEK, pass func(time.Duration)) { pass(time.Hour); ring.sweep() }, 0},
+		"one is shred":  {func(ring *keyring, _ *farKEK, _ func(time.Duration)) { ring.forget(dekLabel("payment", "acme")) }, 1},
+		"of a namesake": {func(ring *keyring, _ *farKEK, _ func(time.Duration)) { ring.forget(dekLabel("payment", "acm")) }, 2},
+		"refused": {func(ring *keyring, far *farKEK, pass func(time.Duration)) {
+			pass(6 * time.Minute)
+			far.fails = refuse(rampart.Denied)
+			far.try(ring, acme)
+			far.fails = refuse(rampart.Unavailable)
+			if got, err := far.try(ring, acme); err == nil {
+				t.Errorf("what was refused is served in the next outage: %q", got)
+			}
+		}, 1},
+		"shred while it is opened": {func(ring *keyring, far *farKEK, pass func(time.Duration)) {
+			pass(6 * time.Minute)
+			far.meanwhile = func() { ring.forget(dekLabel("payment", "acme")) }
+			far.try(ring, acme)
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			far := &farKEK{KEK: fileKEK(t), id: "aws:key", wrapped: map[string][]byte{}}
+			ring := newKeyring(func() time.Time { return now }, held{kek: far, prefix: "aws:key", remote: true}, nil)
+			for _, d := range []store.DEK{acme, globex} {
+				w, err := ring.Wrap(t.Context(), []byte(d.Tenant), dekAAD(d))
+				if err != nil {
+					t.Fatal(err)
+				}
+				far.wrapped[d.Tenant] = w
+				if _, err := far.try(ring, d); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tc.then(ring, far, func(d time.Duration) { now = now.Add(d) })
+			if len(ring.opened) != tc.want {
+				t.Errorf("%d keys are in memory, want %d", len(ring.opened), tc.want)
+			}
+		})
+	}
+}
+
 func TestOneMoveAtATime(t *testing.T) {
-	place := func(kind, key string) kekPlace { return kekPlace{KEK: spec.KEK{Kind: kind, Key: key}} }
+	place := func(kind, key string) kekPlace {
+		p := kekPlace{KEK: spec.KEK{Kind: kind, Key: key}}
+		p.Prefix = p.key()
+		return p
+	}
 	file, a, b := place("file", ""), place("aws", "a"), place("aws", "b")
+	unknown := a
+	unknown.Prefix = ""
+	both := map[string]int{file.Prefix: 1, a.Prefix: 1}
 	for name, c := range map[string]struct {
 		known  kekWhere
 		want   kekPlace
+		under  map[string]int
 		before string
 		fails  bool
 	}{
-		"nothing changes":            {kekWhere{Current: file}, file, "", false},
-		"to elsewhere":               {kekWhere{Current: file}, a, "file", false},
-		"still on the way":           {kekWhere{Current: a, Before: &file}, a, "file", false},
-		"back":                       {kekWhere{Current: a, Before: &file}, file, a.key(), false},
-		"on to a third from halfway": {kekWhere{Current: a, Before: &file}, b, "", true},
+		"the first start":               {kekWhere{}, a, nil, "", false},
+		"nothing changes":               {kekWhere{Current: file}, file, both, "", false},
+		"to elsewhere":                  {kekWhere{Current: file}, a, both, "file", false},
+		"still on the way":              {kekWhere{Current: a, Before: &file}, a, both, "file", false},
+		"all has arrived":               {kekWhere{Current: a, Before: &file}, a, map[string]int{a.Prefix: 1}, "", false},
+		"back":                          {kekWhere{Current: a, Before: &file}, file, both, a.key(), false},
+		"back, and nothing had moved":   {kekWhere{Current: a, Before: &file}, file, map[string]int{file.Prefix: 1}, "", false},
+		"on to a third from halfway":    {kekWhere{Current: a, Before: &file}, b, both, "", true},
+		"to a third from the first":     {kekWhere{Current: a, Before: &file}, b, map[string]int{file.Prefix: 1}, "file", false},
+		"to a third from the second":    {kekWhere{Current: a, Before: &file}, b, map[string]int{a.Prefix: 1}, a.key(), false},
+		"what is under it is not known": {kekWhere{Current: unknown, Before: &file}, file, nil, a.key(), false},
 	} {
-		got, err := c.known.move(c.want)
+		got, err := c.known.to(c.want, func(prefix string) (int, error) { return c.under[prefix], nil })
 		before := ""
 		if got.Before != nil {
 			before = got.Before.key()

@@ -27,10 +27,13 @@ import (
 
 const (
 	rotateEvery = time.Second // between looks at what is due
-	// longestUse is how long a connection that was made with a password may last:
-	// the SDK's 30 minutes and a grace. For a service in another language it is
-	// what its own pool must keep below.
-	longestUse = 35 * time.Minute
+	// longestUse is how long a password may be in use of which a plane that is cut
+	// off has not heard that it is old: for as long as its cache serves it in an
+	// outage, then for the life of the last connection that was made with it, and a
+	// grace. For a service in another language longestConn is what its pool must keep.
+	longestUse  = secrets.DefaultMaxStale + longestConn + useGrace
+	longestConn = 30 * time.Minute // as in sdk/db
+	useGrace    = 5 * time.Minute
 )
 
 // rotations are the credentials of the file that take turns.
@@ -60,11 +63,17 @@ func (p *Plane) openRotations() {
 			p.rotations.targets[t.Name] = t
 		}
 	}
-	p.leases = &leases{now: p.opt.Now, open: p.openLease, log: p.opt.Logger, told: func(ctx context.Context, store string) error {
+	p.leases = &leases{now: p.opt.Now, open: p.openLease, disabled: p.offServices, log: p.opt.Logger, told: func(ctx context.Context, store string) error {
 		_, err := p.forget(ctx, wire.Forget{Secrets: []string{"store:" + store}})
 		return err
 	}}
 	p.backends.from[accessBackend] = access{p}
+}
+
+// offServices says of services whether they are disabled.
+func (p *Plane) offServices(ctx context.Context) (func(service string) bool, error) {
+	off, _, err := p.disabledServices(ctx)
+	return func(service string) bool { return slices.Contains(off, p.opt.System.ServiceID(service)) }, err
 }
 
 // openLease is where Vault makes users of a store.

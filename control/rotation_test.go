@@ -83,7 +83,7 @@ func TestARotationWaitsForPlanes(t *testing.T) {
 	h.beats(2)
 	now()
 	h.untilRotation("the plane is silent", quiet, waits("sidecar/payments has not said what it uses"))
-	h.pass(36 * time.Minute)
+	h.pass(96 * time.Minute)
 	h.untilRotation("no use can last that long", quiet, idle(3))
 	h.pass(25 * time.Hour)
 	h.untilRotation("it is due, and nobody has been heard of for long", quiet, idle(4))

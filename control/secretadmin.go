@@ -166,14 +166,13 @@ func fetchVersion(ctx context.Context, at secrets.Backend, ref secrets.Ref, vers
 	return v.FetchVersion(ctx, ref, version)
 }
 
-// secretChanged makes everybody forget a secret, here and in planes, so that the next
-// reader gets what is there now.
+// secretChanged makes everybody forget a secret, here, at other control planes and
+// in planes, so that the next reader gets what is there now.
 func (p *Plane) secretChanged(ctx context.Context, ref secrets.Ref) error {
 	var names []string
 	for name, known := range p.grants.known {
 		if known.Backend == ref.Backend && known.Path == ref.Path {
 			names = append(names, name)
-			p.backends.forget(known)
 		}
 	}
 	if len(names) == 0 {

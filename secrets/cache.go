@@ -13,12 +13,16 @@ import (
 	"github.com/rampart-security/rampart"
 )
 
+// DefaultMaxStale is how long a value is served in an outage unless CacheOptions
+// say otherwise. Whoever takes a value away waits for that long for caches that
+// are cut off.
+const DefaultMaxStale = time.Hour
+
 const (
-	defaultTTL      = 5 * time.Minute
-	defaultMaxStale = time.Hour
-	defaultEntries  = 1000
-	negativeTTL     = 5 * time.Second // how long a refusal, or an outage beside a stale value, is believed; longer if the backend asks for it
-	fetchTimeout    = 2 * time.Second
+	defaultTTL     = 5 * time.Minute
+	defaultEntries = 1000
+	negativeTTL    = 5 * time.Second // how long a refusal, or an outage beside a stale value, is believed; longer if the backend asks for it
+	fetchTimeout   = 2 * time.Second
 )
 
 // CacheOptions of a Cache. The zero value is ready to use.
@@ -97,7 +101,7 @@ func NewCache(p Provider, opt CacheOptions) *Cache {
 		opt.TTL = defaultTTL
 	}
 	if opt.MaxStale == 0 {
-		opt.MaxStale = defaultMaxStale
+		opt.MaxStale = DefaultMaxStale
 	}
 	if opt.Entries <= 0 {
 		opt.Entries = defaultEntries

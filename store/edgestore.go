@@ -32,6 +32,9 @@ type EdgeStore interface {
 	// the key has a newer fence, or has a holder now and fence is 0; and ErrFull
 	// when the key is new and there are limit others.
 	PutEdge(ctx context.Context, v EdgeValue, fence uint64, limit int) error
+	// SwapEdge replaces what is stored if it is old still, and reports whether it was.
+	// It is for the same value sealed anew: no lock counts, and the time stays.
+	SwapEdge(ctx context.Context, key string, old, sealed []byte) (bool, error)
 	// DeleteEdge deletes a key and those below it, under the same rule of fences.
 	DeleteEdge(ctx context.Context, key string, fence uint64, now time.Time) error
 	// LockEdge takes a lock that nobody holds at now, or extends the owner's own,

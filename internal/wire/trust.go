@@ -121,7 +121,7 @@ const (
 	AdminCA      = "/admin/ca"           // GET -> CAStatus; POST CAStep -> CAStatus
 	AdminCASign  = "/admin/ca/sign"      // GET -> PEM, the pending request of the issuing certificate; POST PEM of the chain -> CAStatus, for an offline root
 	AdminCARoot  = "/admin/ca/root"      // POST ExportRoot -> ExportedRoot
-	AdminDEKs    = "/admin/deks"         // GET ?item=&tenant= -> []DEKInfo
+	AdminDEKs    = "/admin/deks"         // GET ?item=&tenant=&after_item=&after_tenant= -> []DEKInfo: some of them, after one, until there are none
 	AdminRewrap  = "/admin/deks/rewrap"  // POST -> Rewrapped: some of them, until Left is 0
 	AdminRekey   = "/admin/deks/rekey"   // POST DEKTarget -> DEKInfo: a new version seals from now on
 	AdminShred   = "/admin/deks/shred"   // POST DEKTarget -> Shredded; without Item all of them

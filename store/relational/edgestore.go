@@ -82,6 +82,11 @@ func (s *Store) PutEdge(ctx context.Context, v store.EdgeValue, fence uint64, li
 	})
 }
 
+// SwapEdge implements store.EdgeStore.
+func (s *Store) SwapEdge(ctx context.Context, key string, old, sealed []byte) (bool, error) {
+	return s.hit(ctx, `UPDATE edge_store SET value = $1 WHERE key = $2 AND value = $3`, sealed, key, old)
+}
+
 // DeleteEdge implements store.EdgeStore.
 func (s *Store) DeleteEdge(ctx context.Context, key string, fence uint64, now time.Time) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {

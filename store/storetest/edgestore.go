@@ -22,6 +22,10 @@ func testEdgeStore(t *testing.T, both func(*testing.T) (a, b store.Store)) {
 		a, b := both(t)
 		testEdgeLocks(t, a, b)
 	})
+	t.Run("sealed anew", func(t *testing.T) {
+		a, b := both(t)
+		testEdgeSwap(t, a, b)
+	})
 	t.Run("one of many gets a lock", func(t *testing.T) {
 		a, b := both(t)
 		var got atomic.Int32
@@ -82,6 +86,36 @@ func testEdgeValues(t *testing.T, a, b store.Store) {
 		if _, err := b.EdgeValue(ctx, key); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%q: %v, want store.ErrNotFound", key, err)
 		}
+	}
+}
+
+// testEdgeSwap: what is sealed anew replaces what was read alone, whoever has the
+// lock, and looks no newer.
+func testEdgeSwap(t *testing.T, a, b store.Store) {
+	ctx, key := t.Context(), "c/shop/shop.key"
+	must(t, a.PutEdge(ctx, store.EdgeValue{Key: key, Sealed: []byte("one"), Modified: when()}, 0, 9))
+	if _, err := b.LockEdge(ctx, "c/shop", "gone", when().Add(time.Minute), when()); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, key, old, to string
+		want               bool
+	}{
+		{"as it was read", key, "one", "two", true},
+		{"another has stored since", key, "one", "three", false},
+		{"it was deleted", "c/shop/none", "one", "three", false},
+	} {
+		if got, err := a.SwapEdge(ctx, tc.key, []byte(tc.old), []byte(tc.to)); err != nil || got != tc.want {
+			t.Errorf("%s: swapped %v, %v", tc.name, got, err)
+		}
+	}
+	got, err := b.EdgeValue(ctx, key)
+	must(t, err)
+	if diff := cmp.Diff(store.EdgeValue{Key: key, Sealed: []byte("two"), Modified: when()}, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if _, err := b.EdgeValue(ctx, "c/shop/none"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a deleted value is back: %v", err)
 	}
 }
 
