@@ -84,8 +84,17 @@ func (f *adminFlags) deks(cmd *cobra.Command, t wire.DEKTarget) ([]wire.DEKInfo,
 	if err != nil {
 		return nil, err
 	}
-	var all []wire.DEKInfo
-	return all, admin.call(cmd.Context(), http.MethodGet, wire.AdminDEKs+"?"+url.Values{"item": {t.Item}, "tenant": {t.Tenant}}.Encode(), nil, &all)
+	all, q := []wire.DEKInfo{}, url.Values{"item": {t.Item}, "tenant": {t.Tenant}}
+	for {
+		var some []wire.DEKInfo
+		if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminDEKs+"?"+q.Encode(), nil, &some); err != nil || len(some) == 0 {
+			return all, err
+		}
+		all = append(all, some...)
+		last := some[len(some)-1]
+		q.Set("after_item", last.Item)
+		q.Set("after_tenant", last.Tenant)
+	}
 }
 
 func dekRekeyCmd(f *adminFlags) *cobra.Command {
