@@ -76,7 +76,7 @@ func (g *Gateway) edgeEvent(name string, err error) {
 	level, text := slog.LevelInfo, "new public certificate"
 	if err != nil {
 		e.Outcome, e.Detail = audit.Failed, map[string]string{"error": shortened(err.Error(), 400)}
-		level, text = slog.LevelError, "no new public certificate; what was served before is served on while it holds"
+		level, text = slog.LevelError, "no new public certificate; one that is there already is served while it holds"
 	}
 	g.opt.Logger.LogAttrs(context.Background(), level, text, slog.String("name", name), slog.Any("error", err))
 	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {

@@ -14,7 +14,7 @@ import (
 // The one answer to a secret in the file. It never repeats the value.
 const (
 	secretMsg = "a literal secret"
-	secretFix = "store it with rampart secret set, name it as secret://embedded/PATH, and replace it everywhere: whoever read this file has it"
+	secretFix = "store it with rampart secret put, name it as secret://embedded/PATH, and replace it everywhere: whoever read this file has it"
 )
 
 // secretKeys are names whose values are credentials whatever they look like.

@@ -192,8 +192,8 @@ func (f *adminFlags) rotate(cmd *cobra.Command, admin *adminClient, step wire.CA
 				cmd.PrintErrln(why)
 				said = why
 			}
-			if err := pause(cmd.Context(), time.Second); err != nil {
-				return err
+			if pause(cmd.Context(), time.Second) != nil {
+				return &exitError{exitFailed, errors.New("stopped; nothing is lost: go on with rampart ca rotate --wait")}
 			}
 			if st, err = caStatus(cmd.Context(), admin); err != nil { // somebody else may take steps too
 				return err
@@ -275,6 +275,9 @@ func caIssuedCmd(f *adminFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := knownRoot(cmd.Context(), admin, root); err != nil {
+				return err
+			}
 			var all []wire.Issued
 			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminIssuing+"?"+url.Values{"root": {root}}.Encode(), nil, &all); err != nil {
 				return err
@@ -289,6 +292,19 @@ func caIssuedCmd(f *adminFlags) *cobra.Command {
 	cmd.Flags().StringVar(&root, "root", "", "only those below the root with this key id")
 	cmd.RegisterFlagCompletionFunc("root", f.completeRoots)
 	return cmd
+}
+
+// knownRoot refuses a key id that is no root's: of a misspelt one nothing is out,
+// which would read as if it could be retired.
+func knownRoot(ctx context.Context, admin *adminClient, keyID string) error {
+	if keyID == "" {
+		return nil
+	}
+	st, err := caStatus(ctx, admin)
+	if err != nil || slices.ContainsFunc(st.Roots, func(c wire.Cert) bool { return c.KeyID == keyID }) {
+		return err
+	}
+	return usageError("no root has the key id %s; rampart ca status shows them", keyID)
 }
 
 // completeRoots offers the key ids of the roots.

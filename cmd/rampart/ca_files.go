@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ const maxPEMFile = 64 << 10
 func caExportCmd(f *adminFlags) *cobra.Command {
 	var q wire.ExportRoot
 	var out string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "export-root",
 		Short: "Write the root and its key to a file, encrypted with age; --remove destroys the key here",
@@ -38,6 +40,9 @@ issuing certificates live 90 days and are signed by hand; rampart ca status says
   rampart ca export-root --recipient age1... --out root.age --remove`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := notThere(out, force); err != nil {
+				return err
+			}
 			admin, err := f.open()
 			if err != nil {
 				return err
@@ -69,10 +74,19 @@ issuing certificates live 90 days and are signed by hand; rampart ca status says
 	fl.StringVar(&q.Recipient, "recipient", "", "age public key (age1...)")
 	fl.StringVar(&out, "out", "", "file to write")
 	fl.BoolVar(&q.Remove, "remove", false, "destroy the key here")
+	fl.BoolVar(&force, "force", false, "replace the file if it is there")
 	f.addYes(cmd)
 	cmd.MarkFlagRequired("recipient")
 	cmd.MarkFlagRequired("out")
 	return cmd
+}
+
+// notThere refuses to replace a file that may be the only copy of something.
+func notThere(path string, force bool) error {
+	if _, err := os.Lstat(path); force || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return usageError("%s is there already, and may be the only copy of a key; choose another name, or say --force", path)
 }
 
 func btoi(b bool) int {

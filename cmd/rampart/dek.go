@@ -54,8 +54,11 @@ func dekListCmd(f *adminFlags) *cobra.Command {
 	var t wire.DEKTarget
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List data keys: versions, what wraps them, and whose were destroyed",
-		Args:  cobra.NoArgs,
+		Short: "List data keys of tenants: versions, what wraps them, and which tenants' were destroyed",
+		Long: `list shows the keys of tenants. Of people it says nothing: their keys are below
+those of their tenant, and are stored under a hash of the name. Who was shredded is
+in the audit log, under that hash.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := f.deks(cmd, t)
 			if err != nil {
@@ -218,7 +221,11 @@ be undone. New data of the tenant or person is refused until rampart dek reopen.
 				return err
 			}
 			var s wire.Shredded
-			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminShred, t, &s); err != nil {
+			err = admin.call(cmd.Context(), http.MethodPost, wire.AdminShred, t, &s)
+			if isNotFound(err) && strings.Contains(err.Error(), "nothing was destroyed") { // not: no such item
+				return &exitError{exitFailed, fmt.Errorf("no keys of %s; NOTHING was destroyed: check the name, rampart dek list shows who has keys", named(t))}
+			}
+			if err != nil {
 				return err
 			}
 			return f.tell(cmd, s, "%s", shredded(t, s))
@@ -289,7 +296,8 @@ func dekReopenCmd(f *adminFlags) *cobra.Command {
 }
 
 func dekBackupCmd(f *adminFlags) *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a backup of the data keys, wrapped as they are, for seven days",
 		Long: `backup writes the wrapped keys and the list of what was destroyed into a file
@@ -299,6 +307,9 @@ Leave the tables of keys out of every other dump of the database:
   pg_dump --exclude-table-data=deks --exclude-table-data=subkeys --exclude-table-data=key_sets`,
 		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := notThere(args[0], force); err != nil {
+				return err
+			}
 			admin, err := f.open()
 			if err != nil {
 				return err
@@ -313,6 +324,8 @@ Leave the tables of keys out of every other dump of the database:
 			return f.tell(cmd, last, "%s holds the data keys of %s; delete it on %s", args[0], when(last.Taken, "-"), last.Expires.Local().Format(time.DateOnly))
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "replace the file if it is there")
+	return cmd
 }
 
 func dekRestoreCmd(f *adminFlags) *cobra.Command {

@@ -45,6 +45,9 @@ func kekStatusCmd(f *adminFlags) *cobra.Command {
 				return err
 			}
 			t := table{head: []string{"KEY", "WRAPS", "STATE"}}
+			if _, ok := info.Wraps[info.ID]; !ok && info.ID != "" {
+				t.add(info.ID, "0", "active")
+			}
 			for _, id := range slices.Sorted(maps.Keys(info.Wraps)) {
 				state := "old: rampart kek rewrap"
 				if id == info.ID {

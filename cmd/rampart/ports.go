@@ -134,7 +134,7 @@ func (p *ports) addr() string {
 func portFree(addr, what string) error {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return usageError("%s %s, which another program uses; stop that program (find it with: ss -ltnp) change the address in the file, or take free ports for this copy with --free-ports", what, addr)
+		return usageError("%s %s, which another program uses; stop that program (find it with: ss -ltnp), change the address in the file, or take free ports for this copy with --free-ports", what, addr)
 	}
 	if errors.Is(err, syscall.EACCES) {
 		return usageError("%s %s, for which this user has no permission; choose a port above 1023", what, addr)

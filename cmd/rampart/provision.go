@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -93,7 +94,7 @@ func (u *up) tellMissing(ctx context.Context) error {
 		if err != nil || ref.Backend != spec.EmbeddedBackend || slices.ContainsFunc(stored, func(m wire.SecretMeta) bool { return m.Path == ref.Path }) {
 			continue
 		}
-		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it works once you run: rampart secret set %s --state %s < FILE", who, ref.Path, ref.Path, u.stateDir)
+		u.kids.say("%s needs the secret %s, which is not stored yet; what needs it works once you run: rampart secret put %s --state %s < FILE", who, ref.Path, ref.Path, u.stateDir)
 	}
 	return nil
 }
@@ -126,7 +127,7 @@ func together(sys *spec.System) []string {
 }
 
 // banner says where everything is, how to log in, and one call that works.
-func (u *up) banner() {
+func (u *up) banner(trouble []string) {
 	var d demo
 	b, err := os.ReadFile(u.state.Path(demoFile))
 	if err == nil {
@@ -140,9 +141,15 @@ func (u *up) banner() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rampart: curl example:", err)
 	}
+	state := "is up and defended"
+	if len(trouble) > 0 {
+		state = "is up, but its edge is not as rampart.yaml says,"
+	}
+	fmt.Printf("\n%s %s after %s.\n", u.sys.Info.Name, state, sinceRounded(u.started))
+	for _, line := range trouble {
+		fmt.Println("  ! " + line)
+	}
 	fmt.Printf(`
-%s is up and defended after %s.
-
   open      %s   (rampart ca trust --state %s makes browsers accept it)
   log in    as %s; passwords are in %s
   state     %s   (CA, keys, database, audit log, logs/)
@@ -151,7 +158,7 @@ func (u *up) banner() {
   watch     rampart audit tail --state %s
 
 Ctrl-C stops everything.
-`, u.sys.Info.Name, sinceRounded(u.started), u.issuer(), u.stateDir, strings.Join(users, ", "), u.state.Path(demoFile),
+`, u.issuer(), u.stateDir, strings.Join(users, ", "), u.state.Path(demoFile),
 		u.state.Path(), conf, u.file, u.stateDir, u.stateDir)
 }
 
@@ -162,24 +169,46 @@ func (u *up) curlConfig(d demo, users []string) (string, error) {
 		return "", errors.New("no demo user")
 	}
 	user := users[0]
-	quote := func(s string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"` }
-	lines := []string{
-		"# Log in, then ask for what the file offers. Use: curl -K <this file>",
-		"silent", "show-error",
-		"cacert = " + quote(u.state.Path("ca.pem")),
+	host, reach := u.reach()
+	reach = append(reach, "silent", "show-error")
+	lines := slices.Concat([]string{"# Log in, then ask for what the file offers. Use: curl -K <this file>"}, reach, []string{
 		"cookie-jar = " + quote(u.state.Path("demo", "cookies.txt")),
 		"output = /dev/null",
 		"data-urlencode = " + quote("username="+user),
 		"data-urlencode = " + quote("password="+d.Users[user]),
-		"url = " + quote(u.issuer()+"login"),
-		"next", "silent", "show-error",
-		"cacert = " + quote(u.state.Path("ca.pem")),
+		"url = " + quote(host+"/login"),
+		"next",
+	}, reach, []string{
 		"cookie = " + quote(u.state.Path("demo", "cookies.txt")),
-		"url = " + quote(strings.TrimSuffix(u.issuer(), "/")+u.firstPath()),
+		"url = " + quote(host+u.firstPath()),
 		`write-out = "\n"`,
-	}
+	})
 	const name = "demo/try.curl"
 	return u.state.Path(name), u.state.WriteFile(name, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+}
+
+// reach is the address that curl asks, and how it gets there: by the public name
+// if the certificate is for it, wherever that name leads in the world.
+func (u *up) reach() (host string, lines []string) {
+	at, port, _ := net.SplitHostPort(u.running.Edge)
+	if ip := net.ParseIP(at); ip == nil || ip.IsUnspecified() {
+		at = "localhost"
+	}
+	if u.edgeIsLocal() {
+		lines = append(lines, "cacert = "+quote(u.state.Path("ca.pem")))
+		if len(u.uncovered()) > 0 {
+			return "https://" + net.JoinHostPort("localhost", port), lines
+		}
+	}
+	if names := u.sys.Services[u.sys.Gateway()].Names; len(names) > 0 {
+		lines = append(lines, "connect-to = "+quote(names[0]+":"+port+":"+net.JoinHostPort(at, port)))
+	}
+	return strings.TrimSuffix(u.issuer(), "/"), lines
+}
+
+// quote writes a value as configuration files of curl do.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
 // firstPath is a path that a logged-in user can read: the first flow of the

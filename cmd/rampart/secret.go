@@ -25,7 +25,7 @@ standard input or a file, never from the command line, where every process could
 read them.`
 	cmd.Example = `  rampart secret put prod/stripe/api-key < key.txt
   rampart secret list
-  rampart secret rotate payments_db
+  rampart secret rotate store:payments_db
   rampart secret lint .`
 	f.add(cmd)
 	cmd.AddCommand(secretPutCmd(&f), secretGetCmd(&f), secretListCmd(&f), secretDestroyCmd(&f), secretRotateCmd(&f), secretRotationsCmd(&f), secretLintCmd(&f))
@@ -166,10 +166,10 @@ func secretRotateCmd(f *adminFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rotate NAME",
 		Short: "Replace the password of a database with two roles, or a value that Rampart made up",
-		Long: `NAME is a store of rampart.yaml that has rotate, or a credential that has generate.
+		Long: `NAME is store:NAME of rampart.yaml that has rotate, or a credential that has generate.
 A database's other role gets a new password, which is tried before it is used; the
 old one goes when nobody uses it any more. A made-up value is replaced at once.`,
-		Example: "  rampart secret rotate payments_db\n  rampart secret rotate webhook_key",
+		Example: "  rampart secret rotate store:payments_db\n  rampart secret rotate webhook_key",
 		Args:    namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			admin, err := f.open()
@@ -194,7 +194,11 @@ old one goes when nobody uses it any more. A made-up value is replaced at once.`
 			if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminRotate, wire.RotateNow{Name: all[at].Name}, &r); err != nil {
 				return err
 			}
-			return f.tell(cmd, r, "%s rotates: step %s, in use is %s; watch it with: rampart audit tail", r.Name, r.Step, r.Current)
+			inUse := "in use is " + r.Current
+			if r.Current == "" {
+				inUse = "it is the first time, so nothing is in use yet"
+			}
+			return f.tell(cmd, r, "%s rotates: step %s, %s; watch it with: rampart secret rotations", r.Name, r.Step, inUse)
 		},
 	}
 }
@@ -254,6 +258,6 @@ func printLint(cmd *cobra.Command, r lint.Report, asJSON, sarif, all bool) error
 	for _, name := range r.Skipped {
 		fmt.Fprintf(out, "%s: too large, not read\n", name)
 	}
-	_, err := fmt.Fprintf(out, "%d files read, %d secrets found, %d allowed\n", r.Files-len(r.Skipped), len(r.Findings), len(r.Allowed))
+	_, err := fmt.Fprintf(out, "%s read, %s found, %d allowed\n", plural(r.Files-len(r.Skipped), "file"), plural(len(r.Findings), "secret"), len(r.Allowed))
 	return err
 }

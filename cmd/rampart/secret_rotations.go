@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ func secretRotationsCmd(f *adminFlags) *cobra.Command {
 				if !r.Due.IsZero() {
 					due = r.Due.UTC().Format(time.RFC3339)
 				}
-				t.add(r.Name, r.Step, cmp.Or(r.Current, "-"), strconv.Itoa(r.Version), due, strings.Join(append(r.Waiting, r.Error), "; "))
+				t.add(r.Name, r.Step, cmp.Or(r.Current, "-"), strconv.Itoa(r.Version), due, cmp.Or(strings.Join(slices.DeleteFunc(append(r.Waiting, r.Error), func(s string) bool { return s == "" }), "; "), "-"))
 			}
 			return f.show(cmd, all, t, "nothing rotates; add rotate to a database or a credential in rampart.yaml")
 		},

@@ -98,7 +98,7 @@ func (u *up) run(ctx context.Context) error {
 		}
 		return &exitError{exitFailed, err}
 	}
-	u.banner()
+	u.banner(u.edgeTrouble(ctx))
 	<-ctx.Done()
 	fmt.Fprintln(os.Stderr, "\nrampart: stopping")
 	return nil

@@ -35,7 +35,7 @@ func TestPostgres(t *testing.T) {
 	r := prepare(t)
 	r.launch(file, "--free-ports")
 	r.await("the reason why payments does not start", time.Minute, func() bool {
-		return strings.Contains(r.out.String(), "rampart secret set "+secret)
+		return strings.Contains(r.out.String(), "rampart secret put "+secret)
 	})
 	must(t, pgtest.Password, binary, "secret", "set", secret, "--state", r.dir)
 	r.await("the start after the secret came", time.Minute, func() bool { return r.load() && strings.Contains(r.out.String(), "up and defended") })
