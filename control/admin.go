@@ -131,7 +131,7 @@ func (p *Plane) administer(name string, call adminCall) func(http.ResponseWriter
 		}
 		answer, err := call(r, &e)
 		if err != nil {
-			return p.refuse(r.Context(), e, err)
+			return p.refuse(r.Context(), e, withCause(err))
 		}
 		if err := p.opt.Audit.Record(r.Context(), e); err != nil {
 			return err
@@ -168,4 +168,14 @@ func (p *Plane) adminRevoke(r *http.Request, e *audit.Event) (any, error) {
 	}
 	e.Resource = q.Kind[:min(len(q.Kind), 16)] + ":" + q.ID[:min(len(q.ID), 256)]
 	return nil, p.revoke(r.Context(), q.Kind, q.ID)
+}
+
+// withCause says what is in the way of something that is not available: whoever
+// reaches this socket may read the log too, where it stands.
+func withCause(err error) error {
+	e, ok := errors.AsType[*rampart.Error](err)
+	if !ok || e.Kind != rampart.Unavailable || e.Err == nil {
+		return err
+	}
+	return &rampart.Error{Kind: e.Kind, Control: e.Control, Msg: e.Msg + ": " + e.Err.Error(), Err: err}
 }

@@ -104,6 +104,10 @@ func outage(t *testing.T, h *house, s cloud) {
 	if _, err := h.value("service/payments", "hook"); statusOf(err) != http.StatusServiceUnavailable {
 		t.Errorf("past the bound: %v", err)
 	}
+	op := wire.SecretOp{Op: "get", Path: "secret://cloud/prod/hook#key"}
+	if err := h.admin(http.MethodPost, wire.AdminSecrets, op, nil); err == nil || !strings.Contains(err.Error(), "StatusCode: 503") {
+		t.Errorf("the operator is told %v, and not what is in the way", err)
+	}
 	s.Down(false)
 	h.pass(time.Minute)
 	if got, err := h.value("service/payments", "hook"); err != nil || got != "newer" {
