@@ -296,8 +296,8 @@ func (l *Link) turnedAway(ctx context.Context) bool {
 		conn.SetReadDeadline(time.Now().Add(time.Second)) // who took it waits for us to speak, or says nothing of an alert
 		_, err = conn.Read(make([]byte, 1))
 	}
-	_, refused := errors.AsType[tls.AlertError](err)
-	return refused
+	alert, ok := errors.AsType[*net.OpError](err) // as crypto/tls reports an alert of the other end
+	return ok && alert.Op == "remote error"
 }
 
 // renewalDue is when to renew the certificate.
