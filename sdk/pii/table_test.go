@@ -280,6 +280,9 @@ func TestShreddedPerson(t *testing.T) {
 	if _, err := o.get(t, "p2"); !errors.Is(err, ErrNoKey) {
 		t.Errorf("of a shredded tenant: %v", err)
 	}
+	if _, err := restored.get(t, "p2"); !errors.Is(err, ErrNoKey) {
+		t.Errorf("of a shredded tenant in a backup: %v", err)
+	}
 }
 
 // backup copies the database as its operator would.
