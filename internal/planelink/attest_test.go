@@ -151,8 +151,8 @@ func TestSleptPastExpiry(t *testing.T) {
 	var ahead atomic.Int64
 	opt := h.Options("service/shop", "sidecar/shop")
 	opt.Join, opt.Now = "", func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	attested := 0
-	opt.Proof = &planelink.Proof{Kind: wire.ProofKubernetes, Evidence: func() (string, error) { attested++; return c.token("apps/shop"), nil }}
+	var attested atomic.Int32
+	opt.Proof = &planelink.Proof{Kind: wire.ProofKubernetes, Evidence: func() (string, error) { attested.Add(1); return c.token("apps/shop"), nil }}
 	l := h.Link(opt)
 	first := l.Now()
 	ahead.Store(int64(2 * time.Hour))
@@ -162,8 +162,8 @@ func TestSleptPastExpiry(t *testing.T) {
 		}
 	}
 	ahead.Store(0)
-	if attested < 2 {
-		t.Errorf("it proved itself %d times", attested)
+	if n := attested.Load(); n < 2 {
+		t.Errorf("it proved itself %d times", n)
 	}
 	var id wire.Identity
 	if err := l.Call(t.Context(), "POST", wire.PathRenew, wire.RenewRequest{}, &id); rampart.KindOf(err) != rampart.Invalid {
