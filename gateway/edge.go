@@ -63,7 +63,7 @@ func (g *Gateway) openEdge(ctx context.Context, sys *spec.System) (edgeSource, [
 
 // tlsConfig is the public listener's.
 func (g *Gateway) tlsConfig(sys *spec.System, src edgeSource, protocols []string) *tls.Config {
-	cfg := profile.EdgeNames(src.certificate, protocols...)
+	cfg := profile.Edge(src.certificate, protocols...)
 	if sys.Off("tls.min13") {
 		cfg.MinVersion = tls.VersionTLS12
 	}

@@ -42,7 +42,7 @@ type CacheOptions struct {
 
 // Cache is a Provider that remembers the values of another.
 //
-//	a value younger than its TTL         served, and counted
+//	a value younger than its TTL         served
 //	from 80 to 90 % of the TTL on        refreshed in the background
 //	a leased value                       served until its end and never after; from 40 to 50 % of its
 //	                                     life on renewed if the provider is a Leaser, or replaced
@@ -68,7 +68,6 @@ type Cache struct {
 	mu      sync.Mutex
 	entries map[string]*list.Element // of *entry
 	recent  *list.List               // most recently used first
-	gone    map[string]int           // reads of entries that were dropped since Counts
 	closed  bool
 }
 
@@ -82,7 +81,6 @@ type entry struct {
 	err     error         // newest failure, nil after a success
 	quiet   time.Time     // until then that failure is believed
 	flight  *flight       // the fetch under way
-	reads   int           // served from memory since Counts
 }
 
 // flight is one fetch and those who wait for it.
@@ -118,7 +116,7 @@ func NewCache(p Provider, opt CacheOptions) *Cache {
 	base, stop := context.WithCancel(context.Background())
 	return &Cache{
 		provider: p, opt: opt, base: base, stop: stop,
-		entries: make(map[string]*list.Element), recent: list.New(), gone: make(map[string]int),
+		entries: make(map[string]*list.Element), recent: list.New(),
 	}
 }
 
@@ -161,24 +159,6 @@ func (c *Cache) Forget(names ...string) {
 	}
 }
 
-// Counts returns how often each name was served from memory since the last
-// call. Whoever keeps a record of reads calls it now and then; when that is so
-// seldom that more names than Entries were dropped meanwhile, the reads of the
-// rest are under "".
-func (c *Cache) Counts() map[string]int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := c.gone
-	c.gone = make(map[string]int)
-	for el := c.recent.Front(); el != nil; el = el.Next() {
-		if e := el.Value.(*entry); e.reads > 0 {
-			out[e.name] += e.reads
-			e.reads = 0
-		}
-	}
-	return out
-}
-
 // look answers from memory, or returns the flight to wait for. A secret
 // together with an error is stale.
 func (c *Cache) look(name string) (Secret, time.Duration, *flight, error) {
@@ -194,7 +174,6 @@ func (c *Cache) look(name string) (Secret, time.Duration, *flight, error) {
 		if !quiet && !now.Before(e.refresh) {
 			c.fetchLocked(e)
 		}
-		e.reads++
 		return e.secret, 0, nil, nil
 	case quiet && outage(e.err) && c.staleLocked(e, now):
 		return e.secret, now.Sub(e.fetched), nil, e.err
@@ -253,18 +232,10 @@ func (c *Cache) settle(name string, f *flight) (Secret, time.Duration, error) {
 	return e.secret, now.Sub(e.fetched), f.err
 }
 
-// dropLocked removes an entry and keeps the count of its reads.
+// dropLocked removes an entry.
 func (c *Cache) dropLocked(el *list.Element) {
-	e := c.recent.Remove(el).(*entry)
+	e := c.recent.Remove(el).(*entry) // the list holds nothing else
 	delete(c.entries, e.name)
-	if e.reads == 0 {
-		return
-	}
-	if _, ok := c.gone[e.name]; !ok && len(c.gone) >= c.opt.Entries {
-		c.gone[""] += e.reads
-		return
-	}
-	c.gone[e.name] += e.reads
 }
 
 // entryLocked finds or makes the entry of name and forgets the one that was

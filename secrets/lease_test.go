@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rampart-security/rampart"
 )
 
@@ -181,22 +180,6 @@ func TestForget(t *testing.T) {
 			t.Errorf("version %d, %v: the fetch from before counted", s.Version(), err)
 		}
 	})
-}
-
-func TestCounts(t *testing.T) {
-	c := NewCache(&backend{}, CacheOptions{Entries: 2})
-	defer c.Close()
-	for _, name := range strings.Fields("a a a b b c c c d d e e e") {
-		if _, err := c.Get(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(map[string]int{"a": 2, "b": 1, "": 2, "d": 1, "e": 2}, c.Counts()); diff != "" {
-		t.Errorf("reads from memory (-want +got):\n%s", diff)
-	}
-	if n := len(c.Counts()); n != 0 {
-		t.Errorf("%d names after they were told", n)
-	}
 }
 
 // TestMissesShareOneFetch is the bar: a thousand who ask at once cost one fetch.

@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/wire"
@@ -207,9 +206,4 @@ func (e *Env) exchange(ctx context.Context, as *workload, kind, subject, audienc
 		return "", res, err
 	}
 	return x.AccessToken, res, nil
-}
-
-// isHandshake reports an error by which the other end broke a handshake off.
-func isHandshake(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "tls:") || strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), "reset"))
 }

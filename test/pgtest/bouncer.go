@@ -99,18 +99,3 @@ server_tls_ca_file = %s
 	s.waitAt(t, port)
 	return Bouncer{port, s}
 }
-
-// URL is where role logs in through the pooler, without a password.
-func (b Bouncer) URL(role string) string {
-	return "postgres://" + role + "@localhost:" + b.Port + "/postgres"
-}
-
-// Admin runs a command of the pooler's console.
-func (b Bouncer) Admin(t *testing.T, command string) string {
-	t.Helper()
-	out, err := b.s.Psql(t, PoolerPassword, "host=localhost port="+b.Port+" dbname=pgbouncer user=pgbouncer sslmode=verify-full sslrootcert="+b.s.file(t, "root.pem", b.s.CA), command)
-	if err != nil {
-		t.Fatalf("%s: %v: %s", command, err, out)
-	}
-	return out
-}

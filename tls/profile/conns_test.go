@@ -369,7 +369,7 @@ func TestDatabaseClientCertificate(t *testing.T) {
 	a := authority(t, nil)
 	cert, shown := issueEdge(t, a), issue(t, a, edge).Certificate
 	asked := make(chan int, 1)
-	server := profile.Edge(func() (*tls.Certificate, error) { return &cert, nil })
+	server := profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil })
 	server.ClientAuth = tls.RequestClientCert
 	server.VerifyConnection = func(cs tls.ConnectionState) error { asked <- len(cs.PeerCertificates); return nil }
 	addr, _ := serve(t, server)

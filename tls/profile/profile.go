@@ -33,17 +33,16 @@ const (
 // protocols are what our HTTP servers and clients speak (RFC 7301).
 func protocols() []string { return []string{"h2", "http/1.1"} }
 
-// Edge is for the public listener: TLS 1.3 only, no client certificate. get
-// is asked at each handshake; it panics if get is nil.
-func Edge(get func() (*tls.Certificate, error)) *tls.Config {
+// Edge is for the public listener: TLS 1.3 only, no client certificate. get is
+// asked at each handshake for the certificate of the name that the client wants;
+// nil without an error tells it that the name is not ours. extra are protocols
+// offered beside HTTP's, such as that of RFC 8737, over which net/http serves no
+// request. It panics if get is nil.
+func Edge(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), extra ...string) *tls.Config {
 	if get == nil {
 		panic("profile: Edge needs a certificate")
 	}
-	return &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		NextProtos:     protocols(),
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return get() },
-	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: append(protocols(), extra...), GetCertificate: get}
 }
 
 // MTLSServer is for every listener inside: mutual TLS 1.3 with SVIDs of our own

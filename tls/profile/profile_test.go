@@ -221,7 +221,7 @@ func TestClientRefusals(t *testing.T) {
 		{"the plane that was dialled", profile.ControlServer(source(t, a, orders), anyone), true},
 		{"another plane", profile.ControlServer(source(t, a, payments), anyone), false},
 		{"another CA", profile.ControlServer(source(t, stranger, orders), anyone), false},
-		{"a certificate without SPIFFE ID", profile.Edge(func() (*tls.Certificate, error) { return &edgeCert, nil }), false},
+		{"a certificate without SPIFFE ID", profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &edgeCert, nil }), false},
 		{"self-signed", &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}, false},
 		{"TLS 1.2", &tls.Config{Certificates: []tls.Certificate{issue(t, a, orders).Certificate}, MaxVersion: tls.VersionTLS12}, false},
 	} {
@@ -379,7 +379,7 @@ func TestRotation(t *testing.T) {
 func TestEdge(t *testing.T) {
 	a := authority(t, nil)
 	cert := issueEdge(t, a)
-	addr, refusals := serve(t, profile.Edge(func() (*tls.Certificate, error) { return &cert, nil }))
+	addr, refusals := serve(t, profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }))
 	roots, err := svid.ParseRoots(a.BundlePEM())
 	ok(t, err)
 	body, err := get(addr, profile.External("localhost", roots, tls.VersionTLS12))
@@ -452,7 +452,7 @@ func TestListenerBounds(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	ok(t, err)
 	refusals := make(chan error, 10)
-	l := profile.NewListener(inner, profile.Edge(func() (*tls.Certificate, error) { return &cert, nil }), profile.ListenerOptions{
+	l := profile.NewListener(inner, profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }), profile.ListenerOptions{
 		MaxConns: 3, MaxPerIP: 2, OnRefuse: func(_ net.Addr, err error) { refusals <- err },
 	})
 	defer l.Close()

@@ -6,7 +6,6 @@
 package awstest
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -58,13 +57,6 @@ func New(t testing.TB) *Server {
 // CA returns the certificate that vouches for the server, in PEM.
 func (s *Server) CA() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-}
-
-// Roots returns a pool with it.
-func (s *Server) Roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(s.Certificate())
-	return pool
 }
 
 // Down makes the server answer 503 to everything, or no longer.
