@@ -192,13 +192,12 @@ func startSteady(ctx context.Context, rate int, request func(n int) error) *stea
 	ctx, cancel := context.WithCancel(ctx)
 	l := &steady{cancel: cancel}
 	l.done.Go(func() {
-		tick := time.NewTicker(time.Second / time.Duration(rate))
-		defer tick.Stop()
-		for n := 0; ; n++ {
+		began := time.Now()
+		for n := 0; ; n++ { // what a busy machine kept it from sending in time goes out at once
 			select {
 			case <-ctx.Done():
 				return
-			case <-tick.C:
+			case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(rate)))):
 			}
 			l.done.Go(func() {
 				l.sent.Add(1)
