@@ -2,6 +2,7 @@ package pii
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -217,7 +218,7 @@ type Scanner interface{ Scan(dest ...any) error }
 
 // Scan reads the columns of one row, in the order of Columns, into v and opens
 // what is sealed. Further columns of the row go into extra. An error of the
-// database comes back as it is.
+// database comes back as it is. After a *GoneError v holds the rest of the row.
 func (t *Table[T]) Scan(ctx context.Context, row Scanner, v *T, extra ...any) error {
 	dest, open := t.Dest(v)
 	if err := row.Scan(append(dest, extra...)...); err != nil {
@@ -228,6 +229,8 @@ func (t *Table[T]) Scan(ctx context.Context, row Scanner, v *T, extra ...any) er
 
 // Dest returns pointers to scan the columns of one row into, and what opens the
 // sealed ones into v afterwards: in between a row's checksum can be demanded.
+// open ends with a *GoneError when all but some fields, whose keys are gone, were
+// opened.
 func (t *Table[T]) Dest(v *T) (dest []any, open func(context.Context) error) {
 	return t.dest(reflect.ValueOf(v).Elem())
 }
@@ -250,27 +253,67 @@ func (p *plan) dest(v reflect.Value) ([]any, func(context.Context) error) {
 	return dest, func(ctx context.Context) error { return p.open(ctx, v, sealed) }
 }
 
+// open opens every field that can be. A row may hold data of several people and
+// items: a key that was shredded must not hide what others are to keep.
 func (p *plan) open(ctx context.Context, v reflect.Value, sealed [][]byte) error {
+	var gone *GoneError
 	for i := range p.fields {
 		f := &p.fields[i]
 		if f.role != rolePII {
 			continue
 		}
-		var text []byte
-		if sealed[i] != nil {
-			var err error
-			if text, err = p.keys.Open(ctx, p.cell(v, f), sealed[i]); err != nil {
-				return err
-			}
-			if text == nil {
-				text = []byte{}
-			}
+		to := v.FieldByIndex(f.index)
+		text, err := p.openOne(ctx, p.cell(v, f), sealed[i])
+		if errors.Is(err, ErrNoKey) {
+			to.SetZero()
+			gone = gone.and(f.name, err)
+			continue
 		}
-		if err := put(v.FieldByIndex(f.index).Addr().Interface(), text); err != nil {
+		if err != nil {
+			return err
+		}
+		if err := put(to.Addr().Interface(), text); err != nil {
 			return fmt.Errorf("pii: column %s: %w", f.column, err)
 		}
 	}
+	if gone != nil {
+		return gone
+	}
 	return nil
+}
+
+// openOne returns nil for NULL, and for nothing else.
+func (p *plan) openOne(ctx context.Context, c Cell, sealed []byte) ([]byte, error) {
+	if sealed == nil {
+		return nil, nil
+	}
+	text, err := p.keys.Open(ctx, c, sealed)
+	if err == nil && text == nil {
+		text = []byte{}
+	}
+	return text, err
+}
+
+// GoneError says that fields of a row have no key: it was shredded, or lost with
+// the tables of keys. These fields are zero, all others were opened. ErrNoKey is
+// in its chain.
+type GoneError struct {
+	Fields []string // by their names in rampart.yaml
+	err    error    // of the first
+}
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("pii: %s: %v", strings.Join(e.Fields, ", "), e.err)
+}
+
+func (e *GoneError) Unwrap() error { return e.err }
+
+func (e *GoneError) and(name string, err error) *GoneError {
+	if e == nil {
+		e = &GoneError{err: err}
+	}
+	e.Fields = append(e.Fields, name)
+	return e
 }
 
 // put writes a value into a personal field; nil is NULL.

@@ -248,8 +248,13 @@ func TestShreddedPerson(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); !o.agent.Forgotten() && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := o.get(t, "p1"); !errors.Is(err, ErrNoKey) {
+	p1, err := o.get(t, "p1")
+	gone, ok := errors.AsType[*GoneError](err)
+	if !ok || !errors.Is(err, ErrNoKey) || !slices.Equal(gone.Fields, []string{"email", "phone", "photo"}) {
 		t.Errorf("a shredded person: %v", err)
+	}
+	if p1.Email.Reveal() != "" || p1.Phone != nil || p1.CardNo != someone("p1", "acme", "user:alice", "").CardNo {
+		t.Errorf("of a shredded person %+v is left, want the card, which is the tenant's", p1)
 	}
 	if _, err := o.table.Args(t.Context(), new(someone("p9", "acme", "user:alice", "x@example.com"))); !errors.Is(err, ErrNoKey) {
 		t.Errorf("sealed for a shredded person: %v", err)
