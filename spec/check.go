@@ -70,6 +70,7 @@ func check(s *System, r *report) {
 	c.externals()
 	c.identity()
 	c.trust()
+	c.limits()
 	c.flows()
 	c.queues()
 	c.claims()
@@ -182,6 +183,7 @@ func (c *checker) system() {
 	}
 	for name, p := range s.Plans {
 		c.need(join("plans", name), "api_key", p.APIKey != Rate{}, "60/m")
+		c.number(join("plans", name)+".concurrency", p.Concurrency, 1, 10_000)
 	}
 }
 

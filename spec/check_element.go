@@ -52,10 +52,11 @@ func (c *checker) gateway(key string, svc Service) {
 		c.bad(key+".listen", fmt.Sprintf("%q is no address to listen on", shorten(svc.Listen)), `write ":8443" or "127.0.0.1:8443"`)
 	}
 	c.edge(key, svc)
+	c.meets(key+".edge", *svc.Edge)
 }
 
 func (c *checker) service(key string, svc Service) {
-	c.only(key, "only the gateway listens; a service is reached at its upstream", "listen", "names", "acme", "certificate")
+	c.only(key, "only the gateway listens; a service is reached at its upstream", "listen", "names", "acme", "certificate", "edge")
 	c.held(key, svc)
 	if c.need(key, "upstream", svc.Upstream != "", "http://127.0.0.1:PORT") {
 		u, ok := plainURL(svc.Upstream, "http")

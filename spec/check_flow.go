@@ -36,6 +36,11 @@ var flowKeys = map[string][]flowKind{
 	"topic":        {flowPublish, flowDeliver},
 	"message":      {flowPublish, flowDeliver},
 	"guard":        {flowDeliver},
+	"priority":     {flowRoute},
+	"stream":       {flowRoute},
+	"upstream":     {flowRoute},
+	"cors":         {flowRoute},
+	"waf":          {flowRoute},
 }
 
 func (c *checker) flows() {
@@ -59,6 +64,11 @@ func (c *checker) flows() {
 			c.entry(key, f)
 		case flowRoute, flowCall:
 			c.internal(key, f)
+			if kind == flowRoute {
+				c.route(key, f)
+			} else {
+				c.only(key+".validate", "the gateway does that for what comes from outside", "response", "opaque")
+			}
 		case flowEgress:
 			c.egress(key, f)
 		case flowQuery:

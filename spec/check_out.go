@@ -16,6 +16,7 @@ var (
 	callForm    = regexp.MustCompile(`^(GET|HEAD|POST|PUT|PATCH|DELETE) /\S*$`)
 	readForm    = regexp.MustCompile(`^GET /\S*$`)
 	pointerForm = regexp.MustCompile(`^(/([^~/]|~[01])*)+$`)
+	memberForm  = regexp.MustCompile(`^/[^~/]+$`)
 )
 
 // egress checks a flow to an external party: nothing leaves that is not
@@ -190,6 +191,16 @@ func (c *checker) verify() {
 	c.match(key+".ledger", sc.Ledger, readForm, `write a read, such as "GET /payments"`)
 	c.match(key+".object", sc.Object, readForm, `write a read, such as "GET /orders/${order_id}"`)
 	c.match(key+".list", sc.List, readForm, `write a read, such as "GET /orders"`)
+	personal := map[string]bool{}
+	for _, d := range c.s.Data {
+		for _, field := range d.PII {
+			personal[field] = true
+		}
+	}
+	for field, pointer := range sc.PII {
+		c.ref(join(key+".pii", field), field, "field of data.*.pii", personal)
+		c.match(join(key+".pii", field), pointer, memberForm, "write a JSON pointer to a member of body, such as /email")
+	}
 	for i, step := range sc.Prepare {
 		at := index(key+".prepare", i)
 		if c.need(at, "call", step.Call != "", `"POST /PATH"`) {

@@ -37,6 +37,10 @@ func (s *System) fill() {
 	each(s.Identity.Providers, fillProvider)
 	each(s.External, func(_ string, e *External) { or(&e.Zone, "partner") })
 	each(s.Services, fillService)
+	if s.Limits != nil {
+		or(&s.Limits.Gateways, 2)
+	}
+	each(s.Plans, func(_ string, p *Plan) { or(&p.Concurrency, 100) })
 	s.fillTrust()
 	for i := range s.Flows {
 		s.fillFlow(&s.Flows[i])
@@ -121,6 +125,7 @@ func fillService(name string, svc *Service) {
 	if svc.Role == roleGateway {
 		or(&svc.Zone, "edge")
 		or(&svc.Listen, ":8443")
+		fillEdge(svc)
 		return
 	}
 	or(&svc.Zone, "app")
@@ -151,7 +156,10 @@ func (s *System) fillFlow(f *Flow) {
 	switch kind {
 	case flowEntry:
 		s.fillEntry(f)
-	case flowRoute, flowCall:
+	case flowRoute:
+		s.fillInternal(f)
+		s.fillRoute(f)
+	case flowCall:
 		s.fillInternal(f)
 	case flowEgress:
 		fillEgress(f)

@@ -209,6 +209,9 @@ func (s *System) trustResources(add func(key, name string)) {
 			add(join("services", name)+".acme.ca", a.CA)
 		}
 	}
+	if s.Limits != nil {
+		add("limits.ca", s.Limits.CA)
+	}
 }
 
 // readResources reads the files that s names and reports those it cannot read.

@@ -18,6 +18,7 @@ type System struct {
 	Trust      Trust                `yaml:"trust"`
 	Secrets    map[string]Backend   `yaml:"secrets"`
 	KEK        KEK                  `yaml:"kek"`
+	Limits     *Limits              `yaml:"limits"` // nil: each gateway counts for itself
 	Services   map[string]Service   `yaml:"services"`
 	Stores     map[string]Store     `yaml:"stores"`
 	External   map[string]External  `yaml:"external"`
@@ -75,7 +76,9 @@ type Principal struct {
 
 // Plan is what an API key may do per window.
 type Plan struct {
-	APIKey Rate `yaml:"api_key"`
+	APIKey      Rate `yaml:"api_key"`
+	Quota       Rate `yaml:"quota"`       // kept across restarts, counted from 00:00 UTC where it is per day; the zero Rate: no quota
+	Concurrency int  `yaml:"concurrency"` // requests of one key in flight at once, default 100
 }
 
 // Authz holds what decisions of all services rest on. Policies belong to
@@ -181,6 +184,7 @@ type Service struct {
 	Names    []string `yaml:"names" shape:"one"`        // gateway: public host names; none: localhost
 	ACME     *ACME    `yaml:"acme"`                     // gateway: certificates for Names from a public authority
 	Cert     *Files   `yaml:"certificate"`              // gateway: certificate for Names from files that somebody else renews
+	Edge     *Edge    `yaml:"edge"`                     // gateway
 	Workload bool     `yaml:"workload"`                 // the sidecar serves the SPIFFE Workload API and Envoy's SDS on a socket for the service
 
 	Secrets map[string]string `yaml:"secrets"` // credential -> socket | file: the service itself holds it, asked for at its socket, or written to a file in memory as well
@@ -235,6 +239,11 @@ type Flow struct {
 	Topic       string       `yaml:"topic"`
 	Message     *Message     `yaml:"message"`
 	Guard       *Guard       `yaml:"guard"`
+	Priority    string       `yaml:"priority"`           // gateway to service: high | normal (default) | low: what is refused last when the edge is full
+	Stream      []string     `yaml:"stream" shape:"one"` // gateway to service: websocket, sse, grpc: what may stay open on this flow
+	Upstream    *Resilience  `yaml:"upstream"`           // gateway to service
+	CORS        *CORS        `yaml:"cors"`               // gateway to service; nil: pages of other origins may not read answers
+	WAF         *WAF         `yaml:"waf"`                // gateway to service
 
 	Line int `yaml:"-"` // 1-based line of the flow in rampart.yaml
 }
@@ -271,6 +280,9 @@ type Limit struct {
 type Validate struct {
 	OpenAPI string `yaml:"openapi"`  // strict (the only mode, default where the service has a document)
 	MaxBody Size   `yaml:"max_body"` // default 64KiB
+
+	Response string   `yaml:"response"`           // gateway to service: sampled (default with openapi): one answer in 64 is checked and what is not declared is on record | strict: each is, and refused | off
+	Opaque   []string `yaml:"opaque" shape:"one"` // gateway to service: graphql, grpc, upload: bodies that pass without validation; the threat table says so
 }
 
 // FlowAuthz narrows a flow further, or opens the decision point of its end.
@@ -377,6 +389,8 @@ type Scenario struct {
 	Ledger  string   `yaml:"ledger"` // "GET /payments?order_id=${order_id}": a JSON array, one row per booking
 	Object  string   `yaml:"object"` // "GET /orders/${order_id}": one subject's object, which others must not see
 	List    string   `yaml:"list"`   // "GET /orders": a JSON array of such objects, those that the caller may see; both name themselves in "id"
+
+	PII map[string]string `yaml:"pii"` // field of data.*.pii -> JSON pointer of the member of Body that becomes it; default: the member of its name
 }
 
 // Step is one preparing request.
@@ -414,7 +428,7 @@ type Unsafe struct {
 // Duration is a time.Duration written as 90s, 5m, 24h or 30d.
 type Duration time.Duration
 
-// Rate is "N/s", "N/m" or "N/h". The zero Rate refuses everything.
+// Rate is "N/s", "N/m", "N/h" or "N/d". The zero Rate refuses everything.
 type Rate struct {
 	N   int
 	Per time.Duration

@@ -20,7 +20,7 @@ const dateLayout = "2006-01-02"
 var (
 	durationForm = regexp.MustCompile(`^([1-9][0-9]{0,8})(s|m|h|d)$`)
 	briefForm    = regexp.MustCompile(`^([1-9][0-9]{0,4})ms$`)
-	rateForm     = regexp.MustCompile(`^([1-9][0-9]{0,9})/(s|m|h)$`)
+	rateForm     = regexp.MustCompile(`^([1-9][0-9]{0,9})/(s|m|h|d)$`)
 	sizeForm     = regexp.MustCompile(`^([1-9][0-9]{0,9})(KiB|MiB)?$`)
 )
 
@@ -72,11 +72,11 @@ func (d Duration) String() string {
 	}
 }
 
-// ParseRate reads N/s, N/m or N/h with N from 1 to a thousand million.
+// ParseRate reads N/s, N/m, N/h or N/d with N from 1 to a thousand million.
 func ParseRate(text string) (Rate, error) {
 	m := rateForm.FindStringSubmatch(text)
 	if m == nil {
-		return Rate{}, fmt.Errorf("want a rate such as 10/s, 60/m or 1000/h")
+		return Rate{}, fmt.Errorf("want a rate such as 10/s, 60/m, 1000/h or 10000/d")
 	}
 	n, _ := strconv.Atoi(m[1]) // at most ten digits
 	if n > maxRate {
@@ -94,6 +94,8 @@ func (r Rate) String() string {
 		return strconv.Itoa(r.N) + "/m"
 	case time.Hour:
 		return strconv.Itoa(r.N) + "/h"
+	case 24 * time.Hour:
+		return strconv.Itoa(r.N) + "/d"
 	}
 	if r == (Rate{}) {
 		return ""
