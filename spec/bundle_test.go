@@ -151,12 +151,12 @@ func TestScalars(t *testing.T) {
 			t.Errorf("duration %q reads as %v", text, d)
 		}
 	}
-	for _, text := range []string{"10/s", "60/m", "1000000000/h"} {
+	for _, text := range []string{"10/s", "60/m", "10000/d", "1000000000/h"} {
 		if r, err := ParseRate(text); err != nil || r.String() != text {
 			t.Errorf("rate %s: %v, %v", text, r, err)
 		}
 	}
-	for _, text := range []string{"", "0/m", "60", "60/d", "/m", "1000000001/h", "9999999999/s"} {
+	for _, text := range []string{"", "0/m", "60", "60/w", "/m", "1000000001/h", "9999999999/s"} {
 		if r, err := ParseRate(text); err == nil {
 			t.Errorf("rate %q reads as %v", text, r)
 		}

@@ -62,7 +62,7 @@ func TestRefused(t *testing.T) {
 		{"list for map", `plans: { basic: { api_key: 60/m } }`, `plans: [basic]`, `10:1: plans: want a map of names, got a list; write NAME: and its keys below it`},
 		{"word for list", `holds: [order]`, `holds: order`, `17:30: stores.orders_db.holds: want a list, got a string; write [a, b], or one entry per line after a dash`},
 		{"word for truth", `{ class: secret }`, `{ class: secret, pci: yes }`, `5:26: data.card.pci: want true or false, got a string; write true or false without quotes`},
-		{"bad rate", `api_key: 60/m`, `api_key: 60`, `10:19: plans.basic.api_key: "60" is not accepted here; want a rate such as 10/s, 60/m or 1000/h`},
+		{"bad rate", `api_key: 60/m`, `api_key: 60`, `10:19: plans.basic.api_key: "60" is not accepted here; want a rate such as 10/s, 60/m, 1000/h or 10000/d`},
 		{"bad duration", `{ name: shop }`, "{ name: shop }\nsessions: { idle: 30min }", `3:13: sessions.idle: "30min" is not accepted here; want a duration such as 90s, 5m, 24h or 30d, from 1s to 3650d`},
 		{"bad date", "flows:", "accept: [{ threat: RT-X@flow-1, owner: a, reason: b, until: soon }]\nflows:", `21:54: accept[0].until: "soon" is not accepted here; want a date such as 2027-06-30`},
 		{"authn word", `authn: session`, `authn: sesion`, `22:37: flows[0].authn: unknown way to authenticate "sesion"; did you mean "session"?`},
@@ -101,6 +101,9 @@ func TestRefused(t *testing.T) {
 			`17:53: stores.orders_db.url: ` + secretMsg + `; ` + secretFix},
 		{"stand-in elsewhere", `"127.0.0.1:9002"`, `"10.0.0.7:9002"`, `20:40: external.bank.stand_in: "10.0.0.7:9002" is not on this machine; write 127.0.0.1:PORT or [::1]:PORT`},
 		{"private external", `https://bank.example`, `https://169.254.169.254`, `20:11: external.bank.url: "169.254.169.254" is a private address, and egress never reaches those; name a public host; to play the party locally, add stand_in: 127.0.0.1:PORT`},
+
+		// what probes are told
+		{"a planted field of nothing", `flows:`, "verify: { scenario: { call: POST /orders, pii: { mail: /email } } }\nflows:", `21:50: verify.scenario.pii.mail: field of data.*.pii "mail" is not declared; nothing of the kind is declared; declare it first`},
 
 		// data
 		{"credential without a source", `key: { kind: credential, source: "secret://embedded/shop/key" }`, `key: { kind: credential }`, `6:3: data.key.source: the key is missing; write source: secret://embedded/PATH`},

@@ -35,11 +35,11 @@ var secretForms = literal.New()
 func secretValue(value string) bool { return secretForms.Match(value) }
 
 // literalSecret reports whether a key of this name must not hold this value.
-// Keys that name a secret or a rate, and Stripe's public test tokens in a
+// Keys that name a secret or a rate, yes and no, and Stripe's public test tokens in a
 // scenario (tok_visa), are not secrets.
 func literalSecret(path, key string, value *yaml.Node) bool {
 	name := strings.ReplaceAll(strings.ToLower(key), "-", "_")
-	if value.Kind != yaml.ScalarNode || value.Tag == "!!null" || !slices.Contains(secretKeys, name) {
+	if value.Kind != yaml.ScalarNode || value.Tag == "!!null" || value.Tag == "!!bool" || !slices.Contains(secretKeys, name) {
 		return false
 	}
 	switch {

@@ -55,7 +55,10 @@ func TestDefaults(t *testing.T) {
 		Trust:      Trust{Root: "embedded", Leaf: Duration(time.Hour)},
 		KEK:        KEK{Kind: "file"},
 		Services: map[string]Service{
-			"gateway": {Role: "gateway", Zone: "edge", Listen: ":8443"},
+			"gateway": {
+				Role: "gateway", Zone: "edge", Listen: ":8443",
+				Edge: &Edge{Connections: 10_000, PerIP: 256, Ban: Ban{After: minute(120), First: Duration(time.Minute), Longest: Duration(time.Hour)}},
+			},
 			"catalog": {Zone: "app", Upstream: "http://127.0.0.1:9000", Mount: "/", OpenAPI: "catalog.openapi.yaml", Run: []string{"node", "server.js"}},
 		},
 		Flows: []Flow{
@@ -65,7 +68,9 @@ func TestDefaults(t *testing.T) {
 			},
 			{
 				ID: "gateway>catalog", From: "gateway", To: "catalog", TLS: TLS{Min: "1.3"}, Authn: Authn{Pattern: "exchange"},
-				Validate: Validate{OpenAPI: "strict", MaxBody: 64 << 10}, Allow: []string{"role:member"}, Line: 8,
+				Validate: Validate{OpenAPI: "strict", MaxBody: 64 << 10, Response: "sampled"}, Allow: []string{"role:member"}, Line: 8,
+				Priority: "normal", WAF: &WAF{Mode: "guided", Paranoia: 1, Threshold: 5},
+				Upstream: &Resilience{Timeout: Duration(30 * time.Second), Breaker: Breaker{Failures: 50, Least: 20, Open: Duration(5 * time.Second)}},
 			},
 		},
 		Verify: Verify{Freshness: Duration(24 * time.Hour)},

@@ -1,0 +1,75 @@
+package spec
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestEdge adds one thing to a file that loads; the problem must name it.
+func TestEdge(t *testing.T) {
+	gateway := func(text string) func(string) string {
+		return func(s string) string {
+			return strings.Replace(s, "edge: { role: gateway }", "edge: { role: gateway, edge: { "+text+" } }", 1)
+		}
+	}
+	route := func(text string) func(string) string {
+		return func(s string) string {
+			return strings.Replace(s, `allow: "role:member"`, `allow: "role:member", `+text, 1)
+		}
+	}
+	top := func(text string) func(string) string {
+		return func(s string) string { return strings.Replace(s, "stores:\n", text+"\nstores:\n", 1) }
+	}
+	const exclude = `{ route: "POST /orders", field: "body:/note", rules: [942190], reason: prose, until: 2027-06-30 }`
+	for name, row := range map[string]struct {
+		change func(string) string
+		want   string
+	}{
+		"hops":                       {gateway(`trusted_hops: [10.0.0.0/8, "fd00::/8"], proxy_protocol: true`), ""},
+		"a hop with host bits":       {gateway(`trusted_hops: 10.1.2.3/8`), `edge.trusted_hops[0]: "10.1.2.3/8" is no network`},
+		"everybody is a hop":         {gateway(`trusted_hops: 0.0.0.0/0`), `any client could choose its address`},
+		"PROXY from nobody":          {gateway(`proxy_protocol: true`), `no hop is trusted to say who the client is`},
+		"a ban that shrinks":         {gateway(`ban: { first: 2h, longest: 1h }`), `edge.ban.longest: 1h is out of bounds`},
+		"an edge of a service":       {func(s string) string { return strings.Replace(s, "mail: {", "mail: { edge: { per_ip: 4 },", 1) }, `only the gateway listens`},
+		"a store of limits":          {top(`limits: { store: "rediss://10.0.0.7:6379", ca: limits.pem, gateways: 4 }`), ""},
+		"a store in clear text":      {top(`limits: { store: "redis://10.0.0.7:6379", ca: limits.pem }`), `limits.store: "redis://10.0.0.7:6379" is no address of a store`},
+		"a store with a password":    {top(`limits: { store: "rediss://:pass@10.0.0.7:6379", ca: limits.pem }`), `limits.store: `},
+		"a store nobody vouches for": {top(`limits: { store: "rediss://10.0.0.7:6379" }`), `limits.ca: the key is missing`},
+		"a WAF":                      {route(`waf: { mode: full, paranoia: 2, threshold: 7, exclude: [` + exclude + `] }`), ""},
+		"a WAF of no mode":           {route(`waf: { mode: half }`), `waf.mode: "half" is not accepted`},
+		"a WAF beyond the levels":    {route(`waf: { paranoia: 5 }`), `waf.paranoia: want a number from 1 to 4`},
+		"an exclusion for ever":      {route(`waf: { exclude: [` + strings.Replace(exclude, ", until: 2027-06-30", "", 1) + `] }`), `exclude[0].until: the key is missing`},
+		"an exclusion of everything": {route(`waf: { exclude: [` + strings.Replace(exclude, "body:/note", "*", 1) + `] }`), `exclude[0].field: "*" is not accepted here`},
+		"an exclusion of no rule":    {route(`waf: { exclude: [` + strings.Replace(exclude, "942190", "42", 1) + `] }`), `exclude[0].rules[0]: want a number from 900000 to 999999`},
+		"a WAF inside": {func(s string) string {
+			return strings.Replace(s, "from: mail, to: orders", "from: mail, to: orders, waf: { mode: full }", 1)
+		}, `waf belongs to flows from the gateway to a service`},
+		"answers checked inside": {func(s string) string {
+			return strings.Replace(s, "from: mail, to: orders", "from: mail, to: orders, validate: { response: strict }", 1)
+		}, `validate.response: the gateway does that`},
+		"CORS":                       {route(`cors: { origins: "https://app.example.com", credentials: true }`), ""},
+		"CORS for everybody":         {route(`cors: { origins: "*" }`), `"*" is no origin of the web`},
+		"CORS in clear text":         {route(`cors: { origins: "http://app.example.com" }`), `is no origin of the web`},
+		"CORS with a path":           {route(`cors: { origins: "https://app.example.com/" }`), `is no origin of the web`},
+		"a stream":                   {route(`stream: [websocket, sse, grpc]`), ""},
+		"a stream of something":      {route(`stream: quic`), `stream[0]: "quic" is not accepted`},
+		"a patient gateway":          {route(`upstream: { timeout: 500ms, breaker: { failures: 20, least: 5, open: 10s } }`), ""},
+		"a breaker that never opens": {route(`upstream: { breaker: { failures: 101 } }`), `breaker.failures: want a number from 5 to 100`},
+		"a low priority":             {route(`priority: low`), ""},
+		"no priority at all":         {route(`priority: none`), `priority: "none" is not accepted`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := row.change(whole)
+			if text == whole {
+				t.Fatal("the row changes nothing")
+			}
+			_, err := parse("rampart.yaml", []byte(text))
+			switch {
+			case row.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
+				t.Errorf("got %v, want %q", err, row.want)
+			}
+		})
+	}
+}
