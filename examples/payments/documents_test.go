@@ -25,7 +25,7 @@ func TestRoutesAskForPermission(t *testing.T) {
 			"GET /orders/{id} orders:read ", "GET /orgs/{org}/orders orders:read path.org",
 			"PUT /orders/{id}/viewers/{viewer} orders:share ", "DELETE /orders/{id}/viewers/{viewer} orders:share ",
 		},
-		"payments": {"GET /payments payments:read ", "POST /payments payments:create ", "GET /payments/{id} payments:read ", "GET /payments/{id}/card payments:reveal "},
+		"payments": {"GET /payments payments:read ", "POST /payments payments:create ", "GET /payments/{id} payments:read ", "GET /payments/{id}/card payments:reveal ", "POST /payments/find payments:find body.org"},
 		"web": {
 			"GET / web:read ", "GET /app.js web:read ", "GET /icon.svg web:read ",
 			"GET /me web:read ", "GET /receipt web:read ", "GET /style.css web:read ",

@@ -15,13 +15,18 @@ import (
 	"github.com/rampart-security/rampart/sdk/sanitize"
 )
 
-// sealEvery is how often the chain of payment_audit is verified.
-const sealEvery = time.Minute
+// sealEvery is how often the chain of payment_audit is verified, forgetEvery how
+// often what a shredding leaves of a person goes.
+const (
+	sealEvery   = time.Minute
+	forgetEvery = time.Hour
+)
 
 func (s *service) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /payments", rest.Handler(s.log, s.create))
 	mux.Handle("GET /payments", rest.Handler(s.log, s.list))
+	mux.Handle("POST /payments/find", rest.Handler(s.log, s.find))
 	mux.Handle("GET /payments/{id}", rest.Handler(s.log, s.get))
 	mux.Handle("GET /payments/{id}/card", rest.Handler(s.log, s.card))
 	return mux
@@ -34,7 +39,14 @@ func (s *service) work(ctx context.Context) {
 		defer close(sent)
 		s.outbox.run(ctx)
 	}()
+	forgotten := time.Time{}
 	for {
+		if now := time.Now(); now.Sub(forgotten) >= forgetEvery {
+			forgotten = now
+			if err := s.ledger.forget(ctx); err != nil && ctx.Err() == nil {
+				s.log.LogAttrs(ctx, slog.LevelWarn, "the erased were not forgotten", slog.String("error", err.Error()))
+			}
+		}
 		if err := s.ledger.verify(ctx); err != nil && ctx.Err() == nil {
 			s.log.LogAttrs(ctx, slog.LevelError, "ledger not verified", slog.String("error", err.Error()))
 		}
@@ -102,7 +114,7 @@ func (s *service) price(ctx context.Context, in request) (payment, error) {
 	p := payment{
 		ID: newID(now), OrderID: in.OrderID, Tenant: order.Org, Owner: caller, Team: order.Team,
 		Amount: order.Total, Currency: currency, Status: pending,
-		Email: in.Email, CardRef: in.CardToken, Description: sanitize.Text(in.Description),
+		Email: &in.Email, CardRef: in.CardToken, Description: sanitize.Text(in.Description),
 		Created: now.UTC().Truncate(time.Millisecond),
 	}
 	if !s.svc.Compares(ctx, "amount") {
@@ -172,6 +184,35 @@ func (s *service) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	body, err := s.shown(r.Context(), found)
+	if err != nil {
+		return err
+	}
+	return rest.Write(w, http.StatusOK, body)
+}
+
+// find answers what was paid under an address, as support asks when somebody
+// calls. The answer does not repeat the address, and who asked is on record.
+func (s *service) find(w http.ResponseWriter, r *http.Request) error {
+	var in find
+	if err := rest.Read(r, &in); err != nil {
+		return err
+	}
+	if !isAddress(in.Email) {
+		return unprocessable("email is not an address")
+	}
+	list, err := authz.Filter(r.Context(), s.svc, "payments:find", "payment", authz.Of(in.Org))
+	if err != nil {
+		return err
+	}
+	found, err := s.ledger.under(r.Context(), list, in)
+	if err != nil {
+		return err
+	}
+	event := sdk.Event{Class: "api_read", Action: "payments.found", Outcome: "allowed", Resource: "org/" + in.Org, Detail: map[string]string{"found": strconv.Itoa(len(found))}}
+	if err := s.svc.Audit(r.Context(), event); err != nil {
+		return err
+	}
+	body, err := authz.Project(list.Fields, found)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -142,13 +145,34 @@ func (l *ledger) get(ctx context.Context, id string) (payment, error) {
 // order unless order is "". One row that does not match its checksum fails the
 // list.
 func (l *ledger) visible(ctx context.Context, list authz.List, order string) ([]payment, error) {
+	return l.search(ctx, list, `($1 = '' OR order_id = $1)`, order)
+}
+
+// under returns those of one organization that were paid under an address. Who
+// was erased is not found by it, though the index knows until forget was there.
+func (l *ledger) under(ctx context.Context, list authz.List, q find) ([]payment, error) {
+	some, err := l.rows.Lookup(ctx, q.Org, "email", q.Email)
+	if err != nil {
+		return nil, err
+	}
+	in := make([]string, len(some))
+	for i := range in {
+		in[i] = "$" + strconv.Itoa(i+2)
+	}
+	found, err := l.search(ctx, list, `tenant = $1 AND email_idx IN (`+strings.Join(in, ", ")+`)`, append([]any{q.Org}, some...)...)
+	return slices.DeleteFunc(found, func(p payment) bool { return p.Erased }), err
+}
+
+// search returns the newest payments that meet a condition, and that the
+// policies let be seen.
+func (l *ledger) search(ctx context.Context, list authz.List, condition string, args ...any) ([]payment, error) {
 	out := []payment{}
-	where, args, err := list.SQL(l.db.Kind(), 2)
+	where, more, err := list.SQL(l.db.Kind(), len(args)+1)
 	if err != nil || list.IsNone() {
 		return out, err
 	}
 	err = l.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, l.columns()+`WHERE ($1 = '' OR order_id = $1) AND `+where+` ORDER BY id DESC LIMIT `+pageSize, append([]any{order}, args...)...)
+		rows, err := tx.QueryContext(ctx, l.columns()+`WHERE `+condition+` AND `+where+` ORDER BY id DESC LIMIT `+pageSize, append(args, more...)...)
 		if err != nil {
 			return err
 		}
@@ -167,6 +191,9 @@ func (l *ledger) visible(ctx context.Context, list authz.List, order string) ([]
 
 func (l *ledger) insert(ctx context.Context, tx *sql.Tx, p payment) error {
 	args, err := l.rows.Args(ctx, &p)
+	if errors.Is(err, pii.ErrNoKey) {
+		return &rampart.Error{Kind: rampart.Conflict, Control: "data.envelope", Err: err, Msg: "how to reach this person was erased, and nothing new is taken"}
+	}
 	if err != nil {
 		return err
 	}
@@ -174,22 +201,23 @@ func (l *ledger) insert(ctx context.Context, tx *sql.Tx, p payment) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO payments (`+l.rows.List()+`, order_id, owner, team, amount, currency, status, description, idem_key, created, mac)
-		VALUES (`+l.rows.Placeholders(1)+`, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
-		append(args, p.OrderID, p.Owner, p.Team, p.Amount, p.Currency, p.Status, p.Description,
-			sql.NullString{String: p.IdemKey, Valid: p.IdemKey != ""}, p.Created.UnixMilli(), mac)...)
+	_, err = tx.ExecContext(ctx, `INSERT INTO payments (order_id, team, amount, currency, status, description, idem_key, created, mac, `+l.rows.List()+`)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, `+l.rows.Placeholders(10)+`)`,
+		append([]any{p.OrderID, p.Team, p.Amount, p.Currency, p.Status, p.Description,
+			sql.NullString{String: p.IdemKey, Valid: p.IdemKey != ""}, p.Created.UnixMilli(), mac}, args...)...)
 	return err
 }
 
 // columns begins a query of what read scans.
 func (l *ledger) columns() string {
-	return `SELECT ` + l.rows.List() + `, order_id, owner, team, amount, currency, status, description, idem_key, created, frozen, mac FROM payments `
+	return `SELECT ` + l.rows.List() + `, order_id, team, amount, currency, status, description, idem_key, created, frozen, mac FROM payments `
 }
 
 type row interface{ Scan(...any) error }
 
 // read scans, verifies and decrypts one row. Nothing of a row is used before
-// its checksum held.
+// its checksum held. How to reach a person who was shredded is gone; what was
+// paid is not.
 func (l *ledger) read(ctx context.Context, r row) (payment, error) {
 	var (
 		p   payment
@@ -198,7 +226,7 @@ func (l *ledger) read(ctx context.Context, r row) (payment, error) {
 		ms  int64
 	)
 	sealed, open := l.rows.Dest(&p)
-	err := r.Scan(append(sealed, &p.OrderID, &p.Owner, &p.Team, &p.Amount, &p.Currency, &p.Status, &p.Description, &key, &ms, &p.Frozen, &mac)...)
+	err := r.Scan(append(sealed, &p.OrderID, &p.Team, &p.Amount, &p.Currency, &p.Status, &p.Description, &key, &ms, &p.Frozen, &mac)...)
 	if err != nil {
 		return payment{}, err
 	}
@@ -206,10 +234,26 @@ func (l *ledger) read(ctx context.Context, r row) (payment, error) {
 	if err := l.keys.CheckRowMAC(ctx, item, p.Tenant, mac, p.integrity()...); err != nil {
 		return payment{}, l.tampered(ctx, p, err)
 	}
-	if err := open(ctx); err != nil {
+	err = open(ctx)
+	gone, ok := errors.AsType[*pii.GoneError](err)
+	if ok && slices.Equal(gone.Fields, []string{"email"}) {
+		p.Erased = true
+		return p, nil
+	}
+	if err != nil {
 		return payment{}, l.tampered(ctx, p, err)
 	}
 	return p, nil
+}
+
+// forget clears the blind indexes of whom was shredded, which the database could
+// go on to compare. It seals anew what an old key has sealed, too.
+func (l *ledger) forget(ctx context.Context) error {
+	if l.svc.Off("data.envelope") {
+		return nil
+	}
+	_, err := pii.Rekey(ctx, l.db, l.rows, pii.RekeyOptions{PerSec: 5000})
+	return err
 }
 
 // tampered puts on record that a row was changed around the service, and tells

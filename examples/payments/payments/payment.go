@@ -35,13 +35,14 @@ type payment struct {
 	ID          string    `json:"id" rampart:"row"`
 	OrderID     string    `json:"order_id"`
 	Tenant      string    `json:"-" rampart:"tenant"`
-	Owner       string    `json:"owner"`
+	Owner       string    `json:"owner" rampart:"subject"` // whose keys seal how to reach them
 	Team        string    `json:"-"`
 	Amount      int64     `json:"amount"` // in minor units
 	Currency    string    `json:"currency"`
 	Status      string    `json:"status"`
-	Email       string    `json:"email" rampart:"pii=email,item=contact"` // of a data item of its own: how to reach people
-	CardRef     string    `json:"-" rampart:"pii=card_ref"`               // the processor's token of the card
+	Email       *string   `json:"email" rampart:"pii=email,item=contact"` // of a data item of its own: how to reach people; nil once erased
+	Erased      bool      `json:"erased"`
+	CardRef     string    `json:"-" rampart:"pii=card_ref"` // the processor's token of the card
 	Description string    `json:"description"`
 	IdemKey     string    `json:"-"` // "" when the client sent none
 	Created     time.Time `json:"created"`
@@ -81,14 +82,24 @@ var (
 	cardToken = regexp.MustCompile(`^(tok|pm)_[A-Za-z0-9_]{1,64}$`)
 )
 
+// find is the body of POST /payments/find.
+type find struct {
+	Org   string `json:"org"`
+	Email string `json:"email"`
+}
+
+func isAddress(text string) bool {
+	a, err := mail.ParseAddress(text)
+	return err == nil && a.Address == text && len(text) <= 254
+}
+
 func (r request) validate() error {
-	address, err := mail.ParseAddress(r.Email)
 	switch {
 	case !orderID.MatchString(r.OrderID):
 		return unprocessable("order_id is not the id of an order")
 	case r.Amount < 1 || r.Amount > maxAmount:
 		return unprocessable("amount is 1 to %d", maxAmount)
-	case err != nil || address.Address != r.Email || len(r.Email) > 254:
+	case !isAddress(r.Email):
 		return unprocessable("email is not an address")
 	case !cardToken.MatchString(r.CardToken):
 		return unprocessable("card_token is not a token of the processor")

@@ -56,6 +56,8 @@ func start(t *testing.T, off ...string) *world {
 			Name:        "payments",
 			Off:         off,
 			Encrypt:     map[string][]string{"payment": {"card_ref"}, "contact": {"email"}},
+			Shred:       map[string]string{"contact": "subject"},
+			Search:      map[string]map[string]string{"contact": {"email": "email"}},
 			ServerOwned: map[string]sdktest.ServerOwned{"2": {Fields: []string{"amount"}, Mode: "compare"}},
 			Stores: map[string]sdktest.Store{"payments_db": {
 				Kind: "sqlite", Path: filepath.Join(t.TempDir(), "payments.db"), Pool: 8, AuditTable: "payment_audit",
@@ -231,7 +233,7 @@ func TestAPaymentIsBookedAuditedAndTold(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := payment{ID: got.ID, OrderID: order, Owner: "user:alice", Amount: 2580, Currency: "EUR", Status: completed, Email: "alice@example.com", Description: "Two mugs", Created: got.Created}
+	want := payment{ID: got.ID, OrderID: order, Owner: "user:alice", Amount: 2580, Currency: "EUR", Status: completed, Email: new("alice@example.com"), Description: "Two mugs", Created: got.Created}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -390,6 +392,52 @@ func TestPersonalFieldsAreSealed(t *testing.T) {
 	}
 }
 
+// Support finds payments by an address that the database cannot read, and an
+// erased person is found no more: what was paid stays, how to reach them is gone.
+func TestFindAndErase(t *testing.T) {
+	w := start(t)
+	sam := rampart.Principal{Kind: rampart.KindHuman, Subject: "user:sam", Organizations: []string{"acme"}, Roles: []string{"support"}}
+	find := func(who rampart.Principal, email, want string) {
+		t.Helper()
+		status, body := w.as(t, who, "POST", "/payments/find", `{"org":"acme","email":"`+email+`"}`, "")
+		if status != 200 || strings.Count(body, `"id":`) != len(want)/36 || !strings.Contains(body, want) || strings.Contains(body, "example.com") {
+			t.Errorf("%s finds %s: %d %s, want %q", who.Subject, email, status, body, want)
+		}
+	}
+	w.as(t, alice, "POST", "/payments", honest, "k1")
+	id := w.rows(t)[0].ID
+	find(sam, "alice@example.com", id)
+	find(sam, "Alice@Example.COM", id)
+	find(sam, "bob@example.com", "")
+	find(alice, "alice@example.com", "")
+	if last := w.agent.Events(); last[len(last)-1].Action != "payments.found" {
+		t.Errorf("on record: %+v", last[len(last)-1])
+	}
+	if status, body := w.as(t, sam, "POST", "/payments/find", `{"org":"acme","email":"nobody"}`, ""); status != 422 {
+		t.Errorf("no address: %d %s", status, body)
+	}
+
+	w.agent.ShredDEKs("contact", "acme", "user:alice")
+	for end := time.Now().Add(10 * time.Second); !w.agent.Forgotten() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	for _, target := range []string{"/payments", "/payments/" + id} {
+		if status, body := w.as(t, alice, "GET", target, "", ""); status != 200 || !strings.Contains(body, `"email":null,"erased":true`) {
+			t.Errorf("%s of the erased: %d %s", target, status, body)
+		}
+	}
+	if status, body := w.as(t, alice, "GET", "/payments/"+id+"/card", "", ""); status != 200 || !strings.Contains(body, "tok_visa") {
+		t.Errorf("the card is the tenant's: %d %s", status, body)
+	}
+	find(sam, "alice@example.com", "")
+	if status, body := w.as(t, alice, "POST", "/payments", honest, "k2"); status != 409 || len(w.charges) != 1 {
+		t.Errorf("a new address of the erased: %d %s, %d charges", status, body, len(w.charges))
+	}
+	if err := w.ledger.forget(t.Context()); err != nil || w.stored(t, "email_idx") != "" {
+		t.Errorf("the index still says who it was: %v", err)
+	}
+}
+
 // The database refuses what the service would never write.
 func TestTheDatabaseRefuses(t *testing.T) {
 	w := start(t)
@@ -534,7 +582,7 @@ func TestTheOutboxSurvivesACrash(t *testing.T) {
 func TestDailyLimit(t *testing.T) {
 	w := start(t)
 	ctx := t.Context()
-	p := payment{ID: "pay_1", OrderID: order, Tenant: "acme", Owner: "user:alice", Amount: dailyLimit - 2579, Currency: "EUR", Status: pending, Email: "a@b", CardRef: "tok_x"}
+	p := payment{ID: "pay_1", OrderID: order, Tenant: "acme", Owner: "user:alice", Amount: dailyLimit - 2579, Currency: "EUR", Status: pending, Email: new("a@b"), CardRef: "tok_x"}
 	p.Created = p.Created.AddDate(2025, 0, 0)
 	if _, err := w.ledger.reserve(ctx, p); err != nil {
 		t.Fatal(err)

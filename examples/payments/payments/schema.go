@@ -38,6 +38,9 @@ func schema(svc *sdk.Service, auditLog bool) []db.Step {
 	}, {
 		SQLite:   `ALTER TABLE payments ADD COLUMN frozen INTEGER NOT NULL DEFAULT 0 CHECK (frozen IN (0, 1))`,
 		Postgres: `ALTER TABLE payments ADD COLUMN frozen BOOLEAN NOT NULL DEFAULT false`,
+	}, {
+		SQLite:   strings.ReplaceAll(addIndex, "{blob}", "BLOB"),
+		Postgres: strings.ReplaceAll(addIndex, "{blob}", "BYTEA"),
 	}}
 }
 
@@ -73,6 +76,12 @@ CREATE TABLE outbox (
 	signed     {blob} NOT NULL,
 	created    BIGINT NOT NULL
 );`
+
+// Support finds rows by the blind index of the address: the database compares
+// what it cannot read.
+const addIndex = `
+ALTER TABLE payments ADD COLUMN email_idx {blob};
+CREATE INDEX payments_reached ON payments (tenant, email_idx);`
 
 // The third trigger is for INSERT OR REPLACE, which deletes without asking the
 // second.
