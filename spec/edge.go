@@ -55,15 +55,15 @@ type WAFExclude struct {
 // Resilience says how long the gateway waits for a service and when it stops
 // asking.
 type Resilience struct {
-	Timeout Duration `yaml:"timeout"` // until the answer begins, default 30s
+	Timeout Duration `yaml:"timeout" shape:"brief"` // until the answer begins, default 30s
 	Breaker Breaker  `yaml:"breaker"`
 }
 
 // Breaker gives a service that fails time to recover.
 type Breaker struct {
-	Failures int      `yaml:"failures"` // percent of the last 10 s that opens it, 5 to 100, default 50
-	Least    int      `yaml:"least"`    // requests in them before it may open, default 20
-	Open     Duration `yaml:"open"`     // how long before one is let through to try, default 5s
+	Failures int      `yaml:"failures"`           // percent of the last 10 s that opens it, 5 to 100, default 50
+	Least    int      `yaml:"least"`              // requests in them before it may open, default 20
+	Open     Duration `yaml:"open" shape:"brief"` // how long before one is let through to try, default 5s
 }
 
 // CORS lets pages of other origins call a service (Fetch standard, section 3.2).
