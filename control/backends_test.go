@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rampart-security/rampart/control"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
@@ -147,5 +150,34 @@ func TestKEKMoves(t *testing.T) {
 			t.Errorf("to %s: something changed, %v", kek, err)
 		}
 		h.stop()
+	}
+}
+
+// TestBackendsAreWatched: nobody asks for a secret, and the outage of its backend
+// is on record, once, and in the status.
+func TestBackendsAreWatched(t *testing.T) {
+	s, h := newCloud(t), found(t, "")
+	s.reads(t, h, "{ kind: aws, backend: cloud, key: "+s.NewKey()+" }")
+	h.start()
+	defer func() { h.stop() }()
+	for _, down := range []bool{false, true, false} {
+		s.Down(down)
+		for range 3 {
+			control.AskBackends(t.Context(), h.plane)
+		}
+		var st wire.Status
+		must(t, h.admin(http.MethodGet, wire.AdminStatus, nil, &st))
+		if len(st.Backends) != 2 || st.Backends[0].Name != "backend:cloud" || st.Backends[0].Away != down || st.Backends[1].Away != down {
+			t.Errorf("down %t: %+v", down, st.Backends)
+		}
+	}
+	var said []string
+	for _, e := range h.events("backend.health") {
+		if e.Resource == "backend:cloud" {
+			said = append(said, string(e.Outcome)+e.Detail["alert"])
+		}
+	}
+	if diff := cmp.Diff([]string{string(audit.Failed) + "true", string(audit.Allowed)}, said); diff != "" {
+		t.Errorf("on record: -want +got\n%s", diff)
 	}
 }

@@ -127,6 +127,7 @@ type Plane struct {
 
 	rotations rotations
 	leases    *leases
+	health    *healthWatch
 
 	mu       sync.Mutex // guards listener and admin
 	listener *profile.Listener
@@ -262,6 +263,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.hub = newHub(now)
 	p.grants, p.backends = grantsOf(sys), p.newBackends(k.secrets, others)
 	p.openRotations()
+	p.health = p.newHealthWatch()
 	p.deks.fresh = ring.New(keysPerMinute, time.Minute, ring.Options{Now: now})
 	p.joins = ring.New(joinsPerMinute, time.Minute, ring.Options{Now: now})
 	p.beats = ring.New(beatsPerSecond, time.Second, ring.Options{Now: now})
@@ -376,6 +378,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	g.Go(func() error { p.housekeep(ctx); return nil })
 	g.Go(func() error { p.turnCredentials(ctx); return nil })
 	g.Go(func() error { p.leases.keepAlive(ctx); return nil })
+	g.Go(func() error { p.health.run(ctx); return nil })
 	g.Go(func() error { p.follow(ctx); return nil })
 	g.Go(func() error { p.followPartners(ctx); return nil })
 	g.Go(func() error {

@@ -11,3 +11,7 @@ import (
 func Opened(ctx context.Context, kek secrets.KEK, sealed, aad []byte) ([]byte, error) {
 	return newKeyring(time.Now, held{kek: kek, prefix: filePrefix}, nil).Unwrap(ctx, sealed, aad)
 }
+
+// AskBackends has the control plane ask all backends whether they are there, as it
+// does by itself from time to time.
+func AskBackends(ctx context.Context, p *Plane) { p.health.round(ctx) }

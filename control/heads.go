@@ -216,7 +216,7 @@ func (p *Plane) rememberOwnHead(ctx context.Context) {
 
 // status is what the planes last said of themselves.
 func (p *Plane) status() wire.Status {
-	s := wire.Status{System: p.opt.System.Info.Name, Digest: p.opt.System.Bundle().Digest}
+	s := wire.Status{System: p.opt.System.Info.Name, Digest: p.opt.System.Bundle().Digest, Backends: p.health.status()}
 	now := p.opt.Now()
 	for _, v := range p.planes.all() {
 		s.Planes = append(s.Planes, wire.PlaneStatus{Heartbeat: v.hb, SeenSeconds: now.Sub(v.at).Seconds()})

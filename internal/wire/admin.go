@@ -235,6 +235,17 @@ type Status struct {
 	System string        `json:"system"`
 	Digest string        `json:"digest"`
 	Planes []PlaneStatus `json:"planes"`
+	// Backends are those behind a network, and the key encryption keys that are not
+	// in a file, as the control plane that answers found them last.
+	Backends []BackendStatus `json:"backends,omitempty"`
+}
+
+// BackendStatus is whether a backend of secrets, or a key encryption key, is there.
+type BackendStatus struct {
+	Name  string    `json:"name"`            // "backend:NAME" or "kek:KEY"
+	Away  bool      `json:"away"`            // or sealed
+	Since time.Time `json:"since"`           // that it is away, or was found there
+	Error string    `json:"error,omitempty"` // of the last failure
 }
 
 // PlaneStatus is the last heartbeat of one plane.
