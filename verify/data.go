@@ -16,8 +16,8 @@ import (
 
 func dataProbes() []Probe {
 	return []Probe{
-		{ID: "P-070", Title: "personal fields cannot be read in the database file", SeedRow: "checklist: PII under envelope encryption", Controls: []string{"data.envelope"},
-			Proves: []string{"owasp2021:A02"}, Vantage: asDBReader, Safety: intrusive, Needs: all(needLedger, needEmbedded, needSealedField), Run: readPII},
+		{ID: "P-070", Title: "every personal field is sealed in its table, and in no file to read", SeedRow: "checklist: PII under envelope encryption", Controls: []string{"data.envelope"},
+			Proves: []string{"owasp2021:A02"}, Vantage: asDBReader, Safety: intrusive, Needs: all(needLedger, needEmbedded, needPII), Run: readPII},
 		{ID: "P-071", Title: "the audit log verifies, and one flipped byte is found", SeedRow: "checklist: audit logging for auth events", Controls: []string{"audit.log"},
 			Proves: []string{"owasp2021:A09"}, Vantage: onHost, Safety: safe, Run: auditChain,
 			Blind:    "no plane serves without its log",
@@ -69,65 +69,6 @@ func auditTableOf(sys *spec.System) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// sealedField is a personal field that the consequential request carries.
-func sealedField(sys *spec.System) (string, bool) {
-	body, _ := sys.Verify.Scenario.Body.(map[string]any)
-	for _, name := range slices.Sorted(maps.Keys(sys.Data)) {
-		d := sys.Data[name]
-		if d.Encrypt != "envelope" {
-			continue
-		}
-		for _, field := range d.PII {
-			if text, ok := body[field].(string); ok && strings.Contains(text, "@") {
-				return field, true
-			}
-		}
-	}
-	return "", false
-}
-
-func needSealedField(sys *spec.System) (bool, string) {
-	_, ok := sealedField(sys)
-	return ok, "the consequential request carries no e-mail address that is declared as personal and enveloped"
-}
-
-func readPII(ctx context.Context, e *Env) (Result, error) {
-	st, err := e.beginUsual(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	field, _ := sealedField(e.sys)
-	marker := "pii-" + randomID(8)
-	r, err := e.consequential(st, altered(e.body(st), field, marker+"@example.com"))
-	if err != nil {
-		return Result{}, err
-	}
-	if _, err := e.mustPass(ctx, "the honest request", r); err != nil {
-		return Result{}, err
-	}
-	rows, err := e.ledger(ctx, st)
-	if err != nil || len(rows) == 0 {
-		return unsure("what was booked cannot be read back"), err
-	}
-	id := fmt.Sprint(rows[0]["id"])
-	open, err := e.grep(id)
-	if err != nil {
-		return Result{}, err
-	}
-	if len(open) == 0 {
-		return unsure("not even the id of what was booked is in a database file"), nil
-	}
-	e.note("the id of what was booked stands in %s", strings.Join(open, ", "))
-	hits, err := e.grep(marker)
-	if err != nil {
-		return Result{}, err
-	}
-	if len(hits) > 0 {
-		return failed("%s can be read in %s", field, strings.Join(hits, ", ")), nil
-	}
-	return passed("%s is in none of the files, though its row is", field), nil
 }
 
 // auditChain checks the live log with a reader of our own, then a copy of it

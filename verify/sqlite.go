@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -151,21 +150,4 @@ func try(ctx context.Context, file, statement string, args ...any) (changed int6
 		return 0, err
 	}
 	return res.RowsAffected()
-}
-
-// grep counts the files under the data folder that hold a text.
-func (t *target) grep(text string) (hits []string, err error) {
-	t.disk.Lock()
-	defer t.disk.Unlock()
-	err = filepath.WalkDir(filepath.Join(t.dir, "data"), func(name string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return nil // a file that went away holds nothing
-		}
-		b, err := os.ReadFile(name)
-		if err == nil && strings.Contains(string(b), text) {
-			hits = append(hits, filepath.Base(name))
-		}
-		return nil
-	})
-	return hits, err
 }
