@@ -43,6 +43,8 @@ type Operation struct {
 	query  map[string]bool
 	header []string // names of header parameters
 	body   *Schema
+	shape  *shape // of body
+	facts  []Fact
 }
 
 // Compile compiles the document of the service called name, which the default
@@ -245,6 +247,7 @@ func (b *builder) operation(s source) (*Operation, error) {
 	if err := b.setBody(op, s); err != nil {
 		return nil, err
 	}
+	op.learn()
 	return op, b.setExtension(op, s)
 }
 

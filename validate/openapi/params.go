@@ -20,6 +20,7 @@ type param struct {
 	schema   *Schema
 	types    []string // of the value
 	elements []string // types of an array's elements; nil if it is no array
+	fact     int
 }
 
 // placed is an object of the document and where it stands.

@@ -1,7 +1,6 @@
 package openapi
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -86,8 +85,8 @@ func newCompiler(doc *document, defs string) *compiler {
 	lib.DefaultDraft(jsonschema.Draft2020)
 	lib.AssertFormat()
 	lib.UseLoader(jsonschema.SchemeURLLoader{}) // loads nothing, from nowhere
-	for name, bits := range map[string]int{"int32": 32, "int64": 64} {
-		lib.RegisterFormat(&jsonschema.Format{Name: name, Validate: integerOf(bits)})
+	for _, f := range formats() {
+		lib.RegisterFormat(f)
 	}
 	return &compiler{doc: doc, lib: lib, harden: hardener{doc: doc, defs: defs, open: map[string]bool{}}}
 }
@@ -139,31 +138,6 @@ func locate(at string, err error) (where, rule string) {
 		return at, "unknown reason"
 	}
 	return f.fields[0].Pointer, f.fields[0].Detail
-}
-
-// isKnownFormat lists the formats that are checked, and three that have nothing
-// to check beyond the type.
-func isKnownFormat(name string) bool {
-	return slices.Contains([]string{
-		"int32", "int64", "float", "double", "password",
-		"date", "date-time", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "iri",
-		"iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer", "regex", "semver",
-	}, name)
-}
-
-// integerOf checks that a number fits into bits, for services that decode it
-// into such a variable. Other types are no business of a format.
-func integerOf(bits int) func(any) error {
-	return func(v any) error {
-		n, ok := v.(json.Number)
-		if !ok {
-			return nil
-		}
-		if _, err := strconv.ParseInt(n.String(), 10, bits); err != nil {
-			return errors.New("out of range")
-		}
-		return nil
-	}
 }
 
 // maxFindings bounds what one refusal lists.
