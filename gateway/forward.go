@@ -57,8 +57,8 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 		done = s.g.opt.Link.WhileValid(c.credential(), cancel)
 		seal(h, c.table)
 	}
-	if err := relay.Send(w, out.WithContext(ctx), rt, edit); err != nil {
-		return &rampart.Error{Kind: rampart.Unavailable, Control: controlOf(err, ""), Msg: c.target.name + " does not answer; try again", Err: err}
+	if err := relay.Send(w, out.WithContext(ctx), s.g.judge(c, rt), edit); err != nil {
+		return answerError(c, err)
 	}
 	return nil
 }
