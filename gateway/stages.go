@@ -9,7 +9,6 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/network/canonical"
 	"github.com/rampart-security/rampart/network/shed"
-	"github.com/rampart-security/rampart/ratelimit"
 )
 
 // maxConcurrent bounds requests in flight; more are shed before they cost
@@ -63,22 +62,6 @@ func (canonicalize) check(c *call) error {
 	return nil
 }
 
-// ipLimit is the first of the four layers: by network address, before anything
-// that costs.
-type ipLimit struct{ limiter ratelimit.Limiter }
-
-func (s ipLimit) check(c *call) error {
-	return limited(c, s.limiter.Allow(ratelimit.IPKey(c.ip), 1), "ip", "limit.ip")
-}
-
-func limited(c *call, v ratelimit.Verdict, name, control string) error {
-	ratelimit.Headers(c.w.Header(), v, name)
-	if v.OK {
-		return nil
-	}
-	return rampart.Errorf(rampart.Limited, control, "too many requests; try again in %d seconds", max(1, int(v.RetryAfter.Seconds()+0.999)))
-}
-
 // shedder bounds what is in flight; the slot is free again when the request
 // ends.
 type shedder struct {
@@ -128,32 +111,6 @@ func (s csrf) refuse(c *call) error {
 		return &rampart.Error{Kind: rampart.Denied, Control: "authn.csrf", Msg: "this request comes from another site", Err: err}
 	}
 	return nil
-}
-
-// planLimit is the second layer: what the API key's plan allows.
-type planLimit struct{}
-
-func (planLimit) check(c *call) error {
-	if c.keyID == "" {
-		return nil
-	}
-	l, ok := c.table.plans[c.plan]
-	if !ok {
-		return rampart.Errorf(rampart.Denied, "limit.api_key", "the API key has no plan")
-	}
-	return limited(c, l.Allow(c.keyID, 1), "plan", "limit.api_key")
-}
-
-// userLimit is the third layer: by the subject itself, whatever addresses, keys
-// and ways in it uses. What the widest way in allows bounds all of them
-// together; each is bounded by its own rate besides.
-type userLimit struct{}
-
-func (userLimit) check(c *call) error {
-	if v := c.table.user.Allow(c.principal.Subject, 1); !v.OK {
-		return limited(c, v, "user", "limit.user")
-	}
-	return limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user")
 }
 
 // authorize is layer 1: may this subject use this API at all?

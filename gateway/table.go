@@ -12,7 +12,6 @@ import (
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/network/nonce"
 	"github.com/rampart-security/rampart/ratelimit"
-	"github.com/rampart-security/rampart/ratelimit/ring"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -103,44 +102,6 @@ func disjoint(targets []*target) error {
 		}
 	}
 	return nil
-}
-
-// limits builds one ring per layer: by address, by plan, by user, and by user
-// and flow.
-func (t *table) limits(flows []spec.Flow, now func() time.Time) {
-	var ip, user spec.Rate
-	for _, f := range flows {
-		ip = wider(ip, f.Limit.IP) // the address is counted before the flow is known: the widest declared rate
-		user = wider(user, f.Limit.User)
-		need := required(t.sys, f)
-		t.entries = append(t.entries, entry{flow: f, need: need, users: newRing(f.Limit.User, now)})
-		if need == byAPIKey|byJWT {
-			t.keyed[f.From] = true
-		}
-	}
-	t.ip, t.user = newRing(ip, now), newRing(user, now)
-	for name, p := range t.sys.Plans {
-		t.plans[name] = newRing(p.APIKey, now)
-	}
-}
-
-// wider returns the rate that lets more through; a zero Rate lets nothing.
-func wider(a, b spec.Rate) spec.Rate {
-	if perSecond(b) > perSecond(a) {
-		return b
-	}
-	return a
-}
-
-func perSecond(r spec.Rate) float64 {
-	if r.Per <= 0 {
-		return 0
-	}
-	return float64(r.N) / r.Per.Seconds()
-}
-
-func newRing(r spec.Rate, now func() time.Time) ratelimit.Limiter {
-	return ring.New(r.N, r.Per, ring.Options{Now: now})
 }
 
 // find routes a canonical path. An unknown one is not found, whoever asks, and so

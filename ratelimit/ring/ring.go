@@ -10,21 +10,22 @@ package ring
 
 import (
 	"hash/maphash"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart/ratelimit"
+	"github.com/rampart-security/rampart/ratelimit/internal/keyed"
 )
 
 const (
-	parts   = 10        // buckets per window
-	buckets = parts + 1 // counters per key
-	shards  = 64
+	parts   = keyed.Parts   // buckets per window
+	buckets = keyed.Buckets // counters per key
+
+	mostLimit = 1 << 30 // what a counter holds
 )
 
 // DefaultKeys is how many keys a Ring remembers unless told otherwise.
-const DefaultKeys = 1 << 16
+const DefaultKeys = keyed.DefaultKeys
 
 // Options of a Ring. The zero value is usable.
 type Options struct {
@@ -44,37 +45,45 @@ type Ring struct {
 	bucket   time.Duration
 	now      func() time.Time
 	start    time.Time
-	seed     maphash.Seed
 	overflow atomic.Uint64
-	shards   [shards]shard
+	keys     *keyed.Table[string, keyed.Wheel]
 }
 
 // New returns a Ring that admits limit per window. A limit below 1 or a window
-// below 10 ns refuses everything.
+// below 10 ns refuses everything; one above 2^30 counts as 2^30.
 func New(limit int, window time.Duration, opt Options) *Ring {
 	if opt.Now == nil {
 		opt.Now = time.Now
-	}
-	if opt.Keys <= 0 {
-		opt.Keys = DefaultKeys
 	}
 	if window < parts {
 		limit, window = 0, parts
 	}
 	r := &Ring{
-		limit:  max(0, limit),
+		limit:  min(max(0, limit), mostLimit),
 		window: window,
 		bucket: (window + parts - 1) / parts,
 		now:    opt.Now,
 		start:  opt.Now(),
-		seed:   maphash.MakeSeed(),
 	}
-	for i := range r.shards {
-		r.shards[i].index = map[string]int{}
-		r.shards[i].cap = (opt.Keys + shards - 1) / shards
-		r.shards[i].fullAt = -1
-	}
+	seed := maphash.MakeSeed()
+	r.keys = keyed.New(keyed.Options[string, keyed.Wheel]{
+		Keys: opt.Keys, Worth: r.worth,
+		Hash:  func(key string) uint64 { return maphash.String(seed, key) },
+		Pause: int64(r.bucket), // refusals end only when a bucket does
+	})
 	return r
+}
+
+// worth of what is counted: who is refused now must not be forgotten.
+func (r *Ring) worth(w *keyed.Wheel, now int64) keyed.Worth {
+	w.Advance(now/int64(r.bucket), buckets)
+	switch {
+	case w.Sum() >= r.limit && r.limit > 0:
+		return keyed.Never
+	case w.Sum() > 0:
+		return keyed.Some
+	}
+	return keyed.Free
 }
 
 // Overflow returns how many requests of new keys were refused because every
@@ -84,26 +93,23 @@ func (r *Ring) Overflow() uint64 { return r.overflow.Load() }
 // Allow admits or refuses cost for key. It does not allocate for a known key.
 func (r *Ring) Allow(key string, cost int) ratelimit.Verdict {
 	cost = max(1, cost)
-	s := &r.shards[maphash.String(r.seed, key)%shards]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	since := r.now().Sub(r.start)
-	// A clock that steps back must not free capacity, so time only grows.
-	s.since = max(s.since, since)
-	k := int64(s.since / r.bucket)
-	e := s.entry(key, k, r.limit)
-	if e == nil {
+	s, w := r.keys.Lock(key, int64(r.now().Sub(r.start)))
+	defer s.Unlock()
+	if w == nil {
 		r.overflow.Add(1)
 		return ratelimit.Verdict{Limit: r.limit, Window: r.window, Reset: r.bucket, RetryAfter: r.bucket}
 	}
-	ok := cost <= r.limit-e.sum
+	// A clock that steps back must not free capacity: the shard's only grows.
+	since := time.Duration(s.Now())
+	w.Advance(int64(since/r.bucket), buckets)
+	ok := cost <= r.limit-w.Sum()
 	if ok {
-		e.add(k, cost)
+		w.Add(cost, buckets)
 	}
-	v := ratelimit.Verdict{OK: ok, Limit: r.limit, Remaining: r.limit - e.sum, Window: r.window}
-	v.Reset = r.leaves(e.newest(k), s.since)
+	v := ratelimit.Verdict{OK: ok, Limit: r.limit, Remaining: r.limit - w.Sum(), Window: r.window}
+	v.Reset = r.leaves(w.Newest(buckets), since)
 	if !ok {
-		v.RetryAfter = r.retryAfter(e, k, cost, s.since)
+		v.RetryAfter = r.retryAfter(w, cost, since)
 	}
 	return v
 }
@@ -119,111 +125,9 @@ func (r *Ring) leaves(i int64, since time.Duration) time.Duration {
 
 // retryAfter returns when enough of the oldest buckets have left for cost. A
 // cost above the limit never fits; it is told to wait a window.
-func (r *Ring) retryAfter(e *entry, k int64, cost int, since time.Duration) time.Duration {
-	left := e.sum
-	for i := max(0, k-parts); i <= k; i++ {
-		left -= e.counts[i%buckets]
-		if cost <= r.limit-left {
-			return r.leaves(i, since)
-		}
+func (r *Ring) retryAfter(w *keyed.Wheel, cost int, since time.Duration) time.Duration {
+	if i := w.Frees(r.limit-cost, buckets); i >= 0 {
+		return r.leaves(i, since)
 	}
 	return r.window
-}
-
-// shard is one lock's worth of keys.
-type shard struct {
-	mu      sync.Mutex
-	since   time.Duration // newest reading of the clock
-	index   map[string]int
-	entries []entry
-	cap     int
-	hand    int   // of the eviction clock
-	fullAt  int64 // bucket in which no key could give way, -1 if none
-}
-
-// entry is one key's ring. counts[i%buckets] is bucket i for i in last-parts to
-// last; sum is their total.
-type entry struct {
-	key    string
-	last   int64
-	sum    int
-	counts [buckets]int
-	seen   bool // since the eviction clock's hand last passed
-}
-
-// entry finds or makes the entry of key and moves it to bucket k. It returns
-// nil when there is no room.
-func (s *shard) entry(key string, k int64, limit int) *entry {
-	if i, ok := s.index[key]; ok {
-		e := &s.entries[i]
-		e.seen = true
-		e.advance(k)
-		return e
-	}
-	i := s.room(k, limit)
-	if i < 0 {
-		return nil
-	}
-	s.index[key] = i
-	s.entries[i] = entry{key: key, last: k, seen: true}
-	return &s.entries[i]
-}
-
-// room returns the index of a free slot, or -1. Two rounds of the clock: the
-// first may only clear marks.
-func (s *shard) room(k int64, limit int) int {
-	if len(s.entries) < s.cap {
-		s.entries = append(s.entries, entry{})
-		return len(s.entries) - 1
-	}
-	// Refusals end only when a bucket does, so there is no use in looking
-	// again before: a flood of new keys must not buy a search each.
-	if s.fullAt == k {
-		return -1
-	}
-	for range 2 * len(s.entries) {
-		i := s.hand
-		s.hand = (s.hand + 1) % len(s.entries)
-		e := &s.entries[i]
-		e.advance(k)
-		if e.sum >= limit && limit > 0 {
-			continue
-		}
-		if e.seen && e.sum > 0 {
-			e.seen = false
-			continue
-		}
-		delete(s.index, e.key)
-		return i
-	}
-	s.fullAt = k
-	return -1
-}
-
-// advance drops the buckets that left the window before bucket k.
-func (e *entry) advance(k int64) {
-	if k-e.last >= buckets {
-		e.counts, e.sum, e.last = [buckets]int{}, 0, k
-		return
-	}
-	for ; e.last < k; e.last++ {
-		i := (e.last + 1) % buckets
-		e.sum -= e.counts[i]
-		e.counts[i] = 0
-	}
-}
-
-func (e *entry) add(k int64, cost int) {
-	e.counts[k%buckets] += cost
-	e.sum += cost
-}
-
-// newest returns the newest bucket with anything in it, or -1.
-func (e *entry) newest(k int64) int64 {
-	for i := k; i >= 0 && i > k-buckets; i-- {
-		if e.counts[i%buckets] > 0 {
-			return i
-		}
-	}
-	return -1
 }
