@@ -38,14 +38,3 @@ type Verdict struct {
 	Findings []Finding
 	Mode     Mode
 }
-
-// RuleSet is the text that an engine was compiled from.
-type RuleSet struct {
-	Version string   // of the Core Rule Set
-	Sources []Source // in load order
-}
-
-// Source is one file of rules or settings, in SecLang.
-type Source struct {
-	Name, Text string
-}
