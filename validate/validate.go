@@ -1,6 +1,6 @@
 // Package validate answers "Is this well formed, at this trust boundary?". It
-// holds the contract; the leaves hold the parsers: strictjson turns bytes into
-// values, openapi judges values, sanitize cleans text for storage.
+// holds the contract; the leaves hold the parsers: strictjson and strictform turn
+// bytes into values, openapi judges values, sanitize cleans text for storage.
 package validate
 
 // Validator judges one decoded JSON value, of the types that strictjson yields:
