@@ -128,19 +128,6 @@ func (p *Plane) signingRoot() wire.Cert {
 	return wire.Cert{}
 }
 
-// adminIssued lists what is alive, at most maxLive.
-func (p *Plane) adminIssued(r *http.Request, _ *audit.Event) (any, error) {
-	list, err := p.opt.Store.LiveIssued(r.Context(), r.URL.Query().Get("root"), p.opt.Now(), maxLive)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	out := make([]wire.Issued, len(list))
-	for i, c := range list {
-		out[i] = wire.Issued{ID: c.ID, Issuer: c.Issuer, Root: c.Root, Serial: c.Serial, Kind: c.Kind, NotAfter: c.NotAfter}
-	}
-	return out, nil
-}
-
 // adminCAWrite issues a server's certificate to the administrator, for a database
 // of the house: it goes to a file.
 func (p *Plane) adminCAWrite(r *http.Request, e *audit.Event) (any, error) {
@@ -168,38 +155,6 @@ func (p *Plane) adminCAWrite(r *http.Request, e *audit.Event) (any, error) {
 		e.Detail[k] = v
 	}
 	return wire.Identity{Chain: c.Chain, Bundle: p.ca().BundlePEM(), NotAfter: c.NotAfter}, nil
-}
-
-// adminCRL signs a list of what is revoked, for those outside who read one.
-func (p *Plane) adminCRL(r *http.Request, e *audit.Event) (any, error) {
-	e.Class = audit.ClassKey
-	all, err := p.tokens.Revocations(r.Context())
-	if err != nil {
-		return nil, err
-	}
-	list, err := p.ca().CRL(func(keyID string) []ca.Voided { return p.voidedBy(keyID, all) })
-	return wire.PEM{PEM: string(list)}, err
-}
-
-// voidedBy is what is revoked of the issuer with a key id: certificates by their
-// serial and, of a root, issuing certificates by theirs.
-func (p *Plane) voidedBy(keyID string, all []wire.Revocation) []ca.Voided {
-	issuers := map[string]string{} // key id -> serial
-	for _, i := range p.ca().Issuers() {
-		if i.Root == keyID {
-			issuers[i.KeyID] = i.Serial
-		}
-	}
-	var out []ca.Voided
-	for _, v := range all {
-		if serial, ok := strings.CutPrefix(v.ID, keyID+"."); ok && v.Kind == wire.RevokedSerial {
-			out = append(out, ca.Voided{Serial: serial, At: v.NotBefore})
-		}
-		if serial := issuers[v.ID]; serial != "" && v.Kind == wire.RevokedIssuer {
-			out = append(out, ca.Voided{Serial: serial, At: v.NotBefore})
-		}
-	}
-	return out
 }
 
 // revokeCertificate voids one certificate, or all that one authority signed. The

@@ -33,7 +33,7 @@ func (p *Plane) certify(ctx context.Context, kind, id string, sign func(*ca.Auth
 		if err != nil {
 			return ca.Certificate{}, err
 		}
-		row := store.Certificate{Issuer: c.Issuer, Serial: c.Serial, Root: c.Root, ID: id, Kind: kind, NotAfter: c.NotAfter}
+		row := store.Certificate{Issuer: c.Issuer, Serial: c.Serial, Root: c.Root, ID: id, Kind: kind, Issued: c.Issued, NotAfter: c.NotAfter}
 		if err := p.authority.rows.put(ctx, row); err != nil {
 			return ca.Certificate{}, unavailable(err)
 		}

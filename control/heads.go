@@ -24,6 +24,8 @@ const (
 	headsEvery     = time.Second // between writes of one plane's head
 	headsPerSecond = 200_000     // audit records that a log may have grown by; more than one can write
 	headsSlack     = 1_000_000   // records beside that
+
+	readyAge = 10 * time.Second // whoever was silent for longer does not count as ready
 )
 
 // planes holds what each plane last said of itself. The zero value is ready.
@@ -205,6 +207,9 @@ func (p *Plane) rememberOwnHead(ctx context.Context) {
 	}
 	seq, hash := p.opt.AuditHead()
 	hb := wire.Heartbeat{Plane: p.opt.LogName(), Digest: p.opt.System.Bundle().Digest, AuditSeq: seq, AuditHead: hash[:]}
+	if own, err := p.svid.Current(); err == nil {
+		hb.Trust = wire.TrustState{Version: p.ca().Version(), Until: own.NotAfter.UTC()}
+	}
 	h := store.Head{Plane: hb.Plane, Seq: seq, Hash: hash, Seen: p.opt.Now()}
 	if seq == 0 {
 		h.Hash = [32]byte{}
@@ -219,7 +224,9 @@ func (p *Plane) status() wire.Status {
 	s := wire.Status{System: p.opt.System.Info.Name, Digest: p.opt.System.Bundle().Digest, Backends: p.health.status()}
 	now := p.opt.Now()
 	for _, v := range p.planes.all() {
-		s.Planes = append(s.Planes, wire.PlaneStatus{Heartbeat: v.hb, SeenSeconds: now.Sub(v.at).Seconds()})
+		one := wire.PlaneStatus{Heartbeat: v.hb, SeenSeconds: now.Sub(v.at).Seconds(), CertificateSeconds: max(0, v.hb.Trust.Until.Sub(now).Seconds())}
+		one.Ready = now.Sub(v.at) < readyAge && v.hb.Trust.Until.After(now)
+		s.Planes = append(s.Planes, one)
 	}
 	return s
 }

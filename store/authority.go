@@ -8,11 +8,12 @@ import (
 // Certificate is one that the authority issued, as it is written down before it
 // is delivered.
 type Certificate struct {
-	Issuer   string // key id of the certificate that signed it, hex
-	Serial   string // hex
-	Root     string // key id of the root, hex
-	ID       string // SPIFFE ID, or a common name
-	Kind     string // join | renew | kubernetes | unix | edge | database | written | own
+	Issuer   string    // key id of the certificate that signed it, hex
+	Serial   string    // hex
+	Root     string    // key id of the root, hex
+	ID       string    // SPIFFE ID, or a common name
+	Kind     string    // join | renew | kubernetes | unix | edge | database | written | own
+	Issued   time.Time // as its dates say, for cut-offs of its holder; zero: written down before there was this
 	NotAfter time.Time
 }
 

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -53,7 +56,7 @@ func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) erro
 	}
 	fmt.Fprintf(w, "%s, configuration %.12s\n\n", st.System, st.Digest)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "PLANE\tENFORCES\tSEEN\tLISTENS\tAUDIT RECORDS")
+	fmt.Fprintln(t, "PLANE\tENFORCES\tSEEN\tCERTIFICATE\tLISTENS\tAUDIT RECORDS")
 	for _, p := range st.Planes {
 		same := "the same file"
 		if p.Digest != st.Digest {
@@ -62,12 +65,42 @@ func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) erro
 		if off[p.Plane] {
 			same += ", DISABLED"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.1fs ago\t%s\t%d\n", p.Plane, same, p.SeenSeconds, p.Listen, p.AuditSeq)
+		fmt.Fprintf(t, "%s\t%s\t%.1fs ago\t%s\t%s\t%d\n", p.Plane, same, p.SeenSeconds, ownCert(p), p.Listen, p.AuditSeq)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	return printEdgeCerts(w, st)
+	return errors.Join(printEdgeCerts(w, st), printBackends(w, st, time.Now()))
+}
+
+// ownCert is how long a plane's own certificate holds.
+func ownCert(p wire.PlaneStatus) string {
+	switch left := time.Duration(p.CertificateSeconds * float64(time.Second)); {
+	case p.Trust.Until.IsZero():
+		return "NOT SAID: NOT READY"
+	case left <= 0:
+		return "EXPIRED: NOT READY"
+	case !p.Ready:
+		return "ends in " + span(left) + ", SILENT: NOT READY"
+	default:
+		return "ends in " + span(left)
+	}
+}
+
+// printBackends says which backends of secrets and keys are away, and since when.
+func printBackends(w io.Writer, st wire.Status, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	head := "\nBACKEND\tSTATE\tLAST FAILURE\n"
+	for _, b := range st.Backends {
+		fmt.Fprint(t, head)
+		head = ""
+		state := "there"
+		if b.Away {
+			state = "AWAY for " + span(now.Sub(b.Since))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", b.Name, state, cmp.Or(b.Error, "-"))
+	}
+	return t.Flush()
 }
 
 // readSecret takes a value from standard input, without echo on a terminal and

@@ -266,7 +266,9 @@ func caIssuedCmd(f *adminFlags) *cobra.Command {
 	var root string
 	cmd := &cobra.Command{
 		Use:   "issued",
-		Short: "List the certificates that are not expired",
+		Short: "List the certificates that are not expired, and which of them are revoked",
+		Long: `issued lists the certificates that are not expired. One that is void before its end
+says since when, and what was revoked: its serial, its issuer, or the id of its holder.`,
 		Example: `  rampart ca issued
   rampart ca issued --root KEY-ID      what would keep that root from being retired`,
 		Args: cobra.NoArgs,
@@ -282,16 +284,24 @@ func caIssuedCmd(f *adminFlags) *cobra.Command {
 			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminIssuing+"?"+url.Values{"root": {root}}.Encode(), nil, &all); err != nil {
 				return err
 			}
-			t := table{head: []string{"HOLDER", "KIND", "ENDS", "CERTIFICATE (ISSUER.SERIAL)"}}
-			for _, c := range all {
-				t.add(c.ID, c.Kind, when(c.NotAfter, "-"), c.Issuer+"."+c.Serial)
-			}
-			return f.show(cmd, all, t, "no certificate is out")
+			return f.show(cmd, all, issuedTable(all), "no certificate is out")
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", "", "only those below the root with this key id")
 	cmd.RegisterFlagCompletionFunc("root", f.completeRoots)
 	return cmd
+}
+
+func issuedTable(all []wire.Issued) table {
+	t := table{head: []string{"HOLDER", "KIND", "ENDS", "REVOKED", "CERTIFICATE (ISSUER.SERIAL)"}}
+	for _, c := range all {
+		revoked := "-"
+		if c.RevokedBy != "" {
+			revoked = when(c.Revoked, "-") + " by " + c.RevokedBy
+		}
+		t.add(c.ID, c.Kind, when(c.NotAfter, "-"), revoked, c.Issuer+"."+c.Serial)
+	}
+	return t
 }
 
 // knownRoot refuses a key id that is no root's: of a misspelt one nothing is out,

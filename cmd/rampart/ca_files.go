@@ -230,9 +230,12 @@ func caCRLCmd(f *adminFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "crl",
 		Short: "Sign a list of revoked certificates, for those outside who read one",
-		Long: `crl prints certificate revocation lists (RFC 5280) in PEM, good for a day: of the
-issuing certificate and, where its key is here, of the root. Rampart's own planes
-do not read them: they are told of a revocation within a second.`,
+		Long: `crl prints certificate revocation lists (RFC 5280) in PEM, good for a day: of each
+issuing certificate and each root whose key is here. On them is every certificate
+that is not expired and void, whether its serial, its issuer or its holder was
+revoked. Where the key is gone that would have to sign the list, the certificate is
+named on standard error. Rampart's own planes do not read lists: they are told of a
+revocation within a second.`,
 		Example: "  rampart ca crl --out rampart.crl",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -240,12 +243,15 @@ do not read them: they are told of a revocation within a second.`,
 			if err != nil {
 				return err
 			}
-			var got wire.PEM
+			var got wire.CRL
 			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminCRL, nil, &got); err != nil {
 				return err
 			}
 			if f.json {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(got)
+			}
+			for _, c := range got.Unlisted {
+				cmd.PrintErrf("on no list, as the key that signed it is gone: %s of %s, until %s\n", c.Issuer+"."+c.Serial, c.ID, when(c.NotAfter, "-"))
 			}
 			return emit(cmd, out, []byte(got.PEM))
 		},

@@ -353,7 +353,7 @@ func dials(addr string) bool {
 // reported looks for a heartbeat with today's configuration.
 func (u *up) reported(st wire.Status, plane string) bool {
 	return slices.ContainsFunc(st.Planes, func(p wire.PlaneStatus) bool {
-		return p.Plane == plane && p.Digest == u.sys.Bundle().Digest && p.SeenSeconds < 5
+		return p.Plane == plane && p.Digest == u.sys.Bundle().Digest && p.SeenSeconds < 5 && p.Ready
 	})
 }
 

@@ -252,6 +252,12 @@ type BackendStatus struct {
 type PlaneStatus struct {
 	Heartbeat
 	SeenSeconds float64 `json:"seen_seconds"` // age of the heartbeat
+	// CertificateSeconds is how long the plane's own certificate holds, by its
+	// heartbeat; 0: it has expired, or the plane did not say.
+	CertificateSeconds float64 `json:"certificate_seconds"`
+	// Ready says that the plane was heard in the last ten seconds and that its
+	// certificate holds.
+	Ready bool `json:"ready"`
 }
 
 // Running describes a system started by `rampart up`; it is the file

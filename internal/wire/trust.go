@@ -173,6 +173,13 @@ type PEM struct {
 	PEM string `json:"pem"`
 }
 
+// CRL is revocation lists in PEM, and what is revoked and stands on none: the key
+// that would have to sign its list is gone.
+type CRL struct {
+	PEM      string   `json:"pem"`
+	Unlisted []Issued `json:"unlisted,omitempty"`
+}
+
 // CAWrite asks for the certificate of a server that is no workload, such as a
 // database of the house.
 type CAWrite struct {
@@ -208,6 +215,9 @@ type Issued struct {
 	Serial   string    `json:"serial"` // hex
 	Kind     string    `json:"kind"`   // join | renew | kubernetes | unix | edge | database | own
 	NotAfter time.Time `json:"not_after"`
+
+	Revoked   time.Time `json:"revoked,omitzero"`     // since when it is void
+	RevokedBy string    `json:"revoked_by,omitempty"` // "serial", "issuer" or "id": what of it was revoked
 }
 
 // OwnItem is the data item of Rampart's own stores. Its tenants are "queue/NAME",

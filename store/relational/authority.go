@@ -11,14 +11,14 @@ import (
 // issuedKept is for how long an expired certificate stays on record.
 const issuedKept = 24 * time.Hour
 
-const issuedColumns = `issuer, serial, root, id, kind, not_after`
+const issuedColumns = `issuer, serial, root, id, kind, not_after, issued`
 
 // PutIssued implements store.Issued.
 func (s *Store) PutIssued(ctx context.Context, list []store.Certificate) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		for _, c := range list {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO issued (`+issuedColumns+`) VALUES ($1,$2,$3,$4,$5,$6)`,
-				c.Issuer, c.Serial, c.Root, c.ID, c.Kind, nanos(c.NotAfter)); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO issued (`+issuedColumns+`) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+				c.Issuer, c.Serial, c.Root, c.ID, c.Kind, nanos(c.NotAfter), nanos(c.Issued)); err != nil {
 				return err
 			}
 		}
@@ -46,7 +46,7 @@ func (s *Store) IssuedSerial(ctx context.Context, issuer, serial string) (store.
 
 func scanIssued(sc scanner) (store.Certificate, error) {
 	var c store.Certificate
-	err := sc.Scan(&c.Issuer, &c.Serial, &c.Root, &c.ID, &c.Kind, instant{&c.NotAfter})
+	err := sc.Scan(&c.Issuer, &c.Serial, &c.Root, &c.ID, &c.Kind, instant{&c.NotAfter}, instant{&c.Issued})
 	return c, err
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 func certificate(id, serial, root string, end time.Time) store.Certificate {
-	return store.Certificate{Issuer: "i1", Serial: serial, Root: root, ID: id, Kind: "renew", NotAfter: end}
+	return store.Certificate{Issuer: "i1", Serial: serial, Root: root, ID: id, Kind: "renew", Issued: end.Add(-time.Hour), NotAfter: end}
 }
 
 func testIssued(t *testing.T, both func(*testing.T) (a, b store.Store)) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,19 +143,13 @@ type Voided struct {
 const crlLife = 24 * time.Hour
 
 // CRL signs a certificate revocation list (RFC 5280 section 5), as PEM, for those
-// outside who read one: of leaves by the issuing certificate and, where the
-// root's key is here, of issuing certificates by the root. voided returns what is
-// revoked of the issuer with a key id. Our own planes never read it.
+// outside who read one: of leaves by each issuing certificate whose key is here, the
+// one in use first, and of issuing certificates by each root whose key is. voided
+// returns what is revoked of the issuer with a key id, and is called for those
+// alone. Our own planes never read it.
 func (a *Authority) CRL(voided func(keyID string) []Voided) ([]byte, error) {
 	var out []byte
-	signers := []tier{}
-	if a.issuing != nil {
-		signers = append(signers, a.issuing.tier)
-	}
-	if root := a.signer(); root.key != nil {
-		signers = append(signers, root)
-	}
-	for _, by := range signers {
+	for _, by := range a.listSigners() {
 		list, err := a.crl(by, voided(svid.KeyID(by.cert)))
 		if err != nil {
 			return nil, err
@@ -162,6 +157,18 @@ func (a *Authority) CRL(voided func(keyID string) []Voided) ([]byte, error) {
 		out = append(out, list...)
 	}
 	return out, nil
+}
+
+// listSigners are who signed something that may be alive, and whose keys are here.
+func (a *Authority) listSigners() []tier {
+	var all []tier
+	for _, i := range []*issuing{a.issuing, a.previous} {
+		if i != nil {
+			all = append(all, i.tier)
+		}
+	}
+	all = append(all, a.roots...)
+	return slices.DeleteFunc(all, func(t tier) bool { return t.key == nil })
 }
 
 func (a *Authority) crl(by tier, voided []Voided) ([]byte, error) {
