@@ -96,7 +96,7 @@ func New(opt Options) *Ladder {
 	l.Set(opt.Rule, opt.Exempt)
 	seed := maphash.MakeSeed()
 	l.keys = keyed.New(keyed.Options[netip.Addr, entry]{
-		Keys: opt.Keys, Worth: l.worth, Pause: int64(time.Second), Gone: l.gone,
+		Keys: opt.Keys, Worth: l.worth, Pause: int64(time.Second), Gone: l.end,
 		Hash: func(a netip.Addr) uint64 { return maphash.Comparable(seed, a) },
 	})
 	return l
@@ -240,13 +240,11 @@ func (l *Ladder) end(a netip.Addr, e *entry) {
 	l.ended = append(l.ended, Ban{ratelimit.IPKey(a), e.step, e.length, e.away})
 }
 
-func (l *Ladder) gone(_ *keyed.Shard[netip.Addr, entry], e *entry, a netip.Addr) { l.end(a, e) }
-
 // Ended returns the bans that have ended since it was asked last. It looks at
 // every address: ask it every few seconds.
 func (l *Ladder) Ended() []Ban {
 	now := l.since()
-	l.keys.Each(func(_ *keyed.Shard[netip.Addr, entry], a netip.Addr, e *entry) {
+	l.keys.Each(func(a netip.Addr, e *entry) {
 		if e.until != 0 && e.until <= now {
 			l.end(a, e)
 		}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +36,12 @@ type Server struct {
 	dir     string
 	port    string
 	running *exec.Cmd
+}
+
+// CertificatesAlone are settings of a server that takes a certificate of its CA
+// for a password.
+func CertificatesAlone() []string {
+	return []string{"tls-auth-clients yes", `requirepass ""`}
 }
 
 // Start starts a server that ends with the test. Further settings have the form
@@ -87,7 +94,8 @@ func (s *Server) Run() {
 	}
 }
 
-// answers wants a refusal for the lack of a password.
+// answers wants a refusal for the lack of a password, or an answer where none is
+// asked for.
 func answers(address string, config *tls.Config) error {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", address, config)
 	if err != nil {
@@ -102,7 +110,7 @@ func answers(address string, config *tls.Config) error {
 	if _, err := conn.Read(answer); err != nil {
 		return err
 	}
-	if string(answer) != "-NOAUTH" {
+	if string(answer) != "-NOAUTH" && string(answer) != "+PONG\r\n" {
 		return fmt.Errorf("it says %q to whoever has no password", answer)
 	}
 	return nil
@@ -116,6 +124,20 @@ func (s *Server) Kill() {
 	s.running.Process.Kill()
 	s.running.Wait()
 	s.running = nil
+}
+
+// Freeze stops the server without ending it: it is there, and does not answer.
+// Thaw lets it go on.
+func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
+
+// Thaw ends what Freeze began.
+func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.running.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func find(t *testing.T) string {

@@ -21,11 +21,11 @@ const (
 
 // Options of a Table. Hash and Worth are required.
 type Options[K comparable, E any] struct {
-	Keys  int                             // remembered at most; if 0, DefaultKeys; rounded up to a multiple of 64
-	Hash  func(K) uint64                  // seeded: keys are strangers' to choose
-	Worth func(e *E, now int64) Worth     // of an entry at a time
-	Pause int64                           // no second search for room within that time after one in vain: a flood of new keys must not buy a search each
-	Gone  func(s *Shard[K, E], e *E, k K) // if not nil, told of an entry that gives way, under the shard's lock
+	Keys  int                         // remembered at most; if 0, DefaultKeys; rounded up to a multiple of 64
+	Hash  func(K) uint64              // seeded: keys are strangers' to choose
+	Worth func(e *E, now int64) Worth // of an entry at a time
+	Pause int64                       // no second search for room within that time after one in vain: a flood of new keys must not buy a search each
+	Gone  func(k K, e *E)             // if not nil, told of an entry that gives way, under the shard's lock
 }
 
 // Table holds an E per key, at most as many as it was made for. When it is full
@@ -105,12 +105,12 @@ func (s *Shard[K, E]) Unlock() { s.mu.Unlock() }
 func (s *Shard[K, E]) Now() int64 { return s.now }
 
 // Each calls f for every entry, shard by shard, under the shard's lock.
-func (t *Table[K, E]) Each(f func(s *Shard[K, E], k K, e *E)) {
+func (t *Table[K, E]) Each(f func(k K, e *E)) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for j := range s.slots {
-			f(s, s.slots[j].key, &s.slots[j].entry)
+			f(s.slots[j].key, &s.slots[j].entry)
 		}
 		s.mu.Unlock()
 	}
@@ -149,7 +149,7 @@ func (t *Table[K, E]) room(s *Shard[K, E]) int {
 			continue
 		}
 		if t.opt.Gone != nil {
-			t.opt.Gone(s, &v.entry, v.key)
+			t.opt.Gone(v.key, &v.entry)
 		}
 		delete(s.index, v.key)
 		return i

@@ -54,6 +54,9 @@ func (w *Wheel) Set(last int64, counts []int32, m int) {
 	}
 }
 
+// Clear empties the wheel where it stands.
+func (w *Wheel) Clear() { *w = Wheel{last: w.last} }
+
 // Newest returns the newest bucket with anything in it, or -1.
 func (w *Wheel) Newest(m int) int64 {
 	for i := w.last; i >= 0 && i > w.last-int64(m); i-- {
