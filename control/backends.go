@@ -130,6 +130,7 @@ func (p *Plane) newBackends(embedded secrets.Backend, others map[string]outside)
 		places: map[string]secrets.Backend{spec.EmbeddedBackend: embedded},
 		vaults: map[string]*vault.Client{}, caches: map[string]*secrets.Cache{},
 	}
+	fresh := freshOf(p.opt.System)
 	for name, at := range others {
 		b.places[name], b.from[name] = at.Backend, at.Backend
 		if at.vault != nil {
@@ -139,10 +140,26 @@ func (p *Plane) newBackends(embedded secrets.Backend, others map[string]outside)
 			continue
 		}
 		m := &remembered{vault: at.vault, bound: time.Duration(p.opt.System.Secrets[name].Stale), now: p.opt.Now}
-		m.cache = secrets.NewCache(byName{at.Backend}, secrets.CacheOptions{Name: name, MaxStale: m.bound, Now: p.opt.Now, OnStale: p.servedStale})
+		m.cache = secrets.NewCache(byName{at.Backend}, secrets.CacheOptions{Name: name, MaxStale: m.bound, TTLOf: fresh, Now: p.opt.Now, OnStale: p.servedStale})
 		b.from[name], b.caches[name] = m, m.cache
 	}
 	return b
+}
+
+// freshOf says how long values are fresh by the file's cache keys: where items share
+// one, as long as the shortest of them. 0 is nothing said.
+func freshOf(sys *spec.System) func(name string) time.Duration {
+	least := map[string]time.Duration{}
+	for _, d := range sys.Data {
+		ref, err := secrets.ParseRef(d.Source)
+		if err != nil {
+			continue
+		}
+		if old, ok := least[ref.String()]; !ok || time.Duration(d.Cache) < old {
+			least[ref.String()] = time.Duration(d.Cache)
+		}
+	}
+	return func(name string) time.Duration { return least[name] }
 }
 
 // fetch reads one secret.

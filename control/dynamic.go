@@ -22,13 +22,15 @@ const (
 type leasing interface {
 	secrets.Backend
 	secrets.Leaser
+	Orphaned(secrets.Secret) bool // it ends before its time, with the login that it was made with
 }
 
 // leases are the database users that Vault made for services: each service has
 // one of its own for each store, renewed at half its life and replaced before it
-// cannot be renewed any more. Those of a disabled service are revoked. They are kept in memory alone. After a restart
-// services get new ones, and what nobody renews Vault drops. Safe for concurrent
-// use.
+// cannot be renewed any more, or when our login at Vault, with which they end, is
+// another. Those of a disabled service are revoked. They are kept in memory alone.
+// After a restart services get new ones, and what nobody renews Vault drops. Safe
+// for concurrent use.
 type leases struct {
 	now      func() time.Time
 	disabled func(ctx context.Context) (func(service string) bool, error)
@@ -85,15 +87,15 @@ func (l *leases) fetch(ctx context.Context, service, store string) (secrets.Secr
 // there, until its end.
 func (l *leases) refreshLocked(ctx context.Context, store string, one *leased) (changed bool, err error) {
 	now := l.now()
-	if !one.secret.IsZero() && now.Before(one.renew) {
-		return false, nil
-	}
 	if end := one.secret.Until(); !end.IsZero() && !now.Before(end) {
 		one.secret = secrets.Secret{} // Vault has dropped it
 	}
 	from, ref, err := l.open(store)
 	if err != nil {
 		return false, err
+	}
+	if !one.secret.IsZero() && now.Before(one.renew) && !from.Orphaned(one.secret) {
+		return false, nil
 	}
 	if !one.secret.IsZero() {
 		again, err := from.Renew(ctx, one.secret, one.life)

@@ -184,6 +184,48 @@ func (l *lent) Revoke(ctx context.Context, s secrets.Secret) error {
 	return l.Database.Revoke(ctx, s)
 }
 
+// TestLeasesEndWithTheLogin: Vault drops what was leased with a token when that
+// ends. A new login gets services new users, and the end of this process leaves
+// them what they have.
+func TestLeasesEndWithTheLogin(t *testing.T) {
+	s := vaulttest.Start(t)
+	asRoot(t, s, "sys/mounts/database", `{"type":"database"}`)
+	asRoot(t, s, "database/roles/shop", `{"default_ttl":"1h","max_ttl":"3h"}`)
+	asRoot(t, s, "sys/auth/approle", `{"type":"approle"}`)
+	asRoot(t, s, "sys/policies/acl/all", `{"policy":"{\"path\":{\"*\":{\"capabilities\":[\"read\",\"create\",\"update\"]}}}"}`)
+	asRoot(t, s, "auth/approle/role/control", `{"token_policies":["all"],"token_ttl":"1h"}`)
+	secretID := filepath.Join(t.TempDir(), "secret-id")
+	if err := os.WriteFile(secretID, []byte(s.Admin(t, "POST", "auth/approle/role/control/secret-id", nil)["secret_id"].(string)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	role := s.Admin(t, "GET", "auth/approle/role/control/role-id", nil)["role_id"].(string)
+	c, err := vault.New(vault.Options{Name: "v", Address: s.URL, HTTP: s.Client(), Login: vault.Login{Method: "approle", Role: role, SecretFile: secretID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, at := 0, c.Database("database")
+	l := &leases{
+		now: time.Now, log: slog.New(slog.DiscardHandler), disabled: noneOff, told: func(context.Context, string) error { told++; return nil },
+		open: func(string) (leasing, secrets.Ref, error) {
+			return at, secrets.Ref{Backend: "v", Path: "creds/shop"}, nil
+		},
+	}
+	first, err := l.fetch(t.Context(), "orders", "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.EndTokens()
+	_, _ = c.KV("secret").Fetch(t.Context(), secrets.Ref{Path: "any"}) // is how we learn of it
+	l.renewAll(t.Context())
+	next, err := l.fetch(t.Context(), "orders", "db")
+	if err != nil || next.User() == first.User() || told != 1 {
+		t.Errorf("after another login: user %q, then %q, readers told %d times, %v", first.User(), next.User(), told, err)
+	}
+	if err := c.Close(t.Context()); err != nil || s.Tokens() != 1 {
+		t.Errorf("closing with a lease leaves %d tokens, %v: want the one that it depends on", s.Tokens(), err)
+	}
+}
+
 func asRoot(t *testing.T, s *vaulttest.Server, path, body string) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodPost, s.URL+"/v1/"+path, strings.NewReader(body))

@@ -27,10 +27,11 @@ const (
 
 // CacheOptions of a Cache. The zero value is ready to use.
 type CacheOptions struct {
-	Name     string        // of the backend, for errors; "": they name none
-	TTL      time.Duration // how long a value without a lease is fresh; if 0, 5 minutes
-	MaxStale time.Duration // greatest age of a value served in an outage; if 0, an hour; if negative, none is
-	Entries  int           // names remembered, least recently used forgotten first; if 0, 1000
+	Name     string                          // of the backend, for errors; "": they name none
+	TTL      time.Duration                   // how long a value without a lease is fresh; if 0, 5 minutes
+	TTLOf    func(name string) time.Duration // the same of one name; nil, or 0 of it: TTL
+	MaxStale time.Duration                   // greatest age of a value served in an outage; if 0, an hour; if negative, none is
+	Entries  int                             // names remembered, least recently used forgotten first; if 0, 1000
 	Now      func() time.Time
 	Rand     io.Reader // spreads refreshes; if nil, crypto/rand
 
@@ -185,7 +186,16 @@ func (c *Cache) look(name string) (Secret, time.Duration, *flight, error) {
 
 // freshLocked reports whether the value may be served as it is.
 func (c *Cache) freshLocked(e *entry, now time.Time) bool {
-	return !e.secret.IsZero() && (e.secret.Lease() != "" || now.Sub(e.fetched) < c.opt.TTL) && !void(e.secret, now)
+	return !e.secret.IsZero() && (e.secret.Lease() != "" || now.Sub(e.fetched) < c.ttl(e.name)) && !void(e.secret, now)
+}
+
+func (c *Cache) ttl(name string) time.Duration {
+	if c.opt.TTLOf != nil {
+		if d := c.opt.TTLOf(name); d > 0 {
+			return d
+		}
+	}
+	return c.opt.TTL
 }
 
 // staleLocked reports whether the value may be served in an outage.
@@ -307,7 +317,7 @@ func (c *Cache) land(e *entry, f *flight) {
 		if f.secret.Lease() == "" || f.secret.Lease() != e.secret.Lease() {
 			e.life = f.secret.Until().Sub(now)
 		}
-		e.secret, e.fetched, e.refresh = f.secret, now, c.refreshAt(f.secret, now)
+		e.secret, e.fetched, e.refresh = f.secret, now, c.refreshAt(e.name, f.secret, now)
 	case final(f.err):
 		e.secret, e.fetched = Secret{}, time.Time{}
 	}
@@ -315,10 +325,10 @@ func (c *Cache) land(e *entry, f *flight) {
 
 // refreshAt is when a value that came now is refreshed: somewhere in a tenth of
 // its life, so that not all are at once.
-func (c *Cache) refreshAt(s Secret, now time.Time) time.Time {
+func (c *Cache) refreshAt(name string, s Secret, now time.Time) time.Time {
 	var b [1]byte
 	_, _ = io.ReadFull(c.opt.Rand, b[:]) // without it they are all at once
-	life, from := c.opt.TTL, 8
+	life, from := c.ttl(name), 8
 	if left := s.Until().Sub(now); s.Lease() != "" {
 		life, from = left, 4
 	} else if !s.Until().IsZero() {

@@ -138,6 +138,26 @@ func play(t *testing.T, steps []step) {
 	}
 }
 
+// TestCacheTimeOfOneName: what is to be remembered for a shorter time is.
+func TestCacheTimeOfOneName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &backend{}
+		c := NewCache(b, CacheOptions{Rand: zeros{}, TTLOf: func(name string) time.Duration { return map[string]time.Duration{"short": 10 * time.Second}[name] }})
+		defer c.Close()
+		for range 6 { // one minute: the fifth part of the usual time
+			for _, name := range []string{"short", "usual"} {
+				if _, err := c.Get(t.Context(), name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if got := b.count(); got != 6+1 {
+			t.Errorf("%d fetches, want six of the short one and one of the usual", got)
+		}
+	})
+}
+
 func TestCacheFetchesOncePerName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &backend{delay: time.Second}

@@ -303,6 +303,14 @@ func (b secretsOf) Get(ctx context.Context, name string) (secrets.Secret, error)
 	return secrets.Make(v.Value, secrets.Meta{Version: v.Version, User: v.User, Until: v.Until}), nil
 }
 
+// cacheTime is how long the file lets a credential be remembered; 0: it does not say.
+func (s *Sidecar) cacheTime(name string) time.Duration {
+	if t := s.table.Load(); t != nil {
+		return time.Duration(t.sys.Data[name].Cache)
+	}
+	return 0
+}
+
 func (s *Sidecar) staleSecret(ctx context.Context, name string, age time.Duration, cause error) {
 	s.record(ctx, audit.Event{Class: "secret", Action: "serve stale", Outcome: audit.Allowed, Control: "secret.manager",
 		Resource: name, Detail: map[string]string{"age": age.String(), "error": cause.Error()}})

@@ -113,7 +113,7 @@ func New(opt Options) (*Sidecar, error) {
 	}
 	s.keysOut = keysOut{state: opt.State, file: filepath.Join("handed", opt.Service), now: opt.Now}
 	s.forgets, s.inUse = newForgets(opt.Now, s.keysOut.until()), newInUse(opt.Now)
-	s.secrets = secrets.NewCache(secretsOf{opt.Link, s.inUse.fetched}, secrets.CacheOptions{Now: opt.Now, OnStale: s.staleSecret})
+	s.secrets = secrets.NewCache(secretsOf{opt.Link, s.inUse.fetched}, secrets.CacheOptions{TTLOf: s.cacheTime, Now: opt.Now, OnStale: s.staleSecret})
 	s.relations.secret = s.secretText
 	opt.Link.OnState(func(*planelink.State) {
 		if err := s.reload(); err != nil {

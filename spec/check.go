@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Forms of the names and texts that the file holds.
@@ -245,6 +246,9 @@ func (c *checker) credential(key string, d Data) {
 		c.bad(key+".generate", "only the embedded store makes values up", "remove generate, or use secret://embedded/PATH")
 	}
 	c.match(key+".generate", d.Generate, generateForm, "write a prefix of at most 16 letters, digits, - and _, such as sk_test_")
+	if d.Cache < Duration(time.Second) || d.Cache > Duration(time.Hour) { // caches that are cut off keep a value for an hour
+		c.bad(key+".cache", fmt.Sprintf("%s is out of bounds", d.Cache), "write 1s to 1h")
+	}
 	if d.Rotate != 0 && d.Rotate <= d.Cache {
 		c.bad(key+".rotate", fmt.Sprintf("not longer than the cache time of %s", d.Cache), "rotate less often, or cache for less time")
 	}

@@ -56,7 +56,7 @@ type Data struct {
 
 	Search map[string]string `yaml:"search"` // encrypt: field of pii -> email | phone | exact, how a value is normalised to be found by equality; it leaks which rows are equal
 
-	Cache    Duration `yaml:"cache"`    // credential: cache time, default 5m
+	Cache    Duration `yaml:"cache"`    // credential: how long planes remember it, 1s to 1h, default 5m
 	Rotate   Duration `yaml:"rotate"`   // credential: rotate at this age
 	Generate string   `yaml:"generate"` // credential: prefix of a random value made when the store has none
 }

@@ -44,35 +44,47 @@ func (r reply) wipe() { clear(r.body) }
 // ask sends a request with our token and logs in for it when that is needed.
 // Errors are those of the network and of the login; the reply may be a refusal.
 func (c *Client) ask(ctx context.Context, r request) (reply, error) {
+	rep, _, err := c.askAs(ctx, r)
+	return rep, err
+}
+
+// askAs is ask, and says as whom: leases belong to that login.
+func (c *Client) askAs(ctx context.Context, r request) (_ reply, lessor int, _ error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errSlow)
 	defer cancel()
 	tok, err := c.token(ctx, 0)
 	if err != nil {
-		return reply{}, err
+		return reply{}, 0, err
 	}
 	rep, err := c.exchange(ctx, r, tok.value)
 	if err != nil || rep.status != http.StatusForbidden || c.fresh(ctx, tok) {
-		return rep, err
+		return rep, tok.lessor, err
 	}
 	rep.wipe()
 	tok, err = c.token(ctx, tok.number)
 	if err != nil {
-		return reply{}, err
+		return reply{}, 0, err
 	}
-	return c.exchange(ctx, r, tok.value)
+	rep, err = c.exchange(ctx, r, tok.value)
+	return rep, tok.lessor, err
 }
 
 // fetch asks and decodes a good reply into out, which may be nil.
 func (c *Client) fetch(ctx context.Context, r request, out any) error {
-	rep, err := c.ask(ctx, r)
+	_, err := c.fetchAs(ctx, r, out)
+	return err
+}
+
+func (c *Client) fetchAs(ctx context.Context, r request, out any) (lessor int, _ error) {
+	rep, lessor, err := c.askAs(ctx, r)
 	defer rep.wipe()
 	if err == nil {
 		err = c.verdict(r.path, rep)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return c.decode(r.path, rep, out)
+	return lessor, c.decode(r.path, rep, out)
 }
 
 func (c *Client) decode(path string, rep reply, out any) error {

@@ -58,7 +58,8 @@ func (d *Database) Fetch(ctx context.Context, ref secrets.Ref) (secrets.Secret, 
 			TTL      int64  `json:"ttl"` // static: seconds to the next password
 		} `json:"data"`
 	}
-	if err := d.c.fetch(ctx, request{method: http.MethodGet, path: path}, &out); err != nil {
+	lessor, err := d.c.fetchAs(ctx, request{method: http.MethodGet, path: path}, &out)
+	if err != nil {
 		return secrets.Secret{}, err
 	}
 	if out.Data.User == "" || out.Data.Password == "" {
@@ -69,18 +70,28 @@ func (d *Database) Fetch(ctx context.Context, ref secrets.Ref) (secrets.Secret, 
 		value = out.Data.User
 	}
 	meta := secrets.Meta{User: out.Data.User, Lease: out.ID, Until: out.until(at)}
+	if out.ID != "" && !meta.Until.IsZero() {
+		d.c.session.lend(out.ID, lent{lessor, meta.Until})
+	}
 	if kind == "static-creds" {
 		meta.Until = lease{Seconds: out.Data.TTL}.until(at)
 	}
 	return secrets.Make([]byte(value), meta), nil
 }
 
+// Orphaned reports whether a lease ends before its Until, as the login that it was
+// made with is over, or near its end and given up: fetch a new one.
+func (d *Database) Orphaned(s secrets.Secret) bool { return d.c.session.orphaned(s.Lease()) }
+
 // Renew prolongs the lease; by 0 is as long as its role says. A lease that is
-// over, or cannot be renewed, is NotFound: fetch a new one.
+// over, or orphaned, or cannot be renewed, is NotFound: fetch a new one.
 func (d *Database) Renew(ctx context.Context, s secrets.Secret, by time.Duration) (secrets.Secret, error) {
 	const path = "sys/leases/renew"
 	if s.Lease() == "" {
 		return secrets.Secret{}, invalid("the secret has no lease")
+	}
+	if d.Orphaned(s) {
+		return secrets.Secret{}, d.c.fail(rampart.NotFound, path, errors.New("the login that the lease was made with is over"))
 	}
 	body := map[string]any{"lease_id": s.Lease()}
 	if by > 0 {
@@ -92,6 +103,9 @@ func (d *Database) Renew(ctx context.Context, s secrets.Secret, by time.Duration
 		return secrets.Secret{}, d.over(err)
 	}
 	meta := secrets.Meta{Version: s.Version(), User: s.User(), Lease: s.Lease(), Until: out.until(at)}
+	if by := d.c.session.lessor(s.Lease()); by != 0 && !meta.Until.IsZero() {
+		d.c.session.lend(s.Lease(), lent{by, meta.Until})
+	}
 	var renewed secrets.Secret
 	err := s.Use(func(b []byte) error { renewed = secrets.Make(b, meta); return nil })
 	return renewed, err
@@ -115,5 +129,6 @@ func (d *Database) Revoke(ctx context.Context, s secrets.Secret) error {
 	if err := d.over(err); err != nil && rampart.KindOf(err) != rampart.NotFound {
 		return err
 	}
+	d.c.session.returned(s.Lease())
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,7 +19,8 @@ const (
 	// settled is the age from which on a refused token is replaced without
 	// asking whether it lives. Younger ones are looked up first: a secret id
 	// may be good for a few logins only, and a path that is forbidden for
-	// good would use them all.
+	// good would use them all. So are those with which something is leased,
+	// which would end with them.
 	settled   = time.Minute
 	soonest   = time.Second // between two renewals
 	wrappedBy = "wrapped:"
@@ -28,6 +30,7 @@ const (
 type token struct {
 	value     secrets.Secret
 	number    int  // of the login, from 1
+	lessor    int  // number of the login that first had this value: leases belong to it
 	given     bool // it came in a file: it is not ours to revoke
 	renewable bool
 	got       time.Time
@@ -50,11 +53,64 @@ type session struct {
 	current *login // under way
 	timer   *time.Timer
 	closed  bool
+	lent    map[string]lent // by lease
 
 	// What a response-wrapped secret held, and the hash of the text that
 	// stood in the file: it can be unwrapped once. Used by the login under way.
 	unwrapped secrets.Secret
 	wrappedAs [sha256.Size]byte
+}
+
+// lent is a lease that we hold. Vault ends it with the token that it was made with,
+// whatever is left of it.
+type lent struct {
+	lessor int
+	until  time.Time
+}
+
+// lend notes a lease, or its new end.
+func (s *session) lend(id string, l lent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lent == nil {
+		s.lent = map[string]lent{}
+	}
+	now := s.now()
+	maps.DeleteFunc(s.lent, func(_ string, l lent) bool { return !now.Before(l.until) })
+	s.lent[id] = l
+}
+
+// lessor is the login that a lease was made with; 0: it is none of ours.
+func (s *session) lessor(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lent[id].lessor
+}
+
+func (s *session) returned(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.lent, id)
+}
+
+// orphaned reports whether the token that a lease was made with is not ours any
+// more: nobody renews it, if it lives at all.
+func (s *session) orphaned(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.lent[id]
+	return ok && (l.lessor != s.tok.lessor || s.tok.ended(s.now()))
+}
+
+// lendsLocked reports whether leases that have not ended depend on a token.
+func (s *session) lendsLocked(tok token) bool {
+	now := s.now()
+	for _, l := range s.lent {
+		if l.lessor == tok.lessor && now.Before(l.until) {
+			return true
+		}
+	}
+	return false
 }
 
 // login is one login and those who wait for it.
@@ -107,7 +163,10 @@ func (c *Client) enter() {
 	l := s.current
 	if s.current = nil; err == nil {
 		s.logins++
-		tok.number, tok.first = s.logins, tok.life
+		tok.number, tok.lessor, tok.first = s.logins, s.logins, tok.life
+		if tok.given && s.tok.given && text(tok.value) == text(s.tok.value) {
+			tok.lessor = s.tok.lessor
+		}
 		s.tok = tok
 		c.planLocked(tok.life / 2)
 	}
@@ -162,10 +221,14 @@ func (c *Client) renew() {
 	}
 }
 
-// fresh reports whether a refused token is so young that it is looked up, and
-// lives: then the refusal is meant.
+// fresh reports whether a refused token is so young, or so needed, that it is
+// looked up, and lives: then the refusal is meant.
 func (c *Client) fresh(ctx context.Context, tok token) bool {
-	if c.session.now().Sub(tok.got) >= settled {
+	s := &c.session
+	s.mu.Lock()
+	needed := s.lendsLocked(tok)
+	s.mu.Unlock()
+	if !needed && s.now().Sub(tok.got) >= settled {
 		return false
 	}
 	rep, err := c.exchange(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self"}, tok.value)
@@ -173,7 +236,9 @@ func (c *Client) fresh(ctx context.Context, tok token) bool {
 	return err == nil && rep.status == http.StatusOK
 }
 
-// close ends the session and returns the token that is left.
+// close ends the session and returns the token that is left to revoke. One with
+// which something is leased is not: services work on with that while we restart,
+// and Vault ends both when nobody renews them.
 func (s *session) close() token {
 	s.mu.Lock()
 	s.closed = true
@@ -186,6 +251,9 @@ func (s *session) close() token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tok := s.tok
+	if s.lendsLocked(tok) {
+		tok = token{}
+	}
 	s.tok, s.unwrapped = token{}, secrets.Secret{}
 	return tok
 }

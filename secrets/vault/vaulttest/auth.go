@@ -28,6 +28,16 @@ func (s *Server) tokenOf(id, ns string) *token {
 	return t
 }
 
+// endToken ends a token and all that was leased with it.
+func (s *Server) endToken(t *token) {
+	delete(s.tokens, t.id)
+	for _, l := range s.leases {
+		if l.by == t {
+			s.end(l)
+		}
+	}
+}
+
 // newToken makes a token that lives ttl and never longer than most; 0: no bound.
 func (s *Server) newToken(ns string, policies []string, ttl, most time.Duration) *token {
 	t := &token{id: s.id("hvs.token"), ns: ns, policies: policies, renewable: ttl > 0, ttl: ttl}
@@ -68,7 +78,7 @@ func (tokens) serve(s *Server, c *call) *response {
 	case "write renew-self":
 		return s.renewToken(t, c.duration("increment", 0))
 	case "write revoke-self":
-		delete(s.tokens, t.id)
+		s.endToken(t)
 		return &response{}
 	case "write create":
 		n := s.newToken(c.ns, c.list("policies"), c.duration("ttl", c.duration("period", 0)), c.duration("explicit_max_ttl", 0))

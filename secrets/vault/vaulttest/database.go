@@ -7,7 +7,29 @@ import (
 	"time"
 )
 
-// database is a database engine without a database: it makes up users.
+// Users is the database in which engines make their users, as their statements for
+// creation, renewal and revocation do. Calls come one at a time, while requests wait.
+type Users interface {
+	Create(role, user, password string, until time.Time) error
+	Renew(user string, until time.Time) error
+	Drop(user string) error // when its lease has ended; one that fails is tried again
+}
+
+// nobody is no database.
+type nobody struct{}
+
+func (nobody) Create(_, _, _ string, _ time.Time) error { return nil }
+func (nobody) Renew(string, time.Time) error            { return nil }
+func (nobody) Drop(string) error                        { return nil }
+
+func (s *Server) users() Users {
+	if s.Users == nil {
+		return nobody{}
+	}
+	return s.Users
+}
+
+// database is a database engine. Without Users it makes users up.
 type database struct{ roles map[string]*dbRole }
 
 type dbRole struct {
@@ -43,7 +65,15 @@ func (d *database) creds(s *Server, c *call, area, name string) *response {
 	}
 	if area == "creds" {
 		user := "v-token-" + name + "-" + s.id("u")
-		return &response{lease: s.newLease(c.mount+c.path, r.ttl, r.most), data: map[string]any{"username": user, "password": s.id("A1a")}}
+		l := s.newLease(c, r.ttl, r.most)
+		password := s.id("A1a")
+		if err := s.users().Create(name, user, password, l.until); err != nil {
+			delete(s.leases, l.id)
+			return fail(http.StatusInternalServerError, "1 error occurred:\n\t* failed to execute query")
+		}
+		l.user = user
+		s.watch(l, l.until.Sub(s.now()))
+		return &response{lease: l, data: map[string]any{"username": user, "password": password}}
 	}
 	for next := r.rotated.Add(r.period); !s.now().Before(next); next = r.rotated.Add(r.period) {
 		r.password, r.rotated = s.id("A1a"), next

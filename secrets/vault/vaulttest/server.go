@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -44,13 +45,16 @@ type Faults struct {
 // methods may be called concurrently.
 type Server struct {
 	// Set these before first use.
-	Now  func() time.Time // if nil, time.Now
-	Rand io.Reader        // if nil, crypto/rand
+	Now   func() time.Time // if nil, time.Now
+	Rand  io.Reader        // if nil, crypto/rand
+	Users Users            // if nil, database engines make up users that are in no database
 
 	URL  string // https://127.0.0.1:PORT, after Start
 	http *httptest.Server
 
 	mu     sync.Mutex
+	off    bool // stopped
+	over   bool // the test has ended
 	skew   time.Duration
 	faults Faults
 	seen   map[string]int // requests by method and path
@@ -119,17 +123,51 @@ func New() *Server {
 func Start(t testing.TB) *Server {
 	t.Helper()
 	s := New()
-	s.http = httptest.NewUnstartedServer(s)
-	s.http.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.http.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}
+	s.http = s.unstarted()
 	s.http.StartTLS()
 	s.URL = s.http.URL
 	t.Cleanup(func() {
 		s.Fault(Faults{})
+		s.mu.Lock()
+		s.over = true
+		s.mu.Unlock()
 		s.http.CloseClientConnections()
 		s.http.Close()
 	})
 	return s
+}
+
+func (s *Server) unstarted() *httptest.Server {
+	at := httptest.NewUnstartedServer(s)
+	at.Config.ErrorLog = log.New(io.Discard, "", 0)
+	at.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}
+	return at
+}
+
+// Stop ends a started server as a machine that goes down does: connections break,
+// new ones are refused, and no lease is ended meanwhile. What it keeps stays.
+func (s *Server) Stop() {
+	s.mu.Lock()
+	s.off = true
+	s.mu.Unlock()
+	s.http.CloseClientConnections()
+	s.http.Close()
+}
+
+// Resume starts a stopped server again, at the address that it had.
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
+	l, err := net.Listen("tcp", s.http.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := s.unstarted()
+	at.Listener.Close()
+	at.Listener = l
+	at.StartTLS()
+	s.mu.Lock()
+	s.http, s.off = at, false
+	s.mu.Unlock()
 }
 
 // Client returns an http.Client that trusts a started server.
@@ -184,9 +222,9 @@ func (s *Server) Total() int {
 func (s *Server) EndTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id := range s.tokens {
+	for id, t := range s.tokens {
 		if id != s.root {
-			delete(s.tokens, id)
+			s.endToken(t)
 		}
 	}
 }

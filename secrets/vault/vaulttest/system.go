@@ -90,28 +90,64 @@ type lease struct {
 	ttl       time.Duration
 	until     time.Time
 	most      time.Time
+	by        *token // it ends with it, at the latest
+	user      string // of a database; "": none
 }
 
-func (s *Server) newLease(path string, ttl, most time.Duration) *lease {
-	l := &lease{id: path + "/" + s.id("lease"), renewable: true, ttl: ttl, until: s.now().Add(ttl), most: s.now().Add(most)}
+func (s *Server) newLease(c *call, ttl, most time.Duration) *lease {
+	l := &lease{id: c.mount + c.path + "/" + s.id("lease"), renewable: true, ttl: ttl, until: s.now().Add(min(ttl, most)), most: s.now().Add(most), by: c.token}
 	s.leases[l.id] = l
 	return l
 }
 
+// over reports whether a lease has ended: by itself, or with its token.
+func (l *lease) over(now time.Time) bool { return !now.Before(l.until) || l.by.ended(now) }
+
+// end ends a lease now. A user that cannot be dropped is tried again.
+func (s *Server) end(l *lease) {
+	delete(s.leases, l.id)
+	if l.user != "" && s.users().Drop(l.user) != nil {
+		l.until = s.now()
+		s.leases[l.id] = l
+		s.watch(l, time.Second)
+	}
+}
+
+// watch looks at a lease after a time, and has it end when it is over. Where
+// nothing is to be dropped, it is enough to look when somebody asks.
+func (s *Server) watch(l *lease, after time.Duration) {
+	if s.Users == nil {
+		return
+	}
+	time.AfterFunc(max(after, 0), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch {
+		case s.over || s.leases[l.id] != l:
+		case s.off || !l.over(s.now()):
+			s.watch(l, 100*time.Millisecond)
+		default:
+			s.end(l)
+		}
+	})
+}
+
 func (s *Server) serveLease(c *call, verb string) *response {
 	if prefix, ok := strings.CutPrefix(verb, "revoke-prefix/"); ok && c.op == "write" {
-		for id := range s.leases {
+		for id, l := range s.leases {
 			if strings.HasPrefix(id, prefix) {
-				delete(s.leases, id)
+				s.end(l)
 			}
 		}
 		return &response{}
 	}
 	l := s.leases[c.text("lease_id")]
-	gone := l == nil || !s.now().Before(l.until)
+	gone := l == nil || l.over(s.now())
 	switch {
 	case c.op == "write" && verb == "revoke":
-		delete(s.leases, c.text("lease_id"))
+		if l != nil {
+			s.end(l)
+		}
 		return &response{}
 	case c.op != "write" || verb != "renew":
 		return fail(http.StatusNotFound, "unsupported path")
@@ -128,6 +164,9 @@ func (s *Server) serveLease(c *call, verb string) *response {
 	if l.until = s.now().Add(by); l.until.After(l.most) {
 		l.until = l.most
 		resp.warnings = []string{fmt.Sprintf("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", by, l.most.Sub(s.now()))}
+	}
+	if l.user != "" && s.users().Renew(l.user, l.until) != nil {
+		return fail(http.StatusInternalServerError, "1 error occurred:\n\t* failed to renew entry")
 	}
 	return resp
 }
