@@ -23,6 +23,7 @@ import (
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/framing"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/tls/profile"
 )
@@ -153,13 +154,31 @@ func (g *Gateway) Run(ctx context.Context) error {
 		OnRefuse: g.refusedHandshake, MaxConns: maxConns, MaxPerIP: maxConnsPerIP,
 	})
 	all, ctx := errgroup.WithContext(ctx)
-	all.Go(func() error { return g.serve(ctx, l) })
+	all.Go(func() error { return g.serve(ctx, g.guarded(l)) })
 	if g.opt.HTTP != "" {
 		all.Go(func() error { return g.servePlain(ctx, src) })
 	}
 	all.Go(func() error { src.run(ctx); return nil })
 	all.Go(func() error { g.watchEdge(ctx, src); return nil })
 	return all.Wait()
+}
+
+// guarded has HTTP/1 framed by the letter before net/http reads it.
+func (g *Gateway) guarded(l net.Listener) net.Listener {
+	if g.table.Load().sys.Off("http.framing") {
+		return l
+	}
+	return framing.NewListener(l, framing.Options{
+		MaxHead: maxHeader, OnRefuse: g.refusedFraming, Header: func(h http.Header) { harden(h, g.table.Load()) },
+	})
+}
+
+// refusedFraming records bytes that never became a request.
+func (g *Gateway) refusedFraming(peer net.Addr, r framing.Rule) {
+	e := audit.Event{Class: "network", Action: "http.framing", Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}
+	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
+		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))
+	}
 }
 
 func (g *Gateway) serve(ctx context.Context, l net.Listener) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/network/canonical"
 	"github.com/rampart-security/rampart/network/shed"
 )
 
@@ -57,7 +58,7 @@ func (g *Gateway) publicStages(t *table) []stage {
 		control string
 		stage   stage
 	}{
-		{"edge.route", canonicalize{}},
+		{"edge.route", canonicalize{g.hosts(t)}},
 		{"limit.ip", ipLimit{t.ip}},
 		{"", publicCaps{}},
 		{"", body{}}, // before a slot is taken: a slow stranger must not hold one
@@ -111,7 +112,12 @@ func (s publicCSRF) check(c *call) error {
 // publicCaps bounds a login or token request.
 type publicCaps struct{}
 
-func (publicCaps) check(c *call) error { return limitBody(c, publicBody) }
+func (publicCaps) check(c *call) error {
+	if err := canonical.Body(c.r, false); err != nil {
+		return err
+	}
+	return limitBody(c, publicBody)
+}
 
 // toControl hands the request to the control plane with the client's address.
 type toControl struct{ g *Gateway }

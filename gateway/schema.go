@@ -9,6 +9,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/network/canonical"
 	"github.com/rampart-security/rampart/validate/strictjson"
 )
 
@@ -16,6 +17,9 @@ import (
 type caps struct{}
 
 func (caps) check(c *call) error {
+	if err := canonical.Body(c.r, c.op != nil && c.op.Body); err != nil {
+		return err
+	}
 	limit := int64(c.target.flow.Validate.MaxBody)
 	if c.table.sys.Off("validate.max_body") {
 		limit = 64 << 20

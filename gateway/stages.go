@@ -22,7 +22,7 @@ func (g *Gateway) stages(t *table) []stage {
 		control string
 		stage   stage
 	}{
-		{"edge.route", canonicalize{}},
+		{"edge.route", canonicalize{g.hosts(t)}},
 		{"limit.ip", ipLimit{t.ip}},
 		{"", shedder{shed.New(maxConcurrent), shed.Normal}},
 		{"edge.route", route{}},
@@ -47,11 +47,19 @@ func (g *Gateway) stages(t *table) []stage {
 	return out
 }
 
-// canonicalize settles what the path is, once, for every later reader.
-type canonicalize struct{}
+// hosts are the names that the file gives this gateway.
+func (g *Gateway) hosts(t *table) canonical.Hosts {
+	return canonical.NewHosts(t.sys.Services[g.opt.Name].Names)
+}
 
-func (canonicalize) check(c *call) error {
+// canonicalize settles what host and path are, once, for every later reader.
+type canonicalize struct{ hosts canonical.Hosts }
+
+func (s canonicalize) check(c *call) error {
 	if err := canonical.Headers(c.r); err != nil {
+		return err
+	}
+	if err := s.hosts.Check(c.r); err != nil {
 		return err
 	}
 	p, err := canonical.Path(c.r.URL.EscapedPath(), c.r.URL.RawQuery)

@@ -81,7 +81,7 @@ func (s *Sidecar) passed(a *arrival) extauthz.Answer {
 		}
 	}
 	for name := range a.r.Header {
-		if _, kept := ours[name]; !kept && !framing(name) {
+		if _, kept := ours[name]; !kept && !framesMessage(name) {
 			out.Remove = append(out.Remove, name)
 		}
 	}
@@ -89,8 +89,8 @@ func (s *Sidecar) passed(a *arrival) extauthz.Answer {
 	return out
 }
 
-// framing names headers by which Envoy frames the message.
-func framing(name string) bool {
+// framesMessage names headers by which Envoy frames the message.
+func framesMessage(name string) bool {
 	switch name {
 	case "Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Te", "Connection", "Upgrade":
 		return true

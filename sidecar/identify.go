@@ -18,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/network/canonical"
 	"github.com/rampart-security/rampart/validate/strictjson"
 )
 
@@ -142,6 +143,9 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 		return "", "", err
 	}
 	if a.table.api == nil {
+		if err := canonical.Body(a.r, false); err != nil {
+			return "", "", err
+		}
 		return s.opt.Service + ":" + verbOf(a.r.Method), "", nil
 	}
 	op, params, err := a.table.api.Route(a.r.Method, a.path)
@@ -149,6 +153,9 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 		return "", "", err
 	}
 	a.op = op
+	if err := canonical.Body(a.r, op.Body); err != nil {
+		return "", "", err
+	}
 	var doc any
 	if len(a.body) > 0 {
 		if doc, err = strictjson.Decode(a.body); err != nil {

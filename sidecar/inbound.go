@@ -115,6 +115,9 @@ func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
 		}
 	}
 	s.record(a.r.Context(), e)
+	if a.body == nil && a.r.ContentLength != 0 && a.r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // an unread body must not become the next request
+	}
 	problem.Write(w, err, a.trace)
 }
 

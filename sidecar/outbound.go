@@ -90,6 +90,9 @@ func (s *Sidecar) depart(d *departure) error {
 	if err := canonical.Headers(d.r); err != nil {
 		return err
 	}
+	if err := canonical.Body(d.r, d.r.Method == http.MethodDelete); err != nil { // some parties ask for a body there
+		return err
+	}
 	raw := strings.TrimPrefix(d.r.URL.EscapedPath(), agent.PathOut+d.dest)
 	path, err := canonical.Path(raw, d.r.URL.RawQuery)
 	if err != nil {

@@ -32,6 +32,7 @@ import (
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/framing"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/secrets"
 	"github.com/rampart-security/rampart/tls/profile"
@@ -206,13 +207,14 @@ func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) err
 		Handler:                      h,
 		ReadHeaderTimeout:            5 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
-		MaxHeaderBytes:               64 << 10,
+		MaxHeaderBytes:               maxHead,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
 	}
-	switch l := l.(type) {
+	switch inner := l.(type) {
 	case *profile.Listener:
-		l.Protect(srv, s.refusePeer)
+		inner.Protect(srv, s.refusePeer)
+		l = s.guarded(inner)
 	case ownPeers:
 		srv.ConnContext = withConn
 	}
@@ -232,6 +234,21 @@ func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) err
 	<-drained // Serve returns as the drain begins
 	return nil
 }
+
+// guarded frames HTTP/1 as the gateway does: who speaks mutual TLS may still be
+// in the wrong hands.
+func (s *Sidecar) guarded(l net.Listener) net.Listener {
+	if s.table.Load().sys.Off("http.framing") {
+		return l
+	}
+	return framing.NewListener(l, framing.Options{MaxHead: maxHead, OnRefuse: func(peer net.Addr, r framing.Rule) {
+		s.record(context.Background(), audit.Event{Class: "network", Action: "http.framing", Outcome: audit.Refused, Control: "http.framing",
+			Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}})
+	}})
+}
+
+// maxHead bounds the head of a request.
+const maxHead = 64 << 10
 
 // allowPeer lets in only those whom a declared flow leads here.
 func (s *Sidecar) allowPeer(id string) error {

@@ -17,7 +17,7 @@ func KnownControls() []string {
 		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.dpop", "authn.federation", "authn.jwt", "authn.mfa", "authn.password", "authn.session", "authn.step_up",
 		"authz.domain", "authz.gateway", "authz.separation", "authz.service",
 		"data.envelope", "db.audit_log", "db.check", "db.row_mac", "decision.log",
-		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "idempotency.key",
+		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "http.framing", "idempotency.key",
 		"limit.api_key", "limit.ip", "limit.login", "limit.pool", "limit.user",
 		"message.recipient_guard", "message.replay", "message.schema", "message.signature",
 		"mtls.peer_declared", "mtls.required", "mtls.revocation", "nonce.window", "policy.bundle",
@@ -121,7 +121,7 @@ func (d *deriver) flow(key string, f Flow) {
 
 func (d *deriver) entry(el, key string, f Flow) {
 	authn := key + ".authn"
-	d.derive(el, key, "edge.route", "headers.security", "authz.gateway", "validate.json")
+	d.derive(el, key, "edge.route", "http.framing", "headers.security", "authz.gateway", "validate.json")
 	d.add(el, "revocation", "revocation.bound")
 	d.add(el, key+".limit.ip", "limit.ip")
 	d.add(el, key+".limit.user", "limit.user")
@@ -171,7 +171,7 @@ func (d *deriver) service(name string, svc Service) {
 	d.derive(el, key, "audit.log", "decision.log", "policy.bundle")
 	d.when(len(d.s.Authz.Separate) > 0, el, "authz.separate", "authz.separation")
 	if svc.Role == roleGateway {
-		d.derive(el, key, "edge.route", "headers.security")
+		d.derive(el, key, "edge.route", "http.framing", "headers.security")
 		return
 	}
 	d.derive(el, key, "mtls.required", "mtls.peer_declared", "mtls.revocation", "egress.allow", "egress.private_ip", "secret.not_in_env", "authz.service")

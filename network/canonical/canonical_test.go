@@ -93,13 +93,15 @@ func TestHost(t *testing.T) {
 // TestHeadersOnTheWire sends bytes to a real server: what net/http lets through
 // is what Headers must catch.
 func TestHeadersOnTheWire(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := Headers(r); err != nil {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := errors.Join(Headers(r), Body(r, r.URL.Path == "/declared")); err != nil {
 			problem.Write(w, err, "")
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
 	}))
+	srv.Config.DisableGeneralOptionsHandler = true
+	srv.Start()
 	defer srv.Close()
 	for name, tc := range map[string]struct {
 		request string
@@ -124,6 +126,13 @@ func TestHeadersOnTheWire(t *testing.T) {
 		"obs-text in User-Agent":    {"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: caf\xe9\r\n\r\n", 204},
 		"a body on GET":             {"GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 400},
 		"a chunked body on HEAD":    {"HEAD /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+		"a body on DELETE":          {"DELETE /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 400},
+		"a declared body on DELETE": {"DELETE /declared HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 204},
+		"a body of no bytes on GET": {"GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 204},
+		"the server itself":         {"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 405},
+		"a path in raw UTF-8":       {"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+		"a backslash":               {"GET /a?b\\c HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+		"a length with zeros":       {"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 02\r\n\r\n{}", 400},
 		"a trailer":                 {"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\nX: y\r\n\r\n", 400},
 		"a compressed body":         {"POST /a HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415},
 	} {
@@ -132,6 +141,57 @@ func TestHeadersOnTheWire(t *testing.T) {
 				t.Errorf("status %d, want %d", got, tc.status)
 			}
 		})
+	}
+}
+
+// TestHosts: a name that is not ours is another's request.
+func TestHosts(t *testing.T) {
+	for _, tc := range []struct {
+		names []string
+		host  string
+		want  int
+	}{
+		{nil, "localhost", 200},
+		{nil, "LOCALHOST.:8443", 200},
+		{nil, "127.8.9.1:8443", 200},
+		{nil, "[::1]:8443", 200},
+		{nil, "10.0.0.1", 421},
+		{nil, "localhost.evil.example", 421},
+		{[]string{"pay.example"}, "pay.example:443", 200},
+		{[]string{"pay.example"}, "Pay.Example.", 200},
+		{[]string{"pay.example"}, "localhost", 421},
+		{[]string{"pay.example"}, "127.0.0.1", 421},
+		{[]string{"pay.example"}, "www.pay.example", 421},
+		{[]string{"pay.example"}, "", 400},
+		{[]string{"pay.example"}, "pay.example,evil.example", 400},
+	} {
+		err := NewHosts(tc.names).Check(&http.Request{Host: tc.host})
+		if got := map[bool]int{true: 200, false: problem.Status(err)}[err == nil]; got != tc.want {
+			t.Errorf("%q at %v: %d (%v), want %d", tc.host, tc.names, got, err, tc.want)
+		}
+	}
+}
+
+// TestHeadersOfHTTP2: what net/http makes of fields that HTTP/1 cannot bring.
+func TestHeadersOfHTTP2(t *testing.T) {
+	for name, change := range map[string]func(*http.Request){
+		"another Host":               func(r *http.Request) { r.Header["Host"] = []string{"evil.example"} },
+		"a length that is none":      func(r *http.Request) { r.Header["Content-Length"] = []string{"+2"} },
+		"a length without a body":    func(r *http.Request) { r.Header["Content-Length"] = []string{"2"} },
+		"an absolute :path":          func(r *http.Request) { r.URL.Scheme, r.URL.Host = "https", "evil.example" },
+		"a :path with a fragment":    func(r *http.Request) { r.RequestURI = "/a#b" },
+		"a :path in raw UTF-8":       func(r *http.Request) { r.RequestURI = "/caf\xc3\xa9" },
+		"a :path with control bytes": func(r *http.Request) { r.RequestURI = "/a?\x01" },
+	} {
+		r := httptest.NewRequest("POST", "/a", nil)
+		r.ProtoMajor, r.ProtoMinor = 2, 0
+		if err := Headers(r); err != nil {
+			t.Fatalf("unchanged: %v", err)
+		}
+		change(r)
+		if err := Headers(r); !isRefusal(err, "edge.route") {
+			t.Errorf("%s: %v, want a refusal", name, err)
+		}
 	}
 }
 

@@ -2,21 +2,28 @@ package canonical
 
 import (
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
 )
 
+// methods are those that a declared operation can have.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 // Headers refuses requests whose head has two readings, or that a gateway has no
-// business with: unknown methods, protocols other than HTTP/1.1 and HTTP/2, an
-// absolute request target, Upgrade, names with "_" (CGI maps "-" to it), repeated
-// fields that hold one value, bytes outside ASCII, an encoded body, and a body
-// where none belongs. It reads the head only, and r must be as net/http made it.
+// business with: unknown methods, protocols other than HTTP/1.1 and HTTP/2, a
+// request target that is not the plain text of a path, Upgrade, names with "_"
+// (CGI maps "-" to it), repeated fields that hold one value, bytes outside ASCII,
+// a Host beside another :authority, an announced length that is not that of the
+// body, trailers and an encoded body. It reads the head only, and r must be as
+// net/http made it. What HTTP/1 bytes alone tell is package framing's to judge.
 // Errors carry control edge.route or, for the body's encoding, validate.json.
 func Headers(r *http.Request) error {
-	for _, check := range []func(*http.Request) error{checkMethod, checkTarget, checkFields, checkBody} {
+	for _, check := range [...]func(*http.Request) error{checkMethod, checkTarget, checkFields, checkAuthority, checkBody} {
 		if err := check(r); err != nil {
 			return err
 		}
@@ -25,11 +32,10 @@ func Headers(r *http.Request) error {
 }
 
 func checkMethod(r *http.Request) error {
-	allowed := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-	if slices.Contains(allowed, r.Method) {
+	if slices.Contains(methods, r.Method) && r.URL.Path != "*" {
 		return nil
 	}
-	return problem.With(refuse("method not allowed"), problem.Details{Status: http.StatusMethodNotAllowed, Allow: allowed})
+	return problem.With(refuse("method not allowed"), problem.Details{Status: http.StatusMethodNotAllowed, Allow: methods})
 }
 
 // checkTarget also refuses HTTP/1.0: net/http serves it, and ignores its
@@ -40,6 +46,10 @@ func checkTarget(r *http.Request) error {
 	}
 	if r.URL.IsAbs() || r.URL.Host != "" || r.URL.Opaque != "" {
 		return refuse("request target must be a path")
+	}
+	// net/url reads what is no URI, and writes it anew in another spelling.
+	if strings.ContainsFunc(r.RequestURI, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' || c == '\\' }) {
+		return refuse("request target holds bytes that no URI has")
 	}
 	return nil
 }
@@ -83,17 +93,76 @@ func notASCII(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }
 
+// checkAuthority refuses a second host: in HTTP/2 net/http lets a Host field
+// stand beside :authority, and a service may read either (RFC 9113 section 8.3.1).
+func checkAuthority(r *http.Request) error {
+	if host, ok := r.Header["Host"]; ok && (len(host) != 1 || host[0] != r.Host) {
+		return refuse("header: Host is not the authority of the request")
+	}
+	return nil
+}
+
 func checkBody(r *http.Request) error {
 	if len(r.Trailer) > 0 {
 		return refuse("trailers are not accepted")
 	}
-	bodyless := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-	if bodyless && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
-		return refuse("%s takes no body", r.Method)
+	// In HTTP/2 net/http takes a length that is no number for 0.
+	if v, ok := r.Header["Content-Length"]; ok && (len(v) != 1 || v[0] != strconv.FormatInt(r.ContentLength, 10)) {
+		return refuse("header: Content-Length is not the length of the body")
 	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return problem.With(rampart.Errorf(rampart.Invalid, "validate.json", "body must not be encoded"),
 			problem.Details{Status: http.StatusUnsupportedMediaType})
 	}
 	return nil
+}
+
+// Body refuses a body on the methods for which RFC 9110 gives it no meaning
+// (sections 9.3.1, 9.3.2, 9.3.5 and 9.3.7), unless the operation declares one:
+// some servers read it, and others take it for the next request. The error
+// carries control edge.route.
+func Body(r *http.Request, declared bool) error {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
+		if !declared && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
+			return refuse("%s takes no body", r.Method)
+		}
+	}
+	return nil
+}
+
+// Hosts are the names that a plane answers to.
+type Hosts struct{ names map[string]bool }
+
+// NewHosts returns the hosts of these names, in canonical form. Without names
+// they are those of a development machine: localhost, and loopback addresses.
+func NewHosts(names []string) Hosts {
+	h := Hosts{make(map[string]bool, len(names))}
+	for _, n := range names {
+		h.names[n] = true
+	}
+	return h
+}
+
+// Check refuses a request for another host with 421 (RFC 9110 section 15.5.20):
+// what is decided by name, here or behind, must be decided about one of ours.
+// A Host that is no host[:port] is refused as such. The port is not compared,
+// since what is in front may have another. The error carries control edge.route.
+func (h Hosts) Check(r *http.Request) error {
+	name, err := Host(r.Host)
+	if err != nil || h.has(name) {
+		return err
+	}
+	return problem.With(refuse("host: not served here"), problem.Details{Status: http.StatusMisdirectedRequest})
+}
+
+func (h Hosts) has(name string) bool {
+	if len(h.names) > 0 {
+		return h.names[name]
+	}
+	if name == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	return err == nil && addr.IsLoopback()
 }

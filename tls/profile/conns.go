@@ -129,6 +129,9 @@ func (c *conns) remove(p *peerConn) {
 
 func (c *conns) of(conn net.Conn) *peerConn {
 	t, ok := conn.(*tls.Conn)
+	if guarded, is := conn.(interface{ NetConn() net.Conn }); is && !ok {
+		t, ok = guarded.NetConn().(*tls.Conn) // whoever guards HTTP/1 stands in between
+	}
 	if !ok {
 		return nil
 	}
