@@ -62,15 +62,23 @@ func (d *document) decode(text []byte) (any, error) {
 
 // fail reports a rule that the document breaks at pointer, with the way out.
 func (d *document) fail(pointer, format string, args ...any) error {
-	for p := pointer; ; {
-		if line := d.lines[p]; line > 0 {
-			return fmt.Errorf("line %d, %s: %s", line, orRoot(pointer), fmt.Sprintf(format, args...))
+	if line := d.line(pointer); line > 0 {
+		return fmt.Errorf("line %d, %s: %s", line, orRoot(pointer), fmt.Sprintf(format, args...))
+	}
+	return fmt.Errorf("%s: %s", orRoot(pointer), fmt.Sprintf(format, args...))
+}
+
+// line returns that of what stands at pointer or around it, 0 for JSON.
+func (d *document) line(pointer string) int {
+	for {
+		if line := d.lines[pointer]; line > 0 {
+			return line
 		}
-		i := strings.LastIndexByte(p, '/')
+		i := strings.LastIndexByte(pointer, '/')
 		if i < 0 {
-			return fmt.Errorf("%s: %s", orRoot(pointer), fmt.Sprintf(format, args...))
+			return 0
 		}
-		p = p[:i]
+		pointer = pointer[:i]
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/url"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/rampart-security/rampart/validate/strictform"
 )
 
 // Fact is what a document proves of one value that a request may carry: a value
@@ -45,6 +47,8 @@ type shape struct {
 	props map[string]*shape // declared members
 	other *shape            // undeclared ones; nil: there are none
 	items *shape            // elements; nil: there are none
+
+	file, content int // of a file's name and content, where one can stand
 }
 
 func (s *shape) walk(v any, yield func(int, string) bool) bool {
@@ -61,6 +65,8 @@ func (s *shape) walk(v any, yield func(int, string) bool) bool {
 			return s.fact < 0 || yield(s.fact, "true")
 		}
 		return s.fact < 0 || yield(s.fact, "false")
+	case *File:
+		return yield(s.file, v.Name) && yield(s.content, string(v.Data))
 	case []any:
 		for _, e := range v {
 			if !s.element().walk(e, yield) {
@@ -103,30 +109,87 @@ func (s *shape) members(m map[string]any, yield func(int, string) bool) bool {
 func (op *Operation) learn() {
 	b := &shaper{}
 	for i := range op.params {
-		p := &op.params[i]
-		p.fact = b.fact(p.in, p.name, p.facet())
+		op.params[i].learn(b)
 	}
-	if op.body != nil {
-		op.shape = b.shape(judges{all: []*jsonschema.Schema{op.body.compiled}}, "")
+	for i := range op.media {
+		m := &op.media[i]
+		if m.schema == nil {
+			continue
+		}
+		m.shape = b.shape(judges{all: []*jsonschema.Schema{m.schema.compiled}}, "")
+		for _, name := range sortedKeys(m.fields) {
+			if f := m.fields[name]; f.file {
+				m.shape.props[name] = b.file(f)
+			}
+		}
 	}
 	op.facts = b.facts
 }
 
+// file is the shape of uploads: what the file's name may be is known, of its
+// content nothing.
+func (b *shaper) file(f *field) *shape {
+	name := facet{text: allBytes(), isText: true, maxText: strictform.MaxName}
+	for _, c := range []byte(strictform.FilenameExcludes) {
+		name.text[c/64] &^= 1 << (c % 64)
+	}
+	name.text[0] &^= 1<<32 - 1 // control characters
+	name.text[1] &^= 1 << 63
+	s := &shape{fact: -1, names: -1}
+	s.file = b.fact("body", join("", f.name)+"/filename", name)
+	s.content = b.fact("file", join("", f.name), facet{text: allBytes(), isText: true, maxText: f.max})
+	if f.list {
+		return &shape{fact: -1, names: -1, items: s}
+	}
+	return s
+}
+
+func (p *param) learn(b *shaper) {
+	for i := range p.keys {
+		k := &p.keys[i]
+		k.fact = b.fact(p.in, k.name, facetOf(propertiesOf(p.schema.compiled, 0)[k.member], 0))
+	}
+	if p.keys == nil {
+		p.fact = b.fact(p.in, p.name, p.facet())
+	}
+}
+
 // facet is what is known of a parameter's text: a list holds what its elements
-// hold, and what stands between them.
+// hold, and what stands between them; an object its names, too.
 func (p *param) facet() facet {
-	if p.elements == nil {
-		return facetOf(p.schema.compiled, 0)
+	switch {
+	case p.elements != nil:
+		f := facetOf(itemsOf(p.schema.compiled, 0), 0)
+		if p.explode && p.in == "query" {
+			return f
+		}
+		return f.or(facet{text: bytesOf(p.delimiter), isText: true}).unbounded()
+	case p.members != nil:
+		f := facet{text: bytesOf(",="), isText: true}
+		for name, s := range propertiesOf(p.schema.compiled, 0) {
+			f = f.or(facetOf(s, 0)).or(facet{text: bytesOf(name), isText: true})
+		}
+		return f.unbounded()
 	}
-	f := facetOf(itemsOf(p.schema.compiled, 0), 0)
-	if !p.explode {
-		f = f.or(facet{text: bytesOf(","), isText: true})
-		f.maxText = 0
-	}
+	return facetOf(p.schema.compiled, 0)
+}
+
+func (f facet) unbounded() facet {
+	f.maxText = 0
 	return f
 }
 
 func (p *param) values(path Params, query url.Values, header http.Header, yield func(int, string) bool) bool {
+	for _, k := range p.keys {
+		for _, text := range query[k.name] {
+			if !yield(k.fact, text) {
+				return false
+			}
+		}
+	}
+	if p.keys != nil {
+		return true
+	}
 	for _, text := range p.pairs(path, query, header) {
 		if !yield(p.fact, text) {
 			return false
@@ -135,6 +198,11 @@ func (p *param) values(path Params, query url.Values, header http.Header, yield 
 	return true
 }
 
-func (op *Operation) bodyValues(_ http.Header, body any, yield func(int, string) bool) {
-	op.shape.walk(body, yield)
+func (op *Operation) bodyValues(header http.Header, body any, yield func(int, string) bool) {
+	if body == nil {
+		return
+	}
+	if m, _ := op.findMedia(header.Get("Content-Type")); m != nil {
+		m.shape.walk(body, yield)
+	}
 }

@@ -2,6 +2,7 @@ package openapi
 
 import (
 	"encoding/json"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -10,23 +11,59 @@ import (
 const (
 	defaultMaxLength = "4096" // characters of a string
 	defaultMaxItems  = "1000" // elements of an array
+
+	defaultRange = "9007199254740991" // 2^53-1: numbers from minus this to this, which all readers read alike (RFC 7493, section 2.2)
 )
 
 // hardener closes the schemas of a document in place, before they are compiled:
 //
 //   - an object takes the declared properties and no others;
-//   - a string has a maxLength and an array a maxItems;
+//   - a string has a maxLength, an array a maxItems and a number a range;
 //   - a readOnly property may not be sent.
+//
+// An answer's objects are closed alike, so that no field leaks; it is not
+// capped, and a writeOnly property may not be in it.
 //
 // Objects are closed where a value is described (a body, a property, an item),
 // not where schemas are combined: a closed branch of an allOf would refuse the
 // properties of the other branches. A combination is closed as a whole, by
 // unevaluatedProperties, which sees through its branches and references.
-// Whatever the author wrote stays: additionalProperties: true is a choice.
+// Whatever the author wrote stays: additionalProperties: true is a choice. So is
+// x-rampart-open in a schema: true, or a list of properties, length, items and
+// range, takes that hardening off this one schema. Choices and default caps are
+// noted (see API.Notes).
 type hardener struct {
-	doc  *document
-	defs string          // pointer below which references may lead
-	open map[string]bool // references that take part in a combination
+	doc     *document
+	defs    string          // pointer below which references may lead
+	open    map[string]bool // references that take part in a combination
+	answers bool            // answers are judged, not requests
+	notes   map[string]Note // by pointer and text
+}
+
+// Note tells what a reader of the document should know: a bound that it lacks
+// and got, or a schema that it leaves open.
+type Note struct {
+	Line    int    // 0 when the document is JSON
+	Pointer string // of the schema
+	Text    string
+	Open    bool // the document opens something; else it got a default
+}
+
+// Notes lists what hardening of requests found, by place.
+func (a *API) Notes() []Note { return slices.Clone(a.notes) }
+
+func (h *hardener) note(at, text string, open bool) {
+	if h.notes == nil {
+		h.notes = map[string]Note{}
+	}
+	h.notes[at+" "+text] = Note{Line: h.doc.line(at), Pointer: orRoot(at), Text: text, Open: open}
+}
+
+func (h *hardener) sortedNotes() (out []Note) {
+	for _, k := range sortedKeys(h.notes) {
+		out = append(out, h.notes[k])
+	}
+	return out
 }
 
 // Keywords that hold subschemas, by what they apply to: the same value (all of
@@ -67,17 +104,49 @@ func (h *hardener) schema(v any, at string, whole bool) error {
 	if err := h.subschemas(m, at, h.schema); err != nil {
 		return err
 	}
-	h.dropReadOnly(m)
-	if isFixed(m) {
-		return nil
+	h.drop(m)
+	open, err := h.opened(m, at)
+	if err != nil || isFixed(m) {
+		return err
 	}
 	combined := isCombined(m)
-	bound(m, combined || !whole)
-	if whole {
+	if !h.answers {
+		h.bound(m, at, combined || !whole, open)
+	}
+	if whole && !open["properties"] {
 		h.closeObject(m, combined)
+	}
+	if m["additionalProperties"] == any(true) || m["unevaluatedProperties"] == any(true) {
+		h.note(at, "takes properties that are not declared", true)
 	}
 	return nil
 }
+
+// opened reads x-rampart-open.
+func (h *hardener) opened(m map[string]any, at string) (map[string]bool, error) {
+	v, ok := m[openKey]
+	if !ok || v == any(false) {
+		return nil, nil
+	}
+	all := []any{"properties", "length", "items", "range"}
+	list, ok := v.([]any)
+	if v == any(true) {
+		list, ok = all, true
+	}
+	out := map[string]bool{}
+	for _, word := range list {
+		text, _ := word.(string)
+		out[text] = true
+		ok = ok && slices.Contains(all, word)
+	}
+	if !ok {
+		return nil, h.doc.fail(join(at, openKey), "write true, or a list of properties, length, items and range")
+	}
+	h.note(at, "is open: "+strings.Join(sortedKeys(out), ", "), true)
+	return out, nil
+}
+
+const openKey = "x-rampart-open"
 
 // definitions applies schema to the definitions, each closed unless it is a
 // branch of something.
@@ -200,13 +269,13 @@ func each(v any, at string, whole bool, fn visit) error {
 	return nil
 }
 
-// dropReadOnly makes properties that only the server sets impossible to send,
-// and so not required either (OpenAPI 3.1 judges requests here).
-func (h *hardener) dropReadOnly(m map[string]any) {
+// drop makes properties that only the other side sets impossible, and so not
+// required either: readOnly ones in requests, writeOnly ones in answers.
+func (h *hardener) drop(m map[string]any) {
 	props, _ := m["properties"].(map[string]any)
 	required, _ := m["required"].([]any)
 	for name, sub := range props {
-		if !h.isReadOnly(sub) {
+		if !h.isOthers(sub) {
 			continue
 		}
 		props[name] = false
@@ -217,16 +286,20 @@ func (h *hardener) dropReadOnly(m map[string]any) {
 	}
 }
 
-// isReadOnly looks at a property and, through one reference, at its schema.
-func (h *hardener) isReadOnly(v any) bool {
+// isOthers looks at a property and, through one reference, at its schema.
+func (h *hardener) isOthers(v any) bool {
+	word := "readOnly"
+	if h.answers {
+		word = "writeOnly"
+	}
 	m, _ := v.(map[string]any)
-	if m["readOnly"] == true {
+	if m[word] == true {
 		return true
 	}
 	ref, _ := m["$ref"].(string)
 	target, _ := h.doc.lookup(ref)
 	t, _ := target.(map[string]any)
-	return t["readOnly"] == true
+	return t[word] == true
 }
 
 // isFixed reports whether the values themselves are listed.
@@ -242,7 +315,7 @@ func isPlainRef(m map[string]any) bool {
 		return false
 	}
 	for k := range m {
-		if !slices.Contains([]string{"$ref", "title", "description", "summary", "example", "examples", "default", "deprecated", "readOnly", "writeOnly", "$comment"}, k) {
+		if !slices.Contains([]string{"$ref", "title", "description", "summary", "example", "examples", "default", "deprecated", "readOnly", "writeOnly", "$comment", openKey}, k) {
 			return false
 		}
 	}
@@ -259,15 +332,58 @@ func isCombined(m map[string]any) bool {
 	return false
 }
 
-// bound caps strings and arrays. A schema without a type bounds whatever the
-// value may be, unless other schemas say more about it.
-func bound(m map[string]any, combined bool) {
-	if mayBe(m, "string", combined) {
-		setDefault(m, "maxLength", json.Number(defaultMaxLength))
+// bound caps strings, arrays and numbers. A schema without a type bounds
+// whatever the value may be, unless other schemas say more about it.
+func (h *hardener) bound(m map[string]any, at string, combined bool, open map[string]bool) {
+	_, typed := m["type"]
+	if mayBe(m, "string", combined) && !open["length"] {
+		if setDefault(m, "maxLength", json.Number(defaultMaxLength)) && typed && !isShort(m) {
+			h.note(at, "has no maxLength; at most "+defaultMaxLength+" characters pass", false)
+		}
 	}
-	if mayBe(m, "array", combined) {
-		setDefault(m, "maxItems", json.Number(defaultMaxItems))
+	if mayBe(m, "array", combined) && !open["items"] {
+		if setDefault(m, "maxItems", json.Number(defaultMaxItems)) && typed {
+			h.note(at, "has no maxItems; at most "+defaultMaxItems+" pass", false)
+		}
 	}
+	if (mayBe(m, "integer", combined) || mayBe(m, "number", combined)) && !open["range"] {
+		h.boundNumber(m, at, typed)
+	}
+}
+
+// boundNumber gives a number the ends of its range that it lacks. A format of so
+// many bits is a range.
+func (h *hardener) boundNumber(m map[string]any, at string, typed bool) {
+	if f := m["format"]; f == any("int32") || f == any("int64") {
+		return
+	}
+	missing := false
+	for bound, limit := range map[string]string{"minimum": "-" + defaultRange, "maximum": defaultRange} {
+		if _, ok := m["exclusive"+strings.ToUpper(bound[:1])+bound[1:]]; !ok && setDefault(m, bound, json.Number(limit)) {
+			missing = true
+		}
+	}
+	if missing && typed {
+		h.note(at, "has no minimum or no maximum; 53 bits pass", false)
+	}
+}
+
+// isShort reports whether what a string may be bounds its length anyhow.
+func isShort(m map[string]any) bool {
+	switch m["format"] {
+	case "uuid", "date", "date-time", "time", "ipv4", "ipv6", "email", "hostname":
+		return true
+	}
+	pattern, _ := m["pattern"].(string)
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	return err == nil && spans(re) && isFinite(re)
+}
+
+func isFinite(re *syntax.Regexp) bool {
+	if re.Op == syntax.OpStar || re.Op == syntax.OpPlus || re.Op == syntax.OpRepeat && re.Max < 0 {
+		return false
+	}
+	return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !isFinite(sub) })
 }
 
 func (h *hardener) closeObject(m map[string]any, combined bool) {
@@ -296,10 +412,13 @@ func mayBe(m map[string]any, t string, combined bool) bool {
 	return !combined
 }
 
-func setDefault(m map[string]any, k string, v any) {
-	if _, ok := m[k]; !ok {
-		m[k] = v
+// setDefault reports whether k was missing.
+func setDefault(m map[string]any, k string, v any) bool {
+	if _, ok := m[k]; ok {
+		return false
 	}
+	m[k] = v
+	return true
 }
 
 // sorted returns the keys of m in order.

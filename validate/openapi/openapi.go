@@ -1,16 +1,20 @@
-// Package openapi compiles an OpenAPI 3.1 document into a table of operations
-// and judges requests by it: what the document does not declare is refused.
+// Package openapi compiles an OpenAPI 3.0 or 3.1 document into a table of
+// operations and judges requests and answers by it: what the document does not
+// declare is refused.
 //
-// The document is hardened first (see hardener): objects are closed, strings
-// and arrays are capped, formats are asserted. What this package cannot check
-// is an error at load time that names line, JSON pointer and the way out, never
-// a check left out. The document says two more things, in an extension of an
-// operation:
+// The document is hardened first (see hardener): objects are closed, strings,
+// arrays and numbers are capped, formats are asserted. What this package cannot
+// check is an error at load time that names line, JSON pointer and the way out,
+// never a check left out. The document says three more things, in an extension
+// of an operation:
 //
-//	x-rampart: { permission: "orders:read", tenant: path.org }
+//	x-rampart: { permission: "orders:read", tenant: path.org, opaque: graphql }
 //
 // permission is what layer 1 asks for; tenant is where the request names the
-// organization it acts for, path.NAME or body.NAME.
+// organization it acts for, path.NAME or body.NAME; opaque says that its bodies
+// are graphql, grpc or an upload, which nobody but the service reads.
+// x-rampart-encoding: [gzip] lets bodies come compressed, and x-rampart-open in
+// a schema takes hardening off it (see hardener).
 package openapi
 
 import (
@@ -27,6 +31,7 @@ var methods = []string{"get", "put", "post", "delete", "options", "head", "patch
 type API struct {
 	root       node
 	operations []*Operation
+	notes      []Note
 }
 
 // Operation is one method of one path.
@@ -36,15 +41,17 @@ type Operation struct {
 	Path       string // template, for example /orders/{id}
 	Permission string // "type:verb"
 	Tenant     string // "path.NAME", "body.NAME" or ""
-	Body       bool   // takes a JSON body
+	Body       bool   // takes a body
 	BodyNeeded bool   // and may not come without
+	Gzip       bool   // which may be compressed so
 
-	params []param // path, query and header parameters
-	query  map[string]bool
-	header []string // names of header parameters
-	body   *Schema
-	shape  *shape // of body
-	facts  []Fact
+	params  []param // path, query, header and cookie parameters
+	query   map[string]bool
+	header  []string // names of header parameters
+	cookies []string // and of cookies
+	media   []media
+	facts   []Fact
+	answers answers
 }
 
 // Compile compiles the document of the service called name, which the default
@@ -55,17 +62,33 @@ func Compile(name string, text []byte) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{service: name, doc: doc, compiler: newCompiler(doc, "/components/schemas")}
+	b := newBuilder(name, doc)
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	if err := b.harden(); err != nil {
+	list, err := b.sources()
+	if err != nil {
 		return nil, err
 	}
-	if err := b.compiler.add(); err != nil {
+	if b.isOld() {
+		if err := b.translate(list); err != nil {
+			return nil, err
+		}
+	}
+	out := newBuilder(name, &document{root: clone(doc.root).(map[string]any), lines: doc.lines})
+	out.compiler.harden.answers = true
+	if err := b.prepare(list); err != nil {
 		return nil, err
 	}
-	return b.build()
+	api, err := b.build(list)
+	if err != nil {
+		return nil, err
+	}
+	return api, out.answer(api)
+}
+
+func newBuilder(service string, doc *document) *builder {
+	return &builder{service: service, doc: doc, compiler: newCompiler(doc, "/components/schemas"), fields: map[string]map[string]*field{}}
 }
 
 // Operations lists all operations, by path, then method.
@@ -85,6 +108,7 @@ type builder struct {
 	service  string
 	doc      *document
 	compiler *compiler
+	fields   map[string]map[string]*field // of forms, by where they stand
 }
 
 // source is an operation as it stands in the document.
@@ -96,8 +120,8 @@ type source struct {
 
 func (b *builder) check() error {
 	version, _ := b.doc.root["openapi"].(string)
-	if !strings.HasPrefix(version, "3.1.") {
-		return b.doc.fail("/openapi", `only OpenAPI 3.1 is supported; write openapi: "3.1.0"`)
+	if !strings.HasPrefix(version, "3.1.") && !b.isOld() {
+		return b.doc.fail("/openapi", `only OpenAPI 3.0 and 3.1 are supported; write openapi: "3.1.0"`)
 	}
 	if _, ok := b.doc.root["paths"].(map[string]any); !ok {
 		return b.doc.fail("/paths", "paths are missing; declare what the service answers to")
@@ -136,24 +160,74 @@ func (b *builder) sources() ([]source, error) {
 	return out, nil
 }
 
-// harden closes every schema that a request can meet.
-func (b *builder) harden() error {
-	h := &b.compiler.harden
-	components, _ := b.doc.root["components"].(map[string]any)
-	if err := each(components["schemas"], h.defs, false, h.survey); err != nil {
+func (b *builder) isOld() bool {
+	version, _ := b.doc.root["openapi"].(string)
+	return strings.HasPrefix(version, "3.0.")
+}
+
+// translate brings a document of 3.0 to 3.1.
+func (b *builder) translate(list []source) error {
+	fn := func(v any, _ string, _ bool) error { translate(v); return nil }
+	if err := each(b.schemas(), "", false, fn); err != nil {
 		return err
 	}
+	if err := b.entries(list, fn); err != nil {
+		return err
+	}
+	return b.entriesOut(list, fn)
+}
+
+func (b *builder) schemas() any {
+	components, _ := b.doc.root["components"].(map[string]any)
+	return components["schemas"]
+}
+
+// prepare closes every schema that a request can meet.
+func (b *builder) prepare(list []source) error {
+	if err := b.forms(list); err != nil {
+		return err
+	}
+	return b.harden(func(fn visit) error { return b.entries(list, fn) })
+}
+
+// answer closes every schema that an answer can meet, in a copy of the document
+// of its own, and adds the answers to the operations.
+func (b *builder) answer(api *API) error {
 	list, err := b.sources()
 	if err != nil {
 		return err
 	}
-	if err := b.entries(list, h.survey); err != nil {
+	if err := b.harden(func(fn visit) error { return b.entriesOut(list, fn) }); err != nil {
 		return err
 	}
-	if err := h.definitions(components["schemas"]); err != nil {
+	problems, err := CompileSchema("problem", []byte(problemSchema))
+	if err != nil {
 		return err
 	}
-	return b.entries(list, h.schema)
+	for i, s := range list {
+		if err := b.setAnswers(api.operations[i], s, problems); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// harden surveys, then hardens, the definitions and what entries visits.
+func (b *builder) harden(entries func(visit) error) error {
+	h := &b.compiler.harden
+	if err := each(b.schemas(), h.defs, false, h.survey); err != nil {
+		return err
+	}
+	if err := entries(h.survey); err != nil {
+		return err
+	}
+	if err := h.definitions(b.schemas()); err != nil {
+		return err
+	}
+	if err := entries(h.schema); err != nil {
+		return err
+	}
+	return b.compiler.add()
 }
 
 // entries visits the schemas of all parameters and bodies.
@@ -168,23 +242,24 @@ func (b *builder) entries(list []source, fn visit) error {
 				return err
 			}
 		}
-		body, at, err := b.media(s)
+		contents, err := b.contents(s)
 		if err != nil {
 			return err
 		}
-		if err := fn(body["schema"], at+"/schema", true); err != nil {
-			return err
+		for _, c := range contents {
+			if c.opaque != "" {
+				continue
+			}
+			if err := fn(c.v["schema"], c.at+"/schema", true); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (b *builder) build() (*API, error) {
-	list, err := b.sources()
-	if err != nil {
-		return nil, err
-	}
-	api := &API{}
+func (b *builder) build(list []source) (*API, error) {
+	api := &API{notes: b.compiler.harden.sortedNotes()}
 	ids := map[string]bool{}
 	for _, s := range list {
 		op, err := b.operation(s)
@@ -251,42 +326,6 @@ func (b *builder) operation(s source) (*Operation, error) {
 	return op, b.setExtension(op, s)
 }
 
-// setBody compiles the one body that is spoken: JSON.
-func (b *builder) setBody(op *Operation, s source) error {
-	media, at, err := b.media(s)
-	if err != nil || media == nil {
-		return err
-	}
-	op.Body = true
-	op.BodyNeeded = b.deref(s.op["requestBody"])["required"] == true
-	op.body, err = b.compiler.schema(at + "/schema")
-	return err
-}
-
-// media finds the media type object of a request body and where it stands. It
-// returns nil if there is no body.
-func (b *builder) media(s source) (media map[string]any, at string, err error) {
-	v, ok := s.op["requestBody"]
-	if !ok {
-		return nil, "", nil
-	}
-	at = s.at + "/requestBody"
-	if s.method == http.MethodGet || s.method == http.MethodHead || s.method == http.MethodOptions {
-		return nil, "", b.doc.fail(at, "%s takes no body; remove it or use POST", s.method)
-	}
-	at = b.place(v, at)
-	content, _ := b.deref(v)["content"].(map[string]any)
-	media, ok = content["application/json"].(map[string]any)
-	if !ok || len(content) != 1 {
-		return nil, "", b.doc.fail(at, "only application/json bodies are supported; declare content: application/json and no other")
-	}
-	at += "/content/application~1json"
-	if _, ok := media["schema"]; !ok {
-		return nil, "", b.doc.fail(at, "schema is missing; declare what the body holds")
-	}
-	return media, at, nil
-}
-
 // deref follows one reference. It returns nil when there is no object.
 func (b *builder) deref(v any) map[string]any {
 	m, _ := v.(map[string]any)
@@ -311,13 +350,19 @@ func (b *builder) place(v any, at string) string {
 func (b *builder) setExtension(op *Operation, s source) error {
 	at := s.at + "/x-rampart"
 	op.Permission = b.service + ":" + verb(s.method)
+	if enc, ok := s.op["x-rampart-encoding"]; ok {
+		if list, _ := enc.([]any); len(list) != 1 || list[0] != any("gzip") {
+			return b.doc.fail(s.at+"/x-rampart-encoding", "write [gzip], or nothing for bodies that are not compressed")
+		}
+		op.Gzip = true
+	}
 	v, ok := s.op["x-rampart"]
 	if !ok {
 		return nil
 	}
 	ext, ok := v.(map[string]any)
 	if !ok {
-		return b.doc.fail(at, "must be an object with permission and tenant")
+		return b.doc.fail(at, "must be an object with permission, tenant and opaque")
 	}
 	for _, k := range sorted(ext) {
 		text, ok := ext[k].(string)
@@ -332,8 +377,11 @@ func (b *builder) setExtension(op *Operation, s source) error {
 			op.Tenant = text
 		case k == "tenant":
 			return b.doc.fail(join(at, k), "tenant must be path.NAME of a path parameter or body.NAME of a declared property of the body")
+		case k == "opaque" && slices.Contains([]string{opaqueGraphQL, opaqueGRPC, opaqueUpload}, text): // see contents
+		case k == "opaque":
+			return b.doc.fail(join(at, k), "write graphql, grpc or upload")
 		default:
-			return b.doc.fail(join(at, k), "unknown key; write permission or tenant")
+			return b.doc.fail(join(at, k), "unknown key; write permission, tenant or opaque")
 		}
 	}
 	return nil
@@ -373,7 +421,8 @@ func (op *Operation) names(where string) bool {
 	case "path":
 		return slices.ContainsFunc(op.params, func(p param) bool { return p.in == "path" && p.name == name })
 	case "body":
-		return op.body != nil && declares(op.body.compiled, name, 0)
+		lacks := func(m media) bool { return m.schema == nil || !declares(m.schema.compiled, name, 0) }
+		return len(op.media) > 0 && !slices.ContainsFunc(op.media, lacks)
 	}
 	return false
 }
