@@ -125,7 +125,7 @@ func alphabetOf(s string) alphabet {
 // UUIDs, share one alphabet and what was proved of it.
 const (
 	digitBits = 0x3ff << '0'
-	lowerHex  = 0x7e << 32       // a-f
+	lowerHex  = 0x7e << 32 // a-f
 	lowerRest = 0x7fffff8 << 32 &^ lowerHex
 	upperHex  = 0x7e
 	upperRest = 0x7fffff8 &^ upperHex

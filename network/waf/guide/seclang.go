@@ -2,6 +2,7 @@ package guide
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,8 @@ type target struct {
 	Regex bool   // Key is a pattern
 	Count bool   // the number of values, not the values
 	Not   bool   // an exception
+
+	canonical string // Key as net/http spells header names
 }
 
 // link is one SecRule; a rule is a chain of one or more.
@@ -92,16 +95,22 @@ func (p *parser) source(s waf.Source) error {
 // read in requests as the stage hands them over.
 var settings = map[string]bool{
 	"secruleengine": true, "seccomponentsignature": true, "seccollectiontimeout": true,
-	"secrequestbodyaccess": true, "secrequestbodylimit": true, "secrequestbodynofileslimit": true,
-	"secrequestbodyinmemorylimit": true, "secrequestbodylimitaction": true, "secrequestbodyjsondepthlimit": true,
+	"secrequestbodyaccess":        true,
+	"secrequestbodyinmemorylimit": true, "secrequestbodylimitaction": true,
 	"secresponsebodyaccess": true, "secresponsebodymimetype": true, "secresponsebodylimit": true,
 	"secresponsebodylimitaction": true, "secauditengine": true, "secauditlog": true,
 	"secauditlogrelevantstatus": true, "secauditlogparts": true, "secauditlogtype": true,
 	"secauditlogformat": true, "secauditlogstoragedir": true, "secdebuglog": true, "secdebugloglevel": true,
 	"secdatadir": true, "sectmpdir": true, "secuploaddir": true, "secuploadkeepfiles": true,
 	"secrxprefilter": true, "secservertokens": true, "secwebappid": true, "secsensorid": true,
-	// Fewer rules or targets: what cannot match the whole set cannot match less.
-	"secruleremovebyid": true, "secruleremovebytag": true, "secruleremovebymsg": true,
+	// Fewer rules: what cannot match the whole set cannot match less.
+	"secruleremovebytag": true, "secruleremovebymsg": true,
+}
+
+// atLeast are the limits of the engine below which a view stays.
+var atLeast = map[string]int{
+	"secargumentslimit": maxArguments, "secrequestbodyjsondepthlimit": maxDepth,
+	"secrequestbodylimit": maxBody, "secrequestbodynofileslimit": maxBody,
 }
 
 func (p *parser) directive(l string) error {
@@ -119,7 +128,14 @@ func (p *parser) directive(l string) error {
 		return defaultAction(unquote(rest))
 	case name == "secruleupdatetargetbyid":
 		return p.updateTarget(rest)
+	case name == "secruleremovebyid":
+		return p.remove(rest)
 	case settings[name]:
+		return nil
+	case atLeast[name] > 0:
+		if n, err := strconv.Atoi(rest); err != nil || n < atLeast[name] {
+			return fmt.Errorf("%s must be at least %d for the guide", name, atLeast[name])
+		}
 		return nil
 	}
 	return fmt.Errorf("directive %s is not known to the guide", name)
@@ -133,6 +149,16 @@ func defaultAction(s string) error {
 		default:
 			return fmt.Errorf("SecDefaultAction with %s is not known to the guide", a.key)
 		}
+	}
+	return nil
+}
+
+// remove takes out the rules with these ids. It leaves ranges in: less removed
+// is more looked for.
+func (p *parser) remove(ids string) error {
+	for id := range strings.FieldsSeq(ids) {
+		n, err := strconv.Atoi(unquote(id))
+		p.rules = slices.DeleteFunc(p.rules, func(r *rule) bool { return err == nil && r.Marker == "" && r.ID == n })
 	}
 	return nil
 }
@@ -223,7 +249,7 @@ func cutTarget(s string) (target, string) {
 	if pattern, ok := strings.CutPrefix(key, "/"); ok && strings.HasSuffix(pattern, "/") && t.Var != "XML" {
 		t.Regex, key = true, strings.TrimSuffix(pattern, "/")
 	}
-	t.Key = strings.ToLower(key)
+	t.Key, t.canonical = strings.ToLower(key), http.CanonicalHeaderKey(key)
 	return t, rest
 }
 

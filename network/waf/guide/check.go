@@ -1,0 +1,163 @@
+package guide
+
+import (
+	"strings"
+	"sync/atomic"
+)
+
+// check is one operator that must not match, with the transformations of the
+// values that it sees.
+type check struct {
+	rule    int
+	number  int // in the bitset of the words found
+	op      operator
+	trans   []transform
+	multi   bool
+	targets []target
+}
+
+// class are the checks of values that stand in one place. Plans for alphabets
+// are made when first needed and kept in a table of fixed size.
+type class struct {
+	checks []*check
+	plans  [512]atomic.Pointer[plan]
+}
+
+// plan is what is left to do for values over an alphabet: the residual.
+type plan struct {
+	over  alphabet
+	steps []planStep
+}
+
+// planStep are the checks that see the value after the same transformations,
+// those left out that change nothing of such a value.
+type planStep struct {
+	trans  []transform
+	checks []*check
+	gated  bool // some check has words
+}
+
+func (c *class) plan(a alphabet) *plan {
+	h := a.ascii[0]*0x9e3779b97f4a7c15 ^ a.ascii[1]*0xc2b2ae3d27d4eb4f
+	if a.wide {
+		h = ^h
+	}
+	slot := &c.plans[(h^h>>32)%uint64(len(c.plans))]
+	if p := slot.Load(); p != nil && p.over == a {
+		return p
+	}
+	p := c.newPlan(a)
+	slot.Store(p)
+	return p
+}
+
+func (c *class) newPlan(a alphabet) *plan {
+	p := &plan{over: a}
+	index := map[string]int{}
+	for _, k := range c.checks {
+		k.eachStep(a, func(trans []transform, name string, seen alphabet) {
+			if !k.op.possible(seen) {
+				return
+			}
+			i, ok := index[name]
+			if !ok {
+				i = len(p.steps)
+				index[name] = i
+				p.steps = append(p.steps, planStep{trans: trans})
+			}
+			p.steps[i].checks = append(p.steps[i].checks, k)
+			p.steps[i].gated = p.steps[i].gated || k.op.gate != nil
+		})
+	}
+	return p
+}
+
+// eachStep calls fn for what the operator sees of values over a: the end of the
+// transformations, or each step of them where the rule says so.
+func (k *check) eachStep(a alphabet, fn func(trans []transform, name string, seen alphabet)) {
+	var trans []transform
+	name := ""
+	for _, t := range k.trans {
+		out, same := t.alphabet(a)
+		if same {
+			continue
+		}
+		if k.multi {
+			fn(trans, name, a)
+		}
+		a = out
+		trans = append(trans[:len(trans):len(trans)], t)
+		name += " " + t.name
+	}
+	fn(trans, name, a)
+}
+
+// scratch is the state of one Clean.
+type scratch struct {
+	budget int
+	key    []byte
+	args   int
+	used   int
+}
+
+// clean reports whether no check of c matches s for sure.
+func (g *Guide) clean(c *class, s string, st *scratch) bool {
+	if len(c.checks) == 0 {
+		return true
+	}
+	a := alphabetOf(s).coarse()
+	p := c.plan(a)
+	var base bitset // the words of s itself
+	based := false
+	for i := range p.steps {
+		step := &p.steps[i]
+		text, ok := step.text(s)
+		if !ok {
+			return false
+		}
+		var found *bitset
+		if step.gated && (text == s || !a.wide && step.lowers()) {
+			if !based {
+				g.words.find(s, &base)
+				based = true
+			}
+			found = &base
+		} else if step.gated {
+			found = new(bitset)
+			g.words.find(text, found)
+		}
+		if !step.clean(text, found, st) {
+			return false
+		}
+	}
+	return true
+}
+
+// lowers: the words are found without regard to case.
+func (p *planStep) lowers() bool { return len(p.trans) == 1 && p.trans[0].name == "lowercase" }
+
+func (p *planStep) text(s string) (string, bool) {
+	ok := true
+	for _, t := range p.trans {
+		if s, ok = t.apply(s); !ok {
+			return "", false
+		}
+	}
+	return s, true
+}
+
+func (p *planStep) clean(text string, found *bitset, st *scratch) bool {
+	folds := !isASCII(text) && (strings.Contains(text, "\u017f") || strings.Contains(text, "\u212a"))
+	for _, k := range p.checks {
+		if k.op.gate != nil && !found.has(k.number) && !(k.op.folds && folds) {
+			continue
+		}
+		if k.op.only {
+			return false
+		}
+		if matched, sure := k.op.matches(text, &st.budget); matched || !sure {
+			return false
+		}
+	}
+	return true
+}

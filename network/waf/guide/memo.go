@@ -1,0 +1,57 @@
+package guide
+
+import (
+	"hash/maphash"
+	"sync"
+)
+
+// The memo holds memoShards * memoSize answers.
+const (
+	memoShards = 64
+	memoSize   = 1024
+)
+
+// memo remembers which texts were found clean. It keeps a keyed hash of 128
+// bits of each and no text. A full shard is emptied: whoever fills it with
+// texts of his own slows the next requests down and no more. It is safe for
+// concurrent use.
+type memo struct {
+	seeds  [2]maphash.Seed
+	shards [memoShards]struct {
+		sync.RWMutex
+		clean map[digest]struct{}
+	}
+}
+
+type digest [2]uint64
+
+func newMemo() *memo {
+	m := &memo{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
+	for i := range m.shards {
+		m.shards[i].clean = make(map[digest]struct{})
+	}
+	return m
+}
+
+// digest hashes b together with where it stands.
+func (m *memo) digest(b []byte) digest {
+	return digest{maphash.Bytes(m.seeds[0], b), maphash.Bytes(m.seeds[1], b)}
+}
+
+func (m *memo) has(d digest) bool {
+	s := &m.shards[d[0]%memoShards]
+	s.RLock()
+	_, ok := s.clean[d]
+	s.RUnlock()
+	return ok
+}
+
+func (m *memo) add(d digest) {
+	s := &m.shards[d[0]%memoShards]
+	s.Lock()
+	if len(s.clean) >= memoSize {
+		clear(s.clean)
+	}
+	s.clean[d] = struct{}{}
+	s.Unlock()
+}

@@ -1,0 +1,135 @@
+package guide
+
+import "math/bits"
+
+// words finds many words in a text in one pass, without regard to the case of
+// ASCII letters (Aho and Corasick 1975, as a full table). Each word reports a
+// number below 64*len(bitset).
+type words struct {
+	class [256]uint8 // 0 is every byte that no word holds
+	width int
+	next  []uint32 // state*width + class
+	out   []int32  // state -> index into sets, or -1
+	sets  []bitset
+}
+
+// bitset holds small numbers. It is a value: copies are apart.
+type bitset [8]uint64
+
+func (b *bitset) set(n int)      { b[n>>6] |= 1 << (n & 63) }
+func (b *bitset) has(n int) bool { return b[n>>6]&(1<<(n&63)) != 0 }
+
+func (b *bitset) merge(o *bitset) {
+	for i := range b {
+		b[i] |= o[i]
+	}
+}
+
+func (b *bitset) count() (n int) {
+	for _, w := range b {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// maxNumber is the size of a bitset.
+const maxNumber = 64 * len(bitset{})
+
+// wordList is what words is built from.
+type wordList struct {
+	word   string
+	number int
+}
+
+func newWords(list []wordList) *words {
+	w := &words{width: 1}
+	for _, l := range list {
+		for i := range len(l.word) {
+			if c := lower(l.word[i]); w.class[c] == 0 {
+				w.class[c] = uint8(w.width)
+				w.width++
+			}
+		}
+	}
+	for c := byte('A'); c <= 'Z'; c++ {
+		w.class[c] = w.class[lower(c)]
+	}
+	w.grow()
+	for _, l := range list {
+		w.insert(l)
+	}
+	w.link()
+	return w
+}
+
+func (w *words) grow() uint32 {
+	w.next = append(w.next, make([]uint32, w.width)...)
+	w.out = append(w.out, -1)
+	return uint32(len(w.out) - 1)
+}
+
+func (w *words) insert(l wordList) {
+	at := uint32(0)
+	for i := range len(l.word) {
+		slot := int(at)*w.width + int(w.class[l.word[i]])
+		if w.next[slot] == 0 {
+			n := w.grow()
+			w.next[slot] = n
+		}
+		at = w.next[slot]
+	}
+	w.report(at, &bitset{}).set(l.number)
+}
+
+// report adds to what a state reports.
+func (w *words) report(at uint32, more *bitset) *bitset {
+	if w.out[at] < 0 {
+		w.out[at] = int32(len(w.sets))
+		w.sets = append(w.sets, bitset{})
+	}
+	set := &w.sets[w.out[at]]
+	set.merge(more)
+	return set
+}
+
+// link fills the missing transitions, breadth first, from the longest suffix
+// that is a prefix of a word.
+func (w *words) link() {
+	fail := make([]uint32, len(w.out))
+	queue := make([]uint32, 0, len(w.out))
+	for c := range w.width {
+		if n := w.next[c]; n != 0 {
+			queue = append(queue, n)
+		}
+	}
+	for i := 0; i < len(queue); i++ {
+		at := queue[i]
+		if o := w.out[fail[at]]; o >= 0 {
+			set := w.sets[o]
+			w.report(at, &set)
+		}
+		for c := range w.width {
+			slot, back := int(at)*w.width+c, w.next[int(fail[at])*w.width+c]
+			if n := w.next[slot]; n != 0 {
+				fail[n] = back
+				queue = append(queue, n)
+			} else {
+				w.next[slot] = back
+			}
+		}
+	}
+}
+
+// find adds the numbers of the words in s to found.
+func (w *words) find(s string, found *bitset) {
+	if w.out[0] >= 0 { // the empty word is everywhere
+		found.merge(&w.sets[w.out[0]])
+	}
+	at := 0
+	for i := 0; i < len(s); i++ {
+		at = int(w.next[at*w.width+int(w.class[s[i]])])
+		if o := w.out[at]; o >= 0 {
+			found.merge(&w.sets[o])
+		}
+	}
+}
