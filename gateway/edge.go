@@ -133,6 +133,16 @@ func (g *Gateway) certificateSeconds() int {
 	return max(0, int(first.Sub(g.opt.Now()).Seconds()))
 }
 
+// identitySeconds is how long the gateway's own certificate among the planes
+// holds, 0 when it does not.
+func (g *Gateway) identitySeconds() int {
+	own, err := g.opt.Link.Source().Current()
+	if err != nil {
+		return 0
+	}
+	return max(0, int(own.NotAfter.Sub(g.opt.Now()).Seconds()))
+}
+
 // acmeCert is the source for a public authority.
 type acmeCert struct{ edge *acme.Edge }
 

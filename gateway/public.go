@@ -179,17 +179,19 @@ func controlRequest(c *call, addr string) *http.Request {
 }
 
 // health says whether this plane enforces a configuration that the control
-// plane still vouches for.
+// plane still vouches for, and can prove who it is: with an expired certificate of
+// its own no service lets it in.
 func (s toControl) health(c *call) error {
 	harden(c.w.Header(), c.table)
 	c.w.Header().Set("Content-Type", "application/json")
 	age := s.g.opt.Link.Age()
-	if age > 10*time.Second {
+	own := s.g.identitySeconds()
+	if age > 10*time.Second || own == 0 {
 		c.w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	return json.NewEncoder(c.w).Encode(map[string]any{
 		"system": c.table.sys.Info.Name, "digest": c.table.sys.Bundle().Digest, "control_age_seconds": int(age.Seconds()),
-		"certificate_seconds": s.g.certificateSeconds(),
+		"certificate_seconds": s.g.certificateSeconds(), "identity_seconds": own,
 	})
 }
 
