@@ -259,9 +259,9 @@ func head(tx types.Transaction, r *Request) {
 	tx.ProcessConnection(r.Client.String(), 0, "", 0)
 	tx.ProcessURI(r.Target, r.Method, proto)
 	for _, p := range r.Path {
-		tx.AddPathRequestArgument(p.Name, p.Value)
+		tx.AddPathRequestArgument("path."+p.Name, p.Value) // the name is the document's: bare, some names are commands to the rules
 	}
-	if r.Host != "" {
+	if r.Host != "" || proto == "HTTP/1.1" { // which no request without the header gets through
 		tx.AddRequestHeader("Host", r.Host)
 		tx.SetServerName(r.Host)
 	}

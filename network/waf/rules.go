@@ -127,7 +127,7 @@ func variables(o Options) string {
 	return b.String()
 }
 
-var pattern = regexp.MustCompile(`(?m)^(\s*SecRule\s[^\n]*?"!?@rx )`)
+var pattern = regexp.MustCompile(`(?m)^(\s*(?:SecRule\s[^\n]*?)?"!?@rx )`)
 
 // oneLine has ^ and $ of the rules' patterns mean the ends of the value, as the
 // Core Rule Set is written for. Coraza takes them for ends of lines unless it
