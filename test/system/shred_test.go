@@ -22,7 +22,7 @@ func TestShred(t *testing.T) {
 	r := start(t, variant(t))
 	const hers, his = "alice.canary@example.com", "bob.canary@example.com"
 	alice, bob := r.login("alice"), r.login("bob")
-	a, b := r.paid(alice, hers), r.paid(bob, his)
+	a, b := r.payment(alice, hers), r.payment(bob, his)
 	sam := r.login("sam")
 	r.finds(sam, "Alice.Canary@Example.com", a)
 	r.finds(sam, his, b)
@@ -51,7 +51,7 @@ func TestShred(t *testing.T) {
 }
 
 // paid books an order with an address, and returns the payment's id.
-func (r *running) paid(c *http.Client, email string) string {
+func (r *running) payment(c *http.Client, email string) string {
 	r.t.Helper()
 	o := r.order(c, "acme")
 	status, body := r.call(c, http.MethodPost, "/payments", map[string]any{"order_id": o.ID, "amount": o.Total, "email": email, "card_token": "tok_visa"}, once()...)
