@@ -136,7 +136,7 @@ func BenchmarkStage(b *testing.B) {
 	run("jwt_cached", s.basic, in, authenticate{g}.check)
 	run("api_key_cached", s.both, in, authenticate{g}.check)
 	run("csrf", s.cookie, known, csrf{http.NewCrossOriginProtection()}.check)
-	run("plan_limit", s.both, known, counted(planLimit{}))
+	run("plan_limit", s.both, known, counted(planLimit{newInflight()}))
 	run("user_limit", s.basic, known, counted(userLimit{}))
 	run("authorize", s.basic, known, authorize{}.check)
 	run("body_json", s.basic, known, func(c *call) error {
@@ -144,7 +144,7 @@ func BenchmarkStage(b *testing.B) {
 		if err := (body{}).check(c); err != nil {
 			return err
 		}
-		_, err := decode(c)
+		_, err := c.op.Read("application/json", c.body, c.readOptions())
 		return err
 	})
 	run("schema", s.basic, read, schema{}.check)

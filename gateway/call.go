@@ -44,6 +44,9 @@ type call struct {
 	keyID     string
 	body      []byte // as it will be forwarded
 	hasBody   bool
+	doc       any    // what the body says, of openapi.Body; nil: none, or not read
+	gzip      bool   // the body comes compressed
+	limit     int64  // bytes of the body, expanded
 	read      bool   // nothing is left of the caller's body
 	after     func() // if not nil, runs when the request ends, however it ends
 }
@@ -61,6 +64,16 @@ func (c *call) credential() planelink.Credential {
 		v.Token = c.cred.value
 	}
 	return v
+}
+
+// onEnd has f run when the request ends, before what was asked for earlier.
+func (c *call) onEnd(f func()) {
+	before := c.after
+	if before == nil {
+		c.after = f
+		return
+	}
+	c.after = func() { f(); before() }
 }
 
 // stage is one step at the edge. An error ends the request; its Control names
@@ -87,6 +100,9 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if c.entry != nil {
+		g.bans.Good(c.ip)
+	}
 }
 
 // end gives back what the request held. A panic is on record before it breaks
@@ -111,8 +127,10 @@ func (g *Gateway) end(c *call) {
 // still a denial. That a browser comes without anything to show is no event:
 // every visit begins so.
 func (g *Gateway) refuse(c *call, err error) {
+	g.refused(c, err)
 	redirect, toLogin := loginRedirect(c, err)
-	if !toLogin || len(c.r.CookiesNamed(sessionCookie)) > 0 {
+	banned := controlOf(err, "") == controlBan // is told when the ban ends: a flood must not fill the log
+	if !banned && (!toLogin || len(c.r.CookiesNamed(sessionCookie)) > 0) {
 		g.record(c, c.event(err))
 	}
 	harden(c.w.Header(), c.table)

@@ -25,6 +25,7 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/framing"
 	"github.com/rampart-security/rampart/network/idempotency"
+	"github.com/rampart-security/rampart/ratelimit/ban"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
@@ -66,6 +67,9 @@ type Gateway struct {
 	dpop     *possession
 	once     *idempotency.Guard
 	policies *bundle.Plane
+	limiters *limiters
+	bans     *ban.Ladder
+	flight   *inflight
 	addr     atomic.Pointer[string]
 	plain    atomic.Pointer[string]
 }
@@ -78,7 +82,8 @@ func New(opt Options) (*Gateway, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now)}
+	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now), bans: ban.New(ban.Options{Now: opt.Now}), flight: newInflight()}
+	g.limiters = &limiters{g: g}
 	var err error
 	if g.dpop, err = newPossession(opt); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -109,11 +114,12 @@ func (g *Gateway) reload() error {
 	if old := g.table.Load(); s.System == nil || old != nil && old.sys == s.System {
 		return nil
 	}
-	t, err := compile(s.System, g.opt.Name, g.opt.Now)
+	t, err := g.limiters.compile(s.System)
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	t.stages, t.public = g.stages(t), g.publicStages(t)
+	g.bans.Set(banRule(s.System, g.opt.Name))
 	g.table.Store(t)
 	return nil
 }
@@ -129,6 +135,7 @@ func (g *Gateway) Addr() string {
 // Run serves until ctx ends, then drains for five seconds. It may be called
 // once.
 func (g *Gateway) Run(ctx context.Context) error {
+	defer g.limiters.close()
 	defer g.policies.Close()
 	follow, stop := context.WithCancel(ctx)
 	followed := make(chan error, 1)
@@ -150,7 +157,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	addr := inner.Addr().String()
 	g.addr.Store(&addr)
-	l := profile.NewListener(inner, g.tlsConfig(t.sys, src, protocols), profile.ListenerOptions{
+	l := profile.NewListener(door{inner, g.bans}, g.tlsConfig(t.sys, src, protocols), profile.ListenerOptions{
 		OnRefuse: g.refusedHandshake, MaxConns: maxConns, MaxPerIP: maxConnsPerIP,
 	})
 	all, ctx := errgroup.WithContext(ctx)
@@ -159,6 +166,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		all.Go(func() error { return g.servePlain(ctx, src) })
 	}
 	all.Go(func() error { src.run(ctx); return nil })
+	all.Go(func() error { g.watchBans(ctx); return nil })
 	all.Go(func() error { g.watchEdge(ctx, src); return nil })
 	return all.Wait()
 }

@@ -1,11 +1,10 @@
 package gateway
 
 import (
-	"time"
+	"sync"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/ratelimit"
-	"github.com/rampart-security/rampart/ratelimit/ring"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -25,18 +24,61 @@ func limited(c *call, v ratelimit.Verdict, name, control string) error {
 	return rampart.Errorf(rampart.Limited, control, "too many requests; try again in %d seconds", max(1, int(v.RetryAfter.Seconds()+0.999)))
 }
 
-// planLimit is the second layer: what the API key's plan allows.
-type planLimit struct{}
+// planLimit is the second layer: what the API key's plan allows, at once, by the
+// rate and by the quota. What one of them refuses costs nothing of the next.
+type planLimit struct{ flight *inflight }
 
-func (planLimit) check(c *call) error {
+func (s planLimit) check(c *call) error {
 	if c.keyID == "" {
 		return nil
 	}
-	l, ok := c.table.plans[c.plan]
+	p, ok := c.table.plans[c.plan]
 	if !ok {
 		return rampart.Errorf(rampart.Denied, "limit.api_key", "the API key has no plan")
 	}
-	return limited(c, l.Allow(c.keyID, 1), "plan", "limit.api_key")
+	if !s.flight.enter(c.keyID, p.atOnce) {
+		c.w.Header().Set("Retry-After", "1")
+		return rampart.Errorf(rampart.Limited, "limit.api_key", "more than %d requests of this API key at once", p.atOnce)
+	}
+	c.onEnd(func() { s.flight.leave(c.keyID) })
+	if err := limited(c, p.rate.Allow(c.keyID, 1), "plan", "limit.api_key"); err != nil || p.quota == nil {
+		return err
+	}
+	return limited(c, p.quota.Allow(c.keyID, 1), "quota", "limit.api_key")
+}
+
+// plan is what one plan allows an API key.
+type plan struct {
+	rate   ratelimit.Limiter
+	quota  ratelimit.Limiter // nil: none
+	atOnce int
+}
+
+// inflight counts requests in flight by API key. Keys exist and were looked up,
+// and those in flight are bounded: so is this.
+type inflight struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func newInflight() *inflight { return &inflight{n: map[string]int{}} }
+
+func (f *inflight) enter(key string, most int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n[key] >= most {
+		return false
+	}
+	f.n[key]++
+	return true
+}
+
+func (f *inflight) leave(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n[key]--; f.n[key] <= 0 {
+		delete(f.n, key)
+	}
 }
 
 // userLimit is the third layer: by the subject itself, whatever addresses, keys
@@ -51,23 +93,34 @@ func (userLimit) check(c *call) error {
 	return limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user")
 }
 
-// limits builds one ring per layer: by address, by plan, by user, and by user
-// and flow.
-func (t *table) limits(flows []spec.Flow, now func() time.Time) {
+// limits has one limiter per layer: by address, by plan, by user, and by user and
+// flow.
+func (t *table) limits(flows []spec.Flow, pick picker) {
 	var ip, user spec.Rate
 	for _, f := range flows {
 		ip = wider(ip, f.Limit.IP) // the address is counted before the flow is known: the widest declared rate
 		user = wider(user, f.Limit.User)
 		need := required(t.sys, f)
-		t.entries = append(t.entries, entry{flow: f, need: need, users: newRing(f.Limit.User, now)})
+		t.entries = append(t.entries, entry{flow: f, need: need, users: pick(layerUser, f.ID, f.Limit.User)})
 		if need == byAPIKey|byJWT {
 			t.keyed[f.From] = true
 		}
 	}
-	t.ip, t.user = newRing(ip, now), newRing(user, now)
+	t.ip, t.user = pick(layerIP, "", ip), pick(layerUser, "", user)
 	for name, p := range t.sys.Plans {
-		t.plans[name] = newRing(p.APIKey, now)
+		t.plans[name] = t.plan(name, p, pick)
 	}
+}
+
+func (t *table) plan(name string, p spec.Plan, pick picker) plan {
+	out := plan{rate: pick(layerPlan, name, p.APIKey), atOnce: p.Concurrency}
+	if l := t.sys.Limits; l != nil {
+		out.atOnce = max(1, p.Concurrency/l.Gateways) // each counts its own: so they hold to it together
+	}
+	if p.Quota != (spec.Rate{}) {
+		out.quota = pick(layerQuota, name, p.Quota)
+	}
+	return out
 }
 
 // wider returns the rate that lets more through; a zero Rate lets nothing.
@@ -83,8 +136,4 @@ func perSecond(r spec.Rate) float64 {
 		return 0
 	}
 	return float64(r.N) / r.Per.Seconds()
-}
-
-func newRing(r spec.Rate, now func() time.Time) ratelimit.Limiter {
-	return ring.New(r.N, r.Per, ring.Options{Now: now})
 }

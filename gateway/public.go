@@ -58,6 +58,7 @@ func (g *Gateway) publicStages(t *table) []stage {
 		control string
 		stage   stage
 	}{
+		{controlBan, keepOut{g.bans}},
 		{"edge.route", canonicalize{g.hosts(t)}},
 		{"limit.ip", ipLimit{t.ip}},
 		{"", publicCaps{}},
@@ -94,7 +95,7 @@ func (s publicShares) check(c *call) error {
 	if err := s.login.Enter(c.ip, shed.Important); err != nil {
 		return err
 	}
-	c.after = func() { s.login.Leave(c.ip) }
+	c.onEnd(func() { s.login.Leave(c.ip) })
 	return nil
 }
 

@@ -22,6 +22,7 @@ func (g *Gateway) stages(t *table) []stage {
 		control string
 		stage   stage
 	}{
+		{controlBan, keepOut{g.bans}},
 		{"edge.route", canonicalize{g.hosts(t)}},
 		{"limit.ip", ipLimit{t.ip}},
 		{"", shedder{shed.New(maxConcurrent), shed.Normal}},
@@ -29,7 +30,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{"", caps{}},
 		{"", authenticate{g}},
 		{"authn.csrf", csrf{http.NewCrossOriginProtection()}},
-		{"limit.api_key", planLimit{}},
+		{"limit.api_key", planLimit{g.flight}},
 		{"limit.user", userLimit{}},
 		{"authz.gateway", authorize{g}},
 		{"authn.step_up", stepUp{g.opt.Now}},
@@ -81,7 +82,7 @@ func (s shedder) check(c *call) error {
 	if err := s.gate.Enter(s.priority); err != nil {
 		return err
 	}
-	c.after = s.gate.Leave
+	c.onEnd(s.gate.Leave)
 	return nil
 }
 

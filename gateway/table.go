@@ -23,7 +23,7 @@ type table struct {
 	targets []*target       // longest mount first
 	entries []entry         // flows from outside into this gateway
 	keyed   map[string]bool // principals whose clients show an API key beside the token, and come in by no other's flow
-	plans   map[string]ratelimit.Limiter
+	plans   map[string]plan
 	ip      ratelimit.Limiter
 	user    ratelimit.Limiter       // all ways in together
 	nonces  map[string]*nonce.Guard // by flow
@@ -47,8 +47,8 @@ type target struct {
 	api   *openapi.API // nil: no document, methods are bounded instead
 }
 
-func compile(sys *spec.System, self string, now func() time.Time) (*table, error) {
-	t := &table{sys: sys, keyed: map[string]bool{}, plans: map[string]ratelimit.Limiter{}, nonces: map[string]*nonce.Guard{}}
+func compile(sys *spec.System, self string, now func() time.Time, pick picker) (*table, error) {
+	t := &table{sys: sys, keyed: map[string]bool{}, plans: map[string]plan{}, nonces: map[string]*nonce.Guard{}}
 	for _, f := range sys.FlowsFrom(self) {
 		tg, err := newTarget(sys, f)
 		if err != nil {
@@ -63,7 +63,7 @@ func compile(sys *spec.System, self string, now func() time.Time) (*table, error
 		return nil, err
 	}
 	sort.SliceStable(t.targets, func(i, j int) bool { return len(t.targets[i].mount) > len(t.targets[j].mount) })
-	t.limits(sys.FlowsTo(self), now)
+	t.limits(sys.FlowsTo(self), pick)
 	return t, nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/control/controltest"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -17,7 +18,7 @@ func TestReservedPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tab, err := compile(sys, "edge", time.Now)
+	tab, err := compile(sys, "edge", time.Now, func(_, _ string, r spec.Rate) ratelimit.Limiter { return newRing(r, time.Now) })
 	if err != nil {
 		t.Fatal(err)
 	}

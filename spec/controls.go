@@ -18,7 +18,7 @@ func KnownControls() []string {
 		"authz.domain", "authz.gateway", "authz.separation", "authz.service",
 		"data.envelope", "db.audit_log", "db.check", "db.row_mac", "decision.log",
 		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "http.framing", "idempotency.key",
-		"limit.api_key", "limit.ip", "limit.login", "limit.pool", "limit.user",
+		"limit.api_key", "limit.ban", "limit.ip", "limit.login", "limit.pool", "limit.user",
 		"message.recipient_guard", "message.replay", "message.schema", "message.signature",
 		"mtls.peer_declared", "mtls.required", "mtls.revocation", "nonce.window", "policy.bundle",
 		"revocation.bound",
@@ -172,6 +172,7 @@ func (d *deriver) service(name string, svc Service) {
 	d.when(len(d.s.Authz.Separate) > 0, el, "authz.separate", "authz.separation")
 	if svc.Role == roleGateway {
 		d.derive(el, key, "edge.route", "http.framing", "headers.security")
+		d.add(el, key+".edge.ban", "limit.ban")
 		return
 	}
 	d.derive(el, key, "mtls.required", "mtls.peer_declared", "mtls.revocation", "egress.allow", "egress.private_ip", "secret.not_in_env", "authz.service")
