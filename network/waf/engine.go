@@ -121,8 +121,9 @@ func (c *compiled) close() {
 // Rules returns what the engine was compiled from.
 func (e *Engine) Rules() RuleSet { return e.set }
 
-// Close gives back what the rules hold. No Inspect may be running, nor come
-// later. Of an engine of a Pool it does nothing: the Pool closes.
+// Close gives the rules' patterns back to the process, which shares them among
+// its engines. What is being inspected is not disturbed. An engine of a Pool is
+// closed with its Pool.
 func (e *Engine) Close() {
 	if c, err := e.compiled(); err == nil {
 		c.close()
@@ -174,8 +175,7 @@ func (p *Pool) level(n int) *level {
 	return p.levels[n]
 }
 
-// Close gives back what the rules of all levels hold. No Inspect of any engine
-// of the pool may be running, nor come later.
+// Close closes the rules of all levels.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -259,7 +259,7 @@ func head(tx types.Transaction, r *Request) {
 	tx.ProcessConnection(r.Client.String(), 0, "", 0)
 	tx.ProcessURI(r.Target, r.Method, proto)
 	for _, p := range r.Path {
-		tx.AddPathRequestArgument("path."+p.Name, p.Value) // the name is the document's: bare, some names are commands to the rules
+		tx.AddPathRequestArgument(p.Name, p.Value)
 	}
 	if r.Host != "" || proto == "HTTP/1.1" { // which no request without the header gets through
 		tx.AddRequestHeader("Host", r.Host)

@@ -183,7 +183,7 @@ func (r *Request) calmPath(name string) {
 		r.Target += "?" + query
 	}
 	for i, p := range r.Path {
-		if p.Name == name {
+		if p.Name == PathPrefix+name {
 			r.Path[i].Value = harmless
 		}
 	}

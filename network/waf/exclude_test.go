@@ -40,7 +40,7 @@ func TestExclusion(t *testing.T) {
 	other := post(waf.JSONBody, `{"note":"`+sql+`"}`)
 	other.Route = "POST /notes"
 	path := at("/api/notes/1'%20or%201=1%20--%20x")
-	path.Path = []waf.Arg{{Where: waf.Path, Name: "id", Value: sql}}
+	path.Path = []waf.Arg{{Name: waf.PathPrefix + "id", Value: sql}}
 
 	for name, tt := range map[string]struct {
 		field  string
@@ -100,7 +100,7 @@ func TestHarmless(t *testing.T) {
 				Method: "POST", Target: "/notes/a?q=a", Host: "h", Header: http.Header{
 					"Content-Type": {"application/json"}, "User-Agent": {"a"}, "Accept": {"*/*"}, "Cookie": {"c=a"}, "Content-Length": {"9"},
 				},
-				Body: []byte(`{"note":"` + value + `"}`), BodyKind: waf.JSONBody, Path: []waf.Arg{{Where: waf.Path, Name: "id", Value: "a"}},
+				Body: []byte(`{"note":"` + value + `"}`), BodyKind: waf.JSONBody, Path: []waf.Arg{{Name: waf.PathPrefix + "id", Value: "a"}},
 			})
 			if err != nil || (len(v.Findings) > 0) != (name == "harmful") {
 				t.Errorf("found %v, %v", v.Findings, err)

@@ -5,21 +5,6 @@ import (
 	"net/netip"
 )
 
-// Where names the part of a request that an argument stands in.
-type Where uint8
-
-// The parts, in the words of Coraza's collections: Query is ARGS_GET, Form and
-// JSON are ARGS_POST, the others have collections of their own. Path has none:
-// rules see path parameters as part of the target.
-const (
-	Query Where = iota + 1
-	Form
-	JSON
-	Path
-	Cookie
-	Header
-)
-
 // BodyKind is what the body is, as the stage settled it before the rules.
 type BodyKind uint8
 
@@ -33,17 +18,13 @@ const (
 	OpaqueBody
 )
 
-// FieldID is the place of a field in the facts that the operation's schema
-// gives about it. Zero is unknown: nothing is proved about such a field.
-type FieldID int
+// PathPrefix begins the name of a path parameter, as json. begins that of a
+// member of the body. The names are the document's, not the client's: bare,
+// some of them (id, who) would be commands to the rules.
+const PathPrefix = "path."
 
-// Arg is one value that the request carries.
-type Arg struct {
-	Where Where
-	Name  string // decoded; JSON leaves as json.a.b.0, the names that Coraza gives them
-	Value string // decoded; of JSON scalars the text that Coraza sees
-	Field FieldID
-}
+// Arg is a value with its name. Rules find it among ARGS.
+type Arg struct{ Name, Value string }
 
 // File is one part of a multipart body that has a file name.
 type File struct {
@@ -64,15 +45,13 @@ type Request struct {
 	// were verified, so that no rule, score or event can come to hold them.
 	Header http.Header
 
-	// Args holds every argument of query, form and JSON body; Path the
-	// parameters of the path. A guide reads them. The engine reads Target and
-	// Body instead, so that nothing a guide overlooks escapes the rules.
-	Args []Arg
-	Path []Arg
+	Path []Arg // the parameters of the path, decoded; their names begin with PathPrefix
 
-	Body     []byte // as forwarded; nil without
+	// Body is as forwarded; nil without. The rules read it, not what another
+	// parser made of it: what that overlooked would escape them.
+	Body     []byte
 	BodyKind BodyKind
-	Files    []File // of a multipart body
+	Files    []File // of a multipart body; a guide reads them
 
 	// Route is the operation to which exclusions are bound: "METHOD /path" with
 	// the path as the document writes it. Empty: no exclusion applies.
