@@ -175,6 +175,8 @@ func TestHosts(t *testing.T) {
 // TestHeadersOfHTTP2: what net/http makes of fields that HTTP/1 cannot bring.
 func TestHeadersOfHTTP2(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
+		"spaces around a value":      func(r *http.Request) { r.Header["X-A"] = []string{" a"} },
+		"an empty expectation":       func(r *http.Request) { r.Header["Expect"] = []string{""} },
 		"another Host":               func(r *http.Request) { r.Header["Host"] = []string{"evil.example"} },
 		"a length that is none":      func(r *http.Request) { r.Header["Content-Length"] = []string{"+2"} },
 		"a length without a body":    func(r *http.Request) { r.Header["Content-Length"] = []string{"2"} },

@@ -78,6 +78,12 @@ func checkFields(r *http.Request) error {
 		if name == "Upgrade" || name == "Http2-Settings" {
 			return refuse("header: no other protocol is spoken here")
 		}
+		if name == "Expect" && !strings.EqualFold(values[0], "100-continue") {
+			return problem.With(refuse("header: the only expectation is 100-continue"), problem.Details{Status: http.StatusExpectationFailed})
+		}
+		if slices.ContainsFunc(values, isPadded) {
+			return refuse("header: %s holds spaces around its value", name)
+		}
 		// Browsers fill these two with what they like; nothing is decided by them.
 		if name == "User-Agent" || name == "Referer" {
 			continue
@@ -87,6 +93,11 @@ func checkFields(r *http.Request) error {
 		}
 	}
 	return nil
+}
+
+// isPadded reports what HTTP/1 trims and HTTP/2 forbids (RFC 9113 section 8.2.1).
+func isPadded(s string) bool {
+	return s != "" && (s[0] == ' ' || s[0] == '\t' || s[len(s)-1] == ' ' || s[len(s)-1] == '\t')
 }
 
 func notASCII(s string) bool {
