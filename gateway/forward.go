@@ -110,6 +110,9 @@ func request(c *call, addr string) *http.Request {
 	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, relay.Inbound(c.op.Headers(), c.target.svc.Headers))
 	out.Host = c.target.name
 	out.Header[trace.Header] = []string{trace.Parent(c.trace)}
+	if v := c.op.Cookie(c.r.Header); v != "" {
+		out.Header["Cookie"] = []string{v} // of the caller's cookies those that the document declares, and no credential
+	}
 	out.Body, out.ContentLength = http.NoBody, 0
 	if c.hasBody {
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))

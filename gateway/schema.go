@@ -2,15 +2,14 @@ package gateway
 
 import (
 	"bytes"
-	"encoding/json"
+	"compress/gzip"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/network/canonical"
-	"github.com/rampart-security/rampart/validate/strictjson"
+	"github.com/rampart-security/rampart/validate/openapi"
 )
 
 // caps judges what the headers announce, before a byte of body is read.
@@ -24,17 +23,36 @@ func (caps) check(c *call) error {
 	if c.table.sys.Off("validate.max_body") {
 		limit = 64 << 20
 	}
+	c.limit = limit
 	if err := limitBody(c, limit); err != nil {
 		return err
 	}
-	if c.r.Header.Get("Content-Encoding") != "" {
-		return unsupported("the body must come without content encoding")
+	if err := encoded(c); err != nil {
+		return err
 	}
-	ct, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
-	if c.r.ContentLength != 0 && c.target.api != nil && !strings.EqualFold(strings.TrimSpace(ct), "application/json") {
-		return unsupported("the body must be application/json")
+	if c.op == nil || c.r.ContentLength == 0 || c.table.sys.Off("validate.openapi") {
+		return nil
 	}
-	return nil
+	return c.op.Accepts(c.r.Header.Get("Content-Type"), c.readOptions())
+}
+
+// encoded admits a compressed body where the operation does. Codings pile up,
+// and a second one nobody would look into.
+func encoded(c *call) error {
+	switch coding := c.r.Header["Content-Encoding"]; {
+	case len(coding) == 0:
+		return nil
+	case len(coding) == 1 && coding[0] == "gzip" && c.op != nil && c.op.Gzip:
+		c.gzip = true
+		return nil
+	}
+	c.w.Header().Set("Accept-Encoding", "identity") // RFC 9110, section 12.5.3
+	return unsupported("the body must come without content encoding")
+}
+
+// readOptions are what this flow lets pass unread.
+func (c *call) readOptions() openapi.ReadOptions {
+	return openapi.ReadOptions{Opaque: c.target.flow.Validate.Opaque, Loose: c.table.sys.Off("validate.json")}
 }
 
 // limitBody refuses a body that is announced too long, and ends one that turns
@@ -69,8 +87,35 @@ func (body) check(c *call) error {
 	if err != nil {
 		return bodyError(err)
 	}
-	c.body, c.hasBody, c.read = raw, len(raw) > 0, true
+	c.read = true
+	if c.gzip {
+		if raw, err = gunzip(raw, c.limit); err != nil {
+			return err
+		}
+	}
+	c.body, c.hasBody = raw, len(raw) > 0
 	return nil
+}
+
+// gunzip expands a body to at most limit bytes: a bomb goes off no further than
+// an honest body reaches. One member, and nothing behind it; the service gets
+// the body expanded.
+func gunzip(raw []byte, limit int64) ([]byte, error) {
+	broken := rampart.Errorf(rampart.Invalid, "validate.max_body", "the body is not gzip as RFC 1952 has it, in one member")
+	from := bytes.NewReader(raw)
+	z, err := gzip.NewReader(from)
+	if err != nil {
+		return nil, broken
+	}
+	z.Multistream(false)
+	out, err := io.ReadAll(io.LimitReader(z, limit+1))
+	switch {
+	case int64(len(out)) > limit:
+		return nil, tooLarge(limit)
+	case err != nil || from.Len() > 0:
+		return nil, broken
+	}
+	return out, nil
 }
 
 // readAll reads the body, in one piece when its length is announced. The limit
@@ -92,31 +137,15 @@ func (schema) check(c *call) error {
 	if c.op == nil {
 		return nil
 	}
-	var doc any
 	if c.hasBody {
-		v, err := decode(c)
+		b, err := c.op.Read(c.r.Header.Get("Content-Type"), c.body, c.readOptions())
 		if err != nil {
 			return err
 		}
-		doc = v
+		// What was read is what is forwarded: no second parser can find something
+		// else in it.
+		c.doc, c.body = b.Doc, b.Raw
+		c.r.Header["Content-Type"] = []string{b.Type}
 	}
-	return c.op.Check(c.params, c.r.URL.Query(), c.r.Header, doc)
-}
-
-// decode reads the body strictly and has it forwarded as it was read, so that
-// no second parser can find something else in it.
-func decode(c *call) (any, error) {
-	if c.table.sys.Off("validate.json") {
-		var v any
-		d := json.NewDecoder(bytes.NewReader(c.body))
-		d.UseNumber()
-		err := d.Decode(&v)
-		return v, err
-	}
-	v, err := strictjson.Decode(c.body)
-	if err != nil {
-		return nil, &rampart.Error{Kind: rampart.Invalid, Control: "validate.json", Msg: err.Error()}
-	}
-	c.body, err = strictjson.Encode(v)
-	return v, err
+	return c.op.Check(c.params, c.r.URL.Query(), c.r.Header, c.doc)
 }

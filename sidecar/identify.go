@@ -19,6 +19,7 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/network/canonical"
+	"github.com/rampart-security/rampart/validate/openapi"
 	"github.com/rampart-security/rampart/validate/strictjson"
 )
 
@@ -156,18 +157,31 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 	if err := canonical.Body(a.r, op.Body); err != nil {
 		return "", "", err
 	}
-	var doc any
-	if len(a.body) > 0 {
-		if doc, err = strictjson.Decode(a.body); err != nil {
-			return "", "", &rampart.Error{Kind: rampart.Invalid, Control: "validate.json", Msg: err.Error()}
-		}
-	}
-	if !a.table.sys.Off("validate.openapi") {
-		if err := op.Check(params, a.r.URL.Query(), a.r.Header, doc); err != nil {
-			return "", "", err
-		}
+	doc, err := a.judge(params)
+	if err != nil {
+		return "", "", err
 	}
 	return op.Permission, op.TenantOf(params, doc), nil
+}
+
+// judge reads and checks the request as the gateway does, by the same table, and
+// returns what the body says. The service gets the body as it was read.
+func (a *arrival) judge(params openapi.Params) (doc any, err error) {
+	if a.table.sys.Off("validate.openapi") {
+		if len(a.body) > 0 {
+			return strictjson.Decode(a.body)
+		}
+		return nil, nil
+	}
+	if len(a.body) > 0 {
+		b, err := a.op.Read(a.r.Header.Get("Content-Type"), a.body, openapi.ReadOptions{Opaque: a.flow.Validate.Opaque})
+		if err != nil {
+			return nil, err
+		}
+		doc, a.body = b.Doc, b.Raw
+		a.r.Header["Content-Type"] = []string{b.Type}
+	}
+	return doc, a.op.Check(params, a.r.URL.Query(), a.r.Header, doc)
 }
 
 func verbOf(method string) string {

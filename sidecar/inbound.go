@@ -259,6 +259,9 @@ func (s *Sidecar) request(a *arrival) *http.Request {
 	identity := agent.Identified{Principal: a.principal, Caller: a.caller, Flow: a.flow.ID, Trace: a.trace, Expires: s.opt.Now().Add(identityLife)}
 	out.Header.Set(agent.HeaderIdentity, s.sign(identity))
 	out.Header.Set(trace.Header, trace.Parent(a.trace))
+	if v := a.op.Cookie(a.r.Header); v != "" {
+		out.Header["Cookie"] = []string{v}
+	}
 	if key := a.r.Header.Get(agent.HeaderIdem); key != "" {
 		out.Header.Set(agent.HeaderIdem, key)
 	}
