@@ -6,6 +6,7 @@ package system
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -60,13 +61,14 @@ func TestMain(m *testing.M) {
 // running is one system that a test started.
 type running struct {
 	wire.Running
-	t     *testing.T
-	dir   string // state folder
-	roots *x509.CertPool
-	cmd   *exec.Cmd
-	out   *output
-	done  chan error      // holds the end of cmd, once
-	found map[string]bool // by leaks: which holders were seen to hold their secret
+	t       *testing.T
+	dir     string // state folder
+	program string // "": binary
+	roots   *x509.CertPool
+	cmd     *exec.Cmd
+	out     *output
+	done    chan error      // holds the end of cmd, once
+	found   map[string]bool // by leaks: which holders were seen to hold their secret
 }
 
 // output collects what a process prints while a test reads along.
@@ -114,7 +116,7 @@ func (r *running) boot(file string, args ...string) {
 func (r *running) launch(file string, args ...string) {
 	r.t.Helper()
 	r.out, r.done = &output{}, make(chan error, 1)
-	r.cmd = exec.Command(binary, append([]string{"up", "-f", file, "--state", r.dir}, args...)...)
+	r.cmd = exec.Command(cmp.Or(r.program, binary), append([]string{"up", "-f", file, "--state", r.dir}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
