@@ -192,6 +192,9 @@ func (c *call) event(err error) audit.Event {
 		e.Code, e.Policies, e.Layer = string(d.Code), d.Policies, string(d.Layer)
 		e.Detail["reason"] = d.Reason
 	}
+	if v, ok := foundBy(err); ok {
+		foundDetail(e.Detail, v)
+	}
 	return e
 }
 
@@ -214,6 +217,8 @@ func classOf(control string) string {
 		return "authz_deny"
 	case "limit":
 		return "limit"
+	case "waf":
+		return audit.ClassWAF
 	case "validate", "field", "idempotency":
 		return "validation"
 	}

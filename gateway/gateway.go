@@ -70,6 +70,7 @@ type Gateway struct {
 	limiters *limiters
 	bans     *ban.Ladder
 	flight   *inflight
+	waf      firewalls
 	addr     atomic.Pointer[string]
 	plain    atomic.Pointer[string]
 }
@@ -136,6 +137,7 @@ func (g *Gateway) Addr() string {
 // once.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.limiters.close()
+	defer g.waf.pool.Close()
 	defer g.policies.Close()
 	follow, stop := context.WithCancel(ctx)
 	followed := make(chan error, 1)

@@ -36,6 +36,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{"authn.step_up", stepUp{g.opt.Now}},
 		{"", body{}},
 		{"validate.openapi", schema{}},
+		{controlWAF, g.firewall(t)},
 		{"nonce.window", nonceCheck{}},
 		{"", forward{g}},
 	}

@@ -48,6 +48,7 @@ const (
 	ClassLimit          = "limit"
 	ClassValidation     = "validation"
 	ClassVerify         = "verify"
+	ClassWAF            = "waf"
 )
 
 // Outcome says how an action ended.
@@ -91,7 +92,7 @@ type Recorder interface {
 
 var classes = []string{
 	ClassAuthentication, ClassAuthzDeny, ClassAuthzAllow, ClassAPIRead, ClassAdmin, ClassSecret, ClassKey,
-	ClassMoney, ClassConfig, ClassNetwork, ClassMessage, ClassLimit, ClassValidation, ClassVerify,
+	ClassMoney, ClassConfig, ClassNetwork, ClassMessage, ClassLimit, ClassValidation, ClassVerify, ClassWAF,
 }
 
 // validate refuses what no reader of the log could sort.

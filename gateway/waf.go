@@ -1,0 +1,231 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/waf"
+	"github.com/rampart-security/rampart/network/waf/guide"
+	"github.com/rampart-security/rampart/spec"
+)
+
+const controlWAF = "waf.rules"
+
+// firewall looks for known attacks in what will be forwarded. It stands behind
+// the schema, which has settled what that is, and before anything is spent: no
+// nonce and no idempotency key is used up by what is refused here.
+type firewall struct {
+	g  *Gateway
+	by map[string]*inspector // by service; none: the flow has it off
+}
+
+// inspector is one flow's share of the engine.
+type inspector struct {
+	engine *waf.Engine // nil: the options were refused, so everything is
+	guide  *guided     // nil: full
+	detect bool
+}
+
+// firewall makes an inspector for each flow. The rules themselves are shared by
+// all flows and by all tables that come after this one.
+func (g *Gateway) firewall(t *table) firewall {
+	f := firewall{g: g, by: map[string]*inspector{}}
+	for _, tg := range t.targets {
+		if w := tg.flow.WAF; w != nil && w.Mode != spec.WAFOff {
+			f.by[tg.name] = g.inspector(tg, *w, bodyLimit(t, tg))
+		}
+	}
+	return f
+}
+
+func bodyLimit(t *table, tg *target) int64 {
+	if t.sys.Off("validate.max_body") {
+		return 64 << 20
+	}
+	return int64(tg.flow.Validate.MaxBody)
+}
+
+func (g *Gateway) inspector(tg *target, w spec.WAF, limit int64) *inspector {
+	o := waf.Options{Paranoia: w.Paranoia, Threshold: w.Threshold, MaxBody: limit, Now: g.opt.Now}
+	for _, x := range w.Exclude {
+		o.Exclude = append(o.Exclude, waf.Exclusion{Route: x.Route, Field: x.Field, Rules: x.Rules, Until: x.Until})
+	}
+	e, err := g.waf.pool.Engine(o)
+	if err != nil {
+		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "waf", slog.String("service", tg.name), slog.Any("error", err))
+		return &inspector{detect: w.Detect}
+	}
+	i := &inspector{engine: e, detect: w.Detect}
+	if w.Mode == spec.WAFGuided {
+		i.guide = g.waf.guided(o.Paranoia, e.Rules())
+	}
+	return i
+}
+
+func (f firewall) check(c *call) error {
+	i := f.by[c.target.name]
+	if i == nil {
+		return nil
+	}
+	v, err := i.inspect(c)
+	switch {
+	case err != nil && i.detect: // who asked for findings only wants no outage by what looks for them
+		f.g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "waf", slog.String("trace", c.trace), slog.Any("error", err))
+		return nil
+	case err != nil: // closed: what was not inspected is not forwarded
+		return &rampart.Error{Kind: rampart.Unavailable, Control: controlWAF, Msg: "the request cannot be inspected; try again", Err: err}
+	case i.detect && len(v.Findings) > 0:
+		f.g.record(c, c.detected(v))
+		return nil
+	case v.Refuse && !i.detect:
+		return &rampart.Error{Kind: rampart.Denied, Control: controlWAF, Msg: "this request looks like an attack", Err: found{v}}
+	}
+	return nil
+}
+
+func (i *inspector) inspect(c *call) (waf.Verdict, error) {
+	if i.engine == nil {
+		return waf.Verdict{}, rampart.Errorf(rampart.Internal, controlWAF, "the rules could not be had")
+	}
+	r := c.inspected()
+	if i.guide != nil && i.guide.clean(r) {
+		return waf.Verdict{Mode: waf.ModeSkip}, nil
+	}
+	return i.engine.Inspect(c.r.Context(), r)
+}
+
+// inspected is the request as it will be forwarded, without what the planes put
+// in: the internal credential, the trace.
+func (c *call) inspected() *waf.Request {
+	rest, _ := c.target.strip(c.path)
+	to := url.URL{Path: rest, RawQuery: c.r.URL.RawQuery}
+	r := &waf.Request{
+		Client: c.ip, Method: c.r.Method, Target: to.RequestURI(), Host: c.target.name,
+		Header: relay.Request(c.r, &to, relay.Inbound(c.op.Headers(), c.target.svc.Headers)).Header,
+	}
+	if r.Header.Get("User-Agent") == "" {
+		delete(r.Header, "User-Agent") // as it will be on the wire
+	}
+	if v := c.op.Cookie(c.r.Header); v != "" {
+		r.Header["Cookie"] = []string{v}
+	}
+	if c.hasBody {
+		r.Body, r.BodyKind = c.body, bodyKind(c.r.Header.Get("Content-Type"))
+	}
+	if c.hasBody || unsafeMethod(c.r.Method) {
+		r.Header["Content-Length"] = []string{strconv.Itoa(len(c.body))}
+	}
+	if c.op != nil {
+		r.Route = c.op.Method + " " + c.op.Path
+	}
+	for name, value := range c.params {
+		r.Path = append(r.Path, waf.Arg{Name: waf.PathPrefix + name, Value: value})
+	}
+	return r
+}
+
+func bodyKind(contentType string) waf.BodyKind {
+	kind, _, _ := strings.Cut(contentType, ";")
+	switch kind = strings.ToLower(strings.TrimSpace(kind)); {
+	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
+		return waf.JSONBody
+	case kind == "application/x-www-form-urlencoded":
+		return waf.FormBody
+	case kind == "multipart/form-data":
+		return waf.MultipartBody
+	}
+	return waf.OpaqueBody
+}
+
+// found carries a verdict inside an error, for the log alone.
+type found struct{ waf.Verdict }
+
+func (f found) Error() string { return "anomaly score " + strconv.Itoa(f.Score) }
+
+// detected is the event of findings that refuse nothing.
+func (c *call) detected(v waf.Verdict) audit.Event {
+	e := c.event(nil)
+	e.Class, e.Control, e.Detail = audit.ClassWAF, controlWAF, map[string]string{}
+	foundDetail(e.Detail, v)
+	return e
+}
+
+func foundBy(err error) (waf.Verdict, bool) {
+	f, ok := errors.AsType[found](err)
+	return f.Verdict, ok
+}
+
+// maxFindings bounds what one event tells.
+const maxFindings = 16
+
+// foundDetail names rules and fields, never values.
+func foundDetail(detail map[string]string, v waf.Verdict) {
+	var rules, fields []string
+	for _, f := range v.Findings[:min(len(v.Findings), maxFindings)] {
+		rules, fields = append(rules, strconv.Itoa(f.Rule)), append(fields, f.Variable)
+	}
+	detail["score"] = strconv.Itoa(v.Score)
+	detail["rules"], detail["fields"] = strings.Join(rules, " "), strings.Join(fields, "; ")
+	detail["findings"] = strconv.Itoa(len(v.Findings))
+}
+
+// firewalls is what outlives a table: one compiled set of rules, and one guide,
+// for each paranoia level. The zero value is ready.
+type firewalls struct {
+	pool   waf.Pool
+	mu     sync.Mutex
+	guides map[int]*guided
+}
+
+func (f *firewalls) guided(paranoia int, set waf.RuleSet) *guided {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.guides == nil {
+		f.guides = map[int]*guided{}
+	}
+	if f.guides[paranoia] == nil {
+		f.guides[paranoia] = &guided{set: set}
+	}
+	return f.guides[paranoia]
+}
+
+// guided makes a guide when it will pay. It costs as much as some hundred
+// inspections, so the first requests of a plane get these, and the same
+// verdicts.
+type guided struct {
+	set   waf.RuleSet
+	asked atomic.Int32
+	guide atomic.Pointer[waf.Guide]
+}
+
+// payoff is how many requests a guide waits for.
+const payoff = 64
+
+func (s *guided) clean(r *waf.Request) bool {
+	if g := s.guide.Load(); g != nil {
+		return (*g).Clean(r)
+	}
+	if s.asked.Add(1) == payoff {
+		go s.make() // ends by itself, within seconds
+	}
+	return false
+}
+
+// make has no way to fail that matters: without a guide everything is inspected.
+func (s *guided) make() {
+	made, err := guide.New(s.set)
+	if err != nil {
+		return
+	}
+	var g waf.Guide = made
+	s.guide.Store(&g)
+}
