@@ -3,9 +3,10 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -70,7 +71,14 @@ type health struct {
 // A folder (kind file) is not asked: it is read each time and nothing of it is
 // remembered, so there is no outage to bridge, and whoever reads hears of it.
 func (p *Plane) newHealthWatch() *healthWatch {
-	return &healthWatch{now: p.opt.Now, jitter: rand.Float64, asks: p.healthAsks, changed: p.healthChanged, log: p.opt.Logger}
+	return &healthWatch{now: p.opt.Now, jitter: anywhere, asks: p.healthAsks, changed: p.healthChanged, log: p.opt.Logger}
+}
+
+// anywhere is a random number in [0, 1).
+func anywhere() float64 {
+	var b [4]byte
+	rand.Read(b[:])
+	return float64(binary.BigEndian.Uint32(b[:])) / (1 << 32)
 }
 
 // healthAsks are the questions of one round. Which keys are in use may change.
