@@ -10,24 +10,25 @@ import (
 	"github.com/rampart-security/rampart/spec"
 )
 
-// answerWithin bounds a call that holds an idempotency key. It is shorter than
-// the key's lease: a second holder must not start while the first still waits.
-const answerWithin = idempotency.Lease - 5*time.Second
+// leaseMargin is how much longer a key is held than its request may take: a
+// second holder must not start while the first still waits.
+const leaseMargin = 5 * time.Second
 
 // once carries a request out at most once per key. The key belongs to the
 // subject and the operation, so that nobody can read another's answer by
-// guessing a key.
+// guessing a key. Every gateway that may get the retry keeps keys in one store.
 func (s forward) once(c *call, rule *spec.Idempotency) error {
 	key := c.r.Header.Get(rule.Header)
 	if key == "" && rule.Required {
 		return rampart.Errorf(rampart.Invalid, "idempotency.key", "header %s is missing: a name of your choice for this request, the same for every retry of it", rule.Header)
 	}
+	within := time.Duration(c.target.flow.Upstream.Timeout) // here for the whole answer, second try included
 	call := idempotency.Call{
-		Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
-		Required: rule.Required, Body: c.body, Keep: time.Duration(rule.Keep),
+		Owner: c.principal.Subject, Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
+		Required: rule.Required, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
 	}
 	whole := c.r
-	ctx, cancel := context.WithTimeout(whole.Context(), answerWithin)
+	ctx, cancel := context.WithTimeout(whole.Context(), within)
 	defer cancel()
 	c.r = whole.WithContext(ctx)
 	err := s.g.once.Do(ctx, c.w, call, func(w http.ResponseWriter) error { return s.send(c, w, key) })

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
 )
 
 // limits bound a File.
 type limits struct {
 	keys  int   // remembered at once
+	owner int   // of them, those of one owner
 	bytes int64 // of the file, above which it is compacted, and refuses if that does not help
 }
 
@@ -40,8 +42,9 @@ type File struct {
 	mu      sync.Mutex
 	file    *os.File
 	records map[ID]*record
-	size    int64  // of the file once next is written
-	next    *batch // lines that wait for a sync
+	owners  map[Owner]int // keys in records
+	size    int64         // of the file once next is written
+	next    *batch        // lines that wait for a sync
 	lease   uint64
 	swept   time.Time // when expired keys were last dropped
 	shrunk  time.Time // when the file was last compacted
@@ -51,11 +54,13 @@ type File struct {
 // record is what memory holds of a key.
 type record struct {
 	hash   [sha256.Size]byte
+	owner  Owner
 	begun  time.Time
 	keep   time.Duration
-	lease  uint64 // of the holder in flight; 0 when done, or when its process died
-	offset int64  // of the line with the answer
-	length int    // of that line; 0 while in flight
+	within time.Duration // the lease's length
+	lease  uint64        // of the holder in flight; 0 when done, or when its process died
+	offset int64         // of the line with the answer
+	length int           // of that line; 0 while in flight
 }
 
 // batch is a group of lines that one sync makes durable.
@@ -72,8 +77,10 @@ type line struct {
 	Op       string        `json:"op"` // begin | done | abandon
 	ID       string        `json:"id"`
 	Hash     string        `json:"hash,omitzero"`
+	Owner    string        `json:"owner,omitzero"`
 	Begun    time.Time     `json:"begun,omitzero"`
 	Keep     time.Duration `json:"keep,omitzero"`
+	Lease    time.Duration `json:"lease,omitzero"` // 0: Lease
 	Response *Response     `json:"response,omitzero"`
 }
 
@@ -82,7 +89,7 @@ type line struct {
 // is an error. The folder must exist. Answers come sealed
 // from the Guard; the file has mode 0600 all the same.
 func NewFile(path string) (*File, error) {
-	return open(path, limits{keys: 200_000, bytes: 1 << 30}, time.Now())
+	return open(path, limits{keys: 400_000, owner: 100_000, bytes: 1 << 30}, time.Now())
 }
 
 func open(path string, l limits, now time.Time) (*File, error) {
@@ -90,7 +97,7 @@ func open(path string, l limits, now time.Time) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idempotency: %w", err)
 	}
-	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, next: &batch{}, swept: now, shrunk: now}
+	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, owners: map[Owner]int{}, next: &batch{}, swept: now, shrunk: now}
 	if err := f.load(); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("idempotency: %s: %w", filepath.Base(path), err)
@@ -139,22 +146,60 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 	if !taken && len(f.records) >= f.limits.keys || f.size >= f.limits.bytes {
 		return Claim{}, nil, unavailable(errors.New("full"))
 	}
+	if f.owners[r.Owner] >= f.limits.owner && !(taken && old.owner == r.Owner) {
+		return Claim{}, nil, tooMany()
+	}
 	f.lease++
-	rec := &record{hash: r.Hash, begun: now, keep: r.Keep, lease: f.lease}
-	b, err := f.appendLocked(line{Op: "begin", ID: hex.EncodeToString(r.ID[:]), Hash: hex.EncodeToString(r.Hash[:]), Begun: now, Keep: r.Keep})
+	rec := &record{hash: r.Hash, owner: r.Owner, begun: now, keep: r.Keep, within: leaseOf(r.Lease), lease: f.lease}
+	b, err := f.appendLocked(rec.line(r.ID))
 	if err != nil {
 		return Claim{}, nil, err
 	}
-	f.records[r.ID] = rec
+	f.putLocked(r.ID, rec)
 	return Claim{State: New, ID: r.ID, Lease: rec.lease}, b, nil
 }
 
 // isFree reports whether a key may be used as if it were new.
 func (r *record) isFree(now time.Time) bool {
 	if r.length == 0 {
-		return now.Sub(r.begun) >= Lease
+		return now.Sub(r.begun) >= r.within
 	}
 	return now.Sub(r.begun) >= r.keep
+}
+
+func leaseOf(d time.Duration) time.Duration {
+	if d <= 0 {
+		return Lease
+	}
+	return d
+}
+
+// line is how a record begins on disk.
+func (r *record) line(id ID) line {
+	return line{Op: "begin", ID: hex.EncodeToString(id[:]), Hash: hex.EncodeToString(r.hash[:]), Owner: hex.EncodeToString(r.owner[:]), Begun: r.begun, Keep: r.keep, Lease: r.within}
+}
+
+// putLocked remembers a key, in the place of what was there.
+func (f *File) putLocked(id ID, rec *record) {
+	f.dropLocked(id)
+	f.records[id] = rec
+	f.owners[rec.owner]++
+}
+
+func (f *File) dropLocked(id ID) {
+	rec, ok := f.records[id]
+	if !ok {
+		return
+	}
+	delete(f.records, id)
+	if f.owners[rec.owner]--; f.owners[rec.owner] <= 0 {
+		delete(f.owners, rec.owner)
+	}
+}
+
+// tooMany refuses an owner alone: its keys must not fill the store for others.
+func tooMany() error {
+	return problem.With(rampart.Errorf(rampart.Limited, control, "too many idempotency keys of yours are kept; the oldest end first"), problem.Details{RetryAfter: time.Minute})
 }
 
 // foundLocked says what a request finds at a taken key. Another body is told
@@ -211,7 +256,7 @@ func (f *File) Abandon(_ context.Context, c Claim) error {
 		f.mu.Unlock()
 		return nil
 	}
-	delete(f.records, c.ID)
+	f.dropLocked(c.ID)
 	b, err := f.appendLocked(line{Op: "abandon", ID: hex.EncodeToString(c.ID[:])})
 	f.mu.Unlock()
 	if err != nil {
@@ -308,7 +353,7 @@ func (f *File) sweepLocked(now time.Time) {
 	f.swept = now
 	for id, rec := range f.records {
 		if rec.isFree(now) {
-			delete(f.records, id)
+			f.dropLocked(id)
 		}
 	}
 }
@@ -349,17 +394,31 @@ func (f *File) replayLine(text []byte) error {
 		if !ok {
 			return errors.New("bad hash")
 		}
-		f.records[id] = &record{hash: hash, begun: l.Begun, keep: l.Keep}
+		rec := &record{hash: hash, begun: l.Begun, keep: l.Keep, within: leaseOf(l.Lease)}
+		if rec.owner, ok = ownerOf(l.Owner); !ok {
+			return errors.New("bad owner")
+		}
+		f.putLocked(id, rec)
 	case "done":
 		if rec, ok := f.records[id]; ok && l.Response != nil {
 			rec.offset, rec.length = f.size, len(text)
 		}
 	case "abandon":
-		delete(f.records, id)
+		f.dropLocked(id)
 	default:
 		return errors.New("unknown operation")
 	}
 	return nil
+}
+
+// ownerOf reads an owner in hexadecimal; files of an earlier release have none.
+func ownerOf(text string) (o Owner, ok bool) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(o) && len(b) != 0 {
+		return o, false
+	}
+	copy(o[:], b)
+	return o, true
 }
 
 // digest reads a SHA-256 in hexadecimal.
@@ -406,8 +465,7 @@ func (f *File) copyTo(w io.Writer) (moved map[ID]int64, size int64, err error) {
 	out := bufio.NewWriterSize(w, 1<<16)
 	for id, rec := range f.records {
 		var buf bytes.Buffer
-		begin := line{Op: "begin", ID: hex.EncodeToString(id[:]), Hash: hex.EncodeToString(rec.hash[:]), Begun: rec.begun, Keep: rec.keep}
-		if err := json.NewEncoder(&buf).Encode(begin); err != nil {
+		if err := json.NewEncoder(&buf).Encode(rec.line(id)); err != nil {
 			return nil, 0, err
 		}
 		if rec.length > 0 {

@@ -34,7 +34,7 @@ func newFile(t testing.TB, l limits) *File {
 }
 
 func newGuard(t testing.TB) *Guard {
-	return NewGuard(newFile(t, limits{keys: 100, bytes: 1 << 20}), func() time.Time { return start })
+	return NewGuard(newFile(t, limits{keys: 100, owner: 100, bytes: 1 << 20}), func() time.Time { return start })
 }
 
 // call does one call and returns what the client sees.
@@ -206,7 +206,7 @@ func (broken) Finish(context.Context, Claim, Response) error {
 }
 
 func TestAnswerWaitsForTheDisk(t *testing.T) {
-	g := NewGuard(broken{newFile(t, limits{keys: 10, bytes: 1 << 20})}, func() time.Time { return start })
+	g := NewGuard(broken{newFile(t, limits{keys: 10, owner: 10, bytes: 1 << 20})}, func() time.Time { return start })
 	runs := 0
 	w := call(g, Call{Scope: "s", Key: "k"}, pay(&runs, 201))
 	if w.Code != 503 || strings.Contains(w.Body.String(), "paid") || strings.Contains(w.Body.String(), "disk") {
@@ -239,7 +239,7 @@ func TestHundredDuplicates(t *testing.T) {
 // TestFullRefuses: a full store refuses new keys and forgets none; when answers
 // expire there is room again.
 func TestFullRefuses(t *testing.T) {
-	for name, l := range map[string]limits{"keys": {keys: 5, bytes: 1 << 20}, "bytes": {keys: 1000, bytes: 4000}} {
+	for name, l := range map[string]limits{"keys": {keys: 5, owner: 5, bytes: 1 << 20}, "bytes": {keys: 1000, owner: 1000, bytes: 4000}} {
 		t.Run(name, func(t *testing.T) {
 			f := newFile(t, l)
 			now := start
@@ -278,7 +278,7 @@ func TestFullRefuses(t *testing.T) {
 // TestCompactionKeepsAnswers lets the file reach its bound again and again while
 // requests run.
 func TestCompactionKeepsAnswers(t *testing.T) {
-	f := newFile(t, limits{keys: 10_000, bytes: 40_000})
+	f := newFile(t, limits{keys: 10_000, owner: 10_000, bytes: 40_000})
 	var mu sync.Mutex
 	kept := map[ID]bool{} // of those that were let in: a file that is full lets in whoever comes first
 	for round := range byte(50) {
@@ -363,5 +363,41 @@ func TestAnswersRestSealed(t *testing.T) {
 	}
 	if got := call(g, c, answer); got.Header().Get(HeaderReplayed) != "true" || got.Body.String() != "alice@example.com" {
 		t.Errorf("repeated: %q %q", got.Header(), got.Body)
+	}
+}
+
+// TestOwnersShare: who fills their own part of the store is refused, and nobody
+// else; their repeats are answered, and what expires makes room.
+func TestOwnersShare(t *testing.T) {
+	f := newFile(t, limits{keys: 100, owner: 3, bytes: 1 << 20})
+	now := start
+	g := NewGuard(f, func() time.Time { return now })
+	ask := func(owner, key string) error {
+		call := Call{Owner: owner, Scope: owner + " POST /x", Key: key, Required: true, Keep: time.Hour}
+		return g.Do(t.Context(), httptest.NewRecorder(), call, func(w http.ResponseWriter) error { w.WriteHeader(http.StatusCreated); return nil })
+	}
+	for _, key := range []string{"1", "2", "3", "1"} {
+		must(t, ask("ann", key))
+	}
+	if err := ask("ann", "4"); rampart.KindOf(err) != rampart.Limited {
+		t.Errorf("a fourth key: %v; want limited", err)
+	}
+	must(t, ask("bob", "1"))
+	must(t, f.Close())
+	f, err := open(f.path, f.limits, now)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	g = NewGuard(f, func() time.Time { return now })
+	if err := ask("ann", "4"); rampart.KindOf(err) != rampart.Limited {
+		t.Errorf("a fourth key after a restart: %v; want limited", err)
+	}
+	now = now.Add(time.Hour)
+	must(t, ask("ann", "4"))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -18,7 +18,7 @@ const control = "idempotency.key"
 
 // The bounds of a key.
 const (
-	Lease       = 30 * time.Second // how long a request in flight holds its key; must exceed the upstream timeout
+	Lease       = 30 * time.Second // how long a request in flight holds its key, if it does not say
 	DefaultKeep = 24 * time.Hour
 	MaxResponse = 256 << 10 // bytes of a body that is kept
 	maxKey      = 255
@@ -41,11 +41,16 @@ const (
 // ID is a key within its scope.
 type ID [sha256.Size]byte
 
+// Owner is whose key it is. Two who share one share a bound, and nothing else.
+type Owner [8]byte
+
 // Request names what is about to run.
 type Request struct {
-	ID   ID
-	Hash [sha256.Size]byte // of the body
-	Keep time.Duration     // how long the answer is kept
+	ID    ID
+	Hash  [sha256.Size]byte // of the body
+	Owner Owner             // whose keys are counted together
+	Keep  time.Duration     // how long the answer is kept
+	Lease time.Duration     // how long it holds its key in flight; 0: Lease
 }
 
 // Response is an answer to repeat.
@@ -67,8 +72,9 @@ type Claim struct {
 
 // Store remembers keys. Every change is durable when the method returns: an
 // answer must not leave before a crash can no longer undo it. A key in flight is
-// free again after Lease, in case whoever held it died. Errors are of kind
-// Unavailable; then nothing may run. Stores are safe for concurrent use.
+// free again after its lease, in case whoever held it died. One owner holds a
+// bounded part of a store. Errors are of kind Unavailable, or Limited for an owner
+// with too many keys; then nothing may run. Stores are safe for concurrent use.
 type Store interface {
 	// Begin claims the key, or says why it cannot be had.
 	Begin(ctx context.Context, r Request, now time.Time) (Claim, error)
@@ -81,11 +87,13 @@ type Store interface {
 
 // Call is one request with its key.
 type Call struct {
+	Owner    string // whose keys are counted together: the principal
 	Scope    string // whose key it is and for what: principal, method and path
 	Key      string // the client's; "" if it sent none
 	Required bool
 	Body     []byte        // as forwarded
 	Keep     time.Duration // if 0, DefaultKeep
+	Lease    time.Duration // must exceed the time that run may take; if 0, Lease
 }
 
 // Guard runs calls at most once per key.
@@ -109,7 +117,8 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 // Do answers a call on w: by run, or by repeating what run answered before. When
 // it returns an error nothing was written to w. The refusals carry control
 // idempotency.key: Invalid (no key, a malformed one, or, with status 422, a key
-// of another body), Conflict (in flight) or Unavailable (the store).
+// of another body), Conflict (in flight), Limited (too many keys of one owner) or
+// Unavailable (the store).
 //
 // run must either return an error, having written nothing and changed nothing,
 // or write a whole answer and return nil. Answers 429 and 5xx, and errors, are
@@ -127,7 +136,7 @@ func (g *Guard) Do(ctx context.Context, w http.ResponseWriter, call Call, run fu
 	if keep <= 0 {
 		keep = DefaultKeep
 	}
-	claim, err := g.store.Begin(ctx, Request{ID: idOf(call.Scope, call.Key), Hash: sha256.Sum256(call.Body), Keep: keep}, g.now())
+	claim, err := g.store.Begin(ctx, call.request(keep), g.now())
 	if err != nil {
 		return err
 	}
@@ -197,6 +206,11 @@ func checkKey(key string) error {
 		}
 	}
 	return nil
+}
+
+func (c Call) request(keep time.Duration) Request {
+	owner := sha256.Sum256([]byte(c.Owner))
+	return Request{ID: idOf(c.Scope, c.Key), Hash: sha256.Sum256(c.Body), Owner: Owner(owner[:8]), Keep: keep, Lease: c.Lease}
 }
 
 // idOf binds a key to its scope. The length keeps ("a", "bc") and ("ab", "c")

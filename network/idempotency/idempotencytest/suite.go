@@ -114,9 +114,17 @@ func abandoned(t *testing.T, s idempotency.Store) {
 
 func leaseEnds(t *testing.T, s idempotency.Store) {
 	begin(t, s, request("k", "b"), now, idempotency.New)
-	begin(t, s, request("k", "b"), now.Add(idempotency.Lease-1), idempotency.InFlight)
+	begin(t, s, request("k", "b"), now.Add(idempotency.Lease-time.Millisecond), idempotency.InFlight)
 	begin(t, s, request("k", "b"), now.Add(idempotency.Lease), idempotency.New)
 	begin(t, s, request("k", "b"), now.Add(idempotency.Lease), idempotency.InFlight)
+
+	long := request("long", "b")
+	long.Lease = 10 * time.Minute
+	begin(t, s, long, now, idempotency.New)
+	short := long // who asks again does not shorten the lease of who runs
+	short.Lease = time.Second
+	begin(t, s, short, now.Add(10*time.Minute-time.Millisecond), idempotency.InFlight)
+	begin(t, s, long, now.Add(10*time.Minute), idempotency.New)
 }
 
 func lateFinish(t *testing.T, s idempotency.Store) {
@@ -133,7 +141,7 @@ func lateFinish(t *testing.T, s idempotency.Store) {
 
 func expires(t *testing.T, s idempotency.Store) {
 	finish(t, s, begin(t, s, request("k", "b"), now, idempotency.New), created("x"))
-	begin(t, s, request("k", "b"), now.Add(time.Hour-1), idempotency.Done)
+	begin(t, s, request("k", "b"), now.Add(time.Hour-time.Millisecond), idempotency.Done)
 	begin(t, s, request("k", "other"), now.Add(time.Hour), idempotency.New)
 }
 
