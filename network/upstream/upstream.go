@@ -1,0 +1,193 @@
+// Package upstream keeps a service that is slow or fails from taking its callers
+// with it. It bounds the wait for an answer, repeats a request once where that is
+// safe and the budget allows it, and stops asking a service that fails, until one
+// request that is let through finds it well.
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
+)
+
+// Options configure a Service.
+type Options struct {
+	Name     string        // of the service, for errors
+	Timeout  time.Duration // until an answer begins; 0: none but that of the request's context
+	Failures int           // percent of the window that opens the breaker; 0: it never opens
+	Least    int           // requests in the window before it may open
+	Open     time.Duration // how long it stays open before one request is let through
+	Now      func() time.Time
+	OnChange func(Change) // hears of every change, in order, and must not block; may be nil
+}
+
+// Change is a change of the breaker.
+type Change struct {
+	Open     bool // false: it closed, since the request that was let through went well
+	Requests int  // of the window
+	Failed   int  // of them
+}
+
+// Service is one service as its caller sees it. Its methods may be called
+// concurrently.
+type Service struct {
+	opt Options
+
+	mu      sync.Mutex // guards below
+	window  window
+	open    bool
+	until   time.Time // while open: nobody is let through before
+	probing bool      // one was let through and has not come back
+}
+
+// New returns a Service. Now nil means time.Now.
+func New(opt Options) *Service {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	return &Service{opt: opt}
+}
+
+// Repeatable reports whether a method means the same when it arrives twice (RFC
+// 9110, section 9.2.2).
+func Repeatable(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// Over returns a transport over rt that minds the service. With repeat, a request
+// may be sent a second time; its body must then have GetBody, or be none.
+//
+// The errors that Over adds are of kind Unavailable: with Retry-After when the
+// breaker is open, with status 504 when no answer began in time. Those of rt pass.
+func (s *Service) Over(rt http.RoundTripper, repeat bool) http.RoundTripper {
+	return &transport{s, rt, repeat}
+}
+
+type transport struct {
+	service *Service
+	rt      http.RoundTripper
+	repeat  bool
+}
+
+// errSlow ends a wait.
+var errSlow = errors.New("upstream: no answer began in time")
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	probe, err := t.service.enter()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	timer := t.service.timer(cancel)
+	res, err := t.twice(r.WithContext(ctx), probe)
+	if err == nil && (timer == nil || timer.Stop()) {
+		t.service.leave(probe, verdictOf(res.StatusCode))
+		res.Body = &body{res.Body, t.service, r.Context(), cancel}
+		return res, nil
+	}
+	if err == nil {
+		res.Body.Close() // it began as the time ended
+		err = errSlow
+	}
+	slow := errors.Is(context.Cause(ctx), errSlow) || errors.Is(context.Cause(ctx), context.DeadlineExceeded)
+	cancel(nil)
+	if timer != nil {
+		timer.Stop()
+	}
+	t.service.leave(probe, verdictOn(r.Context(), slow))
+	if slow {
+		return nil, t.service.tooSlow(err)
+	}
+	return nil, err
+}
+
+// timer ends the wait for an answer; nil: nothing does.
+func (s *Service) timer(cancel context.CancelCauseFunc) *time.Timer {
+	if s.opt.Timeout <= 0 {
+		return nil
+	}
+	return time.AfterFunc(s.opt.Timeout, func() { cancel(errSlow) })
+}
+
+// twice sends a request, and sends it again if nothing came of it. An answer,
+// whatever it says, is an answer; and one that did not come in time is not waited
+// for a second time.
+func (t *transport) twice(r *http.Request, probe bool) (*http.Response, error) {
+	res, err := t.rt.RoundTrip(r)
+	if err == nil || !t.repeat || probe || r.Context().Err() != nil {
+		return res, err
+	}
+	again, ok := rewound(r)
+	if !ok || !t.service.retry() {
+		return nil, err
+	}
+	return t.rt.RoundTrip(again)
+}
+
+// rewound is the request once more.
+func rewound(r *http.Request) (*http.Request, bool) {
+	again := r.Clone(r.Context())
+	if r.Body == nil || r.Body == http.NoBody {
+		return again, true
+	}
+	if r.GetBody == nil {
+		return nil, false
+	}
+	var err error
+	again.Body, err = r.GetBody()
+	return again, err == nil
+}
+
+// body frees what the wait for an answer held once the answer has been read.
+type body struct {
+	io.ReadCloser
+	service *Service
+	caller  context.Context
+	cancel  context.CancelCauseFunc
+}
+
+// Read implements io.Reader. An answer that breaks off is a failure too.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && b.caller.Err() == nil {
+		b.service.brokeOff()
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
+
+// Write is for an answer that changed the protocol: its body is the connection.
+func (b *body) Write(p []byte) (int, error) {
+	w, ok := b.ReadCloser.(io.Writer)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return w.Write(p)
+}
+
+func (s *Service) tooSlow(err error) error {
+	return problem.With(&rampart.Error{Kind: rampart.Unavailable, Msg: s.opt.Name + " did not answer in time", Err: err}, problem.Details{Status: http.StatusGatewayTimeout})
+}
+
+func (s *Service) closedFor(d time.Duration) error {
+	return problem.With(&rampart.Error{Kind: rampart.Unavailable, Msg: s.opt.Name + " fails and is left alone for a while; try again later",
+		Err: fmt.Errorf("upstream: the breaker is open for %v", d)}, problem.Details{RetryAfter: max(d, time.Second)})
+}
