@@ -1,5 +1,5 @@
-// Package shed bounds how many requests of a route are in flight, and refuses
-// the less important first when a route fills up.
+// Package shed bounds how many requests are in flight, and refuses the less
+// important first when that fills up.
 package shed
 
 import (
@@ -15,9 +15,22 @@ type Priority uint8
 
 // The priorities.
 const (
-	Normal    Priority = iota // may fill four fifths of a gate
+	Low       Priority = iota // may fill three fifths of a gate
+	Normal                    // may fill four fifths
+	High                      // may fill nine tenths
 	Important                 // login and health: may fill the whole gate
 )
+
+// of is how many of limit requests in flight may be there for one of p to enter:
+// at least one, as far as limit allows, is kept for each that is more important.
+func (p Priority) of(limit int64) int64 {
+	tenths := [...]int64{4, 2, 1, 0}
+	kept := int64(0)
+	if p < Important {
+		kept = max(int64(Important-p), limit*tenths[p]/10)
+	}
+	return max(min(limit, 1), limit-kept)
+}
 
 // Gate bounds one route. The zero Gate lets nobody in. Its methods may be
 // called concurrently.
@@ -26,19 +39,15 @@ type Gate struct {
 	inFlight atomic.Int64
 }
 
-// New returns a Gate for limit requests at once, of which a fifth, and at least
-// one where limit allows, is kept for the important.
+// New returns a Gate for limit requests at once, of which each priority may fill
+// its part.
 func New(limit int) *Gate { return &Gate{limit: int64(limit)} }
 
 // Enter lets a request in or refuses it, and never waits. Every success must be
 // followed by exactly one Leave. The error is of kind Unavailable with
 // Retry-After.
 func (g *Gate) Enter(p Priority) error {
-	limit := g.limit
-	if p < Important && limit > 1 {
-		limit -= max(1, limit/5)
-	}
-	if g.inFlight.Add(1) <= limit {
+	if g.inFlight.Add(1) <= p.of(g.limit) {
 		return nil
 	}
 	g.inFlight.Add(-1)
