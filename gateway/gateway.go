@@ -67,6 +67,7 @@ type Gateway struct {
 	dpop     *possession
 	once     *idempotency.Guard
 	policies *bundle.Plane
+	samples  *samples
 	limiters *limiters
 	bans     *ban.Ladder
 	flight   *inflight
@@ -86,6 +87,7 @@ func New(opt Options) (*Gateway, error) {
 	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now), bans: ban.New(ban.Options{Now: opt.Now}), flight: newInflight()}
 	g.limiters = &limiters{g: g}
 	var err error
+	g.samples = newSamples()
 	if g.dpop, err = newPossession(opt); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
@@ -175,6 +177,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // guarded has HTTP/1 framed by the letter before net/http reads it.
 func (g *Gateway) guarded(l net.Listener) net.Listener {
+	all.Go(func() error { g.judgeSamples(ctx); return nil })
 	if g.table.Load().sys.Off("http.framing") {
 		return l
 	}
