@@ -35,6 +35,7 @@ type planStep struct {
 	trans  []transform
 	checks []*check
 	gated  bool // some check has words
+	least  int  // shorter values have none of the words that all checks want
 }
 
 func (c *class) plan(a alphabet) *plan {
@@ -69,7 +70,36 @@ func (c *class) newPlan(a alphabet) *plan {
 			p.steps[i].gated = p.steps[i].gated || k.op.gate != nil
 		})
 	}
+	for i := range p.steps {
+		p.steps[i].least = p.steps[i].shortest(a)
+	}
 	return p
+}
+
+// shortest is the length of the shortest word, where all checks have words and
+// no transformation can make a value longer.
+func (p *planStep) shortest(a alphabet) int {
+	if a.wide || contains(names(p.trans), "htmlentitydecode") {
+		return 0
+	}
+	least := maxBody
+	for _, k := range p.checks {
+		if k.op.gate == nil {
+			return 0
+		}
+		for _, w := range k.op.gate {
+			least = min(least, len(w))
+		}
+	}
+	return least
+}
+
+func names(list []transform) []string {
+	var out []string
+	for _, t := range list {
+		out = append(out, t.name)
+	}
+	return out
 }
 
 // eachStep calls fn for what the operator sees of values over a: the end of the
@@ -111,6 +141,9 @@ func (g *Guide) clean(c *class, s string, st *scratch) bool {
 	based := false
 	for i := range p.steps {
 		step := &p.steps[i]
+		if len(s) < step.least {
+			continue
+		}
 		text, ok := step.text(s)
 		if !ok {
 			return false

@@ -238,7 +238,7 @@ func (c *compiler) capture(j *judged) error {
 	}
 	// (?-m) and (?m) differ in texts of several lines only, which are refused.
 	re, err := regexp.Compile("(?s)" + first.Arg)
-	if err != nil || then.only || hexEscape.MatchString(first.Arg) || strings.Contains(captured.ReplaceAllString(val, ""), "%{") {
+	if err != nil || then.only || singleBytes(first.Arg) || strings.Contains(captured.ReplaceAllString(val, ""), "%{") {
 		return fmt.Errorf("the chain carries text in a way that is not known to the guide")
 	}
 	link := chainLink{op: then, trans: trans}

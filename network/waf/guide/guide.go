@@ -29,7 +29,8 @@ type Guide struct {
 	checks  []*check
 	chains  []*chain
 	words   *words
-	memo    *memo
+	memo    *memo // of texts that come again: header fields, names, targets
+	values  *memo // of short values, so that the many do not crowd out the others
 	unknown bool
 	scratch sync.Pool
 
@@ -69,7 +70,7 @@ func New(set waf.RuleSet) (*Guide, error) {
 		return nil, fmt.Errorf("guide: %w", err)
 	}
 	c := &compiler{fold: fold(rules), data: set.Data(), transforms: transforms()}
-	g := &Guide{set: set, rules: c.fold.out, memo: newMemo()}
+	g := &Guide{set: set, rules: c.fold.out, memo: newMemo(), values: newMemo()}
 	for _, j := range g.rules {
 		if j.kind == "" {
 			c.rule(j)
@@ -199,16 +200,24 @@ func (g *Guide) remembered(st *scratch, at byte, a, b, c string, fn func() bool)
 	if len(st.key) > maxKey {
 		return fn()
 	}
-	d := g.memo.digest(st.key)
-	if g.memo.has(d) {
-		return true
-	}
-	if !fn() {
-		return false
-	}
-	g.memo.add(d)
-	return true
+	return g.memo.or(st.key, fn)
 }
+
+// cleanValue is clean for values that may come again, such as identifiers.
+func (g *Guide) cleanValue(at byte, c *class, s string, st *scratch) bool {
+	if len(s) < minValue || len(s) > maxValue {
+		return g.clean(c, s, st)
+	}
+	st.key = append(append(st.key[:0], at), s...)
+	return g.values.or(st.key, func() bool { return g.clean(c, s, st) })
+}
+
+// Values of these lengths are remembered: shorter ones are soon looked at, and
+// longer ones seldom the same.
+const (
+	minValue = 8
+	maxValue = 64
+)
 
 // maxKey is the length up to which a text is worth remembering.
 const maxKey = 4 << 10

@@ -59,8 +59,15 @@ func (g *Guide) cleanItem(item gjson.Result, name []byte, st *scratch) bool {
 func (g *Guide) cleanLeaf(name []byte, value string, st *scratch) bool {
 	st.args++
 	st.used += len(name) + len(value)
-	key := string(name)
-	return g.cleanName(&g.postName, key, st) && g.clean(g.post.class(key), value, st)
+	if !g.memo.or(append(append(st.key[:0], g.postName.id), name...), func() bool {
+		return g.clean(g.postName.class(string(name)), string(name), st)
+	}) {
+		return false
+	}
+	if len(g.post.keyed) > 0 {
+		return g.clean(g.post.class(string(name)), value, st)
+	}
+	return g.cleanValue(g.post.id, g.post.base, value, st)
 }
 
 // tooDeep counts brackets outside of strings.

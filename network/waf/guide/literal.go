@@ -19,8 +19,8 @@ const (
 func literals(re *syntax.Regexp) []string {
 	i := literalsOf(re)
 	set := better(i.exact, i.need)
-	if weight(set) == 0 {
-		return nil
+	if weight(set) <= 2 {
+		return nil // nothing, or a lone letter or space: most texts have it
 	}
 	return set
 }

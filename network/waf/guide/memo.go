@@ -38,6 +38,19 @@ func (m *memo) digest(b []byte) digest {
 	return digest{maphash.Bytes(m.seeds[0], b), maphash.Bytes(m.seeds[1], b)}
 }
 
+// or runs fn unless b is known to be clean.
+func (m *memo) or(b []byte, fn func() bool) bool {
+	d := m.digest(b)
+	if m.has(d) {
+		return true
+	}
+	if !fn() {
+		return false
+	}
+	m.add(d)
+	return true
+}
+
 func (m *memo) has(d digest) bool {
 	s := &m.shards[d[0]%memoShards]
 	s.RLock()

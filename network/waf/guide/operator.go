@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/corazawaf/libinjection-go"
 )
@@ -28,10 +28,6 @@ type operator struct {
 	folds bool
 }
 
-var (
-	hexEscape = regexp.MustCompile(`\\x\{?[89a-fA-F][0-9a-fA-F]\}?`)
-)
-
 // compile makes the operator of l. The argument has its macros replaced.
 func compile(l *link, arg string, data fs.FS) (operator, error) {
 	switch l.Op {
@@ -46,8 +42,17 @@ func compile(l *link, arg string, data fs.FS) (operator, error) {
 		return byteRange(arg, l.Neg)
 	}
 	fn, err := plain(l.Op, arg)
-	return always(fn, l.Neg), err
+	o := always(fn, l.Neg)
+	if l.Op == "detectxss" && !l.Neg {
+		o.possible = xssPossible
+	}
+	return o, err
 }
+
+// xssPossible: libinjection finds a tag, a comment, a document type, or the
+// value of a dangerous attribute. The first three begin with <. A value that
+// follows an attribute's name follows its =.
+func xssPossible(a alphabet) bool { return a.meets(runes("<=")) }
 
 // plain are operators that look at the value as a whole.
 func plain(op, arg string) (func(string) bool, error) {
@@ -102,7 +107,7 @@ func compileRx(arg string, neg bool) (operator, error) {
 	if neg {
 		prefix = "(?s)"
 	}
-	latin := hexEscape.MatchString(arg)
+	latin := singleBytes(arg)
 	if neg && latin {
 		return operator{}, fmt.Errorf("a negated expression about bytes is not known to the guide")
 	}
@@ -116,6 +121,37 @@ func compileRx(arg string, neg bool) (operator, error) {
 		return operator{}, fmt.Errorf("the expression is too large for the guide, or tells runes beyond ASCII apart")
 	}
 	return rxOperator(re, d, neg), nil
+}
+
+// singleBytes reports whether Coraza takes an expression for one of bytes: read
+// with its hexadecimal escapes as bytes, it is not UTF-8.
+func singleBytes(arg string) bool {
+	out := make([]byte, 0, len(arg))
+	for i := 0; i < len(arg); i++ {
+		code, n := hexByte(arg[i:])
+		if n == 0 {
+			code, n = arg[i], 1
+		}
+		out = append(out, code)
+		i += n - 1
+	}
+	return !utf8.Valid(out)
+}
+
+// hexByte reads \xHH or \x{HH at the beginning of s, and the length of it all.
+func hexByte(s string) (code byte, n int) {
+	digits, ok := strings.CutPrefix(s, `\x`)
+	if !ok || len(digits) < 2 {
+		return 0, 0
+	}
+	n = len(`\xHH`)
+	if end := strings.IndexByte(digits, '}'); digits[0] == '{' && end > 0 {
+		digits, n = digits[1:], len(`\x`)+end+1
+	}
+	if len(digits) < 2 || !isHex(digits[0]) || !isHex(digits[1]) {
+		return 0, 0
+	}
+	return unhex(digits[0])<<4 | unhex(digits[1]), n
 }
 
 func rxOperator(re *syntax.Regexp, d *dfa, neg bool) operator {

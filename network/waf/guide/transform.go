@@ -133,6 +133,15 @@ func urlAlphabet(in alphabet) (alphabet, bool) {
 }
 
 func removeWhitespace(s string) string {
+	if isASCII(s) {
+		out := make([]byte, 0, len(s))
+		for i := range len(s) {
+			if !isBlank(s[i]) {
+				out = append(out, s[i])
+			}
+		}
+		return string(out)
+	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return -1
@@ -339,7 +348,7 @@ func base64Decode(s string) string {
 		if s[i] == '\r' || s[i] == '\n' {
 			continue
 		}
-		v := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", s[i])
+		v := base64Value(s[i])
 		if v < 0 {
 			break
 		}
@@ -355,6 +364,22 @@ func base64Decode(s string) string {
 		out = append(out, byte(acc>>10), byte(acc>>2))
 	}
 	return string(out)
+}
+
+func base64Value(c byte) int {
+	switch {
+	case c >= 'A' && c <= 'Z':
+		return int(c - 'A')
+	case c >= 'a' && c <= 'z':
+		return int(c-'a') + 26
+	case c >= '0' && c <= '9':
+		return int(c-'0') + 52
+	case c == '+':
+		return 62
+	case c == '/':
+		return 63
+	}
+	return -1
 }
 
 func isASCII(s string) bool {
