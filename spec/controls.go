@@ -24,7 +24,7 @@ func KnownControls() []string {
 		"revocation.bound",
 		"secret.acl", "secret.manager", "secret.not_in_env", "tls.min13",
 		"token.audience", "token.binding", "token.client_auth", "token.exchange", "token.rotation",
-		"validate.json", "validate.max_body", "validate.openapi", "waf.rules",
+		"validate.json", "validate.max_body", "validate.openapi", "validate.response", "waf.rules",
 	}
 }
 
@@ -150,6 +150,7 @@ func (d *deriver) internal(el, key string, f Flow, kind flowKind) {
 	d.when(len(d.s.Services[f.To].Policy) > 0, el, join("services", f.To)+".policy", "authz.domain")
 	d.add(el, key+".validate.max_body", "validate.max_body")
 	d.when(f.Validate.OpenAPI != "", el, key+".validate.openapi", "validate.openapi")
+	d.when(f.Validate.Response == ResponseStrict, el, key+".validate.response", "validate.response")
 	d.when(f.WAF != nil && f.WAF.Mode != WAFOff && !f.WAF.Detect, el, key+".waf", "waf.rules")
 	d.when(len(f.ServerOwned.Fields) > 0, el, key+".server_owned", "field.server_owned")
 	d.when(f.Idempotency != nil, el, key+".idempotency", "idempotency.key")

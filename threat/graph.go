@@ -100,6 +100,7 @@ type Flow struct {
 	Federated bool     `cel:"federated" json:"federated,omitempty"` // people may come by way of an identity provider
 	Inside    bool     `cel:"inside" json:"inside"`                 // from the gateway or a service to a service
 	Input     bool     `cel:"input" json:"input"`                   // its receiver takes bodies or parameters
+	Opaque    []string `cel:"opaque" json:"opaque,omitempty"`       // kinds of bodies that pass without validation
 	Exposure  string   `cel:"exposure" json:"exposure"`             // "high" from a zone below trust 30, "medium" over a boundary, else "low"
 	Line      int      `cel:"-" json:"line"`                        // in rampart.yaml; 0 when unknown
 }
@@ -238,6 +239,7 @@ func (g *graph) newFlow(sys *spec.System, f spec.Flow) Flow {
 		Federated: from.Kind == "principal" && len(sys.Identity.Providers) > 0 && (slices.Contains(f.Authn.All, "session") || slices.Contains(f.Authn.All, "jwt")),
 		Inside:    (from.Kind == "gateway" || from.Kind == "service") && to.Kind == "service",
 		Input:     takesInput(sys.Services[f.To]),
+		Opaque:    f.Validate.Opaque,
 	}
 	for _, d := range out.Carries {
 		out.MaxRank = max(out.MaxRank, d.Rank)
