@@ -49,6 +49,7 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
 		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
 	}
+	awaitAnswer(c)
 	ctx, cancel := context.WithCancel(out.Context())
 	defer cancel()
 	done := func() {}
@@ -57,7 +58,7 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 		done = s.g.opt.Link.WhileValid(c.credential(), cancel)
 		seal(h, c.table)
 	}
-	if err := relay.Send(w, out.WithContext(ctx), s.g.judge(c, rt), edit); err != nil {
+	if err := relay.Send(w, out.WithContext(ctx), s.g.judge(c, c.minded(rt, idemKey != "")), edit); err != nil {
 		return answerError(c, err)
 	}
 	return nil
@@ -115,6 +116,7 @@ func request(c *call, addr string) *http.Request {
 	}
 	out.Body, out.ContentLength = http.NoBody, 0
 	if c.hasBody {
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
 	}
 	return out

@@ -23,9 +23,11 @@ import (
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/frames"
 	"github.com/rampart-security/rampart/network/framing"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/ratelimit/ban"
+	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
@@ -33,12 +35,14 @@ import (
 const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 15 * time.Second
-	writeTimeout  = 60 * time.Second
+	bodyGrace     = 5 * time.Second
+	bodyRate      = 512 // bytes per second
+	stallTimeout  = 20 * time.Second
+	wholeTimeout  = 10 * time.Minute
+	writeTimeout  = 60 * time.Second // until an answer begins
 	idleTimeout   = 60 * time.Second
 	drainTime     = 5 * time.Second
 	maxHeader     = 32 << 10
-	maxConns      = 10_000
-	maxConnsPerIP = 256
 )
 
 // Options configure a Gateway. All but Clock and Now are required.
@@ -66,12 +70,14 @@ type Gateway struct {
 	edge     atomic.Pointer[edgeSource]
 	dpop     *possession
 	once     *idempotency.Guard
-	policies *bundle.Plane
 	samples  *samples
+	policies *bundle.Plane
 	limiters *limiters
 	bans     *ban.Ladder
 	flight   *inflight
 	waf      firewalls
+	listener atomic.Pointer[profile.Listener]
+	pace     pace
 	addr     atomic.Pointer[string]
 	plain    atomic.Pointer[string]
 }
@@ -84,10 +90,10 @@ func New(opt Options) (*Gateway, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now), bans: ban.New(ban.Options{Now: opt.Now}), flight: newInflight()}
+	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now), bans: ban.New(ban.Options{Now: opt.Now}), flight: newInflight(), pace: usualPace()}
 	g.limiters = &limiters{g: g}
-	var err error
 	g.samples = newSamples()
+	var err error
 	if g.dpop, err = newPossession(opt); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
@@ -117,13 +123,20 @@ func (g *Gateway) reload() error {
 	if old := g.table.Load(); s.System == nil || old != nil && old.sys == s.System {
 		return nil
 	}
-	t, err := g.limiters.compile(s.System)
+	return g.enforceLocked(s.System)
+}
+
+// enforceLocked has sys enforced, with the counts that there are.
+func (g *Gateway) enforceLocked(sys *spec.System) error {
+	t, err := g.limiters.compile(sys)
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
+	g.meet(t)
 	t.stages, t.public = g.stages(t), g.publicStages(t)
-	g.bans.Set(banRule(s.System, g.opt.Name))
+	g.bans.Set(banRule(sys, g.opt.Name))
 	g.table.Store(t)
+	g.bound(sys)
 	return nil
 }
 
@@ -162,50 +175,80 @@ func (g *Gateway) Run(ctx context.Context) error {
 	addr := inner.Addr().String()
 	g.addr.Store(&addr)
 	l := profile.NewListener(door{inner, g.bans}, g.tlsConfig(t.sys, src, protocols), profile.ListenerOptions{
-		OnRefuse: g.refusedHandshake, MaxConns: maxConns, MaxPerIP: maxConnsPerIP,
+		OnRefuse: g.refusedHandshake, Hop: g.isHop, Origin: g.announced,
 	})
+	g.listener.Store(l)
+	g.bound(g.table.Load().sys)
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return g.serve(ctx, g.guarded(l)) })
 	if g.opt.HTTP != "" {
 		all.Go(func() error { return g.servePlain(ctx, src) })
 	}
 	all.Go(func() error { src.run(ctx); return nil })
+	all.Go(func() error { g.judgeSamples(ctx); return nil })
 	all.Go(func() error { g.watchBans(ctx); return nil })
 	all.Go(func() error { g.watchEdge(ctx, src); return nil })
 	return all.Wait()
 }
 
+// bound has the listener keep to the file's bounds on connections.
+func (g *Gateway) bound(sys *spec.System) {
+	if l, e := g.listener.Load(), sys.Services[g.opt.Name].Edge; l != nil && e != nil {
+		l.SetMax(e.Connections, e.PerIP)
+	}
+}
+
 // guarded has HTTP/1 framed by the letter before net/http reads it.
 func (g *Gateway) guarded(l net.Listener) net.Listener {
-	all.Go(func() error { g.judgeSamples(ctx); return nil })
 	if g.table.Load().sys.Off("http.framing") {
 		return l
 	}
-	return framing.NewListener(l, framing.Options{
+	l = framing.NewListener(l, framing.Options{
 		MaxHead: maxHeader, OnRefuse: g.refusedFraming, Header: func(h http.Header) { harden(h, g.table.Load()) },
 	})
+	return frames.NewListener(l, frames.Options{OnRefuse: g.refusedFrames, BlockTime: g.pace.header})
 }
 
 // refusedFraming records bytes that never became a request.
 func (g *Gateway) refusedFraming(peer net.Addr, r framing.Rule) {
-	e := audit.Event{Class: "network", Action: "http.framing", Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}
+	e := audit.Event{Class: "network", Action: "http.framing " + r.Code(), Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}
 	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
 		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))
 	}
 }
 
+// refusedFrames records an HTTP/2 connection that was ended.
+func (g *Gateway) refusedFrames(peer net.Addr, r frames.Rule) {
+	e := audit.Event{Class: "network", Action: "http.framing " + r.Code(), Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}
+	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
+		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))
+	}
+}
+
+// protocols of the edge. Unencrypted HTTP/2 is what net/http takes a connection
+// for whose frames are counted: TLS has ended below.
+func protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
 func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:                      http.HandlerFunc(g.handle),
-		ReadHeaderTimeout:            headerTimeout,
+		Protocols:                    protocols(),
+		ReadHeaderTimeout:            g.pace.header,
 		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
+		IdleTimeout:                  g.pace.idle,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // else OPTIONS * would be answered outside our stages
 		ErrorLog:                     slog.NewLogLogger(g.opt.Logger.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10,
 			MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20,
+			WriteByteTimeout: g.pace.ahead,
 		},
 	}
 	drained := make(chan struct{})
@@ -225,8 +268,12 @@ func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// refusedHandshake records a client that never got as far as a request.
+// refusedHandshake records a client that never got as far as a request. Those
+// that are banned are counted only: a flood must not fill the log.
 func (g *Gateway) refusedHandshake(peer net.Addr, err error) {
+	if controlOf(err, "") == controlBan {
+		return
+	}
 	e := audit.Event{Class: "network", Action: "handshake", Outcome: audit.Refused, Control: controlOf(err, "tls.min13"), Peer: peer.String(), Detail: map[string]string{"error": err.Error()}}
 	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
 		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))

@@ -28,7 +28,9 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 		Required: rule.Required, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
 	}
 	whole := c.r
-	ctx, cancel := context.WithTimeout(whole.Context(), within)
+	// A client that goes away does not undo what it asked for: the answer is kept for
+	// when it comes back.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(whole.Context()), within)
 	defer cancel()
 	c.r = whole.WithContext(ctx)
 	err := s.g.once.Do(ctx, c.w, call, func(w http.ResponseWriter) error { return s.send(c, w, key) })

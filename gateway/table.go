@@ -20,6 +20,7 @@ import (
 // counters of its limiters.
 type table struct {
 	sys     *spec.System
+	hops    hops            // in front of this gateway
 	targets []*target       // longest mount first
 	entries []entry         // flows from outside into this gateway
 	keyed   map[string]bool // principals whose clients show an API key beside the token, and come in by no other's flow
@@ -45,10 +46,12 @@ type target struct {
 	svc   spec.Service
 	flow  spec.Flow
 	api   *openapi.API // nil: no document, methods are bounded instead
+
+	backend *backend // set by Gateway.meet
 }
 
 func compile(sys *spec.System, self string, now func() time.Time, pick picker) (*table, error) {
-	t := &table{sys: sys, keyed: map[string]bool{}, plans: map[string]plan{}, nonces: map[string]*nonce.Guard{}}
+	t := &table{sys: sys, hops: hopsOf(sys.Services[self].Edge), keyed: map[string]bool{}, plans: map[string]plan{}, nonces: map[string]*nonce.Guard{}}
 	for _, f := range sys.FlowsFrom(self) {
 		tg, err := newTarget(sys, f)
 		if err != nil {

@@ -245,9 +245,17 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 		done = s.opt.Link.WhileValid(a.by, cancel)
 		dropOurs(h)
 	}
-	if err := relay.Send(w, s.request(a).WithContext(ctx), loopback, edit); err != nil {
-		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Msg: s.opt.Service + " does not answer; try again", Err: err})
+	if err := relay.Send(w, s.request(a).WithContext(ctx), await(s.opt.Service, a.flow, loopback), edit); err != nil {
+		s.refuse(w, a, noAnswer(s.opt.Service, err))
 	}
+}
+
+// noAnswer says why there is none to pass on.
+func noAnswer(service string, err error) error {
+	if d, ok := errors.AsType[*problem.Details](err); ok {
+		return d // it was too slow
+	}
+	return &rampart.Error{Kind: rampart.Unavailable, Msg: service + " does not answer; try again", Err: err}
 }
 
 // request is what the service gets: the path and body that were checked and the
@@ -272,8 +280,9 @@ func (s *Sidecar) request(a *arrival) *http.Request {
 	return out
 }
 
-// loopback reaches the service itself: never a proxy, never a redirect.
-var loopback = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 30 * time.Second, DisableCompression: true}
+// loopback reaches the service itself: never a proxy, never a redirect. How long it
+// waits is its user's to say.
+var loopback = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true}
 
 // dropOurs keeps a service from answering with what only planes may say, its
 // caller's identity above all.

@@ -516,7 +516,7 @@ func (s *Sidecar) hand(ctx context.Context, sub *subscription, m message.Message
 	req.Header.Set(agent.HeaderIdentity, s.sign(agent.Identified{
 		Principal: rampart.Principal{Kind: rampart.KindService, Subject: m.Producer}, Caller: m.Producer, Flow: sub.flow.ID, Topic: sub.flow.Topic, Trace: id, Expires: s.opt.Now().Add(identityLife),
 	}))
-	res, err := loopback.RoundTrip(req)
+	res, err := await(s.opt.Service, sub.flow, loopback).RoundTrip(req)
 	if err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func (s *Sidecar) toPeer(d *departure, flow spec.Flow) error {
 	}
 	out.Host = d.dest
 	out.Header.Set(trace.Header, trace.Parent(d.trace))
-	return d.send(out, rt)
+	return d.send(out, await(d.dest, flow, rt))
 }
 
 // request is our own, with none of the headers that are the planes' to set.

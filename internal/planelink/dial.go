@@ -127,10 +127,10 @@ type carrier struct {
 	until     time.Time // zero: nothing was shown yet
 }
 
-func (l *Link) carrier(src *svid.Source, name, id string) *carrier {
+func (l *Link) carrier(src *svid.Source, name, id string, wait time.Duration) *carrier {
 	c := &carrier{now: l.opt.Now}
 	c.fresh = func() *http.Transport {
-		t := newTransport(nil)
+		t := newTransport(nil, wait)
 		t.DialTLSContext = l.dialer(src, name, id, c.shown)
 		return t
 	}

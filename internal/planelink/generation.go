@@ -49,7 +49,7 @@ func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, 
 	}
 	l.source.Set(snap)
 	g := &Generation{link: l, pinned: l.source.Pinned(snap), cert: snap, peers: map[string]*carrier{}}
-	g.control = &http.Client{Transport: l.carrier(g.pinned, "the control plane", l.controlID())}
+	g.control = &http.Client{Transport: l.carrier(g.pinned, "the control plane", l.controlID(), controlWait)}
 	l.notAfter.Store(snap.NotAfter.UnixNano())
 	l.gen.Store(g)
 	l.renewal.due.Store(g.renewalDue().UnixNano())
@@ -59,8 +59,15 @@ func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, 
 // handshakeTimeout bounds one handshake with a peer.
 const handshakeTimeout = 5 * time.Second
 
+// controlWait is how long the control plane's answer to a call may take to begin.
+const controlWait = 35 * time.Second
+
+// maxServiceWait is the longest that any flow may wait for a service's answer to
+// begin. Who calls bounds it further, by package network/upstream.
+const maxServiceWait = 10*time.Minute + 5*time.Second
+
 // newTransport carries calls to one peer: no proxy, bounded headers and waits.
-func newTransport(cfg *tls.Config) *http.Transport {
+func newTransport(cfg *tls.Config, wait time.Duration) *http.Transport {
 	return &http.Transport{
 		TLSClientConfig:        cfg,
 		ForceAttemptHTTP2:      true,
@@ -68,7 +75,7 @@ func newTransport(cfg *tls.Config) *http.Transport {
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        60 * time.Second,
 		TLSHandshakeTimeout:    handshakeTimeout,
-		ResponseHeaderTimeout:  35 * time.Second,
+		ResponseHeaderTimeout:  wait,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 	}
@@ -80,8 +87,8 @@ func (g *Generation) Fingerprint() [32]byte { return g.cert.Fingerprint }
 // Pinned returns the source that shows this generation's certificate only.
 func (g *Generation) Pinned() *svid.Source { return g.pinned }
 
-// Service returns a transport to the sidecar of a declared service and the
-// host:port to put into the URL. It verifies the peer's SPIFFE ID, and carries
+// Service returns a transport to the sidecar of a declared service, whose waits are
+// the caller's to bound, and the host:port to put into the URL. It verifies the peer's SPIFFE ID, and carries
 // nothing to a service that was disabled since its certificate was issued.
 func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 	st := g.link.State()
@@ -93,7 +100,7 @@ func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 	defer g.mu.Unlock()
 	c, ok := g.peers[name]
 	if !ok {
-		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name))
+		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name), maxServiceWait)
 		g.peers[name] = c
 	}
 	return c, addr, nil

@@ -160,7 +160,7 @@ func (l *Link) asStranger(ctx context.Context, roots []byte, path string, reques
 // unproven is how a plane without a certificate reaches the control plane.
 func (l *Link) unproven(roots []byte, path string) (t *http.Transport, base string, err error) {
 	if p := l.opt.Proof; path == wire.PathAttest && p.Kind == wire.ProofUnix {
-		t = newTransport(nil)
+		t = newTransport(nil, controlWait)
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", p.Socket)
 		}
@@ -170,7 +170,7 @@ func (l *Link) unproven(roots []byte, path string) (t *http.Transport, base stri
 	if err != nil {
 		return nil, "", err
 	}
-	return newTransport(cfg), "https://" + l.opt.Control, nil
+	return newTransport(cfg, controlWait), "https://" + l.opt.Control, nil
 }
 
 func (l *Link) renew(ctx context.Context) error {

@@ -122,8 +122,9 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 //
 // run must either return an error, having written nothing and changed nothing,
 // or write a whole answer and return nil. Answers 429 and 5xx, and errors, are
-// not kept: the client may try again. If run panics, the outcome is unknown, and
-// the key stays taken until its lease ends. A body above MaxResponse reaches the
+// not kept: the client may try again. If run panics, or its error has status 504,
+// the outcome is unknown, and the key stays taken until its lease ends: the first
+// request may still be at work. A body above MaxResponse reaches the
 // first caller only.
 func (g *Guard) Do(ctx context.Context, w http.ResponseWriter, call Call, run func(http.ResponseWriter) error) error {
 	if call.Key == "" && !call.Required {
@@ -167,6 +168,9 @@ func (g *Guard) run(ctx context.Context, w http.ResponseWriter, call Call, claim
 		return g.store.Finish(ctx, claim, sealed)
 	}
 	if err := run(rec); err != nil {
+		if problem.Status(err) == http.StatusGatewayTimeout {
+			return err
+		}
 		if abandonErr := g.store.Abandon(ctx, claim); abandonErr != nil {
 			return abandonErr
 		}
