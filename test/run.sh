@@ -10,6 +10,9 @@ go test ./...
 echo "== public vectors: Wycheproof JWS and AES-GCM"
 (cd test/vectors && go test -count=1 -v ./... | grep -v '^=== ')
 
+echo "== JSON Schema: the JSON-Schema-Test-Suite, hardening off"
+(cd test/schema && go test -count=1 -v ./... | grep -v '^=== ')
+
 echo "== relations: the assertions that OpenFGA ships"
 (cd test/conformance && go test -count=1 -v ./... | grep -v '^=== ')
 if [[ -n "${RAMPART_OPENFGA:-}" ]]; then

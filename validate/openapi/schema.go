@@ -79,16 +79,23 @@ type compiler struct {
 	harden hardener
 }
 
-// newCompiler returns a compiler of doc, whose definitions stand below defs.
-func newCompiler(doc *document, defs string) *compiler {
+// newLibrary returns the library's compiler with our formats.
+func newLibrary(asserted bool) *jsonschema.Compiler {
 	lib := jsonschema.NewCompiler()
 	lib.DefaultDraft(jsonschema.Draft2020)
-	lib.AssertFormat()
+	if asserted {
+		lib.AssertFormat()
+	}
 	lib.UseLoader(jsonschema.SchemeURLLoader{}) // loads nothing, from nowhere
 	for _, f := range formats() {
 		lib.RegisterFormat(f)
 	}
-	return &compiler{doc: doc, lib: lib, harden: hardener{doc: doc, defs: defs, open: map[string]bool{}}}
+	return lib
+}
+
+// newCompiler returns a compiler of doc, whose definitions stand below defs.
+func newCompiler(doc *document, defs string) *compiler {
+	return &compiler{doc: doc, lib: newLibrary(true), harden: hardener{doc: doc, defs: defs, open: map[string]bool{}}}
 }
 
 // add hands the hardened document to the library; then schema may be called.
@@ -282,3 +289,31 @@ func decimal(r *big.Rat) string {
 	f, _ := r.Float64()
 	return strconv.FormatFloat(f, 'f', -1, 64)
 }
+
+// Plain says how CompilePlain reads a schema.
+type Plain struct {
+	Load    func(url string) (any, error) // documents that it refers to; nil knows none
+	Formats bool                          // format is asserted, not a mere annotation
+}
+
+// CompilePlain compiles a stand-alone JSON Schema as it is, without hardening:
+// what it leaves open stays open, and its dialect is the one that it names, or
+// 2020-12. It is for tools and tests: at a trust boundary use CompileSchema.
+func CompilePlain(schema any, opt Plain) (*Schema, error) {
+	lib := newLibrary(opt.Formats)
+	if opt.Load != nil {
+		lib.UseLoader(loader(opt.Load))
+	}
+	if err := lib.AddResource(docURL, schema); err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	compiled, err := lib.Compile(docURL)
+	if err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	return &Schema{compiled: compiled}, nil
+}
+
+type loader func(url string) (any, error)
+
+func (l loader) Load(url string) (any, error) { return l(url) }

@@ -1,0 +1,5 @@
+//go:build suite
+
+package schema
+
+import _ "github.com/kaptinlin/jsonschema" // for its testdata, which is read from the module cache and never built
