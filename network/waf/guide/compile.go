@@ -45,7 +45,11 @@ var errNoNative = fmt.Errorf("no predicate of its own")
 func (c *compiler) generic(j *judged) error {
 	first := j.open[0]
 	if c.shape(first) && (len(j.open) > 1 || counts(first)) {
-		return c.chain(j)
+		err := c.chain(j)
+		if err == nil || len(j.open) == 1 {
+			return err
+		}
+		first = j.open[len(j.open)-1] // a chain needs its last link, too
 	}
 	k, err := c.check(j, first)
 	if err != nil {

@@ -126,9 +126,9 @@ func object(m map[string]any) []byte {
 	return b
 }
 
-// TestSameVerdictOnCorpus: what the guide calls clean, the engine finds nothing
+// TestGuidedOnCorpus: what the guide calls clean, the engine finds nothing
 // in. 100,000 requests with RAMPART_LONG=1.
-func TestSameVerdictOnCorpus(t *testing.T) {
+func TestGuidedOnCorpus(t *testing.T) {
 	e, g := fixture()
 	n := 400
 	if os.Getenv("RAMPART_LONG") != "" {

@@ -11,10 +11,10 @@ import (
 	"github.com/rampart-security/rampart/network/waf/waftest"
 )
 
-// TestSameVerdictOnCRS sends the rule set's own tests through engine and guide:
+// TestGuidedOnCRS sends the rule set's own tests through engine and guide:
 // what the guide calls clean, the engine must find nothing in. One test in
 // eight, or all with RAMPART_LONG=1.
-func TestSameVerdictOnCRS(t *testing.T) {
+func TestGuidedOnCRS(t *testing.T) {
 	e, g := fixture()
 	tests, err := waftest.Tests()
 	if err != nil {
