@@ -99,9 +99,13 @@ func (g *Gateway) watchBans(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, b := range g.bans.Ended() {
-			g.recordBan(ctx, "ban.end", b, map[string]string{"turned_away": strconv.FormatUint(b.Refused, 10), "step": strconv.Itoa(b.Step)})
-		}
+		g.endBans(ctx)
+	}
+}
+
+func (g *Gateway) endBans(ctx context.Context) {
+	for _, b := range g.bans.Ended() {
+		g.recordBan(ctx, "ban.end", b, map[string]string{"turned_away": strconv.FormatUint(b.Refused, 10), "step": strconv.Itoa(b.Step)})
 	}
 }
 

@@ -99,7 +99,13 @@ func must(t testing.TB, err error) {
 // text.
 func open(t testing.TB, change ...string) *house {
 	t.Helper()
-	h := &house{House: controltest.Start(t, controltest.File(t, change...)), t: t}
+	return openFile(t, controltest.File(t, change...))
+}
+
+// openFile is open with a file of the test's own.
+func openFile(t testing.TB, file string) *house {
+	t.Helper()
+	h := &house{House: controltest.Start(t, file), t: t}
 	up := httptest.NewServer(h)
 	t.Cleanup(up.Close)
 	h.up = up.URL

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/authzen"
@@ -71,7 +72,7 @@ func (s *Sidecar) serviceInfo(w http.ResponseWriter, r *http.Request) {
 	for _, f := range t.sys.FlowsFrom(s.opt.Service) {
 		s.storeInfo(t, f.To, f.DB != nil, &info)
 		if st, ok := info.Stores[f.To]; ok && f.DB != nil {
-			st.Pool = f.DB.Pool
+			st.Pool, st.Timeout = f.DB.Pool, time.Duration(f.DB.Timeout)
 			info.Stores[f.To] = st
 		}
 	}

@@ -65,6 +65,11 @@ func (c *checker) query(key string, f Flow) {
 	if f.DB.Pool < 1 || f.DB.Pool > 1000 {
 		c.bad(key+".db.pool", "a pool has from 1 to 1000 connections", "write a number such as 10")
 	}
+	if c.s.Stores[f.To].Kind == "postgres" {
+		c.within(key+".db.timeout", f.DB.Timeout, 10*time.Millisecond, time.Hour)
+	} else if f.DB.Timeout != 0 {
+		c.bad(key+".db.timeout", "only postgres breaks a statement off", "remove it")
+	}
 	c.match(key+".db.role", f.DB.Role, tableForm, "write a database role in lower case, such as payments_rw")
 	for i, item := range f.Carries {
 		if _, ok := c.s.Data[item]; ok && !slices.Contains(c.s.Stores[f.To].Holds, item) {

@@ -169,6 +169,7 @@ func (s *System) fillFlow(f *Flow) {
 		}
 		or(&f.DB.Pool, 10)
 		if s.Stores[f.To].Kind == "postgres" {
+			or(&f.DB.Timeout, Duration(5*time.Second))
 			or(&f.TLS.Verify, "full")
 		}
 	case flowDeliver:

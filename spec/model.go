@@ -338,6 +338,8 @@ type Inject struct {
 type DB struct {
 	Role string `yaml:"role"`
 	Pool int    `yaml:"pool"` // connections, default 10
+
+	Timeout Duration `yaml:"timeout" shape:"brief"` // postgres: of each statement, default 5s
 }
 
 // Message rules of a flow to or from a queue.

@@ -71,7 +71,9 @@ type StoreInfo struct {
 	ClientCert bool   `json:"client_cert,omitempty"` // show the certificate of PathDBCert
 	CA         []byte `json:"ca,omitempty"`          // PEM
 	Pool       int    `json:"pool"`
-	AuditTable string `json:"audit_table,omitempty"`
+
+	Timeout    time.Duration `json:"timeout,omitempty"` // of a statement; 0: none
+	AuditTable string        `json:"audit_table,omitempty"`
 }
 
 // ServerOwned mirrors spec.ServerOwned.

@@ -1,6 +1,9 @@
 // Package pool protects a database from overload: the fourth layer of limits.
 //
-// It is a semaphore with a bounded, first come, first served queue. Every place
+// It is a semaphore with a bounded, first come, first served queue. Work takes one
+// slot or several, by what it costs the database: a report weighs more than a
+// lookup, and waits at the head of the queue until there is room for all of it.
+// Every place
 // in the queue has a deadline, and a standing queue is shed in the manner of
 // CoDel (RFC 8289): when waits have stayed above 100 ms for more than 100 ms,
 // those who waited that long are refused, and newcomers at once while it lasts.
@@ -25,13 +28,14 @@ const (
 
 // Options of a Pool.
 type Options struct {
-	Size  int              // holders at once; must be positive
-	Queue int              // waiters at most; if 0, four per holder
+	Size  int              // slots; must be positive
+	Queue int              // waiters at most; if 0, four per slot
 	Now   func() time.Time // if nil, time.Now
 }
 
-// Pool hands out Size places. Its methods may be called concurrently.
+// Pool hands out Size slots. Its methods may be called concurrently.
 type Pool struct {
+	size  int
 	queue int
 	now   func() time.Time
 
@@ -43,8 +47,9 @@ type Pool struct {
 }
 
 type waiter struct {
+	slots  int
 	since  time.Time
-	answer chan error // buffered: nil is a place
+	answer chan error // buffered: nil is the slots
 }
 
 // New returns a Pool. It panics if opt.Size is not positive.
@@ -58,7 +63,7 @@ func New(opt Options) *Pool {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Pool{queue: opt.Queue, now: opt.Now, free: opt.Size}
+	return &Pool{size: opt.Size, queue: opt.Queue, now: opt.Now, free: opt.Size}
 }
 
 // Shed returns how many were refused.
@@ -68,14 +73,16 @@ func (p *Pool) Shed() uint64 {
 	return p.shed
 }
 
-// Acquire takes a place, waiting at most a second or until ctx ends. The caller
-// must call release; calling it again does nothing. An error is a rampart.Error
-// of kind Unavailable, control limit.pool, and then release is nil.
-func (p *Pool) Acquire(ctx context.Context) (release func(), err error) {
+// Acquire takes slots, waiting at most a second or until ctx ends. Below 1 counts
+// as 1, and more than there are as all. The caller must call release; calling it
+// again does nothing. An error is a rampart.Error of kind Unavailable, control
+// limit.pool, and then release is nil.
+func (p *Pool) Acquire(ctx context.Context, slots int) (release func(), err error) {
+	slots = min(max(1, slots), p.size)
 	if err := ctx.Err(); err != nil {
 		return nil, refusal("request ended before a place was free", err)
 	}
-	w, err := p.enter()
+	w, err := p.enter(slots)
 	if err != nil {
 		return nil, err
 	}
@@ -85,15 +92,15 @@ func (p *Pool) Acquire(ctx context.Context) (release func(), err error) {
 		}
 	}
 	var once sync.Once
-	return func() { once.Do(p.leave) }, nil
+	return func() { once.Do(func() { p.leave(slots) }) }, nil
 }
 
-// enter takes a place at once (nil, nil), queues, or refuses.
-func (p *Pool) enter() (*list.Element, error) {
+// enter takes slots at once (nil, nil), queues, or refuses.
+func (p *Pool) enter(slots int) (*list.Element, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.free > 0 && p.waiters.Len() == 0 {
-		p.free--
+	if p.free >= slots && p.waiters.Len() == 0 {
+		p.free -= slots
 		p.bad = time.Time{}
 		return nil, nil
 	}
@@ -102,7 +109,7 @@ func (p *Pool) enter() (*list.Element, error) {
 		p.shed++
 		return nil, refusal("database is busy", nil)
 	}
-	return p.waiters.PushBack(&waiter{since: now, answer: make(chan error, 1)}), nil
+	return p.waiters.PushBack(&waiter{slots: slots, since: now, answer: make(chan error, 1)}), nil
 }
 
 // overloadedLocked reports whether waits have been bad for an interval. The
@@ -132,28 +139,35 @@ func (p *Pool) wait(ctx context.Context, e *list.Element) error {
 	select {
 	case err := <-w.answer: // answered while we gave up
 		if err == nil {
-			p.passLocked()
+			p.free += w.slots
 		}
 	default:
 		p.waiters.Remove(e)
 	}
+	p.passLocked() // who waited behind may fit now
 	p.shed++
 	return refusal("database is busy", cause)
 }
 
-func (p *Pool) leave() {
+func (p *Pool) leave(slots int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.free += slots
 	p.passLocked()
 }
 
-// passLocked gives the place in hand to the oldest waiter that is worth it.
-// Under overload those who waited longest are refused: their callers are the
-// likeliest to have given up.
+// passLocked gives what is free to the oldest waiters that are worth it. The
+// oldest is served first even if a younger one needs less: else a stream of small
+// ones would starve it. Under overload those who waited longest are refused: their
+// callers are the likeliest to have given up.
 func (p *Pool) passLocked() {
-	now := p.now()
+	now, served := p.now(), false
 	for e := p.waiters.Front(); e != nil; e = p.waiters.Front() {
-		w := p.waiters.Remove(e).(*waiter)
+		w := e.Value.(*waiter)
+		if p.free < w.slots {
+			return
+		}
+		p.waiters.Remove(e)
 		late := now.Sub(w.since) > target
 		switch {
 		case !late:
@@ -165,11 +179,13 @@ func (p *Pool) passLocked() {
 			w.answer <- refusal("database is busy", nil)
 			continue
 		}
+		p.free -= w.slots
 		w.answer <- nil
-		return
+		served = true
 	}
-	p.free++
-	p.bad = time.Time{}
+	if !served {
+		p.bad = time.Time{}
+	}
 }
 
 func refusal(msg string, cause error) error {

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,7 +16,7 @@ import (
 // acquire demands a place.
 func acquire(t *testing.T, p *Pool) func() {
 	t.Helper()
-	release, err := p.Acquire(t.Context())
+	release, err := p.Acquire(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,59 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
+// TestWeights: what weighs more waits for as many slots, in its turn, and is not
+// overtaken; what gives up lets those behind it in.
+func TestWeights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Size: 4})
+		take := func(slots int) func() {
+			release, err := p.Acquire(t.Context(), slots)
+			if err != nil {
+				t.Error(err)
+			}
+			return release
+		}
+		one, two := take(1), take(2)
+		var order []string
+		var wg sync.WaitGroup
+		for _, w := range []struct {
+			name  string
+			slots int
+		}{{"report", 4}, {"lookup", 1}, {"huge", 99}} {
+			wg.Go(func() {
+				release := take(w.slots)
+				order = append(order, w.name)
+				release()
+			})
+			synctest.Wait()
+		}
+		one()
+		synctest.Wait()
+		if len(order) != 0 {
+			t.Fatalf("served %v while two of four slots were taken", order)
+		}
+		two()
+		wg.Wait()
+		if got := strings.Join(order, " "); got != "report lookup huge" {
+			t.Errorf("served in order %s", got)
+		}
+		hold := take(3)
+		ctx, cancel := context.WithCancel(t.Context())
+		wg.Go(func() {
+			if _, err := p.Acquire(ctx, 2); err == nil {
+				t.Error("two slots where one is free")
+			}
+		})
+		synctest.Wait()
+		wg.Go(func() { take(1)() })
+		synctest.Wait()
+		cancel()
+		wg.Wait() // the one behind was let in, though nobody left
+		hold()
+		take(4)() // and all slots are back
+	})
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(Options{Size: 1, Queue: 2})
@@ -64,7 +118,7 @@ func TestQueueIsBounded(t *testing.T) {
 			wg.Go(func() { acquire(t, p)() })
 		}
 		synctest.Wait()
-		r, err := p.Acquire(t.Context())
+		r, err := p.Acquire(t.Context(), 1)
 		refused(t, r, err)
 		release()
 		wg.Wait()
@@ -76,14 +130,14 @@ func TestNobodyWaitsForEver(t *testing.T) {
 		p := New(Options{Size: 1})
 		release := acquire(t, p)
 		start := time.Now()
-		r, err := p.Acquire(t.Context())
+		r, err := p.Acquire(t.Context(), 1)
 		refused(t, r, err)
 		if got := time.Since(start); got != maxWait {
 			t.Errorf("waited %v, want %v", got, maxWait)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
-		r, err = p.Acquire(ctx)
+		r, err = p.Acquire(ctx, 1)
 		refused(t, r, err)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the context's error inside", err)
@@ -102,7 +156,7 @@ func TestReleaseTwiceGivesOnePlace(t *testing.T) {
 		defer acquire(t, p)()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		r, err := p.Acquire(ctx)
+		r, err := p.Acquire(ctx, 1)
 		refused(t, r, err)
 	})
 }
@@ -136,7 +190,7 @@ func TestOverloadIsShed(t *testing.T) {
 		for range 1000 { // 5 s of one request each 5 ms; two holders of 20 ms serve one each 10 ms
 			wg.Go(func() {
 				start := time.Now()
-				release, err := p.Acquire(t.Context())
+				release, err := p.Acquire(t.Context(), 1)
 				waited := int64(time.Since(start))
 				for w := worst.Load(); waited > w && !worst.CompareAndSwap(w, waited); w = worst.Load() {
 				}
@@ -170,12 +224,12 @@ func TestStuckPoolRefusesAtOnce(t *testing.T) {
 		release := acquire(t, p)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			r, err := p.Acquire(t.Context())
+			r, err := p.Acquire(t.Context(), 1)
 			refused(t, r, err)
 		})
 		time.Sleep(target + interval + time.Millisecond)
 		start := time.Now()
-		r, err := p.Acquire(t.Context())
+		r, err := p.Acquire(t.Context(), 1)
 		refused(t, r, err)
 		if time.Since(start) != 0 {
 			t.Error("queued behind a stuck pool")
@@ -199,7 +253,7 @@ func BenchmarkPool(b *testing.B) {
 	ctx := b.Context()
 	b.ReportAllocs()
 	for b.Loop() {
-		release, err := p.Acquire(ctx)
+		release, err := p.Acquire(ctx, 1)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -2,6 +2,8 @@ package ring
 
 import (
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -75,15 +77,43 @@ func TestClockStepBackFreesNothing(t *testing.T) {
 	}
 }
 
-// TestNeverMoreThanLimit plays adversarial and random schedules and holds every
-// admission against a sliding log: the window that ends with it, of length W,
-// may hold the limit and no more.
+// schedule is how long a client waits before its i-th request, and what it costs.
+type schedule func(i int) (wait time.Duration, cost int)
+
+// hold plays n requests of a schedule at a ring and holds every admission against
+// a log, by brute force: the window that ends with it may hold the limit and no
+// more. It returns the first request that broke the bound, or -1.
+func hold(limit int, window time.Duration, n int, next schedule) int {
+	c := newClock()
+	r := New(limit, window, Options{Now: c.now, Keys: 64})
+	var log []time.Duration
+	var now time.Duration
+	for i := range n {
+		wait, cost := next(i)
+		c.add(wait)
+		now += wait
+		if !r.Allow("k", cost).OK {
+			continue
+		}
+		for len(log) > 0 && log[0] <= now-window {
+			log = log[1:]
+		}
+		for range max(1, cost) {
+			log = append(log, now)
+		}
+		if len(log) > limit {
+			return i
+		}
+	}
+	return -1
+}
+
+// TestNeverMoreThanLimit plays adversarial schedules.
 func TestNeverMoreThanLimit(t *testing.T) {
 	const limit, window = 100, 60 * time.Second
 	rng := rand.New(rand.NewPCG(1, 2))
-	hammer := func(int) time.Duration { return 10 * time.Millisecond }
 	schedules := map[string]func(int) time.Duration{
-		"hammer": hammer,
+		"hammer": func(int) time.Duration { return 10 * time.Millisecond },
 		"idle, burst at a window's end, hammer": func(i int) time.Duration {
 			switch {
 			case i == 0:
@@ -91,7 +121,7 @@ func TestNeverMoreThanLimit(t *testing.T) {
 			case i < limit:
 				return 0
 			}
-			return hammer(i)
+			return 10 * time.Millisecond
 		},
 		"burst at each bucket's end": func(i int) time.Duration {
 			if i%30 == 0 {
@@ -106,39 +136,51 @@ func TestNeverMoreThanLimit(t *testing.T) {
 			return time.Nanosecond
 		},
 		"random": func(int) time.Duration { return time.Duration(rng.ExpFloat64() * float64(200*time.Millisecond)) },
-		"random bursts": func(int) time.Duration {
-			if rng.IntN(50) == 0 {
-				return time.Duration(rng.Int64N(int64(window)))
-			}
-			return time.Duration(rng.Int64N(int64(time.Millisecond)))
-		},
 	}
-	for name, next := range schedules {
+	for name, wait := range schedules {
 		t.Run(name, func(t *testing.T) {
-			c := newClock()
-			r := New(limit, window, Options{Now: c.now})
-			var log []time.Duration
-			var now time.Duration
-			for i := range 20_000 {
-				wait := next(i)
-				c.add(wait)
-				now += wait
-				cost := 1 + i%3/2
-				v := r.Allow("k", cost)
-				for len(log) > 0 && log[0] <= now-window {
-					log = log[1:]
-				}
-				if !v.OK {
-					continue
-				}
-				for range cost {
-					log = append(log, now)
-				}
-				if len(log) > limit {
-					t.Fatalf("request %d: %d admitted within %v, limit %d", i, len(log), window, limit)
-				}
+			if i := hold(limit, window, 20_000, func(i int) (time.Duration, int) { return wait(i), 1 + i%3/2 }); i >= 0 {
+				t.Errorf("request %d: more than %d admitted within %v", i, limit, window)
 			}
 		})
+	}
+}
+
+// TestNeverMoreThanLimitAtAll makes schedules up: thousands, or a million with
+// RAMPART_LIMITS=long. Each has a limit, a window and a habit of its own, and
+// waits that like the edges of buckets and windows.
+func TestNeverMoreThanLimitAtAll(t *testing.T) {
+	n := 5_000
+	if os.Getenv("RAMPART_LIMITS") == "long" {
+		n = 1_000_000
+	}
+	for seed := range n {
+		rng := rand.New(rand.NewPCG(7, uint64(seed)))
+		limit, window := 1+rng.IntN(40), time.Duration(1+rng.IntN(100_000))*time.Microsecond
+		if i := hold(limit, window, 120+rng.IntN(200), invent(rng, limit, window)); i >= 0 {
+			t.Fatalf("schedule %d, request %d: more than %d admitted within %v", seed, i, limit, window)
+		}
+	}
+	t.Logf("%d schedules", n)
+}
+
+// invent makes up a client.
+func invent(rng *rand.Rand, limit int, window time.Duration) schedule {
+	bucket := (window + parts - 1) / parts
+	edges := []time.Duration{0, 0, 1, bucket - 1, bucket, bucket + 1, window - 1, window, window + 1, window - bucket, window + bucket, 2 * window}
+	edgy, burst, greedy := rng.Float64(), 1+rng.IntN(2*limit), rng.IntN(4) == 0
+	return func(i int) (time.Duration, int) {
+		cost := 1
+		if greedy {
+			cost = rng.IntN(limit + 2)
+		}
+		switch {
+		case i%burst != 0:
+			return time.Duration(rng.Int64N(3)), cost
+		case rng.Float64() < edgy:
+			return edges[rng.IntN(len(edges))], cost
+		}
+		return time.Duration(rng.Int64N(int64(window)/2 + 1)), cost
 	}
 }
 
@@ -205,6 +247,26 @@ func TestEvictionNeverForgivesTheRefused(t *testing.T) {
 	}
 }
 
+// TestAMillionKeys: the cap holds, whatever the number of keys.
+func TestAMillionKeys(t *testing.T) {
+	r := New(10, time.Minute, Options{Now: newClock().now})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	fill(r, 1_000_000, 1)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := r.keys.Len(); n > DefaultKeys {
+		t.Errorf("%d keys remembered, want at most %d", n, DefaultKeys)
+	}
+	used := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("a million keys, %d remembered: %d MiB", r.keys.Len(), used>>20)
+	if used > 32<<20 {
+		t.Errorf("%d bytes for %d keys", used, DefaultKeys)
+	}
+	runtime.KeepAlive(r)
+}
+
 func TestFullOfRefusedKeysRefusesNewOnes(t *testing.T) {
 	c := newClock()
 	r := New(1, time.Minute, Options{Now: c.now, Keys: 64})
@@ -263,9 +325,9 @@ func BenchmarkLimit1Key(b *testing.B) {
 	}
 }
 
-func BenchmarkLimit100kKeys(b *testing.B) {
-	r := New(1<<30, time.Minute, Options{Keys: 1 << 18})
-	keys := make([]string, 100_000)
+func BenchmarkLimit1e6Keys(b *testing.B) {
+	r := New(1<<30, time.Minute, Options{Keys: 1 << 21})
+	keys := make([]string, 1_000_000)
 	for i := range keys {
 		keys[i] = "user:" + strconv.Itoa(i)
 		r.Allow(keys[i], 1)

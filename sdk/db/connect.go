@@ -20,23 +20,29 @@ type connector struct {
 	config pgx.ConnConfig
 	logins *logins
 	cert   *clientCert // nil: the database asks for none
+	pooler bool        // PgBouncer with transaction pooling
 	once   string      // SQL at the start of a connection
 	each   string      // SQL at the start of a transaction
 }
 
 func newConnector(config pgx.ConnConfig, info agent.StoreInfo, l *logins, cert *clientCert) *connector {
-	c := &connector{config: config, logins: l, cert: cert}
-	role := ""
-	if info.Owner != "" {
-		role = "ROLE " + pgx.Identifier{info.Owner}.Sanitize()
+	c := &connector{config: config, logins: l, cert: cert, pooler: info.Pooler}
+	var settings []string
+	if info.Pooler {
+		settings = append(settings, "search_path = public")
 	}
-	switch {
-	case info.Pooler && role != "": // what is set for a session, the next client of the server would find
-		c.each = "SET LOCAL search_path = public; SET LOCAL " + role
-	case info.Pooler:
-		c.each = "SET LOCAL search_path = public"
-	case role != "":
-		c.once = "SET " + role
+	if info.Timeout > 0 {
+		settings = append(settings, statementTimeout(info.Timeout))
+	}
+	if info.Owner != "" {
+		settings = append(settings, "ROLE "+pgx.Identifier{info.Owner}.Sanitize())
+	}
+	for _, s := range settings {
+		if info.Pooler { // what is set for a session, the next client of the server would find
+			c.each += "SET LOCAL " + s + "; "
+		} else {
+			c.once += "SET " + s + "; "
+		}
 	}
 	return c
 }
@@ -156,7 +162,7 @@ func (c *conn) run(ctx context.Context, text string) error {
 
 // PrepareContext implements driver.ConnPrepareContext.
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if c.by.each != "" {
+	if c.by.pooler {
 		return nil, rampart.Errorf(rampart.Invalid, "", "db: PgBouncer with transaction pooling keeps no prepared statements: run the query itself")
 	}
 	return c.Conn.PrepareContext(ctx, query)

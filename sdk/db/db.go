@@ -3,15 +3,17 @@
 // password that rotates is taken over while the service runs, connection by
 // connection, and never within a transaction.
 //
-// Every use holds one slot of a bounded pool for its whole transaction. A use
-// that would wait too long is refused (control limit.pool), so that a flood
-// costs the database nothing.
+// Every use holds a slot of a bounded pool for its whole transaction, or several
+// (With): a report weighs more than a lookup. A use that would wait too long is
+// refused (control limit.pool), so that a flood costs the database nothing. In
+// PostgreSQL no statement runs for longer than the flow's db.timeout.
 package db
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/ratelimit/pool"
@@ -36,6 +38,25 @@ type DB struct {
 	sql    *sql.DB
 	pool   *pool.Pool // nil when the file disables the control
 	logins *logins    // nil: nobody logs in
+	use    Use
+}
+
+// Use is a class of work on a database. The zero Use is one slot and the flow's
+// own db.timeout.
+type Use struct {
+	Slots   int           // of the pool, held for a transaction; below 1 counts as 1, and more than the pool has as all
+	Timeout time.Duration // of each statement, in PostgreSQL; 0: the flow's
+}
+
+// With returns the same database for a class of work, such as reports:
+//
+//	reports := d.With(db.Use{Slots: 4, Timeout: time.Minute})
+//
+// Closing either closes both.
+func (d *DB) With(u Use) *DB {
+	out := *d
+	out.use = u
+	return &out
 }
 
 // Open opens a store of kind sqlite or postgres that rampart.yaml declares for
@@ -113,7 +134,7 @@ func (d *DB) isolation() sql.IsolationLevel {
 
 func (d *DB) run(ctx context.Context, o *sql.TxOptions, f func(*sql.Tx) error) error {
 	if d.pool != nil {
-		release, err := d.pool.Acquire(ctx)
+		release, err := d.pool.Acquire(ctx, d.use.Slots)
 		if err != nil {
 			return err
 		}
@@ -124,8 +145,20 @@ func (d *DB) run(ctx context.Context, o *sql.TxOptions, f func(*sql.Tx) error) e
 		return &rampart.Error{Kind: rampart.Unavailable, Msg: "the database is not available", Err: err}
 	}
 	defer tx.Rollback() // a no-op after Commit
-	if err := f(tx); err != nil {
+	if err := d.patience(ctx, tx); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := f(tx); err != nil {
+		return tooLong(err)
+	}
+	return tooLong(tx.Commit())
+}
+
+// patience gives the transaction the timeout of its class.
+func (d *DB) patience(ctx context.Context, tx *sql.Tx) error {
+	if d.kind != Postgres || d.use.Timeout <= 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "SET LOCAL "+statementTimeout(d.use.Timeout))
+	return err
 }

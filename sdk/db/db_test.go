@@ -1,6 +1,7 @@
 package db
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
@@ -164,6 +166,27 @@ func TestPoolSheds(t *testing.T) {
 				<-results
 			}
 		})
+	}
+}
+
+// TestWithWeighsMore: a class of work holds as many slots as it says.
+func TestWithWeighsMore(t *testing.T) {
+	d := openFile(t, 3)
+	reports := d.With(Use{Slots: 3})
+	err := reports.View(t.Context(), func(*sql.Tx) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		err := d.View(ctx, func(*sql.Tx) error { return nil })
+		if e, ok := errors.AsType[*rampart.Error](err); !ok || e.Control != control {
+			t.Errorf("beside a report that holds all slots: %v", err)
+		}
+		return nil
+	})
+	if err == nil {
+		err = d.View(t.Context(), func(*sql.Tx) error { return nil })
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/sdk"
 	"github.com/rampart-security/rampart/tls/profile"
@@ -42,6 +43,20 @@ func openPostgres(svc *sdk.Service, store string, info agent.StoreInfo) (*sql.DB
 func conflict(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "40001" || e.Code == "40P01")
+}
+
+// tooLong tells a caller to come back later when the server broke off a statement
+// that ran for too long (SQLSTATE 57014).
+func tooLong(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "57014" {
+		return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "the database took too long", Err: err}
+	}
+	return err
+}
+
+// statementTimeout is a setting of that name, in whole milliseconds.
+func statementTimeout(d time.Duration) string {
+	return "statement_timeout = " + strconv.FormatInt(max(1, d.Milliseconds()), 10)
 }
 
 func postgresConfig(info agent.StoreInfo, cert *clientCert) (*pgx.ConnConfig, error) {

@@ -41,6 +41,12 @@ func TestPostgres(t *testing.T) {
 	}
 	counts(t, d)
 	subject(t, d)
+	store.Timeout = 300 * time.Millisecond
+	tooSlow(t, "directly", openWhenUp(t, store))
+	server.Exec(t, `CREATE ROLE pooled LOGIN PASSWORD '`+password+`'`) // PgBouncer asks for nobody's verifier who is a superuser
+	pooled := store
+	pooled.URL, pooled.Pooler = "postgres://pooled@localhost:"+server.StartBouncer(t).Port+"/postgres", true
+	tooSlow(t, "behind PgBouncer", openWhenUp(t, pooled))
 	turns(t, server)
 
 	_, other := pgtest.Certificate(t, "localhost")
@@ -90,6 +96,28 @@ func counts(t *testing.T, d *DB) {
 	})
 	if err != nil || got != want || got == 0 {
 		t.Errorf("counted %d of %d: %v", got, want, err)
+	}
+}
+
+// tooSlow: no statement runs for longer than the flow's timeout, or its class's,
+// and the next one on the connection has the flow's again.
+func tooSlow(t *testing.T, how string, d *DB) {
+	t.Helper()
+	sleep := func(d *DB, seconds float64) error {
+		return d.View(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(t.Context(), `SELECT pg_sleep($1)`, seconds)
+			return err
+		})
+	}
+	reports := d.With(Use{Slots: 4, Timeout: 20 * time.Second})
+	for range 2 {
+		if err := sleep(reports, 0.5); err != nil {
+			t.Errorf("%s: a report was broken off: %v", how, err)
+		}
+		err := sleep(d, 30)
+		if e, ok := errors.AsType[*rampart.Error](err); !ok || e.Kind != rampart.Unavailable || e.Control != control {
+			t.Errorf("%s: a statement that takes too long: %v, want a refusal by %s", how, err, control)
+		}
 	}
 }
 

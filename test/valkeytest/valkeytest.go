@@ -126,6 +126,17 @@ func (s *Server) Kill() {
 	s.running = nil
 }
 
+// Trust has the server take certificates of another CA besides, which it restarts
+// for.
+func (s *Server) Trust(pem []byte) {
+	s.t.Helper()
+	s.Kill()
+	if err := os.WriteFile(filepath.Join(s.dir, "ca.pem"), append(append([]byte(nil), s.CA...), pem...), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Run()
+}
+
 // Freeze stops the server without ending it: it is there, and does not answer.
 // Thaw lets it go on.
 func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
