@@ -26,8 +26,10 @@ type call struct {
 	r     *http.Request
 	table *table
 	trace string
-	path  string // canonical: what is routed, authorized, logged and forwarded
-	ip    netip.Addr
+	path  string     // canonical: what is routed, authorized, logged and forwarded
+	ip    netip.Addr // the client's, as far as it is known; of origin
+	peer  string     // the same with its port, for the record
+	hop   string     // the proxy in front that named it; "" if none did
 
 	target    *target // where it goes; nil for the public surface
 	op        *openapi.Operation
@@ -84,12 +86,10 @@ type stage interface {
 
 // handle runs the stages in order and answers.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
-	c := &call{w: w, r: r, table: g.table.Load(), trace: trace.Of(r.Header), ip: peerIP(r), read: r.ContentLength == 0}
+	c := &call{w: w, r: r, table: g.table.Load(), trace: trace.Of(r.Header), ip: peerIP(r), peer: r.RemoteAddr, read: r.ContentLength == 0}
 	c.r = r.WithContext(rampart.WithTrace(r.Context(), c.trace))
 	defer g.end(c)
-	if !c.read {
-		setBodyDeadline(c, time.Now().Add(bodyTimeout)) // from here on: who is refused may not dribble either
-	}
+	c.paced(g.pace)
 	stages := c.table.stages
 	if isPublic(r.URL.Path) {
 		stages = c.table.public
@@ -164,7 +164,7 @@ func (c *call) event(err error) audit.Event {
 		Action:  c.r.Method[:min(len(c.r.Method), 16)] + " " + c.loggedPath(),
 		Outcome: audit.Allowed, Class: "authz_allow",
 		Subject: c.principal.Subject, Actor: c.principal.Client,
-		Peer: c.r.RemoteAddr, Trace: c.trace, Layer: string(rampart.LayerGateway),
+		Peer: c.peer, Trace: c.trace, Layer: string(rampart.LayerGateway),
 	}
 	if c.entry != nil {
 		e.Flow = c.entry.flow.ID
@@ -174,6 +174,12 @@ func (c *call) event(err error) audit.Event {
 	}
 	if c.decision != "" {
 		e.Detail = map[string]string{"decision": c.decision}
+	}
+	if c.hop != "" {
+		if e.Detail == nil {
+			e.Detail = map[string]string{}
+		}
+		e.Detail["hop"] = c.hop
 	}
 	if err == nil {
 		return e
@@ -225,8 +231,8 @@ func classOf(control string) string {
 	return "network"
 }
 
-// peerIP is the address of the TCP peer. No proxy in front is trusted yet, so
-// no header may claim another.
+// peerIP is the address at the other end of the connection: of whom the PROXY
+// header names, where there is one.
 func peerIP(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -237,13 +243,6 @@ func peerIP(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return a.Unmap().WithZone("")
-}
-
-// setBodyDeadline bounds the time for the caller's body. net/http lifts it when
-// the body has ended. Every connection of ours has deadlines; a writer of a test
-// needs none.
-func setBodyDeadline(c *call, at time.Time) {
-	_ = http.NewResponseController(c.w).SetReadDeadline(at)
 }
 
 // decided carries a decision inside an error, for the log alone.

@@ -58,6 +58,7 @@ func (g *Gateway) publicStages(t *table) []stage {
 		control string
 		stage   stage
 	}{
+		{"", origin{t.hops}},
 		{controlBan, keepOut{g.bans}},
 		{"edge.route", canonicalize{g.hosts(t)}},
 		{"limit.ip", ipLimit{t.ip}},
@@ -170,7 +171,7 @@ func controlRequest(c *call, addr string) *http.Request {
 		return !strings.HasPrefix(name, "Rampart-") && !strings.HasPrefix(name, "X-Forwarded-") && name != "Forwarded"
 	})
 	out.Host = c.r.Host
-	out.Header.Set(wire.HeaderClientIP, c.r.RemoteAddr)
+	out.Header.Set(wire.HeaderClientIP, c.peer)
 	out.Header.Set(trace.Header, trace.Parent(c.trace))
 	out.Body, out.ContentLength = http.NoBody, 0
 	if c.hasBody {

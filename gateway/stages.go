@@ -22,6 +22,7 @@ func (g *Gateway) stages(t *table) []stage {
 		control string
 		stage   stage
 	}{
+		{"", origin{t.hops}},
 		{controlBan, keepOut{g.bans}},
 		{"edge.route", canonicalize{g.hosts(t)}},
 		{"limit.ip", ipLimit{t.ip}},

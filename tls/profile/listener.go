@@ -31,8 +31,18 @@ type ListenerOptions struct {
 	// connection. If nil, refusals go unheard.
 	OnRefuse func(peer net.Addr, err error)
 	MaxConns int              // open at once; 0 means 4096
-	MaxPerIP int              // open at once from one address; 0 means MaxConns
+	MaxPerIP int              // open at once from one address, or one /64 of IPv6; 0 means MaxConns
 	Now      func() time.Time // of NewMTLSListener: judges dates; nil means time.Now
+
+	// Hop reports whether a peer is a proxy in front, which brings many clients:
+	// MaxPerIP does not hold for it. Nil: nobody is.
+	Hop func(peer netip.Addr) bool
+	// Origin is asked who is behind a hop, before the handshake and within its
+	// time, and may read what the hop says there and no byte more. What it returns
+	// is the RemoteAddr of the connection from then on, and counted by MaxPerIP; the
+	// zero AddrPort leaves it that of the hop. An error closes the connection. Nil:
+	// hops say nothing.
+	Origin func(conn net.Conn) (netip.AddrPort, error)
 }
 
 // Listener hands out TLS connections whose handshake is complete, so that a
@@ -52,7 +62,7 @@ type Listener struct {
 	slots  chan struct{} // one per running handshake
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards below, and MaxConns and MaxPerIP of opt
 	open  int
 	perIP map[netip.Addr]int
 }
@@ -85,6 +95,14 @@ func newListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
+}
+
+// SetMax replaces MaxConns and MaxPerIP, for connections that come from now on.
+// Both must be positive. Safe for concurrent use.
+func (l *Listener) SetMax(conns, perIP int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.opt.MaxConns, l.opt.MaxPerIP = conns, perIP
 }
 
 func (l *Listener) start() {
@@ -145,13 +163,14 @@ func (l *Listener) wait(d time.Duration) {
 
 // take starts the handshake of conn, or closes it.
 func (l *Listener) take(conn net.Conn) {
+	c := &counted{Conn: conn, l: l}
 	addr := addrOf(conn)
-	if err := l.admit(addr); err != nil {
+	c.hop = l.opt.Hop != nil && l.opt.Hop(addr)
+	if err := l.admit(c, addr); err != nil {
 		conn.Close()
 		l.refused(conn.RemoteAddr(), err)
 		return
 	}
-	c := &counted{Conn: conn, release: func() { l.leave(addr) }}
 	select {
 	case l.slots <- struct{}{}:
 	case <-l.ctx.Done():
@@ -163,11 +182,17 @@ func (l *Listener) take(conn net.Conn) {
 
 // shake runs one handshake and delivers the connection.
 func (l *Listener) shake(c *counted) {
+	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
+	defer cancel()
+	if err := l.behind(ctx, c); err != nil {
+		<-l.slots
+		c.Close()
+		l.refused(c.RemoteAddr(), err)
+		return
+	}
 	peer, config := l.watch(c)
 	conn := tls.Server(c, config)
-	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
 	err := conn.HandshakeContext(ctx)
-	cancel()
 	<-l.slots
 	if err != nil {
 		c.Close()
@@ -184,6 +209,23 @@ func (l *Listener) shake(c *counted) {
 	case <-l.ctx.Done():
 		c.Close()
 	}
+}
+
+// behind learns who is behind a hop, and counts it in.
+func (l *Listener) behind(ctx context.Context, c *counted) error {
+	if !c.hop || l.opt.Origin == nil {
+		return nil
+	}
+	cut := context.AfterFunc(ctx, func() { c.Conn.Close() })
+	from, err := l.opt.Origin(c.Conn)
+	if !cut() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil || !from.IsValid() {
+		return err
+	}
+	c.from = net.TCPAddrFromAddrPort(from)
+	return l.seat(c, from.Addr())
 }
 
 // watch returns what will remember the peer of c, and the configuration by which
@@ -215,28 +257,63 @@ func (l *Listener) refused(peer net.Addr, err error) {
 	}
 }
 
-// admit counts a connection in, within the bounds.
-func (l *Listener) admit(addr netip.Addr) error {
+// admit counts a connection in, within the bounds. One from a hop has its place
+// among those of its address when that is known.
+func (l *Listener) admit(c *counted, addr netip.Addr) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.open >= l.opt.MaxConns:
+	if l.open >= l.opt.MaxConns {
 		return rampart.Errorf(rampart.Unavailable, "limit.ip", "tls: more than %d connections are open", l.opt.MaxConns)
-	case l.perIP[addr] >= l.opt.MaxPerIP:
-		return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", l.opt.MaxPerIP)
+	}
+	if !c.hop {
+		if err := l.seatLocked(c, addr); err != nil {
+			return err
+		}
 	}
 	l.open++
-	l.perIP[addr]++
 	return nil
 }
 
-func (l *Listener) leave(addr netip.Addr) {
+func (l *Listener) seat(c *counted, addr netip.Addr) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seatLocked(c, addr)
+}
+
+func (l *Listener) seatLocked(c *counted, addr netip.Addr) error {
+	at := network(addr)
+	if l.perIP[at] >= l.opt.MaxPerIP {
+		return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", l.opt.MaxPerIP)
+	}
+	c.seated, c.at = true, at
+	l.perIP[at]++
+	return nil
+}
+
+func (l *Listener) leave(c *counted) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
-	if l.perIP[addr]--; l.perIP[addr] == 0 {
-		delete(l.perIP, addr)
+	if !c.seated {
+		return
 	}
+	if l.perIP[c.at]--; l.perIP[c.at] == 0 {
+		delete(l.perIP, c.at)
+	}
+}
+
+// network is what is counted as one: an address of IPv4, and 64 bits of IPv6,
+// which a single host owns at least.
+func network(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() {
+		return a
+	}
+	p, err := a.Prefix(64)
+	if err != nil {
+		return a
+	}
+	return p.Addr()
 }
 
 // addrOf returns the client's address, or the zero Addr on other networks
@@ -253,7 +330,12 @@ func addrOf(conn net.Conn) netip.Addr {
 // remembers how far its handshake came.
 type counted struct {
 	net.Conn
-	release func()
+	l    *Listener
+	hop  bool         // the peer is a proxy in front
+	from *net.TCPAddr // who is behind it, before the handshake begins; nil: nobody that is known
+
+	seated bool       // among those of at; guarded by the listener's mu
+	at     netip.Addr // the same
 
 	mu     sync.Mutex // guards below
 	closed bool
@@ -264,6 +346,14 @@ type counted struct {
 	agreed atomic.Bool // version, protocol and key exchange are settled; certificates come next
 }
 
+// RemoteAddr returns the client's address, as far as it is known.
+func (c *counted) RemoteAddr() net.Addr {
+	if c.from != nil {
+		return c.from
+	}
+	return c.Conn.RemoteAddr()
+}
+
 // Close closes the connection and counts it out, once.
 func (c *counted) Close() error {
 	c.mu.Lock()
@@ -271,7 +361,7 @@ func (c *counted) Close() error {
 	c.closed, c.after = true, nil
 	c.mu.Unlock()
 	if first {
-		c.release()
+		c.l.leave(c)
 	}
 	if after != nil {
 		after()

@@ -1,0 +1,167 @@
+package frames
+
+import "time"
+
+// preface is what a client sends first (RFC 9113 section 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// Kinds of frames (RFC 9113 section 6), and flags of theirs.
+const (
+	frameData         = 0
+	frameHeaders      = 1
+	frameReset        = 3
+	frameSettings     = 4
+	framePing         = 6
+	frameContinuation = 9
+
+	flagEndStream  = 1
+	flagEndHeaders = 4
+)
+
+const (
+	headBytes     = 9
+	smallData     = 64   // bytes of a DATA frame that is not worth its head
+	settingsCost  = 20   // frames as which one of SETTINGS counts: it is applied and answered
+	pingCost      = 2    // and one of PING
+	bytesPerFrame = 1024 // of answers, for which a client may send one frame more; some open two windows for each 4 KiB
+)
+
+// frame is what is read of a frame.
+type frame struct {
+	kind, flags byte
+	length      int
+	code        uint32 // of RST_STREAM, where it is known
+}
+
+// cost is how much a frame counts that a client sends. Requests and bodies cost
+// nothing here: they have limits of their own.
+func (f frame) cost() float64 {
+	switch f.kind {
+	case frameHeaders:
+		return 0
+	case frameData:
+		if f.length >= smallData || f.flags&flagEndStream != 0 {
+			return 0
+		}
+	case frameSettings:
+		return settingsCost
+	case framePing:
+		return pingCost
+	}
+	return 1
+}
+
+// scanner follows frames through bytes, however they are split. It trusts no
+// length: net/http refuses those that are too long, and here they are skipped.
+type scanner struct {
+	skip int // bytes of the preface to come
+	head [headBytes]byte
+	have int // bytes of head
+	left int // bytes of the payload to come
+	cur  frame
+	code int // bytes of the error code that are known
+
+	inBlock bool
+	pieces  int // of the header block that is open, or was the last
+	block   int // bytes of it
+}
+
+// open reports whether something was begun that must end soon. The payload of
+// DATA may take its time: bodies have a pace of their own.
+func (s *scanner) open() bool {
+	return s.skip > 0 || s.have > 0 || s.inBlock || s.left > 0 && s.cur.kind != frameData
+}
+
+// feed takes bytes and calls each for every frame, as soon as enough of it is
+// known. It stops at the first rule broken.
+func (s *scanner) feed(b []byte, each func(frame) Rule) Rule {
+	n := min(s.skip, len(b))
+	s.skip -= n
+	b = b[n:]
+	for len(b) > 0 {
+		if s.left > 0 {
+			n, r := s.payload(b, each)
+			if r != 0 {
+				return r
+			}
+			b = b[n:]
+			continue
+		}
+		n := copy(s.head[s.have:], b)
+		s.have += n
+		b = b[n:]
+		if s.have < headBytes {
+			return 0
+		}
+		if r := s.begin(each); r != 0 {
+			return r
+		}
+	}
+	return 0
+}
+
+// begin takes a whole head.
+func (s *scanner) begin(each func(frame) Rule) Rule {
+	s.have = 0
+	s.left = int(s.head[0])<<16 | int(s.head[1])<<8 | int(s.head[2])
+	s.cur = frame{kind: s.head[3], flags: s.head[4], length: s.left}
+	s.code = 0
+	s.blocks()
+	if s.cur.kind == frameReset && s.left >= 4 {
+		return 0 // its code comes next
+	}
+	return each(s.cur)
+}
+
+// blocks follows header blocks.
+func (s *scanner) blocks() {
+	switch s.cur.kind {
+	case frameHeaders:
+		s.pieces, s.block = 0, 0
+	case frameContinuation:
+	default:
+		return
+	}
+	s.pieces++
+	s.block += s.cur.length
+	s.inBlock = s.cur.flags&flagEndHeaders == 0
+}
+
+// payload takes bytes of the payload; of RST_STREAM it reads the code.
+func (s *scanner) payload(b []byte, each func(frame) Rule) (int, Rule) {
+	n := min(s.left, len(b))
+	s.left -= n
+	if s.cur.kind != frameReset {
+		return n, 0
+	}
+	for _, x := range b[:n] {
+		if s.code == 4 {
+			break
+		}
+		s.cur.code = s.cur.code<<8 | uint32(x)
+		if s.code++; s.code == 4 {
+			if r := each(s.cur); r != 0 {
+				return n, r
+			}
+		}
+	}
+	return n, 0
+}
+
+// bucket is what may be spent: so much at once, and so much a second.
+type bucket struct {
+	left, most, rate float64
+	at               time.Time
+}
+
+func (b *bucket) take(cost float64, now time.Time, rule Rule) Rule {
+	b.give(b.rate * max(0, now.Sub(b.at).Seconds()))
+	b.at = now
+	if b.left < cost {
+		return rule
+	}
+	b.left -= cost
+	return 0
+}
+
+func (b *bucket) give(n float64) { b.left = min(b.most, b.left+n) }
