@@ -38,10 +38,10 @@ type folder struct {
 }
 
 // fold runs the rules until what may be dirty grows no more.
-func fold(rules []*rule) *folder {
+func fold(rules []*rule, known map[string]transform) *folder {
 	dirty := map[string]bool{}
 	for {
-		f := &folder{transforms: transforms(), env: map[string]string{}, dirty: dirty}
+		f := &folder{transforms: known, env: map[string]string{}, dirty: dirty}
 		before := len(dirty)
 		f.phase(rules, 1)
 		f.phase(rules, 2)

@@ -69,7 +69,12 @@ func New(set waf.RuleSet) (*Guide, error) {
 	if err != nil {
 		return nil, fmt.Errorf("guide: %w", err)
 	}
-	c := &compiler{fold: fold(rules), data: set.Data(), transforms: transforms()}
+	fit, err := learnFit()
+	if err != nil {
+		return nil, fmt.Errorf("guide: %w", err)
+	}
+	known := transforms(fit)
+	c := &compiler{fold: fold(rules, known), data: set.Data(), transforms: known}
 	g := &Guide{set: set, rules: c.fold.out, memo: newMemo(), values: newMemo()}
 	for _, j := range g.rules {
 		if j.kind == "" {

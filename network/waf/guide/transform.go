@@ -1,11 +1,14 @@
 package guide
 
 import (
+	"errors"
+	"fmt"
 	"path"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"github.com/corazawaf/coraza/v3"
 	"golang.org/x/net/html"
 )
 
@@ -21,8 +24,8 @@ type transform struct {
 }
 
 // transforms are those that the guide knows, by lower-case name. Each apply is
-// held against Coraza's own by a fuzz test.
-func transforms() map[string]transform {
+// held against Coraza's own by a fuzz test. fit is Coraza's table; nil is none.
+func transforms(fit *bestFit) map[string]transform {
 	var blank = runes(" \t\n\v\f\r").with(high) // Unicode has spaces beyond ASCII
 	rows := []transform{
 		{"lowercase", lowerAlphabet, exact(strings.ToLower)},
@@ -36,7 +39,7 @@ func transforms() map[string]transform {
 		{"normalisepath", needs(runes("/."), adds(".")), exact(normalizePath)},
 		{"normalizepathwin", needs(runes(`/.\: `), adds("./")), exact(normalizePathWin)},
 		{"normalisepathwin", needs(runes(`/.\: `), adds("./")), exact(normalizePathWin)},
-		{"urldecodeuni", urlAlphabet, urlDecodeUni},
+		{"urldecodeuni", urlAlphabet, fit.urlDecodeUni},
 		{"utf8tounicode", needs(alphabet{}.with(high), adds("%u0123456789abcdef")), exact(utf8ToUnicode)},
 		{"htmlentitydecode", needs(runes("&"), anything), exact(html.UnescapeString)},
 		{"jsdecode", needs(runes(`\`), anything), beyond(`\`)},
@@ -286,29 +289,69 @@ func withoutStream(s string) string {
 	return drive + s
 }
 
-// urlDecodeUni decodes + and %XX once. Of %uXXXX Coraza knows a table of best
-// fits, which the guide does not: such a value is beyond it.
-func urlDecodeUni(s string) (string, bool) {
+// bestFit is what Coraza makes of %uXXXX, by code: one byte each.
+type bestFit [1 << 16]byte
+
+// learnFit has Coraza decode all codes once.
+func learnFit() (*bestFit, error) {
+	w, err := coraza.NewWAF(coraza.NewWAFConfig().WithDirectives(
+		`SecRuleEngine DetectionOnly
+SecRule ARGS:v "@unconditionalMatch" "id:1,phase:1,log,pass,t:none,t:urlDecodeUni"`))
+	if err != nil {
+		return nil, err
+	}
+	var all strings.Builder
+	for code := range len(bestFit{}) {
+		fmt.Fprintf(&all, "%%u%04x", code)
+	}
+	tx := w.NewTransaction()
+	tx.AddGetRequestArgument("v", all.String())
+	tx.ProcessRequestHeaders()
+	fit := &bestFit{}
+	for _, m := range tx.MatchedRules() {
+		if n := copy(fit[:], m.MatchedDatas()[0].Value()); n == len(fit) {
+			return fit, tx.Close()
+		}
+	}
+	return nil, errors.Join(errors.New("Coraza does not decode %uXXXX to one byte each"), tx.Close())
+}
+
+// urlDecodeUni decodes +, %XX and %uXXXX once. Without a table a value with %u
+// is beyond it.
+func (f *bestFit) urlDecodeUni(s string) (string, bool) {
 	if !strings.ContainsAny(s, "%+") {
 		return s, true
 	}
 	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
+	for i := 0; i < len(s); {
+		c, n := s[i], 1
 		switch {
-		case s[i] == '+':
-			out = append(out, ' ')
-		case s[i] != '%':
-			out = append(out, s[i])
-		case i+1 < len(s) && (s[i+1] == 'u' || s[i+1] == 'U'):
-			return "", false
-		case i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]):
-			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
-			i += 2
-		default:
-			out = append(out, '%')
+		case c == '+':
+			c = ' '
+		case c != '%':
+		case i+1 < len(s) && lower(s[i+1]) == 'u':
+			if f == nil {
+				return "", false
+			}
+			if n = 1; i+5 < len(s) && allHex(s[i+2:i+6]) {
+				c, n = f[int(unhex(s[i+2]))<<12|int(unhex(s[i+3]))<<8|int(unhex(s[i+4]))<<4|int(unhex(s[i+5]))], 6
+			}
+		case i+2 < len(s) && allHex(s[i+1:i+3]):
+			c, n = unhex(s[i+1])<<4|unhex(s[i+2]), 3
 		}
+		out = append(out, c)
+		i += n
 	}
 	return string(out), true
+}
+
+func allHex(s string) bool {
+	for i := range len(s) {
+		if !isHex(s[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 func isHex(c byte) bool {
