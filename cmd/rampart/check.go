@@ -44,7 +44,11 @@ func checkCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, w := range append(nobody, idle...) {
+			notes, err := documentNotes(sys)
+			if err != nil {
+				return err
+			}
+			for _, w := range slices.Concat(nobody, idle, notes) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			if effective {

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/rampart-security/rampart/spec"
+	"github.com/rampart-security/rampart/validate/openapi"
+)
+
+// maxNotes bounds what check says of one document's missing bounds. What is
+// opened on purpose is listed in full.
+const maxNotes = 5
+
+// documentNotes lists what the documents of services leave open, and what got a
+// default bound because they say none.
+func documentNotes(sys *spec.System) ([]string, error) {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(sys.Services)) {
+		doc, ok := sys.Resource(sys.Services[name].OpenAPI)
+		if !ok {
+			continue
+		}
+		api, err := openapi.Compile(name, doc)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, notesOf(sys.Services[name].OpenAPI, api.Notes())...)
+	}
+	return out, nil
+}
+
+func notesOf(file string, notes []openapi.Note) []string {
+	var out []string
+	more := 0
+	for _, n := range notes {
+		if !n.Open {
+			if more++; more > maxNotes {
+				continue
+			}
+		}
+		out = append(out, fmt.Sprintf("%s:%d: %s %s", file, n.Line, n.Pointer, n.Text))
+	}
+	if more > maxNotes {
+		out = append(out, fmt.Sprintf("%s: %d more values have default bounds; write maxLength, maxItems, minimum and maximum, so that the WAF and the service know them", file, more-maxNotes))
+	}
+	return out
+}
