@@ -36,22 +36,18 @@ type Bouncer struct {
 // test where PgBouncer is not installed.
 func (s Server) StartBouncer(t *testing.T, settings ...string) Bouncer {
 	t.Helper()
-	path, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		path = "/usr/sbin/pgbouncer"
-	}
-	if _, err := os.Stat(path); err != nil {
-		missing(t, "PgBouncer is not installed; run make tools")
-	}
-	s.Exec(t, lookup)
-	dir, err := os.MkdirTemp("", "pgbouncer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	at := func(name string) string { return filepath.Join(dir, name) }
-	port := freePort(t)
-	ini := fmt.Sprintf(`[databases]
+	port := FreePort(t)
+	return s.RunBouncer(t, port, func(dir string) string {
+		at := func(name string) string { return filepath.Join(dir, name) }
+		ini := fmt.Sprintf(bouncerText, s.Port, port, at("log"), at("users.txt"), at("cert.pem"), at("key.pem"), at("server-ca.pem"))
+		for _, v := range settings {
+			ini += v + "\n"
+		}
+		return ini
+	})
+}
+
+const bouncerText = `[databases]
 postgres = host=localhost port=%s auth_user=pgbouncer
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -72,12 +68,29 @@ client_tls_key_file = %s
 server_tls_sslmode = verify-full
 server_tls_protocols = tlsv1.3
 server_tls_ca_file = %s
-`, s.Port, port, at("log"), at("users"), at("cert.pem"), at("key.pem"), at("ca.pem"))
-	for _, v := range settings {
-		ini += v + "\n"
+`
+
+// RunBouncer starts PgBouncer, with the configuration that ini makes for a folder:
+// it holds cert.pem, key.pem, users.txt and server-ca.pem. It must listen on port
+// of 127.0.0.1.
+func (s Server) RunBouncer(t *testing.T, port string, ini func(dir string) string) Bouncer {
+	t.Helper()
+	path, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		path = "/usr/sbin/pgbouncer"
 	}
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "PgBouncer is not installed; run make tools")
+	}
+	s.Exec(t, lookup)
+	dir, err := os.MkdirTemp("", "pgbouncer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	at := func(name string) string { return filepath.Join(dir, name) }
 	files := s.authority.Issue(t, "localhost")
-	files["ini"], files["users"], files["ca.pem"] = []byte(ini), []byte(`"pgbouncer" "`+PoolerPassword+`"`+"\n"), s.CA
+	files["ini"], files["users.txt"], files["server-ca.pem"] = []byte(ini(dir)), []byte(`"pgbouncer" "`+PoolerPassword+`"`+"\n"), s.CA
 	for name, b := range files {
 		if err := os.WriteFile(at(name), b, 0o600); err != nil {
 			t.Fatal(err)

@@ -76,7 +76,7 @@ func StartWith(t *testing.T, hba string, settings ...string) Server {
 	if out, err := init.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v: %s", err, out)
 	}
-	port := freePort(t)
+	port := FreePort(t)
 	args := []string{"-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
 		"-c", "ssl=on", "-c", "ssl_min_protocol_version=TLSv1.3", "-c", "ssl_cert_file=" + filepath.Join(dir, "cert.pem"),
 		"-c", "ssl_key_file=" + filepath.Join(dir, "key.pem"), "-c", "hba_file=" + filepath.Join(dir, "hba"), "-c", "ssl_ca_file=" + filepath.Join(dir, "clients.pem"), "-c", "fsync=off"}
@@ -148,7 +148,8 @@ func owner(t *testing.T, dir string) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
-func freePort(t *testing.T) string {
+// FreePort is one of 127.0.0.1 that nothing listens on.
+func FreePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
