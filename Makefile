@@ -4,7 +4,7 @@ GO    ?= go
 FILE  ?= examples/payments/rampart.yaml
 STATE ?= .rampart
 
-.PHONY: up test check verify falsify bench bench-authz rekey-long conformance-server test-vault fuzz chaos tools clean
+.PHONY: up test check verify falsify bench bench-authz rekey-long conformance-server test-vault crs fuzz chaos tools clean
 
 up: ## run the payment system, defended, on https://localhost:8443
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
@@ -58,6 +58,9 @@ rekey-long: ## ROWS rows (default 1000000) sealed anew beside writers, in SQLite
 
 rotation: ## database passwords and certificates replaced under 500 transactions a second, directly and behind PgBouncer
 	RAMPART_LONG=1 $(GO) test -count=1 -v -timeout 15m -run '^TestRotation$$' ./sdk/db | grep -v '^=== '
+
+crs: ## all regression tests of the Core Rule Set against the WAF, with and without it
+	RAMPART_LONG=1 $(GO) test -count=1 -v -timeout 30m -run 'CoreRuleSet|Guid' ./network/waf/... | grep -v '^=== '
 
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
 	test/fuzz.sh $${FUZZTIME:-60s}

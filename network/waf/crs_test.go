@@ -71,9 +71,9 @@ func run(t *testing.T, list []waftest.Test, inspect waftest.Inspect) map[string]
 
 // standalone is the engine as the tests are written for: all rules, nothing in
 // front of them.
-func standalone(t *testing.T, prefilter bool) *waf.Engine {
+func standalone(t *testing.T) *waf.Engine {
 	t.Helper()
-	e, err := waf.New(waf.Options{Paranoia: 4, Standalone: true, Setup: waftest.Setup(), PreFilter: prefilter})
+	e, err := waf.New(waf.Options{Paranoia: 4, Standalone: true, Setup: waftest.Setup()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func standalone(t *testing.T, prefilter bool) *waf.Engine {
 // The engine finds what the Core Rule Set's own tests say. Beside each verdict,
 // our score must be that of the rule set: exclusions are judged by ours.
 func TestCoreRuleSet(t *testing.T) {
-	e := standalone(t, false)
+	e := standalone(t)
 	failed := run(t, corpus(t), func(r *waf.Request) (waf.Verdict, error) {
 		v, err := e.Inspect(t.Context(), r)
 		if err != nil {

@@ -30,9 +30,6 @@ type Options struct {
 	// Setup are further variables of the rule set's setup, such as "arg_length":
 	// "400". Nil: its defaults.
 	Setup map[string]string
-
-	// PreFilter lets Coraza skip patterns whose literals do not occur.
-	PreFilter bool
 }
 
 func (o Options) filled() (Options, error) {
@@ -148,7 +145,7 @@ type level struct {
 // Engine returns an engine of o. Rules of a level are shared, so o may ask for
 // nothing that changes them.
 func (p *Pool) Engine(o Options) (*Engine, error) {
-	if o.Standalone || o.PreFilter || o.Setup != nil {
+	if o.Standalone || o.Setup != nil {
 		return nil, errors.New("waf: an engine of a pool has the pool's rules")
 	}
 	e, err := newEngine(o)

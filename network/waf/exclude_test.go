@@ -124,3 +124,32 @@ func TestBadExclusion(t *testing.T) {
 		})
 	}
 }
+
+// FuzzExclusion: a field is made harmless in whatever is sent, and what the
+// caller holds is left alone.
+func FuzzExclusion(f *testing.F) {
+	e, err := waf.New(waf.Options{Exclude: []waf.Exclusion{
+		{Route: "POST /{id}", Field: "body:/a/*", Rules: []int{942100}}, {Route: "POST /{id}", Field: "query:q", Rules: []int{942100}},
+		{Route: "POST /{id}", Field: "path:id", Rules: []int{942100}}, {Route: "POST /{id}", Field: "cookie:c", Rules: []int{942100}},
+	}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(e.Close)
+	f.Add("/1?q="+sql, "c="+sql, []byte(`{"a":["`+sql+`"]}`), uint8(waf.JSONBody))
+	f.Add("/?&=&q=%zz;", "c;;c=", []byte("a=%&a"), uint8(waf.FormBody))
+	f.Add("", "=", []byte(`{"a":`), uint8(waf.JSONBody))
+	f.Fuzz(func(t *testing.T, target, cookie string, body []byte, kind uint8) {
+		if len(body)+len(target)+len(cookie) > 4096 {
+			t.Skip()
+		}
+		r := &waf.Request{Method: "POST", Target: target, Route: "POST /{id}", Body: body, BodyKind: waf.BodyKind(kind), Header: http.Header{"Cookie": {cookie}}}
+		before := fmt.Sprint(*r)
+		if _, err := e.Inspect(t.Context(), r); err != nil {
+			t.Error(err)
+		}
+		if after := fmt.Sprint(*r); after != before {
+			t.Errorf("the request was changed from %s to %s", before, after)
+		}
+	})
+}

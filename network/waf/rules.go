@@ -82,9 +82,6 @@ var leftOut = regexp.MustCompile(`^(?:RESPONSE-|REQUEST-905-)`)
 func ruleSet(o Options) (RuleSet, error) {
 	set := RuleSet{Version: version()}
 	set.add("settings", fmt.Sprintf(settings, maxArguments, setupVersion(set.Version))+variables(o))
-	if o.PreFilter {
-		set.add("prefilter", "SecRxPreFilter On\n")
-	}
 	files, err := fs.Glob(coreruleset.FS, "@owasp_crs/*.conf")
 	if err != nil {
 		return RuleSet{}, err
