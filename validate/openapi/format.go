@@ -29,10 +29,39 @@ func formats() []*jsonschema.Format {
 	return []*jsonschema.Format{
 		{Name: "int32", Validate: integerOf(32)},
 		{Name: "int64", Validate: integerOf(64)},
+		{Name: rangeFormat, Validate: inRange},
 		{Name: "byte", Validate: onText(isBase64)},
 		{Name: "ipv4", Validate: onText(isIPv4)},
 		{Name: "email", Validate: onText(isEmail)},
 	}
+}
+
+// rangeFormat is the range of a number whose schema lacks an end of it: no
+// further from zero than maxRange. A format costs less than a minimum and a
+// maximum, which are compared exactly. No document can name it.
+const rangeFormat = "rampart-range"
+
+// maxRange is 2^53-1: up to it all readers read numbers alike (RFC 7493, section
+// 2.2).
+const maxRange = 1<<53 - 1
+
+func inRange(v any) error {
+	n, ok := v.(json.Number)
+	if !ok {
+		return nil
+	}
+	if i, err := strconv.ParseInt(n.String(), 10, 64); err == nil {
+		if i < -maxRange || i > maxRange {
+			return errForm
+		}
+		return nil
+	}
+	// Beyond 2^53 floats are whole and 2 apart at least: none is taken for a
+	// smaller one.
+	if f, err := strconv.ParseFloat(n.String(), 64); err != nil || f < -maxRange || f > maxRange {
+		return errForm
+	}
+	return nil
 }
 
 var errForm = errors.New("not of this form")

@@ -12,7 +12,6 @@ const (
 	defaultMaxLength = "4096" // characters of a string
 	defaultMaxItems  = "1000" // elements of an array
 
-	defaultRange = "9007199254740991" // 2^53-1: numbers from minus this to this, which all readers read alike (RFC 7493, section 2.2)
 )
 
 // hardener closes the schemas of a document in place, before they are compiled:
@@ -357,11 +356,17 @@ func (h *hardener) boundNumber(m map[string]any, at string, typed bool) {
 	if f := m["format"]; f == any("int32") || f == any("int64") {
 		return
 	}
+	if m["format"] == any("float") || m["format"] == any("double") {
+		delete(m, "format") // says nothing that is checked
+	}
 	missing := false
-	for bound, limit := range map[string]string{"minimum": "-" + defaultRange, "maximum": defaultRange} {
-		if _, ok := m["exclusive"+strings.ToUpper(bound[:1])+bound[1:]]; !ok && setDefault(m, bound, json.Number(limit)) {
+	for _, bound := range []string{"minimum", "maximum"} {
+		if _, ok := m["exclusive"+strings.ToUpper(bound[:1])+bound[1:]]; !ok && m[bound] == nil {
 			missing = true
 		}
+	}
+	if missing {
+		setDefault(m, "format", rangeFormat)
 	}
 	if missing && typed {
 		h.note(at, "has no minimum or no maximum; 53 bits pass", false)

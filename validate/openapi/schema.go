@@ -254,6 +254,9 @@ func rule(k jsonschema.ErrorKind) string {
 	case *kind.Enum, *kind.Const:
 		return "is not an allowed value"
 	case *kind.Format:
+		if k.Want == rangeFormat {
+			return "must be no further from zero than 9007199254740991"
+		}
 		return "must be a valid " + k.Want
 	case *kind.Pattern:
 		return "must match its pattern"
