@@ -3,7 +3,6 @@ package strictjson
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -50,8 +49,14 @@ func appendArray(b []byte, array []any) ([]byte, error) {
 
 func appendObject(b []byte, obj map[string]any) ([]byte, error) {
 	b = append(b, '{')
+	var few [16]string // names of most objects, on the stack
+	names := few[:0]
+	for name := range obj {
+		names = append(names, name)
+	}
+	slices.Sort(names)
 	var err error
-	for i, name := range slices.Sorted(maps.Keys(obj)) {
+	for i, name := range names {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -73,15 +78,16 @@ func appendString(b []byte, s string) ([]byte, error) {
 	}
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
+	from := 0 // of what is not yet written
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
+			b = append(append(b, s[from:i]...), '\\', c)
+			from = i + 1
 		case c < ' ':
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		default:
-			b = append(b, c)
+			b = append(append(b, s[from:i]...), '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			from = i + 1
 		}
 	}
-	return append(b, '"'), nil
+	return append(append(b, s[from:]...), '"'), nil
 }

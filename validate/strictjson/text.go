@@ -15,6 +15,7 @@ var escape = strings.NewReplacer("~", "~0", "/", "~1")
 func (d *decoder) text() (string, *Error) {
 	d.pos++ // the quote
 	start := d.pos
+	d.plain()
 	for d.pos < len(d.data) {
 		switch c := d.data[d.pos]; {
 		case c == '"':
@@ -30,6 +31,17 @@ func (d *decoder) text() (string, *Error) {
 		}
 	}
 	return "", d.fail("string not closed")
+}
+
+// plain steps over characters that need no look, which most strings have only.
+func (d *decoder) plain() {
+	for d.pos < len(d.data) {
+		c := d.data[d.pos]
+		if c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return
+		}
+		d.pos++
+	}
 }
 
 // escaped goes on from the first escape of the string that began at start.
@@ -165,7 +177,20 @@ func (f *folded) clash(obj map[string]any, name string) string {
 // foldName maps all names that strings.EqualFold holds equal to one of them,
 // in lower case where it is ASCII. It returns name itself when that is the one.
 func foldName(name string) string {
+	if isLower(name) {
+		return name
+	}
 	return strings.Map(foldRune, name)
+}
+
+// isLower reports whether name is ASCII without capitals.
+func isLower(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 func foldRune(r rune) rune {
