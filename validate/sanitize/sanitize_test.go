@@ -51,3 +51,26 @@ func FuzzText(f *testing.F) {
 		}
 	})
 }
+
+func TestRich(t *testing.T) {
+	for in, want := range map[string]string{
+		`<p>Two <b>mugs</b></p><ul><li>a</li></ul>`:                        `<p>Two <b>mugs</b></p><ul><li>a</li></ul>`,
+		`<p onclick="x()" style="color:red" class="a">hi</p>`:              `<p>hi</p>`,
+		`<script>alert(1)</script>hi<style>*{}</style>`:                    `hi`,
+		`<img src=x onerror=alert(1)><iframe src="//evil"></iframe>hi`:     `hi`,
+		`<a href="javascript:alert(1)">x</a>`:                              `x`,
+		`<a href="data:text/html,x">x</a><a href="/admin">y</a>`:           `xy`,
+		`<svg><a href="https://a.example"><rect/></a></svg>`:               `<a href="https://a.example" rel="nofollow noreferrer noopener" target="_blank"></a>`,
+		`<a href="https://a.example" rel="opener" target="_top">x</a>`:     `<a href="https://a.example" rel="nofollow noreferrer noopener" target="_blank">x</a>`,
+		`<math><mtext><table><mglyph><style><img src=x onerror=x></style>`: ``,
+		`1 < 2 & 3`: `1 &lt; 2 &amp; 3`,
+	} {
+		got := Rich(in)
+		if got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", in, got, want)
+		}
+		if again := Rich(got); again != got {
+			t.Errorf("%s: cleaned again: %s", got, again)
+		}
+	}
+}
