@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,6 +33,7 @@ type call struct {
 	hop   string     // the proxy in front that named it; "" if none did
 
 	target    *target // where it goes; nil for the public surface
+	cors      *target // whose answers pages of other origins may read; nil: none
 	op        *openapi.Operation
 	params    openapi.Params
 	entry     *entry // flow by which the caller came in; nil until that is known
@@ -84,6 +86,9 @@ type stage interface {
 	check(*call) error
 }
 
+// errAnswered is how a stage says that it has answered, and that no other is to run.
+var errAnswered = errors.New("gateway: answered")
+
 // handle runs the stages in order and answers.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 	c := &call{w: w, r: r, table: g.table.Load(), trace: trace.Of(r.Header), ip: peerIP(r), peer: r.RemoteAddr, read: r.ContentLength == 0}
@@ -95,7 +100,11 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 		stages = c.table.public
 	}
 	for _, s := range stages {
-		if err := s.check(c); err != nil {
+		err := s.check(c)
+		if errors.Is(err, errAnswered) {
+			return
+		}
+		if err != nil {
 			g.refuse(c, err)
 			return
 		}

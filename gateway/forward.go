@@ -57,6 +57,7 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	edit := func(h http.Header) {
 		done = s.g.opt.Link.WhileValid(c.credential(), cancel)
 		seal(h, c.table)
+		varies(h, c.cors)
 	}
 	if err := relay.Send(w, out.WithContext(ctx), s.g.judge(c, c.minded(rt, idemKey != "")), edit); err != nil {
 		return answerError(c, err)

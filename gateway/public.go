@@ -91,7 +91,7 @@ func newPublicShares() publicShares {
 
 func (s publicShares) check(c *call) error {
 	if c.path != "/login" && !strings.HasPrefix(c.path, "/login/") {
-		return shedder{s.rest, shed.Important}.check(c)
+		return shedder{s.rest, important}.check(c)
 	}
 	if err := s.login.Enter(c.ip, shed.Important); err != nil {
 		return err

@@ -32,6 +32,7 @@ func (g *Gateway) meet(t *table) {
 		}
 	}
 	for _, tg := range t.targets {
+		t.hasCORS = t.hasCORS || tg.flow.CORS != nil
 		tg.backend = before[tg.name]
 		if rule := *tg.flow.Upstream; tg.backend == nil || tg.backend.rule != rule {
 			tg.backend = g.newBackend(tg.name, rule)

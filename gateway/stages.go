@@ -25,9 +25,11 @@ func (g *Gateway) stages(t *table) []stage {
 		{"", origin{t.hops}},
 		{controlBan, keepOut{g.bans}},
 		{"edge.route", canonicalize{g.hosts(t)}},
+		{controlCORS, cors{}}, // before what refuses: pages may read why
 		{"limit.ip", ipLimit{t.ip}},
-		{"", shedder{shed.New(maxConcurrent), shed.Normal}},
+		{controlCORS, preflight{}},
 		{"edge.route", route{}},
+		{"", shedder{shed.New(maxConcurrent), byFlow}},
 		{"", caps{}},
 		{"", authenticate{g}},
 		{"authn.csrf", csrf{http.NewCrossOriginProtection()}},
@@ -77,11 +79,14 @@ func (s canonicalize) check(c *call) error {
 // ends.
 type shedder struct {
 	gate     *shed.Gate
-	priority shed.Priority
+	priority func(*call) shed.Priority
 }
 
+func byFlow(c *call) shed.Priority  { return priorities(c.target.flow.Priority) }
+func important(*call) shed.Priority { return shed.Important }
+
 func (s shedder) check(c *call) error {
-	if err := s.gate.Enter(s.priority); err != nil {
+	if err := s.gate.Enter(s.priority(c)); err != nil {
 		return err
 	}
 	c.onEnd(s.gate.Leave)
@@ -111,7 +116,7 @@ func methodNotAllowed(allowed []string) error {
 type csrf struct{ rule *http.CrossOriginProtection }
 
 func (s csrf) check(c *call) error {
-	if c.cred.kind != sessionKind {
+	if c.cred.kind != sessionKind || c.actsForUser() {
 		return nil
 	}
 	return s.refuse(c)

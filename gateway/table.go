@@ -29,6 +29,7 @@ type table struct {
 	user    ratelimit.Limiter       // all ways in together
 	nonces  map[string]*nonce.Guard // by flow
 
+	hasCORS        bool // some target has
 	stages, public []stage
 }
 

@@ -14,8 +14,8 @@ func TestControls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(list) != 57 {
-		t.Errorf("%d controls, want 57", len(list))
+	if len(list) != 58 {
+		t.Errorf("%d controls, want 58", len(list))
 	}
 	for _, c := range list {
 		info, err := os.Stat(filepath.Join("..", c.Folder))

@@ -17,7 +17,7 @@ func KnownControls() []string {
 		"authn.api_key", "authn.api_key_bound_to_jwt", "authn.csrf", "authn.dpop", "authn.federation", "authn.jwt", "authn.mfa", "authn.password", "authn.session", "authn.step_up",
 		"authz.domain", "authz.gateway", "authz.separation", "authz.service",
 		"data.envelope", "db.audit_log", "db.check", "db.row_mac", "decision.log",
-		"edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "http.framing", "idempotency.key",
+		"edge.cors", "edge.route", "egress.allow", "egress.private_ip", "field.server_owned", "headers.security", "http.framing", "idempotency.key",
 		"limit.api_key", "limit.ban", "limit.ip", "limit.login", "limit.pool", "limit.user",
 		"message.recipient_guard", "message.replay", "message.schema", "message.signature",
 		"mtls.peer_declared", "mtls.required", "mtls.revocation", "nonce.window", "policy.bundle",
@@ -121,7 +121,7 @@ func (d *deriver) flow(key string, f Flow) {
 
 func (d *deriver) entry(el, key string, f Flow) {
 	authn := key + ".authn"
-	d.derive(el, key, "edge.route", "http.framing", "headers.security", "authz.gateway", "validate.json")
+	d.derive(el, key, "edge.cors", "edge.route", "http.framing", "headers.security", "authz.gateway", "validate.json")
 	d.add(el, "revocation", "revocation.bound")
 	d.add(el, key+".limit.ip", "limit.ip")
 	d.add(el, key+".limit.user", "limit.user")
@@ -173,7 +173,7 @@ func (d *deriver) service(name string, svc Service) {
 	d.derive(el, key, "audit.log", "decision.log", "policy.bundle")
 	d.when(len(d.s.Authz.Separate) > 0, el, "authz.separate", "authz.separation")
 	if svc.Role == roleGateway {
-		d.derive(el, key, "edge.route", "http.framing", "headers.security")
+		d.derive(el, key, "edge.cors", "edge.route", "http.framing", "headers.security")
 		d.add(el, key+".edge.ban", "limit.ban")
 		return
 	}
