@@ -495,7 +495,7 @@ func TestBodyDeadline(t *testing.T) {
 	got := make(chan outcome, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{w: w, r: r}
-		setBodyDeadline(c, time.Now().Add(bound))
+		c.paced(pace{first: bound, grace: bound, rate: 512, ahead: bound, whole: time.Minute})
 		err := body{}.check(c)
 		time.Sleep(2 * bound)
 		got <- outcome{err, r.Context().Err()}

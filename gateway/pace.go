@@ -58,8 +58,8 @@ func (b *pacedBody) arm(now time.Time) {
 	if b.began.IsZero() {
 		b.began = now
 	}
-	earned := time.Duration(float64(b.n) / float64(b.pace.rate) * float64(time.Second))
-	at := b.began.Add(b.pace.grace + min(earned, b.pace.whole))
+	earned := min(float64(b.n)/float64(b.pace.rate), b.pace.whole.Seconds())
+	at := b.began.Add(b.pace.grace + time.Duration(earned*float64(time.Second)))
 	at = earliest(at, now.Add(b.pace.grace+b.pace.ahead), b.began.Add(b.pace.whole))
 	if at.Sub(b.armed) < b.pace.grace/2 {
 		return
