@@ -36,14 +36,18 @@ func (caps) check(c *call) error {
 	return c.op.Accepts(c.r.Header.Get("Content-Type"), c.readOptions())
 }
 
-// encoded admits a compressed body where the operation does. Codings pile up,
-// and a second one nobody would look into.
-func encoded(c *call) error {
-	switch coding := c.r.Header["Content-Encoding"]; {
-	case len(coding) == 0:
-		return nil
-	case len(coding) == 1 && coding[0] == "gzip" && c.op != nil && c.op.Gzip:
+// takeGzip notes that a body comes compressed in the one way that an operation
+// may let in, before the head is judged: all other codings are refused there.
+func takeGzip(c *call) {
+	if v := c.r.Header["Content-Encoding"]; len(v) == 1 && v[0] == "gzip" && !isPublic(c.r.URL.Path) {
+		delete(c.r.Header, "Content-Encoding")
 		c.gzip = true
+	}
+}
+
+// encoded admits a compressed body where the operation does.
+func encoded(c *call) error {
+	if !c.gzip || c.op != nil && c.op.Gzip {
 		return nil
 	}
 	c.w.Header().Set("Accept-Encoding", "identity") // RFC 9110, section 12.5.3

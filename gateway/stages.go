@@ -61,6 +61,7 @@ func (g *Gateway) hosts(t *table) canonical.Hosts {
 type canonicalize struct{ hosts canonical.Hosts }
 
 func (s canonicalize) check(c *call) error {
+	takeGzip(c)
 	if err := canonical.Headers(c.r); err != nil {
 		return err
 	}
