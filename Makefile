@@ -65,6 +65,9 @@ crs: ## all regression tests of the Core Rule Set against the WAF, with and with
 fuzz: ## every parser of outside bytes, FUZZTIME each (default 60s)
 	test/fuzz.sh $${FUZZTIME:-60s}
 
+fuzz-framing: ## made-up HTTP/1 conversations, read alike by net/http and node behind the guard; FUZZTIME long (default 10m)
+	RAMPART_FRAMING_FUZZ=$${FUZZTIME:-10m} RAMPART_FRAMING_SEED=$${SEED:-1} $(GO) test -count=1 -v -timeout 12h -run '^TestDifferential$$' ./network/framing | grep -v '^=== '
+
 chaos: ## kill -9 of every plane under load, ROUNDS rounds (default 10)
 	test/chaos.sh $${ROUNDS:-10}
 

@@ -242,7 +242,7 @@ func (s *Sidecar) guarded(l net.Listener) net.Listener {
 		return l
 	}
 	return framing.NewListener(l, framing.Options{MaxHead: maxHead, OnRefuse: func(peer net.Addr, r framing.Rule) {
-		s.record(context.Background(), audit.Event{Class: "network", Action: "http.framing", Outcome: audit.Refused, Control: "http.framing",
+		s.record(context.Background(), audit.Event{Class: "network", Action: "http.framing " + r.Code(), Outcome: audit.Refused, Control: "http.framing",
 			Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}})
 	}})
 }

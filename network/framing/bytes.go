@@ -1,5 +1,7 @@
 package framing
 
+import "encoding/binary"
+
 // class sorts bytes.
 type class uint8
 
@@ -61,7 +63,22 @@ func isToken(b []byte) bool {
 	return len(b) > 0
 }
 
+// isText looks at eight bytes at once, as most of a head are values. Whatever
+// may hold a control character is looked at byte by byte.
 func isText(b []byte) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for len(b) >= 8 {
+		x := binary.LittleEndian.Uint64(b)
+		del := x ^ 0x7f*ones
+		if ((x-0x20*ones)&^x|(del-ones)&^del)&high != 0 && !isTextSlow(b[:8]) {
+			return false
+		}
+		b = b[8:]
+	}
+	return isTextSlow(b)
+}
+
+func isTextSlow(b []byte) bool {
 	all := text
 	for _, c := range b {
 		all &= classes[c]
