@@ -42,6 +42,16 @@ func (h *house) again() *Gateway {
 	return g
 }
 
+// event returns the gateway's newest record of an action.
+func (h *house) event(action string) (newest audit.Event) {
+	for _, e := range h.Events("gateway_edge") {
+		if e.Action == action {
+			newest = e
+		}
+	}
+	return newest
+}
+
 // passed asks n times and returns how often it was let through, and the control
 // that refused last.
 func (h *house) passed(n int, header ...string) (ok int, control string) {
@@ -166,7 +176,7 @@ func TestBan(t *testing.T) {
 	if res.StatusCode != 429 || res.Header.Get("Retry-After") != "60" || !strings.Contains(res.body, "limit.ban") && !strings.Contains(res.body, "refused requests") {
 		t.Errorf("%s after %s: %s; want a ban", res.Status, res.Header.Get("Retry-After"), res.body)
 	}
-	if e := h.newest(); e.Action != "ban.begin" || e.Control != controlBan || e.Peer != "127.0.0.1" || e.Detail["seconds"] != "60" {
+	if e := h.event("ban.begin"); e.Control != controlBan || e.Peer != "127.0.0.1" || e.Detail["seconds"] != "60" {
 		t.Errorf("the log says %+v", e)
 	}
 	if conn, err := net.Dial("tcp", h.gw.Addr()); err == nil {
@@ -182,17 +192,13 @@ func TestBan(t *testing.T) {
 		t.Error("the ban has no end")
 	}
 	h.gw.endBans(t.Context())
-	var end audit.Event
 	for _, e := range h.Events("gateway_edge") {
-		if e.Action == "ban.end" {
-			end = e
-		}
 		if e.Control == controlBan && e.Action != "ban.begin" && e.Action != "ban.end" {
 			t.Errorf("a line for one who was turned away: %+v", e)
 		}
 	}
-	if end.Detail["turned_away"] != "2" { // one request, one connection
-		t.Errorf("the end says %+v", end)
+	if e := h.event("ban.end"); len(e.Detail["turned_away"]) != 1 || e.Detail["turned_away"] < "2" { // at least one request and one connection
+		t.Errorf("the end says %+v", e)
 	}
 }
 

@@ -135,6 +135,9 @@ func (f *bouncerFlags) store(sys *spec.System, name string) (bouncer, error) {
 	if err != nil || host == "" || port == "" || strings.ContainsAny(f.server+f.address+f.dir, " \t\n='\"") {
 		return bouncer{}, usageError("--server %q is no host:port, or a flag holds a blank or a quote", f.server)
 	}
+	if s.Password == "" && s.Rotate == nil && s.Dynamic == nil {
+		return bouncer{}, usageError("stores.%s: PgBouncer cannot show the server a client's certificate; give the store a password, rotate or dynamic", name)
+	}
 	u, err := url.Parse(s.URL)
 	if err != nil {
 		return bouncer{}, fmt.Errorf("stores.%s.url: %w", name, err)

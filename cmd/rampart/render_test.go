@@ -18,6 +18,7 @@ import (
 // text.
 func TestRenderedPgBouncer(t *testing.T) {
 	server := pgtest.Start(t)
+	server.Wait(t)
 	server.Exec(t, `CREATE ROLE payments LOGIN PASSWORD '`+pgtest.Password+`'`)
 	port := pgtest.FreePort(t)
 	file := filepath.Join(t.TempDir(), "rampart.yaml")
