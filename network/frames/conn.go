@@ -19,10 +19,11 @@ type Rule uint8
 
 // The rules. What they allow is far above what browsers and proxies do.
 const (
-	Resets Rule = iota + 1 // streams reset by either side, for an error
-	Flood                  // frames that carry nothing
-	Block                  // a header block in too many pieces, or too long
-	Slow                   // a frame head or a header block that does not end
+	Resets  Rule = iota + 1 // streams reset by either side, for an error
+	Flood                   // frames that carry nothing
+	Block                   // a header block in too many pieces, or too long
+	Slow                    // a frame head or a header block that does not end
+	Preface                 // the connection does not begin as RFC 9113 section 3.4 has it
 )
 
 // String returns what the rule says.
@@ -36,6 +37,8 @@ func (r Rule) String() string {
 		return "a header block in too many pieces, or too long"
 	case Slow:
 		return "a header block did not end in time"
+	case Preface:
+		return "HTTP/2 was agreed on, and something else came"
 	}
 	return "no rule"
 }
@@ -51,6 +54,8 @@ func (r Rule) Code() string {
 		return "h2_block"
 	case Slow:
 		return "h2_slow"
+	case Preface:
+		return "h2_preface"
 	}
 	return ""
 }
@@ -98,7 +103,9 @@ type Listener struct {
 // NewListener returns a listener over inner, whose TLS connections must have
 // finished their handshake. The http.Server that serves it must allow
 // unencrypted HTTP/2, which is how net/http takes HTTP/2 from a connection that
-// is no *tls.Conn; Request.TLS is nil there. Others pass as they are.
+// is no *tls.Conn; Request.TLS is nil there. net/http would go on to serve HTTP/1
+// on such a connection, with no eye on its framing: what does not begin with the
+// preface ends here. Others pass as they are.
 func NewListener(inner net.Listener, opt Options) *Listener {
 	if inner == nil {
 		panic("frames: NewListener needs a listener")

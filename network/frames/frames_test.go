@@ -53,6 +53,7 @@ func server(t testing.TB, opt *Options) string {
 		l = counted{l, *opt}
 	}
 	p := new(http.Protocols)
+	p.SetHTTP1(true)
 	p.SetUnencryptedHTTP2(true)
 	srv := &http.Server{Protocols: p, MaxHeaderBytes: 32 << 10, IdleTimeout: time.Minute, ErrorLog: quiet, Handler: http.HandlerFunc(serve),
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10}}
@@ -280,6 +281,32 @@ func TestSlow(t *testing.T) {
 			must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, context.DeadlineExceeded) {
 				t.Error("the connection is open")
+			}
+		})
+	}
+}
+
+// TestPreface: a connection that agreed on HTTP/2 cannot speak HTTP/1, which
+// net/http would serve.
+func TestPreface(t *testing.T) {
+	for name, sent := range map[string]string{
+		"a request of HTTP/1":      "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"the begin of a preface":   preface[:16] + "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"the last byte is another": preface[:23] + "\r",
+	} {
+		t.Run(name, func(t *testing.T) {
+			rules := make(chan Rule, 1)
+			conn, err := net.Dial("tcp", server(t, &Options{OnRefuse: func(_ net.Addr, r Rule) { rules <- r }}))
+			must(t, err)
+			defer conn.Close()
+			must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			_, err = io.WriteString(conn, sent)
+			must(t, err)
+			if b, _ := io.ReadAll(conn); len(b) > 0 {
+				t.Errorf("answered %.20q", b)
+			}
+			if r := endedBy(rules, Preface); r != Preface {
+				t.Errorf("ended by %q", r)
 			}
 		})
 	}

@@ -76,6 +76,9 @@ func (s *scanner) open() bool {
 // known. It stops at the first rule broken.
 func (s *scanner) feed(b []byte, each func(frame) Rule) Rule {
 	n := min(s.skip, len(b))
+	if at := len(preface) - s.skip; s.skip > 0 && string(b[:n]) != preface[at:at+n] {
+		return Preface
+	}
 	s.skip -= n
 	b = b[n:]
 	for len(b) > 0 {
