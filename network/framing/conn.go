@@ -10,6 +10,7 @@ package framing
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,7 +116,7 @@ type Conn struct {
 	m      machine
 	rest   []byte // read ahead of the message that is read now
 	buf    []byte // of rest
-	later  error  // came with rest
+	later  error  // came with the bytes that were read last
 	bad    Rule   // 0: nothing yet
 	ahead  bool   // bad was found in a byte that was read ahead
 	ended  bool
@@ -144,21 +145,34 @@ func (c *Conn) Read(p []byte) (int, error) {
 	case len(c.rest) > 0:
 		return c.readAhead(p)
 	case c.later != nil:
-		return 0, c.later
+		return 0, c.over(c.later)
 	}
 	n, err := c.Conn.Read(p)
-	if n == 0 || c.tunnel {
+	switch {
+	case c.tunnel:
 		return n, err
+	case n == 0:
+		return 0, c.over(err)
 	}
+	c.later = err
 	used, bad := c.feed(p[:n])
-	if used < n && !bad {
-		c.buf = append(c.buf[:0], p[used:n]...)
-		c.rest, c.later, err = c.buf, err, nil
-	}
 	if bad {
 		return c.violated(p)
 	}
-	return used, err
+	if used < n {
+		c.buf = append(c.buf[:0], p[used:n]...)
+		c.rest = c.buf
+	}
+	return used, nil
+}
+
+// over is how reading ends. Within a head nobody is answered: bufio gives the
+// part of a line for a line, and net/http would judge it.
+func (c *Conn) over(err error) error {
+	if errors.Is(err, io.EOF) && !c.m.atStart() && !c.m.inBody() {
+		c.answer.Store(refused)
+	}
+	return err
 }
 
 // readAhead reads what was read before.
