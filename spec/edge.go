@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -186,6 +187,9 @@ func (c *checker) limits() {
 func (c *checker) route(key string, f Flow) {
 	c.oneOf(key+".priority", f.Priority, PriorityHigh, PriorityNormal, PriorityLow)
 	c.eachOf(key+".stream", f.Stream, StreamWebSocket, StreamEvents, StreamGRPC)
+	if i := slices.Index(f.Stream, StreamGRPC); i >= 0 {
+		c.bad(index(key+".stream", i), "gRPC does not pass the edge yet: its trailers end at the gateway", "remove it; offer gRPC-JSON or plain HTTP to callers outside")
+	}
 	c.oneOf(key+".validate.response", f.Validate.Response, ResponseStrict, ResponseSampled, ResponseOff)
 	c.eachOf(key+".validate.opaque", f.Validate.Opaque, OpaqueGraphQL, OpaqueGRPC, OpaqueUpload)
 	c.waf(key+".waf", *f.WAF)

@@ -1,10 +1,12 @@
 // Package relay passes one checked request on and its answer back. The request
 // is our own, built from what was checked, never the caller's bytes; of the
-// answer only its final form leaves: no interim answers, no trailers, no change
-// of protocol, and never more than MaxAnswer bytes.
+// answer only its final form leaves: no interim answers, no trailers, and never
+// more than MaxAnswer bytes. What may stay open or change the protocol has functions
+// of its own, for flows that ask for it.
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +70,18 @@ func isListed(h http.Header, name string) bool {
 // client too: Send panics with http.ErrAbortHandler, since a body cut short
 // must not look whole.
 func Send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header)) error {
+	return send(w, out, rt, edit, nil)
+}
+
+// Events is Send for a flow that may stay open: an answer of type
+// text/event-stream goes on for as long as b says, and may be of any length.
+func Events(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header), b Bounds) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	return send(w, out.WithContext(ctx), rt, edit, &open{Bounds: b, cancel: cancel})
+}
+
+func send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header), o *open) error {
 	// The transport may still read the body when it has answered.
 	defer out.Body.Close()
 	res, err := rt.RoundTrip(out)
@@ -75,11 +89,19 @@ func Send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit f
 		return err
 	}
 	defer res.Body.Close()
+	return pass(w, res, edit, o)
+}
+
+// pass relays an answer. o, if not nil, is what bounds an event stream.
+func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *open) error {
 	if res.StatusCode < http.StatusOK {
 		return fmt.Errorf("relay: the answer has status %d, which is not a final one", res.StatusCode)
 	}
 	if res.ContentLength > MaxAnswer {
 		return errors.New("relay: the answer is too long")
+	}
+	if err := countHeaders(res.Header); err != nil {
+		return err
 	}
 	from := res.Header
 	for _, line := range from["Connection"] {
@@ -99,8 +121,25 @@ func Send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit f
 	for name, values := range from {
 		to[name] = values
 	}
+	if o = o.of(res); o != nil {
+		defer o.begin(w)()
+	}
 	w.WriteHeader(res.StatusCode)
-	copyBody(w, res)
+	copyBody(w, res, o)
+	return nil
+}
+
+// MaxAnswerHeaders bounds the fields of an answer; transports bound their size.
+const MaxAnswerHeaders = 128
+
+func countHeaders(h http.Header) error {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	if n > MaxAnswerHeaders {
+		return fmt.Errorf("relay: the answer has more than %d header fields", MaxAnswerHeaders)
+	}
 	return nil
 }
 
@@ -109,7 +148,7 @@ var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // copyBody copies the answer, at once piece by piece when its length is open:
 // whoever sends that way means it to be seen as it comes.
-func copyBody(w http.ResponseWriter, res *http.Response) {
+func copyBody(w http.ResponseWriter, res *http.Response, o *open) {
 	buf, ok := buffers.Get().(*[32 << 10]byte)
 	if !ok {
 		buf = new([32 << 10]byte)
@@ -121,9 +160,10 @@ func copyBody(w http.ResponseWriter, res *http.Response) {
 	}
 	for left := MaxAnswer; ; {
 		n, err := res.Body.Read(buf[:])
-		if left -= n; left < 0 {
+		if left -= n; left < 0 && o == nil {
 			panic(http.ErrAbortHandler)
 		}
+		o.alive()
 		if n > 0 {
 			if _, werr := w.Write(buf[:n]); werr != nil {
 				return // the client has gone

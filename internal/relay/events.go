@@ -1,0 +1,42 @@
+package relay
+
+import (
+	"mime"
+	"net/http"
+	"time"
+)
+
+// open bounds an answer that stays open. A nil *open bounds nothing.
+type open struct {
+	Bounds
+	cancel func() // ends the request to the service
+	w      *http.ResponseController
+	idle   *time.Timer
+}
+
+// of returns o if the answer is a stream of events (HTML standard, section 9.2).
+func (o *open) of(res *http.Response) *open {
+	kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if o == nil || err != nil || kind != "text/event-stream" || res.ContentLength >= 0 {
+		return nil
+	}
+	return o
+}
+
+// begin starts the bounds; what it returns stops them.
+func (o *open) begin(w http.ResponseWriter) (stop func()) {
+	o.w = http.NewResponseController(w)
+	o.idle = time.AfterFunc(o.Idle, o.cancel)
+	total := time.AfterFunc(o.Total, o.cancel)
+	o.alive()
+	return func() { o.idle.Stop(); total.Stop() }
+}
+
+// alive notes that the service sent something: the client has as long to take it.
+func (o *open) alive() {
+	if o == nil {
+		return
+	}
+	o.idle.Reset(o.Idle)
+	_ = o.w.SetWriteDeadline(time.Now().Add(o.Idle)) // a writer of a test has none
+}
