@@ -202,6 +202,9 @@ func facetOfValues(values []any) (f facet) {
 			f.isList = true
 		case map[string]any:
 			f.isObj = true
+		case nil:
+		default: // of no type that a document has
+			return anyFacet()
 		}
 	}
 	return f
