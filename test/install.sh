@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-want=(curl openssl python3 chromium postgresql redis-server softhsm2 sslscan nmap pgbouncer)
+want=(curl openssl python3 chromium postgresql redis-server softhsm2 sslscan nmap pgbouncer slowhttptest)
 have() {
 	case $1 in
 	postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null ;;

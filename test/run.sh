@@ -21,6 +21,9 @@ else
 	echo "the same asked of OpenFGA's real server: left out, RAMPART_OPENFGA names none (make conformance-server builds it, which takes many minutes)"
 fi
 
+echo "== HTTP/2: h2spec against the edge, beside net/http"
+(cd test/h2spec && go test -count=1 -v ./... | grep -v '^=== ')
+
 echo "== Vault and OpenBao: their official clients beside ours, against the fake (a real server: make test-vault)"
 (cd test/vault && go test -count=1 -v ./... | grep -v '^=== ')
 
