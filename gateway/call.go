@@ -33,6 +33,7 @@ type call struct {
 	hop   string     // the proxy in front that named it; "" if none did
 
 	target    *target // where it goes; nil for the public surface
+	webSocket bool    // it asks to become one
 	cors      *target // whose answers pages of other origins may read; nil: none
 	op        *openapi.Operation
 	params    openapi.Params

@@ -35,7 +35,7 @@ func (s forward) check(c *call) error {
 // send forwards with an internal credential only and records what was let in.
 func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	gen := s.g.opt.Link.Now()
-	rt, addr, err := gen.Service(c.target.name)
+	rt, addr, err := s.carrier(c, gen)
 	if err != nil {
 		return err
 	}
@@ -55,11 +55,12 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 	done := func() {}
 	defer func() { done() }()
 	edit := func(h http.Header) {
-		done = s.g.opt.Link.WhileValid(c.credential(), cancel)
+		valid, stay := s.g.opt.Link.WhileValid(c.credential(), cancel), s.mayStay(c, cancel)
+		done = func() { valid(); stay() }
 		seal(h, c.table)
 		varies(h, c.cors)
 	}
-	if err := relay.Send(w, out.WithContext(ctx), s.g.judge(c, c.minded(rt, idemKey != "")), edit); err != nil {
+	if err := s.open(c, w, out.WithContext(ctx), s.g.judge(c, c.minded(rt, idemKey != "")), edit); err != nil {
 		return answerError(c, err)
 	}
 	return nil

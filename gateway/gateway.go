@@ -75,6 +75,7 @@ type Gateway struct {
 	limiters *limiters
 	bans     *ban.Ladder
 	flight   *inflight
+	ending   chan struct{} // closed when what stays open must end
 	waf      firewalls
 	listener atomic.Pointer[profile.Listener]
 	pace     pace
@@ -90,7 +91,7 @@ func New(opt Options) (*Gateway, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now), bans: ban.New(ban.Options{Now: opt.Now}), flight: newInflight(), pace: usualPace()}
+	g := &Gateway{opt: opt, once: idempotency.NewGuard(opt.Idem, opt.Now), bans: ban.New(ban.Options{Now: opt.Now}), flight: newInflight(), ending: make(chan struct{}), pace: usualPace()}
 	g.limiters = &limiters{g: g}
 	g.samples = newSamples()
 	var err error
@@ -251,6 +252,7 @@ func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 			WriteByteTimeout: g.pace.ahead,
 		},
 	}
+	srv.RegisterOnShutdown(func() { close(g.ending) })
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(drained)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/problem"
@@ -33,6 +34,7 @@ func (g *Gateway) meet(t *table) {
 	}
 	for _, tg := range t.targets {
 		t.hasCORS = t.hasCORS || tg.flow.CORS != nil
+		t.hasWebSocket = t.hasWebSocket || slices.Contains(tg.flow.Stream, spec.StreamWebSocket)
 		tg.backend = before[tg.name]
 		if rule := *tg.flow.Upstream; tg.backend == nil || tg.backend.rule != rule {
 			tg.backend = g.newBackend(tg.name, rule)

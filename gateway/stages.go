@@ -24,15 +24,18 @@ func (g *Gateway) stages(t *table) []stage {
 	}{
 		{"", origin{t.hops}},
 		{controlBan, keepOut{g.bans}},
+		{"", upgrade{}},
 		{"edge.route", canonicalize{g.hosts(t)}},
 		{controlCORS, cors{}}, // before what refuses: pages may read why
 		{"limit.ip", ipLimit{t.ip}},
 		{controlCORS, preflight{}},
 		{"edge.route", route{}},
+		{"edge.route", upgradable{}},
 		{"", shedder{shed.New(maxConcurrent), byFlow}},
 		{"", caps{}},
 		{"", authenticate{g}},
 		{"authn.csrf", csrf{http.NewCrossOriginProtection()}},
+		{"authn.csrf", sameSite{}},
 		{"limit.api_key", planLimit{g.flight}},
 		{"limit.user", userLimit{}},
 		{"authz.gateway", authorize{g}},

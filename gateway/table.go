@@ -30,6 +30,7 @@ type table struct {
 	nonces  map[string]*nonce.Guard // by flow
 
 	hasCORS        bool // some target has
+	hasWebSocket   bool // some target may become one
 	stages, public []stage
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ type arrival struct {
 	by        planelink.Credential // what the principal was let in with
 	forward   string               // Authorization for the service: an internal token, or a handle
 	op        *openapi.Operation   // nil: the service has no document
+	webSocket bool                 // it asks to become one
 	body      []byte
 }
 
@@ -180,6 +182,7 @@ func (s *Sidecar) fresh(a *arrival) error {
 // may still be in the wrong hands. Where messages are delivered no request goes:
 // it would pass by the signature, the schema and the guard.
 func (s *Sidecar) canonicalize(a *arrival) error {
+	a.webSocket = slices.Contains(a.flow.Stream, spec.StreamWebSocket) && relay.TakeWebSocket(a.r)
 	if err := canonical.Headers(a.r); err != nil {
 		return err
 	}
@@ -245,7 +248,7 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 		done = s.opt.Link.WhileValid(a.by, cancel)
 		dropOurs(h)
 	}
-	if err := relay.Send(w, s.request(a).WithContext(ctx), await(s.opt.Service, a.flow, loopback), edit); err != nil {
+	if err := a.open(w, s.request(a).WithContext(ctx), await(s.opt.Service, a.flow, loopback), edit); err != nil {
 		s.refuse(w, a, noAnswer(s.opt.Service, err))
 	}
 }

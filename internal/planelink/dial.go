@@ -41,9 +41,13 @@ func (c *calledConn) Close() error {
 
 // dialer returns what opens connections to one plane, under TLS with src, and
 // tells shown the end of the certificate that the plane showed. One that is denied
-// is refused before it gets the first byte of a request.
-func (l *Link) dialer(src *svid.Source, name, id string, shown func(until time.Time)) func(ctx context.Context, network, addr string) (net.Conn, error) {
+// is refused before it gets the first byte of a request. speak are the protocols to
+// offer; nil offers those of the profile.
+func (l *Link) dialer(src *svid.Source, name, id string, speak []string, shown func(until time.Time)) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	cfg := profile.MTLSClient(src, id)
+	if speak != nil {
+		cfg.NextProtos = speak
+	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		raw, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil {
@@ -127,11 +131,11 @@ type carrier struct {
 	until     time.Time // zero: nothing was shown yet
 }
 
-func (l *Link) carrier(src *svid.Source, name, id string, wait time.Duration) *carrier {
+func (l *Link) carrier(src *svid.Source, name, id string, wait time.Duration, speak ...string) *carrier {
 	c := &carrier{now: l.opt.Now}
 	c.fresh = func() *http.Transport {
 		t := newTransport(nil, wait)
-		t.DialTLSContext = l.dialer(src, name, id, c.shown)
+		t.DialTLSContext = l.dialer(src, name, id, speak, c.shown)
 		return t
 	}
 	c.transport = c.fresh()

@@ -91,6 +91,15 @@ func (g *Generation) Pinned() *svid.Source { return g.pinned }
 // the caller's to bound, and the host:port to put into the URL. It verifies the peer's SPIFFE ID, and carries
 // nothing to a service that was disabled since its certificate was issued.
 func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
+	return g.service(name, name)
+}
+
+// Upgradable is Service for requests that change the protocol: over HTTP/1.
+func (g *Generation) Upgradable(name string) (http.RoundTripper, string, error) {
+	return g.service(name, name+" by http/1.1", "http/1.1")
+}
+
+func (g *Generation) service(name, key string, speak ...string) (http.RoundTripper, string, error) {
 	st := g.link.State()
 	addr := st.Endpoints.Sidecars[name]
 	if st.System == nil || addr == "" {
@@ -98,10 +107,10 @@ func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c, ok := g.peers[name]
+	c, ok := g.peers[key]
 	if !ok {
-		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name), maxServiceWait)
-		g.peers[name] = c
+		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name), maxServiceWait, speak...)
+		g.peers[key] = c
 	}
 	return c, addr, nil
 }
