@@ -80,6 +80,7 @@ var owned = map[string]string{
 	"cel.dev/cel-go":                        "threat sidecar authz/rebac",
 	"go.yaml.in/yaml":                       "spec validate/openapi policies threat verify authz/policytest network/waf/waftest",
 	"github.com/corazawaf":                  "network/waf",
+	"github.com/pires/go-proxyproto":        "gateway",
 	"code.dny.dev/ssrf":                     "network/egress",
 	"github.com/stripe":                     "examples",
 	"golang.org/x/crypto/argon2":            "authn/password",
