@@ -112,6 +112,13 @@ func (m *machine) keep(b []byte) Rule {
 		return HeadTooLong
 	}
 	m.line = append(m.line, b...)
+	// net/http judges these two bytes as soon as it has them.
+	switch broken := !bytes.HasPrefix([]byte("\r\n"), m.line); {
+	case broken && m.phase == chunkEnd:
+		return ChunkLine
+	case broken && m.phase == lastLine && m.line[0] != '\n':
+		return Trailers
+	}
 	return 0
 }
 
