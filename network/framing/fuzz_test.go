@@ -151,7 +151,7 @@ func FuzzFraming(f *testing.F) {
 		mu.Lock()
 		defer mu.Unlock()
 		bodies, begun, bad := believed(text)
-		if cut := begun && bad == 0; odd != nil && !cut {
+		if odd != nil && !begun { // a fault that only net/http has found
 			t.Fatalf("a body ended with %v", odd)
 		}
 		if ends { // what comes behind is not read
