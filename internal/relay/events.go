@@ -29,6 +29,7 @@ func (o *open) begin(w http.ResponseWriter) (stop func()) {
 	o.idle = time.AfterFunc(o.Idle, o.cancel)
 	total := time.AfterFunc(o.Total, o.cancel)
 	o.alive()
+	_ = o.w.Flush() // the head: the first event may be long in coming
 	return func() { o.idle.Stop(); total.Stop() }
 }
 

@@ -121,10 +121,10 @@ func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *
 	for name, values := range from {
 		to[name] = values
 	}
+	w.WriteHeader(res.StatusCode)
 	if o = o.of(res); o != nil {
 		defer o.begin(w)()
 	}
-	w.WriteHeader(res.StatusCode)
 	copyBody(w, res, o)
 	return nil
 }
