@@ -226,7 +226,8 @@ func TestWhoIsNeverBanned(t *testing.T) {
 // certificate, and go on alone when it dies.
 func TestSharedLimits(t *testing.T) {
 	server := valkeytest.Start(t, valkeytest.CertificatesAlone()...)
-	file := controltest.File(t, "rampart: v1\n", "rampart: v1\nlimits: { store: \""+server.URL+"\", ca: store-ca.pem, gateways: 2 }\n")
+	file := controltest.File(t, "rampart: v1\n", "rampart: v1\nlimits: { store: \""+server.URL+"\", ca: store-ca.pem, gateways: 2 }\n",
+		"    idempotency: { header: Idempotency-Key }\n", "")
 	must(t, os.WriteFile(filepath.Join(filepath.Dir(file), "store-ca.pem"), server.CA, 0o600))
 	h := openFile(t, file)
 	pem, err := os.ReadFile(h.State.Path("ca.pem"))
