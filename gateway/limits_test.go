@@ -158,7 +158,7 @@ func TestBan(t *testing.T) {
 	good := []string{"Authorization", h.token("ann", "app")}
 	bad := []string{"Authorization", "Bearer forged"}
 	for range 20 {
-		h.do("GET", "/orders/o1", "")                                                                                        // shows nothing
+		h.do("GET", "/orders/o1", "")                                                                                               // shows nothing
 		h.do("POST", "/login", "username=ann", "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "cross-site") // another site's doing
 	}
 	for range 10 { // a house of many: most are welcome

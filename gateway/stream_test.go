@@ -129,7 +129,6 @@ func TestEvents(t *testing.T) {
 	h.serve(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for {
-			w.WriteHeader(http.StatusOK)
 			http.NewResponseController(w).Flush()
 			select {
 			case text := <-next:

@@ -100,7 +100,7 @@ func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *
 	if res.ContentLength > MaxAnswer {
 		return errors.New("relay: the answer is too long")
 	}
-	if err := countHeaders(res.Header); err != nil {
+	if err := checkHeaders(res.Header); err != nil {
 		return err
 	}
 	from := res.Header
@@ -132,9 +132,12 @@ func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *
 // MaxAnswerHeaders bounds the fields of an answer; transports bound their size.
 const MaxAnswerHeaders = 128
 
-func countHeaders(h http.Header) error {
+func checkHeaders(h http.Header) error {
 	n := 0
-	for _, values := range h {
+	for name, values := range h {
+		if strings.ContainsAny(name, " \t") {
+			return errors.New("relay: the answer has a field whose name ends in a space") // two readings: RFC 9112, section 5.1
+		}
 		n += len(values)
 	}
 	if n > MaxAnswerHeaders {
