@@ -4,7 +4,7 @@ GO    ?= go
 FILE  ?= examples/payments/rampart.yaml
 STATE ?= .rampart
 
-.PHONY: up test check verify falsify bench bench-authz rekey-long conformance-server test-vault crs slow fuzz chaos tools clean
+.PHONY: bench-edge up test check verify falsify bench bench-authz rekey-long conformance-server test-vault crs slow fuzz chaos tools clean
 
 up: ## run the payment system, defended, on https://localhost:8443
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
@@ -38,6 +38,9 @@ bench: ## every stage, with allocations
 bench-authz: ## decisions beside OPA, cedar-go and OpenFGA (the first build of the servers takes many minutes)
 	cd bench && RAMPART_BENCH_OPA="$$($(GO) tool -n opa)" RAMPART_BENCH_OPENFGA="$$($(GO) tool -n openfga)" \
 		$(GO) test -run '^$$' -bench . -benchmem -timeout 30m .
+
+bench-edge: ## CPU per request at the edge, beside nginx, ModSecurity with the same rules, haproxy, Caddy and a bare Go proxy, as far as they are installed; ROUNDS rounds (default 5)
+	RAMPART_BENCH_EDGE=$${ROUNDS:-5} $(GO) test -tags system -count=1 -v -timeout 60m -run '^TestEdgeBench$$' ./test/system | grep -v '^=== '
 
 conformance-server: ## OpenFGA's assertions asked of its real server, and a sidecar beside it (the first build takes many minutes)
 	@export RAMPART_OPENFGA="$${RAMPART_OPENFGA:-$$(cd test/conformance && $(GO) tool -n openfga)}" && \

@@ -96,7 +96,7 @@ func newEdgeBench(t *testing.T) *edgeBench {
 	b := &edgeBench{t: t, dir: t.TempDir(), roots: x509.NewCertPool(), kinds: []edgeKind{
 		{"GET", http.MethodGet, ""}, {"typed POST", http.MethodPost, typedBody}, {"free text POST", http.MethodPost, freeBody},
 	}}
-	conf, err := filepath.Abs("../../bench/edge")
+	conf, err := filepath.Abs("testdata/edge")
 	fine(t, err)
 	b.conf = conf
 	b.backend = constant(t)
@@ -147,8 +147,7 @@ func (b *edgeBench) peers() {
 	b.peer("haproxy", "haproxy", "haproxy.cfg", "", func(_, conf string) []string { return []string{"-db", "-f", conf} })
 	b.peer("Caddy", "caddy", "Caddyfile", "", func(_, conf string) []string { return []string{"run", "--adapter", "caddyfile", "--config", conf} })
 	bare := filepath.Join(b.dir, "bare")
-	build := exec.Command("go", "build", "-o", bare, "./edge")
-	build.Dir = filepath.Dir(b.conf)
+	build := exec.Command("go", "build", "-o", bare, "./testdata/edge/bare")
 	out, err := build.CombinedOutput()
 	if err != nil {
 		b.t.Fatalf("%v\n%s", err, out)
