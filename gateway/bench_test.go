@@ -64,6 +64,7 @@ func newBench(b *testing.B) *bench {
 // request is the typed JSON request of the budget.
 func (s *bench) request(header ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/orders", nil)
+	r.Host = "localhost:8443"
 	r.RemoteAddr = "192.0.2.1:4711"
 	for name, v := range map[string]string{"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "gzip, br",
 		"Accept-Language": "en", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "Origin": "https://localhost:8443", "Sec-Fetch-Site": "same-origin"} {
