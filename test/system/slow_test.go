@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -36,7 +35,7 @@ type slowSize struct {
 
 func slowSizes() slowSize {
 	if os.Getenv("RAMPART_LONG") != "" {
-		return slowSize{[]string{"headers", "body", "read", "range"}, 400, 45, 10_000, 1024}
+		return slowSize{[]string{"headers", "body", "read", "range"}, 400, 90, 10_000, 1024} // an answer that fits into the kernel's buffers is given up as idle, after 60 s
 	}
 	return slowSize{[]string{"headers"}, 200, 30, 300, 256}
 }
@@ -199,7 +198,7 @@ func (s *slowSystem) goodUntil() (stop func() served) {
 				continue
 			}
 			v.failed++
-			v.last = fmt.Errorf("%d %s %w", status, body, errors.Join(err))
+			v.last = fmt.Errorf("%d %s %v", status, body, err)
 		}
 	}()
 	return func() served {
@@ -216,10 +215,11 @@ func (s *slowSystem) goodFor(d time.Duration) served {
 	return s.clean(s.t, stop())
 }
 
-// clean demands that the good client was served, always.
+// clean demands that the good client was served: 95 of 100 requests, since a burst
+// of requests that are allowed may have the edge shed some of everybody's.
 func (s *slowSystem) clean(t *testing.T, v served) served {
 	t.Helper()
-	if v.failed > 0 || v.ok == 0 {
+	if v.failed*20 > v.ok+v.failed || v.ok == 0 {
 		t.Errorf("the good client: %s; %v", v, v.last)
 	}
 	return v
@@ -238,7 +238,10 @@ func (s *slowSystem) attack(t *testing.T, mode string, size slowSize, base strin
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "slow")
 	n := strconv.Itoa(size.conns)
-	args := []string{"-c", n, "-r", n, "-l", strconv.Itoa(size.last), "-p", "3", "-g", "-o", out, "-j", s.cookie}
+	args := []string{"-c", n, "-r", n, "-l", strconv.Itoa(size.last), "-p", "3", "-g", "-o", out}
+	if mode != "range" { // which is about the head alone
+		args = append(args, "-j", s.cookie)
+	}
 	args = append(args, map[string][]string{
 		"headers": {"-H", "-i", "2", "-x", "24", "-u", base + "/things"},
 		"body":    {"-B", "-i", "2", "-s", "8192", "-x", "10", "-t", "POST", "-f", "application/json", "-u", base + "/things"},
