@@ -189,7 +189,9 @@ func (s *slowSystem) goodUntil() (stop func() served) {
 		for {
 			select {
 			case <-end:
-				return
+				if v.ok+v.failed > 0 {
+					return
+				}
 			case <-time.After(10 * time.Millisecond):
 			}
 			status, body, err := s.try(s.good, http.MethodGet, "/things", nil)
