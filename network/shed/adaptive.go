@@ -18,13 +18,14 @@ const (
 
 // AdaptiveOptions configure an Adaptive.
 type AdaptiveOptions struct {
-	Least, Most int              // bounds of the limit; 0: 8 and 512
+	Least, Most int              // bounds of the limit; 0: 32 and 512
 	Now         func() time.Time // nil: time.Now
 }
 
 // Adaptive is a gate whose limit follows what stands behind it: as long as answers
 // take the time that they take when nothing queues, it grows; when they take more
-// than twice that, requests queue somewhere, and it shrinks in proportion. Nobody
+// than twice that, and longer than a person notices, requests queue somewhere, and
+// it shrinks in proportion. Nobody
 // has to know how much a service can bear, and a service that can bear less today
 // is asked less.
 //
@@ -55,7 +56,8 @@ const (
 	roundTime    = 100 * time.Millisecond // a round lasts so long,
 	roundAnswers = 16                     // and has so many answers,
 	roundLongest = time.Second            // or lasts so long
-	tolerance    = 2.0                    // times base that an answer may take
+	tolerance    = 2.0                    // times base that an answer may take;
+	patience     = 0.1                    // seconds that it always may: a busy machine makes quick answers several times slower, and nobody is helped by refusals then
 	drift        = 0.02                   // part of the way that base goes up in a round
 	startLimit   = 32
 )
@@ -63,7 +65,7 @@ const (
 // NewAdaptive returns an Adaptive.
 func NewAdaptive(opt AdaptiveOptions) *Adaptive {
 	if opt.Least <= 0 {
-		opt.Least = 8
+		opt.Least = 32
 	}
 	if opt.Most <= 0 {
 		opt.Most = 512
@@ -134,7 +136,7 @@ func (a *Adaptive) next(r round) float64 {
 	gradient := 1.0
 	if r.answers > 0 {
 		took := r.took / float64(r.answers)
-		gradient = max(0.5, min(1, tolerance*a.measure(took, r.peak)/max(took, 1e-9)))
+		gradient = max(0.5, min(1, max(patience, tolerance*a.measure(took, r.peak))/max(took, 1e-9)))
 	}
 	if r.overload*10 > r.answers {
 		gradient = min(gradient, 0.8) // more than one in ten were too much for it

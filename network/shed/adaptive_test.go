@@ -65,7 +65,7 @@ func TestOverload(t *testing.T) {
 			if over.answered < 900*seconds {
 				t.Errorf("%v of overload: %d answered of %d that the service can do", d, over.answered, 1000*seconds)
 			}
-			if over.worst > 200*time.Millisecond {
+			if over.worst > 400*time.Millisecond {
 				t.Errorf("%v of overload: the slowest took %v, at a limit of %d", d, over.worst, a.Limit())
 			}
 		}
@@ -85,7 +85,7 @@ func TestSlowerToday(t *testing.T) {
 		well := a.Limit()
 		s.workers = make(chan struct{}, 10) // bears 1000
 		s.load(a, 3500, 5*time.Second, all(Important))
-		if ill := a.Limit(); ill > 30 {
+		if ill := a.Limit(); ill > 150 {
 			t.Errorf("limit %d when it is ill, %d before", ill, well)
 		}
 		s.workers = make(chan struct{}, 40)
@@ -111,6 +111,20 @@ func TestTheLowGoFirst(t *testing.T) {
 		}
 		if got.byPriority[Low] > got.byPriority[Normal]/2 {
 			t.Errorf("%d low beside %d normal of as many", got.byPriority[Low], got.byPriority[Normal])
+		}
+	})
+}
+
+// TestQuickAnswers: a service whose answers became ten times slower, and are quick
+// all the same, loses nobody: the machine is busy, and nothing queues for long.
+func TestQuickAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{make(chan struct{}, 400), 2 * time.Millisecond}
+		a := NewAdaptive(AdaptiveOptions{})
+		s.load(a, 1000, 5*time.Second, all(Normal))
+		s.work = 20 * time.Millisecond
+		if busy := s.load(a, 1000, 5*time.Second, all(Normal)); busy.refused > 0 {
+			t.Errorf("%d are refused, at a limit of %d", busy.refused, a.Limit())
 		}
 	})
 }

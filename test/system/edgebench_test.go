@@ -398,7 +398,7 @@ func (b *edgeBench) rampart() {
 	for _, s := range services {
 		b.edges = append(b.edges, &edge{name: "Rampart: " + map[string]string{
 			"bare": "session, limits, decision, mTLS, audit", "schema": "… and schema", "guided": "… and guided WAF, answers checked", "full": "… and the whole WAF",
-		}[s.name], base: r.base() + "/" + s.name, pid: r.PIDs["gateway"], client: client, cost: map[string][]float64{}})
+		}[s.name], base: r.base() + "/" + s.name, pid: r.PIDs["gateway/gateway"], client: client, cost: map[string][]float64{}})
 	}
 	var check map[string]any
 	if status, text := r.call(alice, http.MethodPost, "/guided/orders", json.RawMessage(typedBody)); status != http.StatusOK || json.Unmarshal([]byte(text), &check) != nil {
