@@ -65,6 +65,17 @@ func (sameSite) check(c *call) error {
 	return rampart.Errorf(rampart.Denied, "authn.csrf", "this connection is opened by a page of another site")
 }
 
+// unhurried lets an event stream live as long as streamBounds say: an answer of
+// another kind ends when answers do.
+func unhurried(w http.ResponseWriter, edit func(http.Header)) func(http.Header) {
+	return func(h http.Header) {
+		edit(h)
+		if a, ok := w.(*pacedAnswer); ok && relay.IsEvents(h) {
+			a.unending()
+		}
+	}
+}
+
 // open sends a request whose answer may stay open, if it asks for that.
 func (s forward) open(c *call, w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header)) error {
 	switch {
@@ -75,7 +86,7 @@ func (s forward) open(c *call, w http.ResponseWriter, out *http.Request, rt http
 		}
 		return err
 	case c.streams(spec.StreamEvents):
-		return relay.Events(w, out, rt, edit, streamBounds)
+		return relay.Events(w, out, rt, unhurried(c.w, edit), streamBounds)
 	}
 	return relay.Send(w, out, rt, edit)
 }

@@ -14,13 +14,19 @@ type open struct {
 	idle   *time.Timer
 }
 
-// of returns o if the answer is a stream of events (HTML standard, section 9.2).
+// of returns o if the answer is a stream of events of no known length.
 func (o *open) of(res *http.Response) *open {
-	kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
-	if o == nil || err != nil || kind != "text/event-stream" || res.ContentLength >= 0 {
+	if o == nil || !IsEvents(res.Header) || res.ContentLength >= 0 {
 		return nil
 	}
 	return o
+}
+
+// IsEvents reports whether the headers are those of a stream of events (HTML
+// standard, section 9.2).
+func IsEvents(h http.Header) bool {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && kind == "text/event-stream"
 }
 
 // begin starts the bounds; what it returns stops them.
