@@ -60,7 +60,7 @@ var contracts = []string{"authz", "ratelimit", "validate", "secrets"}
 var owned = map[string]string{
 	"database/sql":                          "store sdk/db sdk/pii examples verify",
 	"modernc.org/sqlite":                    "store/sqlite sdk/db verify",
-	"github.com/redis/go-redis":             "store/valkey ratelimit/valkey",
+	"github.com/redis/go-redis":             "store/valkey ratelimit/valkey network/idempotency/valkey",
 	"github.com/jackc/pgx":                  "store/postgres sdk/db sdk/pii secrets/rotate",
 	"github.com/open-policy-agent/opa":      "authz/rego",
 	"github.com/cedar-policy/cedar-go":      "authz/cedar",

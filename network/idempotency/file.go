@@ -136,7 +136,7 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.broken != nil {
-		return Claim{}, nil, unavailable(f.broken)
+		return Claim{}, nil, Unavailable(f.broken)
 	}
 	old, taken := f.records[r.ID]
 	if taken && !old.isFree(now) {
@@ -144,10 +144,10 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 		return claim, nil, err
 	}
 	if !taken && len(f.records) >= f.limits.keys || f.size >= f.limits.bytes {
-		return Claim{}, nil, unavailable(errors.New("full"))
+		return Claim{}, nil, Unavailable(errors.New("full"))
 	}
 	if f.owners[r.Owner] >= f.limits.owner && !(taken && old.owner == r.Owner) {
-		return Claim{}, nil, tooMany()
+		return Claim{}, nil, TooMany()
 	}
 	f.lease++
 	rec := &record{hash: r.Hash, owner: r.Owner, begun: now, keep: r.Keep, within: leaseOf(r.Lease), lease: f.lease}
@@ -197,8 +197,9 @@ func (f *File) dropLocked(id ID) {
 	}
 }
 
-// tooMany refuses an owner alone: its keys must not fill the store for others.
-func tooMany() error {
+// TooMany is what a Store refuses an owner with that holds its part: its keys must not
+// fill the store for others.
+func TooMany() error {
 	return problem.With(rampart.Errorf(rampart.Limited, control, "too many idempotency keys of yours are kept; the oldest end first"), problem.Details{RetryAfter: time.Minute})
 }
 
@@ -213,11 +214,11 @@ func (f *File) foundLocked(r Request, rec *record) (Claim, error) {
 	}
 	text := make([]byte, rec.length)
 	if _, err := f.file.ReadAt(text, rec.offset); err != nil {
-		return Claim{}, unavailable(err)
+		return Claim{}, Unavailable(err)
 	}
 	var l line
 	if err := json.Unmarshal(text, &l); err != nil || l.Response == nil {
-		return Claim{}, unavailable(fmt.Errorf("answer is damaged: %v", err))
+		return Claim{}, Unavailable(fmt.Errorf("answer is damaged: %v", err))
 	}
 	return Claim{State: Done, ID: r.ID, Response: *l.Response}, nil
 }
@@ -273,11 +274,11 @@ func (f *File) heldLocked(c Claim) (*record, bool) {
 // appendLocked adds a line to the batch that waits.
 func (f *File) appendLocked(l line) (*batch, error) {
 	if f.broken != nil {
-		return nil, unavailable(f.broken)
+		return nil, Unavailable(f.broken)
 	}
 	text, err := json.Marshal(l)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, Unavailable(err)
 	}
 	text = append(text, '\n')
 	if len(f.next.lines) == 0 {
@@ -309,7 +310,7 @@ func (f *File) commit(b *batch) error {
 	defer f.mu.Unlock()
 	if err != nil {
 		// What reached the disk is unknown, and a second sync may lie about it.
-		f.broken, b.err = err, unavailable(err)
+		f.broken, b.err = err, Unavailable(err)
 		return b.err
 	}
 	for _, apply := range b.apply {
@@ -318,7 +319,8 @@ func (f *File) commit(b *batch) error {
 	return nil
 }
 
-func unavailable(err error) error {
+// Unavailable is what a Store refuses with when it cannot do its work: closed.
+func Unavailable(err error) error {
 	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "idempotency keys cannot be recorded, so the request is not carried out", Err: err}
 }
 
@@ -344,7 +346,7 @@ func (f *File) makeRoom(now time.Time) error {
 	f.shrunk = now
 	if err := f.compactLocked(); err != nil {
 		f.broken = err
-		return unavailable(err)
+		return Unavailable(err)
 	}
 	return nil
 }

@@ -202,7 +202,7 @@ func TestClientThatLeavesChangesNothing(t *testing.T) {
 type broken struct{ Store }
 
 func (broken) Finish(context.Context, Claim, Response) error {
-	return unavailable(errors.New("disk full"))
+	return Unavailable(errors.New("disk full"))
 }
 
 func TestAnswerWaitsForTheDisk(t *testing.T) {
