@@ -54,6 +54,21 @@ func TestWAF(t *testing.T) {
 	}
 }
 
+// TestWAFReadsWhatIsJudged: no field that the schema went by is taken back before
+// the rules and the service see it, by which the body would be of no type.
+func TestWAFReadsWhatIsJudged(t *testing.T) {
+	h := open(t)
+	ann, before := h.token("ann", "app"), h.served()
+	h.client = h.newClient()
+	h.client.Transport.(*http.Transport).ForceAttemptHTTP2 = false // HTTP/2 has no such field
+	for field, want := range map[string]int{"close": 403, "close, Content-Type": 400} {
+		res := h.do("POST", "/orders", injection, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Connection", field)
+		if res.StatusCode != want || h.served() != before {
+			t.Errorf("an attack with Connection: %s: %s %s, and the service was asked %d times", field, res.Status, res.body, h.served()-before)
+		}
+	}
+}
+
 // TestWAFDetects: a flow that only detects lets pass and records; one that
 // enforces goes on doing so. Without the rules the first passes, and the second
 // is closed.

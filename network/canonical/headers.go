@@ -15,15 +15,15 @@ import (
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 // Headers refuses requests whose head has two readings, or that a gateway has no
-// business with: unknown methods, protocols other than HTTP/1.1 and HTTP/2, a
-// request target that is not the plain text of a path, Upgrade, names with "_"
+// business with: unknown methods, protocols other than HTTP/1.1 and HTTP/2,
+// fields that Connection takes back, a request target that is not the plain text of a path, Upgrade, names with "_"
 // (CGI maps "-" to it), repeated fields that hold one value, bytes outside ASCII,
 // a Host beside another :authority, an announced length that is not that of the
 // body, trailers and an encoded body. It reads the head only, and r must be as
 // net/http made it. What HTTP/1 bytes alone tell is package framing's to judge.
 // Errors carry control edge.route or, for the body's encoding, validate.json.
 func Headers(r *http.Request) error {
-	for _, check := range [...]func(*http.Request) error{checkMethod, checkTarget, checkFields, checkAuthority, checkBody} {
+	for _, check := range [...]func(*http.Request) error{checkMethod, checkTarget, checkFields, checkConnection, checkAuthority, checkBody} {
 		if err := check(r); err != nil {
 			return err
 		}
@@ -90,6 +90,21 @@ func checkFields(r *http.Request) error {
 		}
 		if slices.ContainsFunc(values, notASCII) {
 			return refuse("header: %s holds bytes outside ASCII", name)
+		}
+	}
+	return nil
+}
+
+// checkConnection refuses a field that Connection names as one that ends here (RFC
+// 9110 section 7.6.1): the stages would judge it, and the service never see it. A
+// body, for one, would be judged by a Content-Type and arrive without.
+func checkConnection(r *http.Request) error {
+	for _, line := range r.Header["Connection"] {
+		for token := range strings.SplitSeq(line, ",") {
+			name := http.CanonicalHeaderKey(strings.Trim(token, " \t"))
+			if _, there := r.Header[name]; there && name != "Te" && name != "Keep-Alive" {
+				return refuse("header: Connection takes %s back", name)
+			}
 		}
 	}
 	return nil
