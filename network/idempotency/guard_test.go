@@ -159,6 +159,20 @@ func TestPanicKeepsTheKey(t *testing.T) {
 	}
 }
 
+// TestCarriedOutRunsOnce: an answer that nobody may see is no reason to pay twice.
+func TestCarriedOutRunsOnce(t *testing.T) {
+	g := newGuard(t)
+	c := Call{Scope: "s", Key: "k"}
+	withheld := problem.With(rampart.Errorf(rampart.Unavailable, "validate.response", "withheld"), problem.Details{Status: http.StatusBadGateway})
+	if got := call(g, c, func(http.ResponseWriter) error { return CarriedOut(withheld) }).Code; got != 502 {
+		t.Errorf("status %d, want that of the error", got)
+	}
+	runs := 0
+	if got := call(g, c, pay(&runs, 201)).Code; got != 409 || runs != 0 {
+		t.Errorf("status %d after %d runs, want 409 after none", got, runs)
+	}
+}
+
 func TestLargeAnswer(t *testing.T) {
 	g := newGuard(t)
 	c := Call{Scope: "s", Key: "k"}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"net/http"
 	"time"
 
@@ -168,6 +169,9 @@ func (g *Guard) run(ctx context.Context, w http.ResponseWriter, call Call, claim
 		return g.store.Finish(ctx, claim, sealed)
 	}
 	if err := run(rec); err != nil {
+		if _, ok := errors.AsType[carriedOut](err); ok {
+			return errors.Join(err, g.store.Finish(ctx, claim, Response{Status: problem.Status(err), TooLarge: true}))
+		}
 		if problem.Status(err) == http.StatusGatewayTimeout {
 			return err
 		}
@@ -179,10 +183,18 @@ func (g *Guard) run(ctx context.Context, w http.ResponseWriter, call Call, claim
 	return rec.finish()
 }
 
+// CarriedOut marks an error with which run says that the request was carried out,
+// and that its answer can be given to nobody. A retry is told so and does not run.
+func CarriedOut(err error) error { return carriedOut{err} }
+
+type carriedOut struct{ error }
+
+func (c carriedOut) Unwrap() error { return c.error }
+
 func replay(w http.ResponseWriter, call Call, claim Claim) error {
 	r := claim.Response
 	if r.TooLarge {
-		return rampart.Errorf(rampart.Conflict, control, "the request was carried out before; its answer was too large to repeat")
+		return rampart.Errorf(rampart.Conflict, control, "the request was carried out before; its answer cannot be repeated")
 	}
 	r, err := unseal(call, claim.ID, r)
 	if err != nil {
