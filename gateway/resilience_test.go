@@ -155,3 +155,22 @@ func TestSlowKeeps(t *testing.T) {
 		t.Errorf("%d, then %d; want 504, then 409", first, second)
 	}
 }
+
+// TestWithheldRunsOnce: an order whose answer is withheld was carried out. A retry
+// with its key is told so, and the service is not asked again.
+func TestWithheldRunsOnce(t *testing.T) {
+	h := open(t, toShop, "validate: { max_body: 1KiB, response: strict }")
+	ann := h.token("ann", "app")
+	time.Sleep(time.Until(time.Unix(time.Now().Unix()+1, 0)))
+	h.serve(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, "not what the document says")
+	})
+	asked := h.served()
+	for _, want := range []int{http.StatusBadGateway, http.StatusConflict} {
+		res := h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", "k")
+		if res.StatusCode != want || h.served() != asked+1 {
+			t.Errorf("%s %s, want %d; the service was asked %d times", res.Status, res.body, want, h.served()-asked)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -80,6 +81,9 @@ func (s strictly) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := s.hold(res); err != nil {
 		res.Body.Close()
+		if res.StatusCode < http.StatusInternalServerError { // what was asked for was done
+			err = idempotency.CarriedOut(err)
+		}
 		return nil, err
 	}
 	return res, nil
@@ -208,8 +212,8 @@ func (g *Gateway) judgeSample(ctx context.Context, s sample) {
 // answerError says why there is no answer to relay: it was withheld, or none
 // came.
 func answerError(c *call, err error) error {
-	if withheld, ok := errors.AsType[*problem.Details](err); ok {
-		return withheld
+	if _, withheld := errors.AsType[*problem.Details](err); withheld {
+		return err
 	}
 	return &rampart.Error{Kind: rampart.Unavailable, Control: controlOf(err, ""), Msg: c.target.name + " does not answer; try again", Err: err}
 }
