@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	idemvalkey "github.com/rampart-security/rampart/network/idempotency/valkey"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/ratelimit/quota"
 	"github.com/rampart-security/rampart/ratelimit/ring"
@@ -48,6 +49,7 @@ type limiterKey struct {
 // sharing is a store in use.
 type sharing struct {
 	*valkey.Store
+	keys   *sharedKeys // nil: each gateway keeps its own
 	limits spec.Limits
 	ca     string
 	stop   context.CancelFunc
@@ -57,6 +59,7 @@ type sharing struct {
 // close ends the store after it was told what was admitted last.
 func (s *sharing) close() {
 	if s != nil {
+		s.keys.close()
 		s.stop()
 		<-s.ended
 	}
@@ -86,8 +89,11 @@ func (m *limiters) compile(sys *spec.System) (*table, error) {
 	closeOthers(m.held, next)
 	if store != m.store {
 		m.store.close()
+		if store != nil {
+			store.keys.check(sys, m.g.opt.Logger)
+		}
 	}
-	m.held, m.store = next, store
+	m.held, m.store, t.once = next, store, m.once(store)
 	return t, nil
 }
 
@@ -176,8 +182,12 @@ func (m *limiters) sharing(sys *spec.System) (*sharing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("limits.store: %w", err)
 	}
+	keys, err := m.keysFor(sys, idemvalkey.Options{URL: sys.Limits.Store, TLS: config})
+	if err != nil {
+		return nil, fmt.Errorf("limits.store: %w", err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &sharing{Store: store, limits: *sys.Limits, ca: string(ca), stop: stop, ended: make(chan struct{})}
+	s := &sharing{Store: store, keys: keys, limits: *sys.Limits, ca: string(ca), stop: stop, ended: make(chan struct{})}
 	go func() { defer close(s.ended); store.Run(ctx) }()
 	return s, nil
 }

@@ -16,7 +16,7 @@ const leaseMargin = 5 * time.Second
 
 // once carries a request out at most once per key. The key belongs to the
 // subject and the operation, so that nobody can read another's answer by
-// guessing a key. Every gateway that may get the retry keeps keys in one store.
+// guessing a key. Gateways that share a load keep keys in one store.
 func (s forward) once(c *call, rule *spec.Idempotency) error {
 	key := c.r.Header.Get(rule.Header)
 	if key == "" && rule.Required {
@@ -33,7 +33,7 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(whole.Context()), within)
 	defer cancel()
 	c.r = whole.WithContext(ctx)
-	err := s.g.once.Do(ctx, c.w, call, func(w http.ResponseWriter) error { return s.send(c, w, key) })
+	err := c.table.once.Do(ctx, c.w, call, func(w http.ResponseWriter) error { return s.send(c, w, key) })
 	c.r = whole // what is recorded from here on waits for the disk, not for the call
 	if err != nil || c.w.Header().Get(idempotency.HeaderReplayed) == "" {
 		return err

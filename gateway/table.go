@@ -10,6 +10,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/network/nonce"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/spec"
@@ -28,6 +29,7 @@ type table struct {
 	ip      ratelimit.Limiter
 	user    ratelimit.Limiter       // all ways in together
 	nonces  map[string]*nonce.Guard // by flow
+	once    *idempotency.Guard      // set by limiters.compile
 
 	hasCORS        bool // some target has
 	hasWebSocket   bool // some target may become one
