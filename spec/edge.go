@@ -27,11 +27,12 @@ type Ban struct {
 	Longest Duration `yaml:"longest"` // default 1h
 }
 
-// Limits is where gateways that share a load count together.
+// Limits is where gateways that share a load count together, and keep idempotency
+// keys.
 type Limits struct {
 	Store    string `yaml:"store"`    // rediss://HOST:PORT of a Valkey or Redis that takes the planes' certificates
 	CA       string `yaml:"ca"`       // PEM file of the store's CA, relative to rampart.yaml; required
-	Gateways int    `yaml:"gateways"` // how many share it; while the store is away each admits its share; 1 to 64, default 2
+	Gateways int    `yaml:"gateways"` // how many share it; while the store is away each admits its share, and none a request with an idempotency key; 1 to 64, default 2
 }
 
 // WAF inspects what requests to a service carry for known attacks (the OWASP
@@ -174,24 +175,12 @@ func (c *checker) limits() {
 		return
 	}
 	c.number("limits.gateways", l.Gateways, 1, 64)
-	c.keysApart(l.Gateways)
 	u, err := url.Parse(l.Store)
 	if err != nil || u.Scheme != "rediss" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		c.bad("limits.store", fmt.Sprintf("%q is no address of a store", shorten(l.Store)), "write rediss://HOST:PORT: planes show their certificate, so no password stands here")
 	}
 	if c.need("limits", "ca", l.CA != "", "limits-ca.pem, the CA of the store's certificate") {
 		c.checkResource("limits.ca", l.CA, ".pem", ".crt")
-	}
-}
-
-// keysApart refuses several gateways before a flow with idempotency: each keeps the
-// keys that it saw, so that a retry which meets another one would run again.
-func (c *checker) keysApart(gateways int) {
-	for i, f := range c.s.Flows {
-		if f.Idempotency != nil && gateways > 1 {
-			c.bad("limits.gateways", fmt.Sprintf("flow %s keeps idempotency keys, which gateways do not share yet", f.ID), fmt.Sprintf("write gateways: 1, or remove flows[%d].idempotency", i))
-			return
-		}
 	}
 }
 
