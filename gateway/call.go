@@ -14,6 +14,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
@@ -34,6 +35,7 @@ type call struct {
 
 	target    *target // where it goes; nil for the public surface
 	webSocket bool    // it asks to become one
+	grpc      bool    // it is a call whose messages pass as they come
 	cors      *target // whose answers pages of other origins may read; nil: none
 	op        *openapi.Operation
 	params    openapi.Params
@@ -153,6 +155,10 @@ func (g *Gateway) refuse(c *call, err error) {
 	}
 	if !c.read && c.r.ProtoMajor == 1 {
 		c.w.Header().Set("Connection", "close") // an unread body must not become the next request; HTTP/2 has frames
+	}
+	if relay.IsGRPC(c.r) {
+		problem.WriteGRPC(c.w, err)
+		return
 	}
 	if problem.ForPerson(c.r) {
 		problem.WritePage(c.w, err, c.trace, c.table.sys.Info.Name)

@@ -25,6 +25,9 @@ import (
 type forward struct{ g *Gateway }
 
 func (s forward) check(c *call) error {
+	if c.grpc {
+		return s.call(c)
+	}
 	idem := c.target.flow.Idempotency
 	if idem == nil || !unsafeMethod(c.r.Method) || c.table.sys.Off("idempotency.key") {
 		return s.send(c, c.w, "")
@@ -34,20 +37,9 @@ func (s forward) check(c *call) error {
 
 // send forwards with an internal credential only and records what was let in.
 func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
-	gen := s.g.opt.Link.Now()
-	rt, addr, err := s.carrier(c, gen)
+	rt, out, err := s.admit(c, idemKey)
 	if err != nil {
 		return err
-	}
-	out := request(c, addr)
-	if err := s.identify(c, gen, out.Header); err != nil {
-		return err
-	}
-	if idemKey != "" {
-		out.Header.Set(agent.HeaderIdem, idemKey)
-	}
-	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
-		return &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
 	}
 	awaitAnswer(c)
 	ctx, cancel := context.WithCancel(out.Context())
@@ -64,6 +56,26 @@ func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
 		return answerError(c, err)
 	}
 	return nil
+}
+
+// admit makes the request that the service gets, and puts it on record.
+func (s forward) admit(c *call, idemKey string) (http.RoundTripper, *http.Request, error) {
+	gen := s.g.opt.Link.Now()
+	rt, addr, err := s.carrier(c, gen)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := request(c, addr)
+	if err := s.identify(c, gen, out.Header); err != nil {
+		return nil, nil, err
+	}
+	if idemKey != "" {
+		out.Header.Set(agent.HeaderIdem, idemKey)
+	}
+	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
+		return nil, nil, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
+	}
+	return rt, out, nil
 }
 
 // identify sets the header that says inside who asks, by the flow's pattern.

@@ -9,6 +9,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/network/canonical"
+	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
 
@@ -24,6 +25,9 @@ func (caps) check(c *call) error {
 		limit = 64 << 20
 	}
 	c.limit = limit
+	if c.grpc {
+		return c.acceptsCall() // limit is for each message
+	}
 	if err := limitBody(c, limit); err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func tooLarge(limit int64) error {
 type body struct{}
 
 func (body) check(c *call) error {
-	if c.read {
+	if c.read || c.grpc {
 		return nil
 	}
 	raw, err := readAll(c.r)
@@ -140,6 +144,9 @@ type schema struct{}
 func (schema) check(c *call) error {
 	if c.op == nil {
 		return nil
+	}
+	if c.grpc {
+		c.doc = openapi.Opaque(spec.OpaqueGRPC) // nobody reads it
 	}
 	if c.hasBody {
 		b, err := c.op.Read(c.r.Header.Get("Content-Type"), c.body, c.readOptions())

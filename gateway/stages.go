@@ -31,6 +31,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{controlCORS, preflight{}},
 		{"edge.route", route{}},
 		{"edge.route", upgradable{}},
+		{"edge.route", callable{}},
 		{"", shedder{shed.New(maxConcurrent), byFlow}},
 		{"", caps{}},
 		{"", authenticate{g}},

@@ -155,10 +155,13 @@ func (s forward) judgeAgain(c *call, t *table, p *pdp.PDP) error {
 }
 
 // carrier is the transport to the target's sidecar. A WebSocket needs a connection
-// of its own, and HTTP/1.
+// of its own, and HTTP/1; a gRPC call HTTP/2.
 func (s forward) carrier(c *call, gen *planelink.Generation) (http.RoundTripper, string, error) {
-	if c.webSocket {
+	switch {
+	case c.webSocket:
 		return gen.Upgradable(c.target.name)
+	case c.grpc:
+		return gen.Streaming(c.target.name)
 	}
 	return gen.Service(c.target.name)
 }

@@ -140,8 +140,10 @@ func kindOr(err error, fallback rampart.Kind) rampart.Kind {
 // (the gateway is not the only caller), and says which permission and which
 // organization it needs.
 func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
-	if err := s.readBody(a); err != nil {
-		return "", "", err
+	if !a.grpc {
+		if err := s.readBody(a); err != nil {
+			return "", "", err
+		}
 	}
 	if a.table.api == nil {
 		if err := canonical.Body(a.r, false); err != nil {
@@ -167,6 +169,9 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 // judge reads and checks the request as the gateway does, by the same table, and
 // returns what the body says. The service gets the body as it was read.
 func (a *arrival) judge(params openapi.Params) (doc any, err error) {
+	if a.grpc {
+		return a.judgeCall(params)
+	}
 	if a.table.sys.Off("validate.openapi") {
 		if len(a.body) > 0 {
 			return strictjson.Decode(a.body)

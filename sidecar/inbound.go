@@ -44,6 +44,7 @@ type arrival struct {
 	forward   string               // Authorization for the service: an internal token, or a handle
 	op        *openapi.Operation   // nil: the service has no document
 	webSocket bool                 // it asks to become one
+	grpc      bool                 // it is a call whose messages pass as they come
 	body      []byte
 }
 
@@ -120,6 +121,10 @@ func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
 	if a.body == nil && a.r.ContentLength != 0 && a.r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // an unread body must not become the next request
 	}
+	if relay.IsGRPC(a.r) {
+		problem.WriteGRPC(w, err)
+		return
+	}
 	problem.Write(w, err, a.trace)
 }
 
@@ -183,6 +188,7 @@ func (s *Sidecar) fresh(a *arrival) error {
 // it would pass by the signature, the schema and the guard.
 func (s *Sidecar) canonicalize(a *arrival) error {
 	a.webSocket = slices.Contains(a.flow.Stream, spec.StreamWebSocket) && relay.TakeWebSocket(a.r)
+	a.grpc = slices.Contains(a.flow.Stream, spec.StreamGRPC) && relay.IsGRPC(a.r)
 	if err := canonical.Headers(a.r); err != nil {
 		return err
 	}
@@ -238,6 +244,10 @@ func (s *Sidecar) stepUp(a *arrival) error {
 func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 	if err := s.opt.Audit.Record(a.r.Context(), a.event()); err != nil {
 		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err})
+		return
+	}
+	if a.grpc {
+		s.call(w, a)
 		return
 	}
 	ctx, cancel := context.WithCancel(a.r.Context())

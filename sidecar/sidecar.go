@@ -210,6 +210,7 @@ func (s *Sidecar) serve(ctx context.Context, l net.Listener, h http.Handler) err
 		MaxHeaderBytes:               maxHead,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+		HTTP2:                        streams(),
 	}
 	switch inner := l.(type) {
 	case *profile.Listener:

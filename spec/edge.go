@@ -188,9 +188,7 @@ func (c *checker) limits() {
 func (c *checker) route(key string, f Flow) {
 	c.oneOf(key+".priority", f.Priority, PriorityHigh, PriorityNormal, PriorityLow)
 	c.eachOf(key+".stream", f.Stream, StreamWebSocket, StreamEvents, StreamGRPC)
-	if i := slices.Index(f.Stream, StreamGRPC); i >= 0 {
-		c.bad(index(key+".stream", i), "gRPC does not pass the edge yet: its trailers end at the gateway", "remove it; offer gRPC-JSON or plain HTTP to callers outside")
-	}
+	c.grpc(key, f)
 	c.oneOf(key+".validate.response", f.Validate.Response, ResponseStrict, ResponseSampled, ResponseOff)
 	c.eachOf(key+".validate.opaque", f.Validate.Opaque, OpaqueGraphQL, OpaqueGRPC, OpaqueUpload)
 	c.waf(key+".waf", *f.WAF)
@@ -200,6 +198,25 @@ func (c *checker) route(key string, f Flow) {
 	c.within(key+".upstream.breaker.open", f.Upstream.Breaker.Open, 100*time.Millisecond, 10*time.Minute)
 	if f.CORS != nil {
 		c.cors(key+".cors", *f.CORS)
+	}
+}
+
+// grpc demands that a flow which carries calls says what that means: nobody reads
+// their messages, all are POST, and no answer is kept whole.
+func (c *checker) grpc(key string, f Flow) {
+	i := slices.Index(f.Stream, StreamGRPC)
+	if i < 0 {
+		return
+	}
+	at, svc := index(key+".stream", i), c.s.Services[f.To]
+	if !slices.Contains(f.Validate.Opaque, OpaqueGRPC) {
+		c.bad(at, "messages of gRPC pass without validation, and the flow does not say so", "add validate: { opaque: grpc }")
+	}
+	if svc.OpenAPI == "" && !slices.Contains(svc.Methods, "POST") {
+		c.bad(at, "calls of gRPC are POST, which "+f.To+" does not take", "add methods: [POST] to services."+f.To)
+	}
+	if f.Idempotency != nil {
+		c.bad(at, "an idempotency key keeps a whole answer, and a call has none", "remove idempotency, or grpc")
 	}
 }
 

@@ -50,17 +50,19 @@ func TestEdge(t *testing.T) {
 		"answers checked inside": {func(s string) string {
 			return strings.Replace(s, "from: mail, to: orders", "from: mail, to: orders, validate: { response: strict }", 1)
 		}, `validate.response: the gateway does that`},
-		"CORS":                          {route(`cors: { origins: "https://app.example.com", credentials: true }`), ""},
-		"CORS for everybody":            {route(`cors: { origins: "*" }`), `"*" is no origin of the web`},
-		"CORS in clear text":            {route(`cors: { origins: "http://app.example.com" }`), `is no origin of the web`},
-		"CORS with a path":              {route(`cors: { origins: "https://app.example.com/" }`), `is no origin of the web`},
-		"a stream":                      {route(`stream: [websocket, sse]`), ""},
-		"a stream that the edge cannot": {route(`stream: grpc`), `stream[0]: gRPC does not pass the edge yet`},
-		"a stream of something":         {route(`stream: quic`), `stream[0]: "quic" is not accepted`},
-		"a patient gateway":             {route(`upstream: { timeout: 500ms, breaker: { failures: 20, least: 5, open: 10s } }`), ""},
-		"a breaker that never opens":    {route(`upstream: { breaker: { failures: 101 } }`), `breaker.failures: want a number from 5 to 100`},
-		"a low priority":                {route(`priority: low`), ""},
-		"no priority at all":            {route(`priority: none`), `priority: "none" is not accepted`},
+		"CORS":                        {route(`cors: { origins: "https://app.example.com", credentials: true }`), ""},
+		"CORS for everybody":          {route(`cors: { origins: "*" }`), `"*" is no origin of the web`},
+		"CORS in clear text":          {route(`cors: { origins: "http://app.example.com" }`), `is no origin of the web`},
+		"CORS with a path":            {route(`cors: { origins: "https://app.example.com/" }`), `is no origin of the web`},
+		"a stream":                    {route(`stream: [websocket, sse]`), ""},
+		"calls of gRPC":               {route(`stream: grpc, validate: { opaque: grpc }`), ""},
+		"calls that nobody says pass": {route(`stream: grpc`), `stream[0]: messages of gRPC pass without validation, and the flow does not say so`},
+		"calls that are kept":         {route(`stream: grpc, validate: { opaque: grpc }, idempotency: { required: true }`), `stream[0]: an idempotency key keeps a whole answer`},
+		"a stream of something":       {route(`stream: quic`), `stream[0]: "quic" is not accepted`},
+		"a patient gateway":           {route(`upstream: { timeout: 500ms, breaker: { failures: 20, least: 5, open: 10s } }`), ""},
+		"a breaker that never opens":  {route(`upstream: { breaker: { failures: 101 } }`), `breaker.failures: want a number from 5 to 100`},
+		"a low priority":              {route(`priority: low`), ""},
+		"no priority at all":          {route(`priority: none`), `priority: "none" is not accepted`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := row.change(whole)

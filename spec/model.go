@@ -240,7 +240,7 @@ type Flow struct {
 	Message     *Message     `yaml:"message"`
 	Guard       *Guard       `yaml:"guard"`
 	Priority    string       `yaml:"priority"`           // gateway to service: high | normal (default) | low: what is refused last when the edge is full
-	Stream      []string     `yaml:"stream" shape:"one"` // gateway to service: websocket, sse: what may stay open on this flow (grpc is refused for now)
+	Stream      []string     `yaml:"stream" shape:"one"` // gateway to service: websocket, sse, grpc: what may stay open on this flow
 	Upstream    *Resilience  `yaml:"upstream"`           // gateway to service
 	CORS        *CORS        `yaml:"cors"`               // gateway to service; nil: pages of other origins may not read answers
 	WAF         *WAF         `yaml:"waf"`                // gateway to service

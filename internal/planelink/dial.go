@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -136,6 +137,9 @@ func (l *Link) carrier(src *svid.Source, name, id string, wait time.Duration, sp
 	c.fresh = func() *http.Transport {
 		t := newTransport(nil, wait)
 		t.DialTLSContext = l.dialer(src, name, id, speak, c.shown)
+		if slices.Equal(speak, []string{protoHTTP2}) {
+			t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer}
+		}
 		return t
 	}
 	c.transport = c.fresh()

@@ -66,6 +66,12 @@ const controlWait = 35 * time.Second
 // begin. Who calls bounds it further, by package network/upstream.
 const maxServiceWait = 10*time.Minute + 5*time.Second
 
+const (
+	protoHTTP2 = "h2"
+	// streamBuffer is how much of one call's answer waits for its reader.
+	streamBuffer = 256 << 10
+)
+
 // newTransport carries calls to one peer: no proxy, bounded headers and waits.
 func newTransport(cfg *tls.Config, wait time.Duration) *http.Transport {
 	return &http.Transport{
@@ -97,6 +103,12 @@ func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
 // Upgradable is Service for requests that change the protocol: over HTTP/1.
 func (g *Generation) Upgradable(name string) (http.RoundTripper, string, error) {
 	return g.service(name, name+" by http/1.1", "http/1.1")
+}
+
+// Streaming is Service for calls that stay open, over HTTP/2 and connections of
+// their own: one whose reader stands still must hold up no other request.
+func (g *Generation) Streaming(name string) (http.RoundTripper, string, error) {
+	return g.service(name, name+" by h2", protoHTTP2)
 }
 
 func (g *Generation) service(name, key string, speak ...string) (http.RoundTripper, string, error) {

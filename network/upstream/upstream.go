@@ -71,13 +71,22 @@ func Repeatable(method string) bool {
 // The errors that Over adds are of kind Unavailable: with Retry-After when the
 // breaker is open, with status 504 when no answer began in time. Those of rt pass.
 func (s *Service) Over(rt http.RoundTripper, repeat bool) http.RoundTripper {
-	return &transport{s, rt, repeat}
+	return &transport{service: s, rt: rt, repeat: repeat}
+}
+
+// Calls is Over for calls whose answer may begin when they end, as their caller
+// likes: nothing is repeated, and nobody waits for less than the request's context
+// says. The one that is let through to try has the usual time, since others wait for
+// what comes of it.
+func (s *Service) Calls(rt http.RoundTripper) http.RoundTripper {
+	return &transport{service: s, rt: rt, call: true}
 }
 
 type transport struct {
 	service *Service
 	rt      http.RoundTripper
 	repeat  bool
+	call    bool
 }
 
 // errSlow ends a wait.
@@ -90,7 +99,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
-	timer := t.service.timer(cancel)
+	var timer *time.Timer
+	if !t.call || probe {
+		timer = t.service.timer(cancel)
+	}
 	res, err := t.twice(r.WithContext(ctx), probe)
 	if err == nil && (timer == nil || timer.Stop()) {
 		t.service.leave(probe, verdictOf(res.StatusCode))
