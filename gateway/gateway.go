@@ -52,8 +52,8 @@ type Options struct {
 	HTTP   string // host:port without TLS: challenges of a public authority, and redirects; "" opens none
 	Link   *planelink.Link
 	Audit  audit.Recorder
-	Idem   idempotency.Store
-	State  *statedir.Dir // where policies and decisions are kept
+	Idem   idempotency.Store // of this gateway alone; those that share a load keep keys in the file's limits.store
+	State  *statedir.Dir     // where policies and decisions are kept
 	Logger *slog.Logger
 	Clock  func() error     // of pdp.Options; nil trusts the clock
 	Now    func() time.Time // nil: time.Now
