@@ -67,16 +67,19 @@ func (g *Gateway) refused(c *call, err error) {
 
 // suspicious leaves out what a page of another site can have a visitor's browser
 // do, for it could have the visitor banned: requests that show nothing, and those
-// that ride on a session. A step-up is no refusal but a question.
+// that ride on a session; the question whether the page may ask; and more of the
+// former than the address may send. Who writes the browser's mark himself is still
+// limited, and his credentials still count. A step-up is no refusal but a question.
 func suspicious(c *call, err error) bool {
+	shown := c.r.Header.Get("Authorization") != "" || c.r.Header.Get("X-Api-Key") != ""
 	switch control := controlOf(err, ""); rampart.KindOf(err) {
 	case rampart.Unauthenticated:
-		shown := c.r.Header.Get("Authorization") != "" || c.r.Header.Get("X-Api-Key") != "" || len(c.r.CookiesNamed(sessionCookie)) > 0
-		return shown && control != "authn.step_up"
+		return (shown || len(c.r.CookiesNamed(sessionCookie)) > 0) && control != "authn.step_up"
 	case rampart.Denied:
-		return control != "authn.csrf"
+		return control != "authn.csrf" && control != controlCORS
 	case rampart.Limited:
-		return control != controlBan
+		foreign := !shown && c.r.Header.Get("Sec-Fetch-Site") == "cross-site"
+		return control != controlBan && !(foreign && control == "limit.ip")
 	}
 	return false
 }
