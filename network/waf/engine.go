@@ -192,6 +192,9 @@ func (e *Engine) Inspect(ctx context.Context, r *Request) (Verdict, error) {
 		f := Finding{Rule: ruleSize, Message: "A longer body than is inspected", Severity: "CRITICAL", Variable: "REQUEST_BODY"}
 		return Verdict{Refuse: true, Status: http.StatusRequestEntityTooLarge, Findings: []Finding{f}, Mode: ModeFull}, nil
 	}
+	if r.misnamed() {
+		return e.judge([]Finding{{Rule: ruleBody, Message: "The body is not what its type says", Severity: "CRITICAL", Variable: "REQUEST_BODY"}}), nil
+	}
 	c, err := e.compiled()
 	if err != nil {
 		return Verdict{}, err

@@ -45,6 +45,9 @@ func TestNeverInPart(t *testing.T) {
 		"a body at the limit":           {"/", "application/json", `"` + strings.Repeat("a", 64<<10-2) + `"`, 0, 0},
 		"JSON that ends early":          {"/", "application/json", `{"a":`, 200002, 403},
 		"JSON that is nested too deep":  {"/", "application/json", deep, 200002, 403},
+		"JSON that is called XML":       {"/", "application/xml", `{"q":"1\u0027 or 1=1"}`, 200002, 403},
+		"a form that is called XML":     {"/", "text/xml; charset=utf-8", "q=%3Cscript%3E", 200002, 403},
+		"XML":                           {"/", "application/xml", " <a>b</a>", 0, 0},
 		"multipart without a boundary":  {"/", "multipart/form-data", "--x\r\n\r\n", 200002, 403},
 		"multipart that ends in a part": {"/", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nv", 200003, 403},
 	} {

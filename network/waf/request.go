@@ -1,8 +1,10 @@
 package waf
 
 import (
+	"bytes"
 	"net/http"
 	"net/netip"
+	"strings"
 )
 
 // BodyKind is what the body is, as the stage settled it before the rules.
@@ -56,4 +58,13 @@ type Request struct {
 	// Route is the operation to which exclusions are bound: "METHOD /path" with
 	// the path as the document writes it. Empty: no exclusion applies.
 	Route string
+}
+
+// misnamed reports a body that is called XML and is none. Coraza reads it without a
+// complaint and finds nothing in it, while a service that goes by what comes may
+// find JSON, or a form.
+func (r *Request) misnamed() bool {
+	kind := strings.ToLower(r.Header.Get("Content-Type"))
+	xml := strings.HasPrefix(kind, "text/xml") || strings.HasPrefix(kind, "application/xml") || strings.HasPrefix(kind, "application/soap+xml")
+	return xml && len(r.Body) > 0 && !bytes.HasPrefix(bytes.TrimLeft(r.Body, " \t\r\n"), []byte("<"))
 }
