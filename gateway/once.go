@@ -25,7 +25,7 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	within := time.Duration(c.target.flow.Upstream.Timeout) // here for the whole answer, second try included
 	call := idempotency.Call{
 		Owner: c.principal.Subject, Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
-		Required: rule.Required, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
+		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
 	}
 	whole := c.r
 	// A client that goes away does not undo what it asked for: the answer is kept for

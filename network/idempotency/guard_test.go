@@ -75,6 +75,7 @@ func TestDo(t *testing.T) {
 		"the same again":             {key, key, 201, [2]int{201, 201}, 1, true},
 		"a refusal is an answer":     {key, key, 404, [2]int{404, 404}, 1, true},
 		"another body":               {key, but(func(c *Call) { c.Body = []byte("[]") }), 201, [2]int{201, 422}, 1, false},
+		"another query":              {but(func(c *Call) { c.Query = "dry_run=1" }), key, 201, [2]int{201, 422}, 1, false},
 		"another key":                {key, but(func(c *Call) { c.Key = "k-2" }), 201, [2]int{201, 201}, 2, false},
 		"another principal":          {key, but(func(c *Call) { c.Scope = "user:bob POST /payments" }), 201, [2]int{201, 201}, 2, false},
 		"scope and key do not blend": {key, but(func(c *Call) { c.Scope, c.Key = "user:alice POST /paymentsk", "-1" }), 201, [2]int{201, 201}, 2, false},
@@ -363,6 +364,7 @@ func TestAnswersRestSealed(t *testing.T) {
 	g := NewGuard(store, nil)
 	c := Call{Scope: "s", Key: "k", Body: []byte("b")}
 	answer := func(w http.ResponseWriter) error {
+		w.Header().Set("Location", "/reset?code=alice@example.com")
 		w.WriteHeader(http.StatusCreated)
 		_, err := io.WriteString(w, "alice@example.com")
 		return err

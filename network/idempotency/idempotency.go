@@ -34,7 +34,7 @@ type State uint8
 // The states.
 const (
 	InFlight State = iota // another request with this key is running
-	Mismatch              // the key was used for another body
+	Mismatch              // the key was used for another query or body
 	Done                  // the request was carried out; its answer is known
 	New                   // the caller holds the key and may run
 )
@@ -48,7 +48,7 @@ type Owner [8]byte
 // Request names what is about to run.
 type Request struct {
 	ID    ID
-	Hash  [sha256.Size]byte // of the body
+	Hash  [sha256.Size]byte // of query and body
 	Owner Owner             // whose keys are counted together
 	Keep  time.Duration     // how long the answer is kept
 	Lease time.Duration     // how long it holds its key in flight; 0: Lease
@@ -92,6 +92,7 @@ type Call struct {
 	Scope    string // whose key it is and for what: principal, method and path
 	Key      string // the client's; "" if it sent none
 	Required bool
+	Query    string        // raw, as forwarded
 	Body     []byte        // as forwarded
 	Keep     time.Duration // if 0, DefaultKeep
 	Lease    time.Duration // must exceed the time that run may take; if 0, Lease
@@ -118,7 +119,7 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 // Do answers a call on w: by run, or by repeating what run answered before. When
 // it returns an error nothing was written to w. The refusals carry control
 // idempotency.key: Invalid (no key, a malformed one, or, with status 422, a key
-// of another body), Conflict (in flight), Limited (too many keys of one owner) or
+// of another query or body), Conflict (in flight), Limited (too many keys of one owner) or
 // Unavailable (the store).
 //
 // run must either return an error, having written nothing and changed nothing,
@@ -226,7 +227,7 @@ func checkKey(key string) error {
 
 func (c Call) request(keep time.Duration) Request {
 	owner := sha256.Sum256([]byte(c.Owner))
-	return Request{ID: idOf(c.Scope, c.Key), Hash: sha256.Sum256(c.Body), Owner: Owner(owner[:8]), Keep: keep, Lease: c.Lease}
+	return Request{ID: idOf(c.Scope, c.Key), Hash: idOf(c.Query, string(c.Body)), Owner: Owner(owner[:8]), Keep: keep, Lease: c.Lease}
 }
 
 // idOf binds a key to its scope. The length keeps ("a", "bc") and ("ab", "c")

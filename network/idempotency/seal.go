@@ -5,6 +5,8 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
 
 	"github.com/rampart-security/rampart"
 )
@@ -16,7 +18,7 @@ import (
 // both.
 func sealer(call Call, id ID) (cipher.AEAD, error) {
 	secret := append([]byte(call.Key+"\x00"), call.Body...)
-	key, err := hkdf.Key(sha256.New, secret, id[:], "rampart idempotency answer v1", 32)
+	key, err := hkdf.Key(sha256.New, secret, id[:], "rampart idempotency answer v2", 32)
 	if err != nil {
 		return nil, err
 	}
@@ -27,13 +29,19 @@ func sealer(call Call, id ID) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
+// seal leaves the status to be read, and nothing else.
 func seal(call Call, id ID, r Response) (Response, error) {
 	aead, err := sealer(call, id)
 	if err != nil {
 		return Response{}, err
 	}
-	r.Body = aead.Seal(nil, nil, r.Body, id[:])
-	return r, nil
+	header, err := json.Marshal(r.Header)
+	if err != nil {
+		return Response{}, err
+	}
+	plain := binary.BigEndian.AppendUint32(nil, uint32(len(header)))
+	plain = append(append(plain, header...), r.Body...)
+	return Response{Status: r.Status, TooLarge: r.TooLarge, Body: aead.Seal(nil, nil, plain, id[:])}, nil
 }
 
 func unseal(call Call, id ID, r Response) (Response, error) {
@@ -41,8 +49,21 @@ func unseal(call Call, id ID, r Response) (Response, error) {
 	if err != nil {
 		return Response{}, err
 	}
-	if r.Body, err = aead.Open(nil, nil, r.Body, id[:]); err != nil {
-		return Response{}, &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "the stored answer cannot be read", Err: err}
+	plain, err := aead.Open(nil, nil, r.Body, id[:])
+	if err != nil {
+		return Response{}, unreadable(err)
 	}
+	if len(plain) < 4 || uint64(binary.BigEndian.Uint32(plain)) > uint64(len(plain)-4) {
+		return Response{}, unreadable(nil)
+	}
+	header, body := plain[4:4+binary.BigEndian.Uint32(plain)], plain[4+binary.BigEndian.Uint32(plain):]
+	if err := json.Unmarshal(header, &r.Header); err != nil {
+		return Response{}, unreadable(err)
+	}
+	r.Body = body
 	return r, nil
+}
+
+func unreadable(err error) error {
+	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "the stored answer cannot be read", Err: err}
 }
