@@ -78,7 +78,7 @@ func newTransport(cfg *tls.Config, wait time.Duration) *http.Transport {
 		TLSClientConfig:        cfg,
 		ForceAttemptHTTP2:      true,
 		Proxy:                  nil,
-		MaxIdleConnsPerHost:    64,
+		MaxIdleConnsPerHost:    256, // HTTP/1.1 has one request on each at a time
 		IdleConnTimeout:        60 * time.Second,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ResponseHeaderTimeout:  wait,
@@ -94,15 +94,17 @@ func (g *Generation) Fingerprint() [32]byte { return g.cert.Fingerprint }
 func (g *Generation) Pinned() *svid.Source { return g.pinned }
 
 // Service returns a transport to the sidecar of a declared service, whose waits are
-// the caller's to bound, and the host:port to put into the URL. It verifies the peer's SPIFFE ID, and carries
-// nothing to a service that was disabled since its certificate was issued.
+// the caller's to bound, and the host:port to put into the URL. It verifies the
+// peer's SPIFFE ID, and carries nothing to a service that was disabled since its
+// certificate was issued. It speaks HTTP/1.1, which costs both ends a fifth less
+// than HTTP/2 (BenchmarkHop), and whose framing the sidecar judges to the letter.
 func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
-	return g.service(name, name)
+	return g.service(name, name, "http/1.1")
 }
 
 // Upgradable is Service for requests that change the protocol: over HTTP/1.
 func (g *Generation) Upgradable(name string) (http.RoundTripper, string, error) {
-	return g.service(name, name+" by http/1.1", "http/1.1")
+	return g.service(name, name, "http/1.1")
 }
 
 // Streaming is Service for calls that stay open, over HTTP/2 and connections of
