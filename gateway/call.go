@@ -214,10 +214,27 @@ func (c *call) event(err error) audit.Event {
 		e.Code, e.Policies, e.Layer = string(d.Code), d.Policies, string(d.Layer)
 		e.Detail["reason"] = d.Reason
 	}
+	if at := fieldsAt(err); at != "" {
+		e.Detail["fields"] = at
+	}
 	if v, ok := foundBy(err); ok {
 		foundDetail(e.Detail, v)
 	}
 	return e
+}
+
+// fieldsAt names what a schema refused: the places, bounded, for their names are
+// the caller's, and never a value.
+func fieldsAt(err error) string {
+	d, ok := errors.AsType[*problem.Details](err)
+	if !ok {
+		return ""
+	}
+	at := make([]string, 0, len(d.Errors))
+	for _, f := range d.Errors {
+		at = append(at, f.Pointer+" "+f.Detail)
+	}
+	return shortened(strings.Join(at, "; "), 400)
 }
 
 // loggedPath bounds what a client can write into the log.

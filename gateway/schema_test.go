@@ -75,6 +75,7 @@ func TestValidation(t *testing.T) {
 	h := openJudged(t)
 	ann := h.token("ann", "app")
 	t.Run("bodies", func(t *testing.T) { bodies(t, h, ann) })
+	t.Run("places on record", func(t *testing.T) { placesOnRecord(t, h, ann) })
 	t.Run("upload", func(t *testing.T) { upload(t, h, ann) })
 	t.Run("cookies", func(t *testing.T) { cookies(t, h, ann) })
 	t.Run("answers", func(t *testing.T) { answers(t, h, ann) })
@@ -137,6 +138,21 @@ func bodies(t *testing.T, h *house, ann string) {
 				t.Errorf("the service got %q, encoded %q", h.body, h.last.Header.Get("Content-Encoding"))
 			}
 		})
+	}
+}
+
+// placesOnRecord: who looks after the system sees what was wrong with a request
+// that was refused, as its caller does, and no value of it.
+func placesOnRecord(t *testing.T, h *house, ann string) {
+	send := func(body string) string {
+		h.do("POST", "/photos", body, "Authorization", ann, "Content-Type", "application/json")
+		return h.newest().Detail["fields"]
+	}
+	if got, want := send(`{"name":7,"role":"hush"}`), "/body/name must be of type string; /body/role is not allowed"; got != want {
+		t.Errorf("fields %q, want %q", got, want)
+	}
+	if got := send(`{"` + strings.Repeat("a", 300) + `":1, "` + strings.Repeat("b", 300) + `":1}`); len(got) != 400 {
+		t.Errorf("%d bytes of fields whose names the caller chose: %q", len(got), got)
 	}
 }
 

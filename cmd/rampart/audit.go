@@ -23,14 +23,15 @@ func auditCmd() *cobra.Command {
 }
 
 func auditTailCmd() *cobra.Command {
-	var stateDir string
+	var stateDir, trace string
 	var follow, asJSON, all bool
 	var since time.Duration
 	cmd := &cobra.Command{
 		Use:   "tail",
 		Short: "Print events of all planes in order of time",
 		Example: `  rampart audit tail                 # the last ten minutes, then what happens
-  rampart audit tail --since 24h --follow=false --json`,
+  rampart audit tail --since 24h --follow=false --json
+  rampart audit tail --since 24h --follow=false --trace f7c27a8f971da1208e2bfef7c25d4084   # why was this answer given?`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			state, err := statedir.Open(stateDir, statedir.Options{})
@@ -39,7 +40,7 @@ func auditTailCmd() *cobra.Command {
 			}
 			opt := audit.TailOptions{Follow: follow, Since: time.Now().Add(-since)}
 			return audit.Tail(cmd.Context(), state.Path("audit"), opt, func(e audit.Event, _ audit.Pos) error {
-				if !all && !asJSON && e.Class == audit.ClassAPIRead {
+				if !all && !asJSON && e.Class == audit.ClassAPIRead || trace != "" && e.Trace != trace {
 					return nil
 				}
 				return printEvent(cmd.OutOrStdout(), e, asJSON)
@@ -51,6 +52,7 @@ func auditTailCmd() *cobra.Command {
 	fl.BoolVar(&follow, "follow", true, "go on with what happens")
 	fl.BoolVar(&all, "all", false, "with what administrators and planes only read; --json always has it")
 	fl.BoolVar(&asJSON, "json", false, "one JSON object per event")
+	fl.StringVar(&trace, "trace", "", "only what belongs to the request with this trace, which every refusal tells its caller")
 	fl.DurationVar(&since, "since", 10*time.Minute, "how far back to start")
 	return cmd
 }
@@ -59,7 +61,7 @@ func printEvent(w io.Writer, e audit.Event, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(e)
 	}
-	_, err := fmt.Fprintf(w, "%s  %-8s %-22s %-34s %-26s %s\n", e.Time.Local().Format("15:04:05.000 MST"), e.Outcome, e.Plane, e.Action, firstText(e.Subject, e.Actor), whyOf(e))
+	_, err := fmt.Fprintf(w, "%s  %-8s %-22s %-34s %-26s %s\n", e.Time.Local().Format("15:04:05.000 MST"), e.Outcome, e.Plane, e.Action, firstText(e.Subject, e.Actor, e.Peer), whyOf(e))
 	return err
 }
 
@@ -77,6 +79,11 @@ func whyOf(e audit.Event) string {
 	}
 	if reason := firstText(e.Detail["reason"], e.Detail["error"], e.Code); reason != "" {
 		parts = append(parts, "("+plainText(reason)+")")
+	}
+	for _, key := range [...]string{"rules", "fields", "seconds", "turned_away"} { // of the WAF, of schemas, of bans
+		if v := e.Detail[key]; v != "" {
+			parts = append(parts, key+" "+plainText(v))
+		}
 	}
 	if id := e.Detail["decision"]; id != "" {
 		parts = append(parts, "decision "+plainText(id))

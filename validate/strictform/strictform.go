@@ -41,7 +41,7 @@ func refuse(e *Error) error {
 	if e.Field != "" {
 		at = "/" + escape.Replace(e.Field)
 	}
-	return problem.With(&rampart.Error{Kind: rampart.Invalid, Control: "validate.openapi", Msg: e.Error(), Err: e},
+	return problem.With(&rampart.Error{Kind: rampart.Invalid, Control: "validate.openapi", Msg: "form cannot be read in one way", Err: e},
 		problem.Details{Errors: []problem.Field{{Pointer: "/body" + at, Detail: e.Rule}}})
 }
 

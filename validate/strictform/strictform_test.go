@@ -239,3 +239,11 @@ func BenchmarkDecodeMultipart(b *testing.B) {
 		}
 	}
 }
+
+// The log tells a rule once.
+func TestErrorText(t *testing.T) {
+	_, err := Decode([]byte("a=b c"))
+	if want := "form cannot be read in one way: form: a byte that must be percent-encoded"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
