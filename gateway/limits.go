@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"sync"
+	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/spec"
 )
@@ -54,8 +56,8 @@ type plan struct {
 	atOnce int
 }
 
-// inflight counts requests in flight by API key. Keys exist and were looked up,
-// and those in flight are bounded: so is this.
+// inflight counts requests in flight by API key and by subject. Both exist and were
+// looked up, and those in flight are bounded: so is this.
 type inflight struct {
 	mu sync.Mutex
 	n  map[string]int
@@ -81,16 +83,35 @@ func (f *inflight) leave(key string) {
 	}
 }
 
+// userShare is how many requests of one subject may be in flight: of all places a
+// quarter. Streams hold one for an hour, and answers that are read slowly for
+// minutes, so nobody may come to hold them all.
+const userShare = maxConcurrent / 4
+
 // userLimit is the third layer: by the subject itself, whatever addresses, keys
 // and ways in it uses. What the widest way in allows bounds all of them
-// together; each is bounded by its own rate besides.
-type userLimit struct{}
+// together; each is bounded by its own rate besides. What is in flight of an API
+// key its plan bounds.
+type userLimit struct{ flight *inflight }
 
-func (userLimit) check(c *call) error {
+func (s userLimit) check(c *call) error {
 	if v := c.table.user.Allow(c.principal.Subject, 1); !v.OK {
 		return limited(c, v, "user", "limit.user")
 	}
-	return limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user")
+	if err := limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user"); err != nil || c.keyID != "" {
+		return err
+	}
+	return s.enter(c)
+}
+
+// enter answers 503 as a full edge does: it is no sign of an attack.
+func (s userLimit) enter(c *call) error {
+	who := "subject:" + c.principal.Subject
+	if !s.flight.enter(who, userShare) {
+		return problem.With(rampart.Errorf(rampart.Unavailable, "limit.user", "more than %d requests of one user at once", userShare), problem.Details{RetryAfter: time.Second})
+	}
+	c.onEnd(func() { s.flight.leave(who) })
+	return nil
 }
 
 // limits has one limiter per layer: by address, by plan, by user, and by user and

@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/control/controltest"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/ratelimit/ban"
@@ -147,6 +149,28 @@ func TestAtOnce(t *testing.T) {
 	}
 	if ok, _ := h.passed(1, key...); ok != 1 {
 		t.Error("the places are not free again")
+	}
+}
+
+// TestNobodyHoldsAllPlaces: one user's streams, or slow readers, leave room for others.
+func TestNobodyHoldsAllPlaces(t *testing.T) {
+	s := userLimit{newInflight()}
+	ann := func() *call { return &call{principal: rampart.Principal{Subject: "ann"}} }
+	var held []*call
+	for range userShare {
+		c := ann()
+		must(t, s.enter(c))
+		held = append(held, c)
+	}
+	if err := s.enter(ann()); problem.Status(err) != http.StatusServiceUnavailable {
+		t.Errorf("one more: %v", err)
+	}
+	if err := s.enter(&call{principal: rampart.Principal{Subject: "bob"}}); err != nil {
+		t.Error("another user:", err)
+	}
+	held[0].after()
+	if err := s.enter(ann()); err != nil {
+		t.Error("a place that was given back:", err)
 	}
 }
 

@@ -38,7 +38,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{"authn.csrf", csrf{http.NewCrossOriginProtection()}},
 		{"authn.csrf", sameSite{}},
 		{"limit.api_key", planLimit{g.flight}},
-		{"limit.user", userLimit{}},
+		{"limit.user", userLimit{g.flight}},
 		{"authz.gateway", authorize{g}},
 		{"authn.step_up", stepUp{g.opt.Now}},
 		{"", body{}},

@@ -3,14 +3,19 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/agent"
 	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/waf"
@@ -33,6 +38,7 @@ type inspector struct {
 	engine *waf.Engine // nil: the options were refused, so everything is
 	guide  *guided     // nil: full
 	detect bool
+	turns  *turns
 }
 
 // firewall makes an inspector for each flow. The rules themselves are shared by
@@ -64,7 +70,7 @@ func (g *Gateway) inspector(tg *target, w spec.WAF, limit int64) *inspector {
 		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "waf", slog.String("service", tg.name), slog.Any("error", err))
 		return &inspector{detect: w.Detect}
 	}
-	i := &inspector{engine: e, detect: w.Detect}
+	i := &inspector{engine: e, detect: w.Detect, turns: g.waf.turns()}
 	if w.Mode == spec.WAFGuided {
 		i.guide = g.waf.guided(o.Paranoia, e.Rules())
 	}
@@ -100,7 +106,44 @@ func (i *inspector) inspect(c *call) (waf.Verdict, error) {
 	if i.guide != nil && i.guide.clean(r) {
 		return waf.Verdict{Mode: waf.ModeSkip}, nil
 	}
+	leave, err := i.turns.enter(c.r.Context(), len(r.Target)+len(r.Body))
+	if err != nil {
+		return waf.Verdict{}, err
+	}
+	defer leave()
 	return i.engine.Inspect(c.r.Context(), r)
+}
+
+// Bounds of what the rules may cost, which is some 4 µs a byte.
+const (
+	longText = 8 << 10         // bytes of target and body that are inspected in turn
+	longWait = 5 * time.Second // for one's turn; then the request is refused: closed
+)
+
+// turns keep long texts, of which each costs the rules tens of milliseconds and up,
+// on half of the processors: who sends nothing else slows down others who do, and
+// no one else.
+type turns struct {
+	places chan struct{}
+	wait   time.Duration
+}
+
+func newTurns() *turns {
+	return &turns{make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), longWait}
+}
+
+func (t *turns) enter(ctx context.Context, size int) (leave func(), err error) {
+	if size <= longText {
+		return func() {}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.wait)
+	defer cancel()
+	select {
+	case t.places <- struct{}{}:
+		return func() { <-t.places }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waf: too many long texts wait to be inspected: %w", ctx.Err())
+	}
 }
 
 // inspected is the request as it will be forwarded, without what the planes put
@@ -118,6 +161,7 @@ func (c *call) inspected() *waf.Request {
 	if v := c.op.Cookie(c.r.Header); v != "" {
 		r.Header["Cookie"] = []string{v}
 	}
+	c.alsoSent(r.Header)
 	if c.hasBody {
 		r.Body, r.BodyKind = c.body, bodyKind(c.r.Header.Get("Content-Type"))
 	}
@@ -131,6 +175,19 @@ func (c *call) inspected() *waf.Request {
 		r.Path = append(r.Path, waf.Arg{Name: waf.PathPrefix + name, Value: value})
 	}
 	return r
+}
+
+// alsoSent adds what the service gets of the caller's text by other ways than the
+// fields that every service may read.
+func (c *call) alsoSent(h http.Header) {
+	if rule := c.target.flow.Idempotency; rule != nil && unsafeMethod(c.r.Method) {
+		if key := c.r.Header.Get(rule.Header); key != "" {
+			h[agent.HeaderIdem] = []string{key}
+		}
+	}
+	if v := c.r.Header["Sec-Websocket-Protocol"]; c.webSocket && len(v) > 0 {
+		h["Sec-Websocket-Protocol"] = v
+	}
 }
 
 func bodyKind(contentType string) waf.BodyKind {
@@ -184,6 +241,17 @@ type firewalls struct {
 	pool   waf.Pool
 	mu     sync.Mutex
 	guides map[int]*guided
+	long   *turns
+}
+
+// turns are one for all flows, since they share the processors.
+func (f *firewalls) turns() *turns {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.long == nil {
+		f.long = newTurns()
+	}
+	return f.long
 }
 
 func (f *firewalls) guided(paranoia int, set waf.RuleSet) *guided {

