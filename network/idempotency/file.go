@@ -23,6 +23,7 @@ import (
 type limits struct {
 	keys  int   // remembered at once
 	owner int   // of them, those of one owner
+	share int64 // bytes of one owner's answers; 0: as many as there is room for
 	bytes int64 // of the file, above which it is compacted, and refuses if that does not help
 }
 
@@ -42,9 +43,10 @@ type File struct {
 	mu      sync.Mutex
 	file    *os.File
 	records map[ID]*record
-	owners  map[Owner]int // keys in records
-	size    int64         // of the file once next is written
-	next    *batch        // lines that wait for a sync
+	owners  map[Owner]int   // keys in records
+	answers map[Owner]int64 // bytes of their answers
+	size    int64           // of the file once next is written
+	next    *batch          // lines that wait for a sync
 	lease   uint64
 	swept   time.Time // when expired keys were last dropped
 	shrunk  time.Time // when the file was last compacted
@@ -89,7 +91,7 @@ type line struct {
 // is an error. The folder must exist. Answers come sealed
 // from the Guard; the file has mode 0600 all the same.
 func NewFile(path string) (*File, error) {
-	return open(path, limits{keys: 400_000, owner: 100_000, bytes: 1 << 30}, time.Now())
+	return open(path, limits{keys: 400_000, owner: 100_000, share: 1 << 28, bytes: 1 << 30}, time.Now())
 }
 
 func open(path string, l limits, now time.Time) (*File, error) {
@@ -97,7 +99,7 @@ func open(path string, l limits, now time.Time) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idempotency: %w", err)
 	}
-	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, owners: map[Owner]int{}, next: &batch{}, swept: now, shrunk: now}
+	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, owners: map[Owner]int{}, answers: map[Owner]int64{}, next: &batch{}, swept: now, shrunk: now}
 	if err := f.load(); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("idempotency: %s: %w", filepath.Base(path), err)
@@ -146,7 +148,7 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 	if !taken && len(f.records) >= f.limits.keys || f.size >= f.limits.bytes {
 		return Claim{}, nil, Unavailable(errors.New("full"))
 	}
-	if f.owners[r.Owner] >= f.limits.owner && !(taken && old.owner == r.Owner) {
+	if f.owners[r.Owner] >= f.limits.owner && !(taken && old.owner == r.Owner) || f.limits.share > 0 && f.answers[r.Owner] >= f.limits.share {
 		return Claim{}, nil, TooMany()
 	}
 	f.lease++
@@ -192,9 +194,20 @@ func (f *File) dropLocked(id ID) {
 		return
 	}
 	delete(f.records, id)
+	f.answers[rec.owner] -= int64(rec.length)
 	if f.owners[rec.owner]--; f.owners[rec.owner] <= 0 {
 		delete(f.owners, rec.owner)
+		delete(f.answers, rec.owner)
 	}
+}
+
+// answeredLocked notes where the answer of a key is, unless the key is forgotten.
+func (f *File) answeredLocked(id ID, rec *record, offset int64, length int) {
+	if f.records[id] != rec {
+		return
+	}
+	f.answers[rec.owner] += int64(length - rec.length)
+	rec.offset, rec.length, rec.lease = offset, length, 0
 }
 
 // TooMany is what a Store refuses an owner with that holds its part: its keys must not
@@ -246,7 +259,7 @@ func (f *File) finish(c Claim, r Response) (*batch, error) {
 	}
 	length := int(f.size - offset)
 	// Others may see the answer only once it is durable.
-	b.apply = append(b.apply, func() { rec.offset, rec.length, rec.lease = offset, length, 0 })
+	b.apply = append(b.apply, func() { f.answeredLocked(c.ID, rec, offset, length) })
 	return b, nil
 }
 
@@ -403,7 +416,7 @@ func (f *File) replayLine(text []byte) error {
 		f.putLocked(id, rec)
 	case "done":
 		if rec, ok := f.records[id]; ok && l.Response != nil {
-			rec.offset, rec.length = f.size, len(text)
+			f.answeredLocked(id, rec, f.size, len(text))
 		}
 	case "abandon":
 		f.dropLocked(id)

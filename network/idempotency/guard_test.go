@@ -345,7 +345,7 @@ func FuzzReplayLine(f *testing.F) {
 	f.Add([]byte(`{"op":"begin","id":"00","hash":"00"}`))
 	f.Add([]byte(`{"op":"done","id":"` + strings.Repeat("00", 32) + `","response":null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		file := &File{records: map[ID]*record{}}
+		file := &File{records: map[ID]*record{}, owners: map[Owner]int{}, answers: map[Owner]int64{}}
 		if err := file.replayLine(text); err != nil && len(file.records) > 0 {
 			t.Fatal("a damaged line left something behind")
 		}
@@ -409,6 +409,35 @@ func TestOwnersShare(t *testing.T) {
 	}
 	now = now.Add(time.Hour)
 	must(t, ask("ann", "4"))
+}
+
+// TestOwnersShareOfBytes: a few long answers fill a store as well as many keys do.
+func TestOwnersShareOfBytes(t *testing.T) {
+	f := newFile(t, limits{keys: 100, owner: 100, share: 20 << 10, bytes: 1 << 20})
+	now := start
+	ask := func(owner, key string) error {
+		call := Call{Owner: owner, Scope: owner + " POST /x", Key: key, Required: true, Keep: time.Hour}
+		return NewGuard(f, func() time.Time { return now }).Do(t.Context(), httptest.NewRecorder(), call, func(w http.ResponseWriter) error {
+			_, err := w.Write(make([]byte, 10<<10))
+			return err
+		})
+	}
+	must(t, ask("ann", "1"))
+	must(t, ask("ann", "2"))
+	for _, when := range []string{"at once", "after a restart"} {
+		if err := ask("ann", "3"); rampart.KindOf(err) != rampart.Limited {
+			t.Errorf("%s: %v; want limited", when, err)
+		}
+		must(t, f.Close())
+		var err error
+		f, err = open(f.path, f.limits, now)
+		must(t, err)
+		t.Cleanup(func() { f.Close() })
+	}
+	must(t, ask("bob", "1"))
+	must(t, ask("ann", "1"))
+	now = now.Add(time.Hour)
+	must(t, ask("ann", "3"))
 }
 
 func must(t *testing.T, err error) {
