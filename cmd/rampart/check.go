@@ -44,11 +44,15 @@ func checkCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			excluded, err := idleExclusions(sys, time.Now())
+			if err != nil {
+				return err
+			}
 			notes, err := documentNotes(sys)
 			if err != nil {
 				return err
 			}
-			for _, w := range slices.Concat(nobody, idle, notes) {
+			for _, w := range slices.Concat(nobody, idle, excluded, notes) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			if effective {
