@@ -67,8 +67,10 @@ func GRPC(w http.ResponseWriter, in, out *http.Request, rt http.RoundTripper, op
 	defer end(nil)
 	c := &grpcCall{w: w, control: http.NewResponseController(w), in: in, opt: opt, end: end}
 	defer c.bounds(life)()
-	defer in.Body.Close() // the transport may still read it when the answer is over
-	res, err := rt.RoundTrip(c.request(out.WithContext(ctx), life))
+	out = c.request(out.WithContext(ctx), life)
+	defer out.Body.Close()                                          // the transport may still read it when the answer is over
+	defer context.AfterFunc(ctx, func() { _ = out.Body.Close() })() // a transport that waits for the client's next message does not look at ctx
+	res, err := rt.RoundTrip(out)
 	switch {
 	case err != nil && in.Context().Err() != nil:
 		return GRPCEnd{Counts: c.counts()}, nil // the client has gone, and nobody is left to tell
@@ -332,6 +334,7 @@ type messages struct {
 	alive func()
 	end   context.CancelCauseFunc
 	back  bool // they are the service's
+	close sync.Once
 
 	head [5]byte
 	have int   // bytes of head
@@ -354,6 +357,13 @@ func (m *messages) Read(p []byte) (int, error) {
 		return 0, bad
 	}
 	return n, err
+}
+
+// Close implements io.Closer, for whoever is first.
+func (m *messages) Close() error {
+	var err error
+	m.close.Do(func() { err = m.ReadCloser.Close() })
+	return err
 }
 
 // follow reads the prefixes in p.
