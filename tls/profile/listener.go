@@ -199,8 +199,8 @@ func (l *Listener) beginShake(c *counted, addr netip.Addr) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := network(addr)
-	most := max(leastShaking, handshakesAtAll*min(l.opt.MaxPerIP, l.opt.MaxConns)/l.opt.MaxConns)
-	if l.shaking[at] >= most {
+	most := max(leastShaking, handshakesAtAll*l.opt.MaxPerIP/l.opt.MaxConns)
+	if l.opt.MaxPerIP < l.opt.MaxConns && l.shaking[at] >= most { // else all may be one's: it waits for its turn
 		return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d handshakes are running from one address", most)
 	}
 	l.shaking[at]++
