@@ -48,7 +48,9 @@ import (
 )
 
 const (
-	patience = time.Second // for one change, tries included
+	patience = time.Second     // for one change, tries included
+	insist   = 4 * time.Second // for the answer of what was carried out: the lease may end 5 s later
+	pause    = 50 * time.Millisecond
 	conns    = 16
 	connLife = 30 * time.Minute // after that the certificate may be another
 	connIdle = 5 * time.Minute
@@ -86,6 +88,7 @@ type Store struct {
 	logger                 *slog.Logger
 	warned                 atomic.Pointer[string]
 
+	insist   time.Duration
 	byCaller bool // tests: the time is the caller's
 }
 
@@ -100,7 +103,7 @@ func New(opt Options) (*Store, error) {
 	}
 	of := func(body string) *redis.Script { return redis.NewScript(commonLua + body) }
 	s := &Store{
-		prefix: cmp.Or(opt.Prefix, "rampart:idem:"), logger: opt.Logger,
+		prefix: cmp.Or(opt.Prefix, "rampart:idem:"), logger: opt.Logger, insist: insist,
 		limits: limits{keys: 400_000, bytes: 1 << 30, ownerKeys: 100_000, ownerBytes: 256 << 20},
 		begin:  of(beginLua), finish: of(finishLua), abandon: of(abandonLua),
 	}
@@ -200,13 +203,27 @@ func claimOf(id idempotency.ID, lease uint64, answer []string) (idempotency.Clai
 	return c, nil
 }
 
-// Finish implements idempotency.Store.
+// Finish implements idempotency.Store. It tries for four seconds: an answer that is not
+// recorded is not sent, and its request would run again when the lease has ended. A
+// restart of the server passes unnoticed.
 func (s *Store) Finish(ctx context.Context, c idempotency.Claim, r idempotency.Response) error {
 	answer, err := seal(c.ID, r)
 	if err != nil {
 		return idempotency.Unavailable(err)
 	}
-	return s.settle(ctx, s.finish, c, answer)
+	ctx, cancel := context.WithTimeout(ctx, s.insist)
+	defer cancel()
+	for {
+		err := s.settle(ctx, s.finish, c, answer)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Abandon implements idempotency.Store.

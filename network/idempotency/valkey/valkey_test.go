@@ -238,6 +238,7 @@ func TestServerLost(t *testing.T) {
 	for range conns {
 		must(t, <-done)
 	}
+	s.insist = time.Second
 	closed := func(what string) {
 		t.Helper()
 		c, err := s.Begin(t.Context(), request("new"), time.Now())
@@ -272,6 +273,45 @@ func TestServerLost(t *testing.T) {
 		if c, err := s.Begin(t.Context(), request(fmt.Sprint(i)), time.Now()); err != nil || c.State != idempotency.Done || string(c.Response.Body) != "paid" {
 			t.Errorf("after the crash: state %d, %q, %v", c.State, c.Response.Body, err)
 		}
+	}
+}
+
+// TestRestart: the answer of what was carried out is recorded, although the server is
+// away at that moment.
+func TestRestart(t *testing.T) {
+	server := valkeytest.Start(t, valkeytest.CertificatesAlone()...)
+	s := open(t, server)
+	s.insist = time.Minute
+	c, err := s.Begin(t.Context(), request("k"), time.Now())
+	must(t, err)
+	server.Kill()
+	done := make(chan error, 1)
+	go func() { done <- s.Finish(t.Context(), c, idempotency.Response{Status: 201}) }()
+	time.Sleep(100 * time.Millisecond)
+	server.Run()
+	must(t, <-done)
+	if got := stateOf(t, s, request("k"), time.Now()); got != idempotency.Done {
+		t.Errorf("state %d, want done", got)
+	}
+}
+
+// TestOldMember: an entry that expired by itself left its member; when that leaves, the
+// entry of who holds the key by then stays.
+func TestOldMember(t *testing.T) {
+	s := open(t, valkeytest.Start(t, valkeytest.CertificatesAlone()...))
+	s.byCaller = true
+	now := time.Unix(1_700_000_000, 0)
+	r := request("k")
+	r.Lease = 2 * time.Hour
+	must(t, finished(s, r, now, idempotency.Response{Status: 201}))
+	name, err := nameOf(r.ID)
+	must(t, err)
+	must(t, s.db.Del(t.Context(), s.prefix+"e:"+name).Err())
+	if got := stateOf(t, s, r, now.Add(time.Minute)); got != idempotency.New {
+		t.Fatalf("state %d, want new", got)
+	}
+	if got := stateOf(t, s, r, now.Add(time.Hour+time.Minute)); got != idempotency.InFlight {
+		t.Errorf("state %d, want in flight", got)
 	}
 }
 
