@@ -143,6 +143,9 @@ func (s forward) judgeAgain(c *call, t *table, p *pdp.PDP) error {
 	if err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(t.entries, func(e entry) bool { return e.flow.ID == c.entry.flow.ID && e.need == c.entry.need }) {
+		return rampart.Errorf(rampart.Denied, "edge.route", "the file lets nobody in this way any more")
+	}
 	f := &tg.flow
 	if tg.name != c.target.name || !slices.Equal(f.Stream, c.target.flow.Stream) {
 		return rampart.Errorf(rampart.Denied, "edge.route", "the file allows no such stream any more")
