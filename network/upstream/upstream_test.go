@@ -280,3 +280,45 @@ func BenchmarkOver(b *testing.B) {
 		res.Body.Close()
 	}
 }
+
+// TestCalls: a call waits as long as its client likes, which is no failure of the
+// service; the one that is let through to try does not.
+func TestCalls(t *testing.T) {
+	now := time.Unix(1000, 0)
+	s := New(Options{Name: "s", Timeout: 10 * time.Millisecond, Failures: 50, Least: 1, Open: time.Second, Now: func() time.Time { return now }})
+	wait := slowly(100 * time.Millisecond)
+	ask := func(rt http.RoundTripper) error {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://s/p.S/M", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := rt.RoundTrip(r)
+		if err == nil {
+			res.Body.Close()
+		}
+		return err
+	}
+	if err := ask(s.Calls(wait)); err != nil {
+		t.Fatalf("a call that takes its time: %v", err)
+	}
+	if err := ask(s.Over(wait, false)); problem.Status(err) != http.StatusGatewayTimeout { // the second of two: the breaker opens
+		t.Fatalf("another request: %v", err)
+	}
+	now = now.Add(2 * time.Second)
+	if err := ask(s.Calls(wait)); problem.Status(err) != http.StatusGatewayTimeout {
+		t.Errorf("the call that tries: %v", err)
+	}
+}
+
+// slowly answers after a while.
+type slowly time.Duration
+
+// RoundTrip implements http.RoundTripper.
+func (d slowly) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-time.After(time.Duration(d)):
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
