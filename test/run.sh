@@ -39,7 +39,8 @@ echo "== a key encryption key in a module: SoftHSM"
 CGO_ENABLED=1 go test -count=1 -v -tags pkcs11 ./secrets/kms/pkcs11 | grep -v '^=== '
 
 echo "== race detector on what is shared between goroutines"
-go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... ./network/... ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
+go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... $(go list ./network/... | grep -v /network/waf) ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
+go test -race -run 'Concurrent|ManyAtOnce' ./network/waf ./network/waf/guide
 go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
 
 echo "== the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify"
