@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/tls/profile"
 )
 
@@ -76,37 +75,4 @@ func TestHop(t *testing.T) {
 	if addr := come(3); addr != nil {
 		t.Errorf("a third of one /64 is let in: %v", addr)
 	}
-}
-
-// TestSilentTakeNoTurns: who connects and says nothing has no more handshakes
-// running than a part, so that two such hosts do not hold up everybody.
-func TestSilentTakeNoTurns(t *testing.T) {
-	a := authority(t, nil)
-	cert := issueEdge(t, a)
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	ok(t, err)
-	refusals := make(chan error, 100)
-	l := profile.NewListener(inner, profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }), profile.ListenerOptions{
-		OnRefuse: func(_ net.Addr, err error) { refusals <- err }, MaxConns: 10_000, MaxPerIP: 256,
-	})
-	defer l.Close()
-	var silent []net.Conn
-	for range 65 {
-		conn, err := net.Dial("tcp", inner.Addr().String())
-		ok(t, err)
-		t.Cleanup(func() { conn.Close() })
-		silent = append(silent, conn)
-	}
-	if err := <-refusals; rampart.KindOf(err) != rampart.Limited {
-		t.Fatalf("refused for %v, want the bound on handshakes of one address", err)
-	}
-	silent[0].Close()
-	<-refusals // its handshake has ended
-	conn, err := net.Dial("tcp", inner.Addr().String())
-	ok(t, err)
-	defer conn.Close()
-	go tls.Client(conn, raw()).Handshake()
-	c, err := l.Accept()
-	ok(t, err)
-	c.Close()
 }

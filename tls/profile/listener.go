@@ -62,10 +62,9 @@ type Listener struct {
 	slots  chan struct{} // one per running handshake
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex // guards below, and MaxConns and MaxPerIP of opt
-	open    int
-	perIP   map[netip.Addr]int
-	shaking map[netip.Addr]int // handshakes that run
+	mu    sync.Mutex // guards below, and MaxConns and MaxPerIP of opt
+	open  int
+	perIP map[netip.Addr]int
 }
 
 // NewListener starts accepting from inner, which it owns from here on. It
@@ -87,13 +86,12 @@ func newListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 		opt.MaxPerIP = opt.MaxConns
 	}
 	l := &Listener{
-		inner:   inner,
-		config:  watched(config),
-		opt:     opt,
-		ready:   make(chan net.Conn),
-		slots:   make(chan struct{}, handshakesAtAll),
-		perIP:   make(map[netip.Addr]int),
-		shaking: make(map[netip.Addr]int),
+		inner:  inner,
+		config: watched(config),
+		opt:    opt,
+		ready:  make(chan net.Conn),
+		slots:  make(chan struct{}, handshakesAtAll),
+		perIP:  make(map[netip.Addr]int),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -173,13 +171,6 @@ func (l *Listener) take(conn net.Conn) {
 		l.refused(conn.RemoteAddr(), err)
 		return
 	}
-	if !c.hop {
-		if err := l.beginShake(c, addr); err != nil {
-			c.Close()
-			l.refused(conn.RemoteAddr(), err)
-			return
-		}
-	}
 	select {
 	case l.slots <- struct{}{}:
 	case <-l.ctx.Done():
@@ -189,43 +180,10 @@ func (l *Listener) take(conn net.Conn) {
 	l.wg.Go(func() { l.shake(c) })
 }
 
-// leastShaking is how many handshakes one address may have running at least.
-const leastShaking = 64
-
-// beginShake counts a handshake, of which an address may have running as large a
-// part as of connections: who connects and says nothing takes turns from nobody
-// else. endShake takes it off again.
-func (l *Listener) beginShake(c *counted, addr netip.Addr) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at := network(addr)
-	most := max(leastShaking, handshakesAtAll*l.opt.MaxPerIP/l.opt.MaxConns)
-	if l.opt.MaxPerIP < l.opt.MaxConns && l.shaking[at] >= most { // else all may be one's: it waits for its turn
-		return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d handshakes are running from one address", most)
-	}
-	l.shaking[at]++
-	c.shaking = true
-	c.shakes = at
-	return nil
-}
-
-func (l *Listener) endShake(c *counted) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !c.shaking {
-		return
-	}
-	c.shaking = false
-	if l.shaking[c.shakes]--; l.shaking[c.shakes] == 0 {
-		delete(l.shaking, c.shakes)
-	}
-}
-
 // shake runs one handshake and delivers the connection.
 func (l *Listener) shake(c *counted) {
 	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
 	defer cancel()
-	defer l.endShake(c)
 	if err := l.behind(ctx, c); err != nil {
 		<-l.slots
 		c.Close()
@@ -235,7 +193,6 @@ func (l *Listener) shake(c *counted) {
 	peer, config := l.watch(c)
 	conn := tls.Server(c, config)
 	err := conn.HandshakeContext(ctx)
-	l.endShake(c)
 	<-l.slots
 	if err != nil {
 		c.Close()
@@ -268,9 +225,6 @@ func (l *Listener) behind(ctx context.Context, c *counted) error {
 		return err
 	}
 	c.from = net.TCPAddrFromAddrPort(from)
-	if err := l.beginShake(c, from.Addr()); err != nil {
-		return err
-	}
 	return l.seat(c, from.Addr())
 }
 
@@ -380,10 +334,8 @@ type counted struct {
 	hop  bool         // the peer is a proxy in front
 	from *net.TCPAddr // who is behind it, before the handshake begins; nil: nobody that is known
 
-	seated  bool       // among those of at; guarded by the listener's mu
-	at      netip.Addr // the same
-	shaking bool       // the same, of handshakes that run, among those of shakes
-	shakes  netip.Addr
+	seated bool       // among those of at; guarded by the listener's mu
+	at     netip.Addr // the same
 
 	mu     sync.Mutex // guards below
 	closed bool
