@@ -287,7 +287,7 @@ func TestRestart(t *testing.T) {
 	server.Kill()
 	done := make(chan error, 1)
 	go func() { done <- s.Finish(t.Context(), c, idempotency.Response{Status: 201}) }()
-	time.Sleep(100 * time.Millisecond)
+	time.Sleep(time.Second) // longer than the tries of one command
 	server.Run()
 	must(t, <-done)
 	if got := stateOf(t, s, request("k"), time.Now()); got != idempotency.Done {
