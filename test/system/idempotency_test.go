@@ -23,7 +23,9 @@ func TestThousandPayments(t *testing.T) {
 	r := start(t, variant(t, "limit: { ip: 300/m, user: 60/m }", "limit: { ip: 60000/m, user: 60000/m }"))
 	alice := r.login("alice")
 	for name, kill := range map[string]bool{"undisturbed": false, "the gateway is killed": true} {
-		t.Run(name, func(t *testing.T) { r.payOnce(t, alice, map[bool]string{false: "thousand", true: "thousand-and-a-kill"}[kill], kill) })
+		t.Run(name, func(t *testing.T) {
+			r.payOnce(t, alice, map[bool]string{false: "thousand", true: "thousand-and-a-kill"}[kill], kill)
+		})
 	}
 }
 
