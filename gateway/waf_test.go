@@ -103,6 +103,7 @@ func TestLongTextsTakeTurns(t *testing.T) {
 func TestWAFDetects(t *testing.T) {
 	h := open(t, toShop, toShop+"\n    waf: { detect: true }", toStock, "authn: gateway, waf: { mode: full } }")
 	ann := h.token("ann", "app")
+	time.Sleep(time.Until(time.Unix(time.Now().Unix()+1, 0)))
 	if status := h.order(ann); status != http.StatusOK {
 		t.Errorf("a flow that detects: %d", status)
 	}
@@ -133,6 +134,7 @@ func TestWAFIsLifted(t *testing.T) {
 		toShop, toShop+"\n    waf: { exclude: [{ route: POST /orders, field: body:/item, rules: [942100], reason: part numbers, until: 2099-01-01 }] }",
 		toStock, `authn: gateway, waf: { mode: "off" } }`)
 	ann := h.token("ann", "app")
+	time.Sleep(time.Until(time.Unix(time.Now().Unix()+1, 0))) // a nonce stamped before the start is refused
 	if status := h.order(ann); status != http.StatusOK {
 		t.Errorf("an excluded field: %d", status)
 	}
