@@ -310,6 +310,7 @@ func bytesOf(n int) []byte {
 }
 
 // freshNonce returns one that was never used.
+// It is stamped ahead: one of the second in which the gateway started is refused.
 func freshNonce() string {
-	return fmt.Sprintf("%d.%s", time.Now().Unix(), base64.RawURLEncoding.EncodeToString(bytesOf(16)))
+	return fmt.Sprintf("%d.%s", time.Now().Unix()+2, base64.RawURLEncoding.EncodeToString(bytesOf(16)))
 }

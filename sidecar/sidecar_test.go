@@ -261,7 +261,7 @@ func (h *house) processor(handler http.HandlerFunc) {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	must(h.t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:39011")
+	l, err := net.Listen("tcp", "127.0.0.1:18911")
 	must(h.t, err)
 	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler}, TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
 	srv.StartTLS()
@@ -272,7 +272,7 @@ func (h *house) processor(handler http.HandlerFunc) {
 
 // TestOutbound is the policy of the way out.
 func TestOutbound(t *testing.T) {
-	h := open(t, []string{"shop", "stock"}, `url: "https://processor.example"`, `url: "https://processor.example", stand_in: "127.0.0.1:39011"`)
+	h := open(t, []string{"shop", "stock"}, `url: "https://processor.example"`, `url: "https://processor.example", stand_in: "127.0.0.1:18911"`)
 	h.Admin(wire.AdminSecrets, wire.SecretOp{Op: "put", Path: "prod/processor", Value: []byte("sk_test_123")}, nil)
 	h.processor(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Key", r.Header.Get("Authorization"))
