@@ -42,7 +42,7 @@ func (g *Gateway) stages(t *table) []stage {
 		{"authz.gateway", authorize{g}},
 		{"authn.step_up", stepUp{g.opt.Now}},
 		{"", body{}},
-		{"validate.openapi", schema{}},
+		{"", schema{}},
 		{controlWAF, g.firewall(t)},
 		{"nonce.window", nonceCheck{}},
 		{"", forward{g}},
