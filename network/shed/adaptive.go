@@ -18,7 +18,7 @@ const (
 
 // AdaptiveOptions configure an Adaptive.
 type AdaptiveOptions struct {
-	Least, Most int              // bounds of the limit; 0: 32 and 512
+	Least, Most int              // bounds of the limit; 0: 64 and 512
 	Now         func() time.Time // nil: time.Now
 }
 
@@ -59,13 +59,13 @@ const (
 	tolerance    = 2.0                    // times base that an answer may take;
 	patience     = 0.1                    // seconds that it always may: a busy machine makes quick answers several times slower, and nobody is helped by refusals then
 	drift        = 0.02                   // part of the way that base goes up in a round
-	startLimit   = 32
+	startLimit   = 128
 )
 
 // NewAdaptive returns an Adaptive.
 func NewAdaptive(opt AdaptiveOptions) *Adaptive {
 	if opt.Least <= 0 {
-		opt.Least = 32
+		opt.Least = 64
 	}
 	if opt.Most <= 0 {
 		opt.Most = 512

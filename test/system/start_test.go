@@ -147,6 +147,7 @@ func TestCrashedWrapper(t *testing.T) {
 	}
 	r.await("orders started again", time.Minute, func() bool { pid := r.pid("orders"); return pid != 0 && pid != old })
 	r.await("the order", time.Minute, func() bool {
+		time.Sleep(time.Second) // alice may ask 60 times a minute, and the breaker opens for 5 s
 		status, _ := r.call(alice, http.MethodGet, "/orders/"+o.ID, nil)
 		return status == http.StatusOK
 	})
