@@ -76,8 +76,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 			conn.Close() // nobody knows what it will speak
 		case cs.NegotiatedProtocol == "h2":
 			return conn, nil
-		default:
+		case cs.NegotiatedProtocol == "" || cs.NegotiatedProtocol == "http/1.1":
 			return &secureConn{l.guard(conn), t}, nil
+		default:
+			conn.Close() // a protocol of its own, as acme-tls/1 (RFC 8737): no request belongs there
 		}
 	}
 }
