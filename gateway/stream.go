@@ -157,13 +157,10 @@ func (s forward) judgeAgain(c *call, t *table, p *pdp.PDP) error {
 	return &rampart.Error{Kind: rampart.Denied, Control: "authz.gateway", Msg: "you may not do this any more", Err: decided{d}}
 }
 
-// carrier is the transport to the target's sidecar. A WebSocket needs a connection
-// of its own, and HTTP/1; a gRPC call HTTP/2.
+// carrier is the transport to the target's sidecar: HTTP/1, which a WebSocket needs,
+// and HTTP/2 for a gRPC call.
 func (s forward) carrier(c *call, gen *planelink.Generation) (http.RoundTripper, string, error) {
-	switch {
-	case c.webSocket:
-		return gen.Upgradable(c.target.name)
-	case c.grpc:
+	if c.grpc {
 		return gen.Streaming(c.target.name)
 	}
 	return gen.Service(c.target.name)

@@ -99,21 +99,16 @@ func (g *Generation) Pinned() *svid.Source { return g.pinned }
 // certificate was issued. It speaks HTTP/1.1, which costs both ends a fifth less
 // than HTTP/2 (BenchmarkHop), and whose framing the sidecar judges to the letter.
 func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
-	return g.service(name, name, "http/1.1")
-}
-
-// Upgradable is Service for requests that change the protocol: over HTTP/1.
-func (g *Generation) Upgradable(name string) (http.RoundTripper, string, error) {
-	return g.service(name, name, "http/1.1")
+	return g.service(name, "http/1.1")
 }
 
 // Streaming is Service for calls that stay open, over HTTP/2 and connections of
 // their own: one whose reader stands still must hold up no other request.
 func (g *Generation) Streaming(name string) (http.RoundTripper, string, error) {
-	return g.service(name, name+" by h2", protoHTTP2)
+	return g.service(name, protoHTTP2)
 }
 
-func (g *Generation) service(name, key string, speak ...string) (http.RoundTripper, string, error) {
+func (g *Generation) service(name, protocol string) (http.RoundTripper, string, error) {
 	st := g.link.State()
 	addr := st.Endpoints.Sidecars[name]
 	if st.System == nil || addr == "" {
@@ -121,9 +116,10 @@ func (g *Generation) service(name, key string, speak ...string) (http.RoundTripp
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	key := name + " by " + protocol
 	c, ok := g.peers[key]
 	if !ok {
-		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name), maxServiceWait, speak...)
+		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name), maxServiceWait, protocol)
 		g.peers[key] = c
 	}
 	return c, addr, nil
