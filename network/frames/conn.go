@@ -208,16 +208,15 @@ func (c *Conn) received(f frame) Rule {
 
 // Write writes what net/http has to say. Resets are counted here too: a client can
 // have the server take its requests back. What is written earns the client the
-// frames with which it asks for more.
+// frames with which it asks for more, from before it can have them.
 func (c *Conn) Write(p []byte) (int, error) {
 	if r := c.out.feed(p, c.sent); r != 0 {
 		return 0, c.end(r)
 	}
-	n, err := c.Conn.Write(p)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.frames.give(float64(n) / bytesPerFrame)
-	return n, err
+	c.frames.earn(float64(len(p)) / bytesPerFrame)
+	c.mu.Unlock()
+	return c.Conn.Write(p)
 }
 
 func (c *Conn) sent(f frame) Rule {

@@ -86,6 +86,7 @@ type client struct {
 	out   bytes.Buffer
 	next  uint32
 	ended chan struct{} // when the server has ended the connection
+	got   atomic.Int64  // bytes of DATA
 }
 
 func dial(t testing.TB, addr string) *client {
@@ -118,6 +119,9 @@ func (c *client) drain() {
 		f, err := c.ReadFrame()
 		if errors.As(err, new(http2.StreamError)) {
 			continue
+		}
+		if d, ok := f.(*http2.DataFrame); ok {
+			c.got.Add(int64(len(d.Data())))
 		}
 		if g, ok := f.(*http2.GoAwayFrame); err != nil || ok && g.ErrCode != http2.ErrCodeNo {
 			return
@@ -185,8 +189,9 @@ func TestAbuse(t *testing.T) {
 		rule  Rule // that ends it here; 0: net/http does
 		stock bool // net/http ends it
 	}{
-		"requests taken back, answered at once": {2000, reset("/"), Resets, false},
-		"requests taken back, that take long":   {2000, reset("/wait"), Resets, false},
+		// 400: net/http ends it by itself where more than four times its streams wait for their handlers
+		"requests taken back, answered at once": {400, reset("/"), Resets, false},
+		"requests taken back, that take long":   {400, reset("/wait"), Resets, false},
 		"requests that the server must take back": {2000, func(c *client, _ int) {
 			c.WriteRawFrame(http2.FrameWindowUpdate, 0, c.ask("POST", "/body", false), make([]byte, 4))
 		}, Resets, false},
@@ -351,6 +356,29 @@ func TestGood(t *testing.T) {
 	wg.Wait()
 	if n := refused.Load(); n != 0 {
 		t.Errorf("%d connections of an honest client were ended", n)
+	}
+}
+
+// TestLateWindows: a client may take a whole answer and open its windows for it
+// only then, as one does whose reader comes late.
+func TestLateWindows(t *testing.T) {
+	const size = 512 * 64 << 10 // of /big
+	rules := make(chan Rule, 1)
+	c := dial(t, server(t, &Options{OnRefuse: func(_ net.Addr, r Rule) { rules <- r }}))
+	c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size})
+	c.WriteWindowUpdate(0, 2*size)
+	c.ask("GET", "/big", true)
+	must(t, c.flush())
+	for c.got.Load() < size && !c.over() {
+		time.Sleep(time.Millisecond)
+	}
+	for range size / (4 << 10) {
+		c.WriteWindowUpdate(0, 4<<10)
+		c.WriteWindowUpdate(1, 4<<10)
+	}
+	c.ask("GET", "/", true)
+	if over := c.attack(1, func(c *client, _ int) { c.WritePing(false, [8]byte{}) }); over {
+		t.Errorf("ended by %q", endedBy(rules, Flood))
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 	smallData     = 64   // bytes of a DATA frame that is not worth its head
 	settingsCost  = 20   // frames as which one of SETTINGS counts: it is applied and answered
 	pingCost      = 2    // and one of PING
-	bytesPerFrame = 1024 // of answers, for which a client may send one frame more; some open two windows for each 4 KiB
+	bytesPerFrame = 1024 // of answers, for which a client may send one frame more; some open two windows for each 4 KiB, or for less
 )
 
 // frame is what is read of a frame.
@@ -151,20 +151,25 @@ func (s *scanner) payload(b []byte, each func(frame) Rule) (int, Rule) {
 	return n, 0
 }
 
-// bucket is what may be spent: so much at once, and so much a second.
+// bucket is what may be spent: so much at once, so much a second, and what was
+// earned, which lasts: a client may take megabytes and open its windows for them
+// later, when its reader comes to them.
 type bucket struct {
 	left, most, rate float64
+	earned           float64
 	at               time.Time
 }
 
 func (b *bucket) take(cost float64, now time.Time, rule Rule) Rule {
-	b.give(b.rate * max(0, now.Sub(b.at).Seconds()))
+	b.left = min(b.most, b.left+b.rate*max(0, now.Sub(b.at).Seconds()))
 	b.at = now
-	if b.left < cost {
+	if b.left+b.earned < cost {
 		return rule
 	}
-	b.left -= cost
+	paid := min(b.earned, cost)
+	b.earned -= paid
+	b.left -= cost - paid
 	return 0
 }
 
-func (b *bucket) give(n float64) { b.left = min(b.most, b.left+n) }
+func (b *bucket) earn(n float64) { b.earned += n }
