@@ -1,47 +1,59 @@
 #!/usr/bin/env bash
-# Runs every test and prints what was tested. CI calls it through `make test`.
-set -euo pipefail
+# Runs every test and prints what was tested. CI calls it through `make test`. A
+# phase that fails does not keep the next from being run; the last lines name all
+# that failed.
+set -uo pipefail
 cd "$(dirname "$0")/.."
 export RAMPART_PEERS="${RAMPART_PEERS:-${CI:+required}}"
+failed=()
 
-echo "== units, policies, parsers on their seeds, command line"
-go test ./...
+# phase NAME COMMAND...
+phase() {
+	echo "== $1"
+	(set -e; "${@:2}") # with "||" behind it the shell would forget -e
+	if (($? != 0)); then failed+=("$1"); fi
+}
 
-echo "== public vectors: Wycheproof JWS and AES-GCM"
-(cd test/vectors && go test -count=1 -v ./... | grep -v '^=== ')
+# module FOLDER runs the tests of a module of its own, and names each.
+module() { cd "$1" && go test -count=1 -v ./... | grep --line-buffered -v '^=== '; }
 
-echo "== JSON Schema: the JSON-Schema-Test-Suite, hardening off"
-(cd test/schema && go test -count=1 -v ./... | grep -v '^=== ')
+# named TAGS PACKAGE PATTERN runs tests and names each.
+named() { go test -count=1 -timeout 30m -v -tags "$1" -run "$3" "$2" | grep --line-buffered -v '^=== '; }
 
-echo "== relations: the assertions that OpenFGA ships"
-(cd test/conformance && go test -count=1 -v ./... | grep -v '^=== ')
+pebble() {
+	RAMPART_PEBBLE="$(cd test/acme && go tool -n pebble)"
+	RAMPART_PEBBLE_DNS="$(cd test/acme && go tool -n pebble-challtestsrv)"
+	export RAMPART_PEBBLE RAMPART_PEBBLE_DNS
+	named "" ./gateway '^TestACME'
+}
+
+races() {
+	go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... $(go list ./network/... | grep -v /network/waf) ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
+	go test -race -run 'Concurrent|ManyAtOnce' ./network/waf ./network/waf/guide
+	go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
+}
+
+phase "units, policies, parsers on their seeds, command line" go test ./...
+phase "public vectors: Wycheproof JWS and AES-GCM" module test/vectors
+phase "JSON Schema: the JSON-Schema-Test-Suite, hardening off" module test/schema
+phase "relations: the assertions that OpenFGA ships" module test/conformance
 if [[ -n "${RAMPART_OPENFGA:-}" ]]; then
-	make --no-print-directory conformance-server
+	phase "the same asked of OpenFGA's real server" make --no-print-directory conformance-server
 else
 	echo "the same asked of OpenFGA's real server: left out, RAMPART_OPENFGA names none (make conformance-server builds it, which takes many minutes)"
 fi
+phase "HTTP/2: h2spec against the edge, beside net/http" module test/h2spec
+phase "Vault and OpenBao: their official clients beside ours, against the fake (a real server: make test-vault)" module test/vault
+phase "providers that we did not write: oidc-provider" named "" ./test/federation CertifiedProvider
+phase "providers that we did not write: Dex" module test/federation/dex
+phase "certificates of a real ACME server: Pebble" pebble
+CGO_ENABLED=1 phase "a key encryption key in a module: SoftHSM" named pkcs11 ./secrets/kms/pkcs11 .
+phase "race detector on what is shared between goroutines" races
+phase "the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify" named system ./test/system .
 
-echo "== HTTP/2: h2spec against the edge, beside net/http"
-(cd test/h2spec && go test -count=1 -v ./... | grep -v '^=== ')
-
-echo "== Vault and OpenBao: their official clients beside ours, against the fake (a real server: make test-vault)"
-(cd test/vault && go test -count=1 -v ./... | grep -v '^=== ')
-
-echo "== providers that we did not write: oidc-provider, Dex"
-go test -count=1 -v -run CertifiedProvider ./test/federation | grep -v '^=== '
-(cd test/federation/dex && go test -count=1 -v ./... | grep -v '^=== ')
-
-echo "== certificates of a real ACME server: Pebble"
-RAMPART_PEBBLE="$(cd test/acme && go tool -n pebble)" RAMPART_PEBBLE_DNS="$(cd test/acme && go tool -n pebble-challtestsrv)" \
-	go test -count=1 -v -run '^TestACME' ./gateway | grep -v '^=== '
-
-echo "== a key encryption key in a module: SoftHSM"
-CGO_ENABLED=1 go test -count=1 -v -tags pkcs11 ./secrets/kms/pkcs11 | grep -v '^=== '
-
-echo "== race detector on what is shared between goroutines"
-go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... $(go list ./network/... | grep -v /network/waf) ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
-go test -race -run 'Concurrent|ManyAtOnce' ./network/waf ./network/waf/guide
-go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
-
-echo "== the running system: browser, foreign service, refusals, rotation, kill -9, PostgreSQL, verify, falsify"
-go test -count=1 -timeout 30m -v -tags system ./test/system | grep --line-buffered -v '^=== '
+if ((${#failed[@]})); then
+	echo "== failed:"
+	printf '   %s\n' "${failed[@]}"
+	exit 1
+fi
+echo "== all passed"
