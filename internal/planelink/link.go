@@ -81,6 +81,7 @@ type Link struct {
 
 	policies atomic.Pointer[policies]
 	edge     atomic.Pointer[[]wire.EdgeCert]
+	bans     atomic.Pointer[func() wire.Bans]
 
 	mu       sync.Mutex // guards below
 	watchers []func(*State)

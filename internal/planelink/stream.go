@@ -291,6 +291,7 @@ func (l *Link) beat(ctx context.Context) error {
 		hb.AuditSeq, hb.AuditHead = seq, head[:]
 	}
 	l.reportForget(&hb)
+	l.reportBans(&hb)
 	return l.Call(ctx, http.MethodPost, wire.PathHeartbeat, hb, nil)
 }
 

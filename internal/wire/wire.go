@@ -88,7 +88,8 @@ type Update struct {
 type Forget struct {
 	Secrets []string    `json:"secrets,omitempty"` // names at PathSecret
 	DEKs    []DEKTarget `json:"deks,omitempty"`
-	ID      uint64      `json:"id,omitempty"` // of a shred; heartbeats acknowledge the highest they carried out
+	Lifts   []Lift      `json:"lifts,omitempty"` // bans that are over; at most MaxLifts
+	ID      uint64      `json:"id,omitempty"`    // of a shred; heartbeats acknowledge the highest they carried out
 }
 
 // Keys are the public keys of the token service, as JWK sets (RFC 7517).
@@ -129,6 +130,7 @@ type Heartbeat struct {
 	Trust     TrustState `json:"trust,omitzero"`
 	Forgot    uint64     `json:"forgot,omitempty"` // highest Forget.ID that this plane and its service carried out
 	Edge      []EdgeCert `json:"edge,omitempty"`   // gateway: how its public certificates stand; at most MaxEdgeCerts
+	Bans      Bans       `json:"bans,omitzero"`    // gateway: who is turned away
 	AuditSeq  uint64     `json:"audit_seq"`
 	AuditHead []byte     `json:"audit_head"` // hash of the newest durable audit record
 }
