@@ -69,6 +69,8 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 		scalarOf(d, n, to, path, parseDate)
 	case *Authn:
 		d.authn(n, to, path)
+	case *WAF:
+		d.waf(n, to, path)
 	case *AuthzAttr:
 		d.attr(n, to, path)
 	case *any:

@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Edge is how the gateway meets the internet.
@@ -17,6 +20,7 @@ type Edge struct {
 	Connections   int      `yaml:"connections"`              // at once, default 10000
 	PerIP         int      `yaml:"per_ip"`                   // of them from one address (IPv6: /64), default 256
 	Ban           Ban      `yaml:"ban"`
+	WAF           *WAF     `yaml:"waf"` // of flows to services that do not say themselves, key by key; exclusions belong to flows
 }
 
 // Ban keeps addresses away that are refused again and again: by a credential,
@@ -36,7 +40,7 @@ type Limits struct {
 }
 
 // WAF inspects what requests to a service carry for known attacks (the OWASP
-// Core Rule Set).
+// Core Rule Set). In YAML: a map, or one word: a mode, or "detect".
 type WAF struct {
 	Mode      string       `yaml:"mode"`      // guided (default): values that provably no rule matches are not handed to the rules | full: everything is | off
 	Detect    bool         `yaml:"detect"`    // findings are recorded, and nothing is refused
@@ -98,6 +102,8 @@ const (
 	WAFGuided = "guided"
 	WAFFull   = "full"
 	WAFOff    = "off"
+
+	wafDetect = "detect" // one word for detect: true
 )
 
 var (
@@ -116,17 +122,21 @@ func fillEdge(svc *Service) {
 	or(&e.Ban.After, Rate{120, time.Minute})
 	or(&e.Ban.First, Duration(time.Minute))
 	or(&e.Ban.Longest, Duration(time.Hour))
+	if e.WAF != nil {
+		e.WAF.fill()
+	}
+}
+
+func (w *WAF) fill() {
+	or(&w.Mode, WAFGuided)
+	or(&w.Paranoia, 1)
+	or(&w.Threshold, 5)
 }
 
 // fillRoute gives a flow from the gateway to a service what only the edge does.
-func (s *System) fillRoute(f *Flow) {
+func (s *System) fillRoute(f *Flow, key string) {
 	or(&f.Priority, PriorityNormal)
-	if f.WAF == nil {
-		f.WAF = &WAF{}
-	}
-	or(&f.WAF.Mode, WAFGuided)
-	or(&f.WAF.Paranoia, 1)
-	or(&f.WAF.Threshold, 5)
+	s.fillWAF(f, key)
 	if f.Upstream == nil {
 		f.Upstream = &Resilience{}
 	}
@@ -139,6 +149,44 @@ func (s *System) fillRoute(f *Flow) {
 	}
 	if f.CORS != nil {
 		or(&f.CORS.MaxAge, Duration(10*time.Minute))
+	}
+}
+
+// fillWAF takes what the flow leaves out from its gateway.
+func (s *System) fillWAF(f *Flow, key string) {
+	own := WAF{}
+	if f.WAF != nil {
+		own = *f.WAF
+	}
+	if e := s.Services[f.From].Edge; e != nil && e.WAF != nil {
+		or(&own.Mode, e.WAF.Mode)
+		or(&own.Paranoia, e.WAF.Paranoia)
+		or(&own.Threshold, e.WAF.Threshold)
+		if !s.source.has(key + ".waf.detect") {
+			own.Detect = e.WAF.Detect
+		}
+	}
+	own.fill()
+	f.WAF = &own
+}
+
+// waf decodes a single word, or the map of keys.
+func (d *decoder) waf(n *yaml.Node, to *WAF, path string) {
+	if n.Kind == yaml.MappingNode {
+		d.structure(n, reflect.ValueOf(to).Elem(), path)
+		return
+	}
+	if !d.wantTag(n, "!!str", path, "a word or a map", "write waf: full, or waf: { mode: full, paranoia: 2 }") {
+		return
+	}
+	switch n.Value {
+	case WAFGuided, WAFFull, WAFOff:
+		to.Mode = n.Value
+	case wafDetect:
+		to.Detect = true
+		d.at[path+".detect"] = d.where(path)
+	default:
+		d.unknown(path, fmt.Sprintf("unknown way to look for attacks %q", shorten(n.Value)), n.Value, words(WAFGuided, WAFFull, WAFOff, wafDetect), "the words are")
 	}
 }
 
@@ -161,6 +209,10 @@ func (c *checker) meets(key string, e Edge) {
 	c.number(key+".per_ip", e.PerIP, 1, 1_000_000)
 	c.within(key+".ban.first", e.Ban.First, time.Second, 24*time.Hour)
 	c.within(key+".ban.longest", e.Ban.Longest, time.Duration(e.Ban.First), 7*24*time.Hour)
+	if e.WAF != nil {
+		c.only(key+".waf", "an exclusion is of one operation, and so of one flow", "exclude")
+		c.waf(key+".waf", *e.WAF)
+	}
 }
 
 func (c *checker) number(key string, n, least, most int) {

@@ -3,6 +3,8 @@ package spec
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestEdge adds one thing to a file that loads; the problem must name it.
@@ -39,6 +41,13 @@ func TestEdge(t *testing.T) {
 		"a store with a password":    {top(`limits: { store: "rediss://:pass@10.0.0.7:6379", ca: limits.pem }`), `limits.store: `},
 		"a store nobody vouches for": {top(`limits: { store: "rediss://10.0.0.7:6379" }`), `limits.ca: the key is missing`},
 		"a WAF":                      {route(`waf: { mode: full, paranoia: 2, threshold: 7, exclude: [` + exclude + `] }`), ""},
+		"a WAF in one word":          {route(`waf: full`), ""},
+		"a WAF that only looks":      {route(`waf: detect`), ""},
+		"a WAF in a wrong word":      {route(`waf: fulll`), `waf: unknown way to look for attacks "fulll"; did you mean "full"?`},
+		"a WAF in no word":           {route(`waf: true`), `waf: want a word or a map, got the truth value true; write waf: full, or waf: { mode: full, paranoia: 2 }`},
+		"a WAF of the gateway":       {gateway(`waf: full`), ""},
+		"a gateway's exclusion":      {gateway(`waf: { exclude: [` + exclude + `] }`), `edge.waf.exclude: an exclusion is of one operation`},
+		"a gateway beyond levels":    {gateway(`waf: { paranoia: 5 }`), `edge.waf.paranoia: want a number from 1 to 4`},
 		"a WAF of no mode":           {route(`waf: { mode: half }`), `waf.mode: "half" is not accepted`},
 		"a WAF beyond the levels":    {route(`waf: { paranoia: 5 }`), `waf.paranoia: want a number from 1 to 4`},
 		"an exclusion for ever":      {route(`waf: { exclude: [` + strings.Replace(exclude, ", until: 2027-06-30", "", 1) + `] }`), `exclude[0].until: the key is missing`},
@@ -75,6 +84,47 @@ func TestEdge(t *testing.T) {
 				t.Errorf("refused: %v", err)
 			case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
 				t.Errorf("got %v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+// TestOneWord: what a flow says of the WAF goes before what its gateway says, key
+// by key, and the file with all defaults says the same.
+func TestOneWord(t *testing.T) {
+	for name, row := range map[string]struct {
+		gateway, flow string // "" leaves the key out
+		want          WAF
+	}{
+		"nothing is guided":               {"", "", WAF{Mode: WAFGuided, Paranoia: 1, Threshold: 5}},
+		"full":                            {"", "full", WAF{Mode: WAFFull, Paranoia: 1, Threshold: 5}},
+		"guided":                          {"", "guided", WAF{Mode: WAFGuided, Paranoia: 1, Threshold: 5}},
+		"off":                             {"", "off", WAF{Mode: WAFOff, Paranoia: 1, Threshold: 5}},
+		"detect":                          {"", "detect", WAF{Mode: WAFGuided, Detect: true, Paranoia: 1, Threshold: 5}},
+		"all flows full":                  {"full", "", WAF{Mode: WAFFull, Paranoia: 1, Threshold: 5}},
+		"all flows full, this one guided": {"full", "guided", WAF{Mode: WAFGuided, Paranoia: 1, Threshold: 5}},
+		"a level of all, a score of one":  {"{ paranoia: 2, threshold: 10 }", "{ threshold: 7 }", WAF{Mode: WAFGuided, Paranoia: 2, Threshold: 7}},
+		"all only look":                   {"detect", "full", WAF{Mode: WAFFull, Detect: true, Paranoia: 1, Threshold: 5}},
+		"all only look, this one refuses": {"detect", "{ detect: false }", WAF{Mode: WAFGuided, Paranoia: 1, Threshold: 5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := whole
+			if row.gateway != "" {
+				text = strings.Replace(text, "edge: { role: gateway }", "edge: { role: gateway, edge: { waf: "+row.gateway+" } }", 1)
+			}
+			if row.flow != "" {
+				text = strings.Replace(text, `allow: "role:member"`, `allow: "role:member", waf: `+row.flow, 1)
+			}
+			s := mustParse(t, text)
+			effective, err := s.Effective()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for what, sys := range map[string]*System{"file": s, "effective": mustParse(t, string(effective))} {
+				f, _ := sys.FlowBetween("edge", "orders")
+				if diff := cmp.Diff(&row.want, f.WAF); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", what, diff)
+				}
 			}
 		})
 	}

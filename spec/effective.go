@@ -46,6 +46,8 @@ func node(v reflect.Value) *yaml.Node {
 		return authnNode(x)
 	case Limit:
 		return limitNode(v)
+	case WAF:
+		return wafNode(v)
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -184,6 +186,15 @@ func limitNode(v reflect.Value) *yaml.Node {
 		n = &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	}
 	add(n, "api_key", textNode("plan"))
+	return n
+}
+
+// wafNode says detect either way: a flow that leaves it out takes its gateway's.
+func wafNode(v reflect.Value) *yaml.Node {
+	n := structNode(v)
+	if detect := v.FieldByName("Detect"); n != nil && !detect.Bool() {
+		add(n, "detect", wordNode(true, "false"))
+	}
 	return n
 }
 

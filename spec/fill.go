@@ -43,7 +43,7 @@ func (s *System) fill() {
 	each(s.Plans, func(_ string, p *Plan) { or(&p.Concurrency, 100) })
 	s.fillTrust()
 	for i := range s.Flows {
-		s.fillFlow(&s.Flows[i])
+		s.fillFlow(&s.Flows[i], index("flows", i))
 	}
 }
 
@@ -142,7 +142,7 @@ func fillService(name string, svc *Service) {
 	}
 }
 
-func (s *System) fillFlow(f *Flow) {
+func (s *System) fillFlow(f *Flow, key string) {
 	if f.From != "" && f.To != "" {
 		or(&f.ID, f.From+">"+f.To)
 	}
@@ -158,7 +158,7 @@ func (s *System) fillFlow(f *Flow) {
 		s.fillEntry(f)
 	case flowRoute:
 		s.fillInternal(f)
-		s.fillRoute(f)
+		s.fillRoute(f, key)
 	case flowCall:
 		s.fillInternal(f)
 	case flowEgress:
