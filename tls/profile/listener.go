@@ -17,9 +17,8 @@ import (
 
 // Bounds of a Listener.
 const (
-	handshakeTime   = 5 * time.Second
-	handshakesAtAll = 512 // at once
-	defaultConns    = 4096
+	handshakeTime = 5 * time.Second
+	defaultConns  = 4096
 )
 
 // ListenerOptions bound a Listener.
@@ -30,8 +29,11 @@ type ListenerOptions struct {
 	// refused since. It is called from many goroutines and holds up only its own
 	// connection. If nil, refusals go unheard.
 	OnRefuse func(peer net.Addr, err error)
-	MaxConns int              // open at once; 0 means 4096
-	MaxPerIP int              // open at once from one address, or one /64 of IPv6; 0 means MaxConns
+	MaxConns int // open at once; 0 means 4096
+	// MaxPerIP bounds those that are open at once from one address, or one /64 of
+	// IPv6; 0 means MaxConns. Of a /56 there may be four times as many, of a /48
+	// sixteen times: who has one has 256 or 65,536 of /64.
+	MaxPerIP int
 	Now      func() time.Time // of NewMTLSListener: judges dates; nil means time.Now
 
 	// Hop reports whether a peer is a proxy in front, which brings many clients:
@@ -47,8 +49,9 @@ type ListenerOptions struct {
 
 // Listener hands out TLS connections whose handshake is complete, so that a
 // slow or hostile client costs one of a bounded number of goroutines for at
-// most 5 s and never holds up Accept. Accept returns *tls.Conn, which lets
-// net/http serve HTTP/2.
+// most 5 s and never holds up Accept. Few handshakes compute at once; who waits
+// for its turn waits behind its own network, and whose handshakes wait for the
+// client take no turn. Accept returns *tls.Conn, which lets net/http serve HTTP/2.
 type Listener struct {
 	inner  net.Listener
 	config *tls.Config
@@ -59,12 +62,12 @@ type Listener struct {
 	ctx    context.Context // ends at Close; handshakes run under it
 	cancel context.CancelFunc
 	ready  chan net.Conn
-	slots  chan struct{} // one per running handshake
+	turns  *turns
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex // guards below, and MaxConns and MaxPerIP of opt
 	open  int
-	perIP map[netip.Addr]int
+	perIP map[netip.Prefix]int
 }
 
 // NewListener starts accepting from inner, which it owns from here on. It
@@ -90,8 +93,8 @@ func newListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 		config: watched(config),
 		opt:    opt,
 		ready:  make(chan net.Conn),
-		slots:  make(chan struct{}, handshakesAtAll),
-		perIP:  make(map[netip.Addr]int),
+		turns:  usualTurns(),
+		perIP:  make(map[netip.Prefix]int),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -161,20 +164,15 @@ func (l *Listener) wait(d time.Duration) {
 	}
 }
 
-// take starts the handshake of conn, or closes it.
+// take starts the handshake of conn, or closes it. It waits for nobody: the bounds
+// on connections bound the goroutines too.
 func (l *Listener) take(conn net.Conn) {
-	c := &counted{Conn: conn, l: l}
 	addr := addrOf(conn)
+	c := &counted{Conn: conn, l: l, at: network(addr)}
 	c.hop = l.opt.Hop != nil && l.opt.Hop(addr)
 	if err := l.admit(c, addr); err != nil {
 		conn.Close()
 		l.refused(conn.RemoteAddr(), err)
-		return
-	}
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.ctx.Done():
-		c.Close()
 		return
 	}
 	l.wg.Go(func() { l.shake(c) })
@@ -185,15 +183,15 @@ func (l *Listener) shake(c *counted) {
 	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
 	defer cancel()
 	if err := l.behind(ctx, c); err != nil {
-		<-l.slots
 		c.Close()
 		l.refused(c.RemoteAddr(), err)
 		return
 	}
 	peer, config := l.watch(c)
 	conn := tls.Server(c, config)
+	c.shaking = ctx
 	err := conn.HandshakeContext(ctx)
-	<-l.slots
+	c.shaken()
 	if err != nil {
 		c.Close()
 		if l.ctx.Err() == nil {
@@ -280,13 +278,21 @@ func (l *Listener) seat(c *counted, addr netip.Addr) error {
 	return l.seatLocked(c, addr)
 }
 
+// seatLocked counts c among those of its address and of the networks around it.
+// Each may have four times as many as the one within, and none more than all.
 func (l *Listener) seatLocked(c *counted, addr netip.Addr) error {
 	at := network(addr)
-	if l.perIP[at] >= l.opt.MaxPerIP {
-		return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", l.opt.MaxPerIP)
+	most := l.opt.MaxPerIP
+	for _, bits := range widths(at) {
+		if l.perIP[around(at, bits)] >= min(most, l.opt.MaxConns) {
+			return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", min(most, l.opt.MaxConns))
+		}
+		most *= 4
 	}
 	c.seated, c.at = true, at
-	l.perIP[at]++
+	for _, bits := range widths(at) {
+		l.perIP[around(at, bits)]++
+	}
 	return nil
 }
 
@@ -297,8 +303,11 @@ func (l *Listener) leave(c *counted) {
 	if !c.seated {
 		return
 	}
-	if l.perIP[c.at]--; l.perIP[c.at] == 0 {
-		delete(l.perIP, c.at)
+	for _, bits := range widths(c.at) {
+		p := around(c.at, bits)
+		if l.perIP[p]--; l.perIP[p] == 0 {
+			delete(l.perIP, p)
+		}
 	}
 }
 
@@ -309,11 +318,21 @@ func network(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return a
 	}
-	p, err := a.Prefix(64)
-	if err != nil {
-		return a
+	return around(a, 64).Addr()
+}
+
+// widths are the networks that a connection counts for, in bits. Providers give a
+// site 56 bits of IPv6 or 48.
+func widths(a netip.Addr) []int {
+	if !a.Is6() {
+		return []int{32}
 	}
-	return p.Addr()
+	return []int{64, 56, 48}
+}
+
+// around is the network of so many bits that a is in; of no address none.
+func around(a netip.Addr, bits int) netip.Prefix {
+	return netip.PrefixFrom(a, bits).Masked()
 }
 
 // addrOf returns the client's address, or the zero Addr on other networks
@@ -335,11 +354,15 @@ type counted struct {
 	from *net.TCPAddr // who is behind it, before the handshake begins; nil: nobody that is known
 
 	seated bool       // among those of at; guarded by the listener's mu
-	at     netip.Addr // the same
+	at     netip.Addr // whose it is; written before the handshake, guarded as seated
 
 	mu     sync.Mutex // guards below
 	closed bool
 	after  func() // also called once it is closed
+
+	shaking context.Context // ends with the handshake; nil before it, and after. Of the goroutine that runs it
+	turn    bool            // it computes; the same
+	begun   bool            // it did once; the same
 
 	hello  atomic.Bool // a ClientHello came
 	modern atomic.Bool // it offered TLS 1.3
@@ -352,6 +375,48 @@ func (c *counted) RemoteAddr() net.Addr {
 		return c.from
 	}
 	return c.Conn.RemoteAddr()
+}
+
+// Read implements net.Conn. A handshake that waits for the client holds no turn.
+//
+// Its writes do: all that a server says fits into a socket's buffer, whatever the
+// client reads of it.
+func (c *counted) Read(b []byte) (int, error) {
+	if c.shaking == nil || !c.begun {
+		return c.Conn.Read(b)
+	}
+	c.pause()
+	n, err := c.Conn.Read(b)
+	if again := c.compute(); err == nil {
+		err = again
+	}
+	return n, err
+}
+
+// compute waits for a turn, as long as the handshake may take.
+func (c *counted) compute() error {
+	if c.shaking == nil || c.turn {
+		return nil
+	}
+	if err := c.l.turns.enter(c.shaking, c.at); err != nil {
+		return err
+	}
+	c.turn, c.begun = true, true
+	return nil
+}
+
+// pause gives the turn back, if there is one.
+func (c *counted) pause() {
+	if c.turn {
+		c.turn = false
+		c.l.turns.leave()
+	}
+}
+
+// shaken ends the handshake.
+func (c *counted) shaken() {
+	c.pause()
+	c.shaking = nil
 }
 
 // Close closes the connection and counts it out, once.
@@ -386,24 +451,38 @@ func (c *counted) forget(fn func()) {
 // the standard library's own refusals, sent with the right alerts, cannot be
 // told apart by type. It never answers with another configuration, for that
 // would share ticket keys.
+//
+// A handshake has its first turn once the whole ClientHello is there, before
+// anything that costs. It has none while a certificate is looked for, which may
+// wait for a disk or for the control plane.
 func watched(config *tls.Config) *tls.Config {
 	config = config.Clone()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if c, ok := hello.Conn.(*counted); ok {
 			c.hello.Store(true)
 			c.modern.Store(slices.Contains(hello.SupportedVersions, tls.VersionTLS13))
+			return nil, c.compute()
 		}
 		return nil, nil
 	}
 	get := config.GetCertificate
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if c, ok := hello.Conn.(*counted); ok {
+		c, ok := hello.Conn.(*counted)
+		if ok {
 			c.agreed.Store(true)
 		}
 		if get == nil {
 			return nil, nil // falls back to config.Certificates
 		}
-		return get(hello)
+		if !ok {
+			return get(hello)
+		}
+		c.pause()
+		cert, err := get(hello)
+		if again := c.compute(); err == nil {
+			err = again
+		}
+		return cert, err
 	}
 	return config
 }
