@@ -113,8 +113,8 @@ func (p *Plane) checkClient(q wire.Client) error {
 	if !nameForm.MatchString(q.ID) {
 		return invalid("a client id is up to 64 of a-z, 0-9 and . _ -, starting with a letter or digit")
 	}
-	if _, ok := p.opt.System.Principals[q.Principal]; !ok {
-		return invalid("%.64q is not in principals; there are: %s", q.Principal, strings.Join(slices.Sorted(maps.Keys(p.opt.System.Principals)), ", "))
+	if _, ok := p.system().Principals[q.Principal]; !ok {
+		return invalid("%.64q is not in principals; there are: %s", q.Principal, strings.Join(slices.Sorted(maps.Keys(p.system().Principals)), ", "))
 	}
 	if len(q.Name) > maxClientName {
 		return invalid("a client's name has at most %d bytes", maxClientName)
@@ -211,7 +211,7 @@ func (p *Plane) checkProof(q wire.Client) error {
 		}
 	case "tls_client_auth":
 		if _, ok := p.ids[q.Identity]; !ok {
-			return invalid("%.256q is no identity of rampart.yaml; write %s/service/NAME", q.Identity, "spiffe://"+p.opt.System.Info.TrustDomain)
+			return invalid("%.256q is no identity of rampart.yaml; write %s/service/NAME", q.Identity, "spiffe://"+p.system().Info.TrustDomain)
 		}
 	}
 	return nil

@@ -32,9 +32,9 @@ type proofs struct {
 // openProofs reads what the file says of them, and opens the socket if one may be
 // used.
 func (p *Plane) openProofs() error {
-	j := p.opt.System.Trust.Join
+	j := p.system().Trust.Join
 	if k := j.Kubernetes; k != nil {
-		text, _ := p.opt.System.Resource(k.JWKS)
+		text, _ := p.system().Resource(k.JWKS)
 		keys, err := jwt.ParseForeignKeySet(text, jwt.RS256, jwt.ES256)
 		if err != nil {
 			return fmt.Errorf("trust.join.kubernetes.jwks: %w", err)

@@ -81,8 +81,8 @@ func (p *Plane) ca() *heldAuthority { return p.authority.held.Load() }
 
 // newAuthority makes what the first start seals.
 func (p *Plane) newAuthority() ([]byte, error) {
-	domain := p.opt.System.Info.TrustDomain
-	if p.opt.System.Trust.Upstream != nil {
+	domain := p.system().Info.TrustDomain
+	if p.system().Trust.Upstream != nil {
 		roots, err := p.upstreamRoots()
 		if err != nil {
 			return nil, err
@@ -101,8 +101,8 @@ func (p *Plane) newAuthority() ([]byte, error) {
 }
 
 func (p *Plane) upstreamRoots() ([]byte, error) {
-	file := p.opt.System.Trust.Upstream.Roots
-	text, ok := p.opt.System.Resource(file)
+	file := p.system().Trust.Upstream.Roots
+	text, ok := p.system().Resource(file)
 	if !ok {
 		return nil, fmt.Errorf("%s is not in the bundle", file)
 	}
@@ -111,8 +111,8 @@ func (p *Plane) upstreamRoots() ([]byte, error) {
 
 // followFile brings the authority to what rampart.yaml says of it.
 func (p *Plane) followFile(ctx context.Context) error {
-	kind := ca.Kind(p.opt.System.Trust.Root)
-	if p.opt.System.Trust.Upstream != nil {
+	kind := ca.Kind(p.system().Trust.Root)
+	if p.system().Trust.Upstream != nil {
 		kind = ca.Upstream
 	}
 	f, err := p.facts(ctx)
@@ -273,7 +273,7 @@ func (p *Plane) believe(t *wire.Trust) error {
 	if now := p.svid.Trust(); now != nil && now.Version() >= t.Version {
 		return nil
 	}
-	trust, err := svid.NewTrust(t.Version, p.opt.System.Info.TrustDomain, t.Roots, t.Federated)
+	trust, err := svid.NewTrust(t.Version, p.system().Info.TrustDomain, t.Roots, t.Federated)
 	if err != nil {
 		return err
 	}
@@ -388,7 +388,7 @@ func (p *Plane) upstream() (ca.Signer, error) {
 	if p.opt.Upstream != nil {
 		return p.opt.Upstream, nil
 	}
-	u := p.opt.System.Trust.Upstream
+	u := p.system().Trust.Upstream
 	if u == nil {
 		return nil, errors.New("no authority stands above this one")
 	}
@@ -416,7 +416,7 @@ func (p *Plane) renewOwn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	id := p.opt.System.ControlID()
+	id := p.system().ControlID()
 	c, err := p.certify(ctx, "own", id, func(a *ca.Authority) (ca.Certificate, error) { return a.Sign(csr, id, p.issueOptions()) })
 	if err != nil {
 		return err

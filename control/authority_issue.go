@@ -195,7 +195,7 @@ func (p *Plane) leafLife() time.Duration {
 	if p.opt.SVIDTTL > 0 {
 		return p.opt.SVIDTTL
 	}
-	return time.Duration(p.opt.System.Trust.Leaf)
+	return time.Duration(p.system().Trust.Leaf)
 }
 
 func certDetail(c ca.Certificate) map[string]string {
@@ -218,6 +218,6 @@ func (p *Plane) serveEdgeCert(w http.ResponseWriter, r *http.Request, id identit
 	}
 	return p.deliver(w, r, "edge", "localhost", e, func(a *ca.Authority) (ca.Certificate, error) {
 		// No longer than a workload's: a root cannot retire while this one lives.
-		return a.Sign(q.CSR, "", ca.IssueOptions{DNS: localNames(p.opt.System), IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ServerOnly: true, TTL: p.leafLife()})
+		return a.Sign(q.CSR, "", ca.IssueOptions{DNS: localNames(p.system()), IPs: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ServerOnly: true, TTL: p.leafLife()})
 	})
 }

@@ -150,10 +150,10 @@ func (p *Plane) facts(ctx context.Context) (ca.Facts, error) {
 // silentHolders reports whether the file lets somebody have the bundle who does
 // not acknowledge it: clients of the Workload API, and other trust domains.
 func (p *Plane) silentHolders() bool {
-	if p.opt.System.Trust.Serve {
+	if p.system().Trust.Serve {
 		return true
 	}
-	for _, svc := range p.opt.System.Services {
+	for _, svc := range p.system().Services {
 		if svc.Workload {
 			return true
 		}

@@ -285,7 +285,7 @@ func (w *healthWatch) status() []wire.BackendStatus {
 // healthChanged puts on record, and warns, that a backend or a key went away, or
 // that it is back.
 func (p *Plane) healthChanged(ctx context.Context, h health) error {
-	e := audit.Event{Class: audit.ClassSecret, Action: "backend.health", Outcome: audit.Allowed, Control: secretControl, Subject: p.opt.System.ControlID(), Resource: h.name}
+	e := audit.Event{Class: audit.ClassSecret, Action: "backend.health", Outcome: audit.Allowed, Control: secretControl, Subject: p.system().ControlID(), Resource: h.name}
 	level, text := slog.LevelInfo, "a backend is back"
 	if h.away {
 		level, text = slog.LevelError, "a backend is away"

@@ -130,7 +130,7 @@ func (p *Plane) newBackends(embedded secrets.Backend, others map[string]outside)
 		places: map[string]secrets.Backend{spec.EmbeddedBackend: embedded},
 		vaults: map[string]*vault.Client{}, caches: map[string]*secrets.Cache{},
 	}
-	fresh := freshOf(p.opt.System)
+	fresh := func(name string) time.Duration { return p.living().fresh(name) } // of the file in force
 	for name, at := range others {
 		b.places[name], b.from[name] = at.Backend, at.Backend
 		if at.vault != nil {
@@ -139,7 +139,7 @@ func (p *Plane) newBackends(embedded secrets.Backend, others map[string]outside)
 		if _, local := at.Backend.(*file.Backend); local {
 			continue
 		}
-		m := &remembered{vault: at.vault, bound: time.Duration(p.opt.System.Secrets[name].Stale), now: p.opt.Now}
+		m := &remembered{vault: at.vault, bound: time.Duration(p.system().Secrets[name].Stale), now: p.opt.Now}
 		m.cache = secrets.NewCache(byName{at.Backend}, secrets.CacheOptions{Name: name, MaxStale: m.bound, TTLOf: fresh, Now: p.opt.Now, OnStale: p.servedStale})
 		b.from[name], b.caches[name] = m, m.cache
 	}
@@ -250,7 +250,7 @@ func (p *Plane) servedStale(ctx context.Context, name string, age time.Duration,
 		*at = age
 	}
 	p.opt.Logger.LogAttrs(ctx, slog.LevelWarn, "a backend is away; secrets are served from memory until their bound", slog.String("secret", name), slog.Duration("age", age), slog.Any("error", err))
-	e := audit.Event{Class: audit.ClassSecret, Action: "secret.stale", Outcome: audit.Failed, Control: secretControl, Subject: p.opt.System.ControlID(), Resource: "secret:" + name,
+	e := audit.Event{Class: audit.ClassSecret, Action: "secret.stale", Outcome: audit.Failed, Control: secretControl, Subject: p.system().ControlID(), Resource: "secret:" + name,
 		Detail: map[string]string{"age": age.Round(time.Second).String(), "error": err.Error()}}
 	if failed := p.opt.Audit.Record(ctx, e); failed != nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", failed))

@@ -26,7 +26,6 @@ import (
 	"github.com/rampart-security/rampart/authn/session"
 	"github.com/rampart-security/rampart/authn/ticket"
 	"github.com/rampart-security/rampart/authz/pap"
-	"github.com/rampart-security/rampart/authz/rbac"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/egress"
@@ -93,8 +92,8 @@ type Options struct {
 // Plane is a control plane. Safe for concurrent use.
 type Plane struct {
 	opt      Options
-	roles    *rbac.Roles         // for whoever grants roles; no request is judged here
-	ids      map[string]identity // by SPIFFE ID
+	alive    atomic.Pointer[living] // the configuration in force
+	ids      map[string]identity    // by SPIFFE ID; who is in the file changes with a restart alone
 	keys     *keys
 	svid     *svid.Source
 	sessions *session.Manager
@@ -105,7 +104,6 @@ type Plane struct {
 	hasher   *password.Hasher
 	reserve  *password.Hasher // for known devices, when strangers have filled the other's queue
 	hub      *hub
-	grants   grants
 	deks     deks
 	backends *backends
 	guard    *guess.Guard
@@ -174,11 +172,12 @@ func New(opt Options) (*Plane, error) {
 	if err := opt.System.AdmitUnsafe(opt.State.Throwaway()); err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	roles, err := compileRoles(opt.System)
+	alive, err := compileLiving(opt.System)
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	p := &Plane{opt: opt, roles: roles, ids: identities(opt.System), svid: svid.NewSource()}
+	p := &Plane{opt: opt, ids: identities(opt.System), svid: svid.NewSource()}
+	p.alive.Store(alive)
 	p.policies.trying = make(chan struct{}, 1)
 	p.warnUnsafe()
 	if err := p.assemble(context.Background()); err != nil {
@@ -227,14 +226,14 @@ func identities(sys *spec.System) map[string]identity {
 }
 
 func (p *Plane) warnUnsafe() {
-	if off := p.opt.System.Unsafe.Disable; len(off) > 0 {
+	if off := p.system().Unsafe.Disable; len(off) > 0 {
 		p.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "UNSAFE: CONTROLS ARE OFF in this throw-away system", slog.Any("controls", off))
 	}
 }
 
 // assemble builds the engines on the store, in order of need.
 func (p *Plane) assemble(ctx context.Context) error {
-	sys, now := p.opt.System, p.opt.Now
+	sys, now := p.system(), p.opt.Now
 	k, err := openKeys(ctx, p.opt, p.svid)
 	if err != nil {
 		return err
@@ -261,7 +260,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 	p.guard = guess.New(guess.Options{Store: p.opt.Store, Key: k.guess, Now: now})
 	p.tickets, p.factors = p.opt.Store, p.opt.Store
 	p.hub = newHub(now)
-	p.grants, p.backends = grantsOf(sys), p.newBackends(k.secrets, others)
+	p.backends = p.newBackends(k.secrets, others)
 	p.openRotations()
 	p.health = p.newHealthWatch()
 	p.deks.fresh = ring.New(keysPerMinute, time.Minute, ring.Options{Now: now})

@@ -50,7 +50,7 @@ func (p *Plane) serveDBCert(w http.ResponseWriter, r *http.Request, id identity)
 	}
 	store := r.PathValue("store")
 	e := audit.Event{Class: audit.ClassKey, Action: "db_cert.issue", Control: aclControl, Subject: id.id, Resource: "store:" + store[:min(len(store), 100)], Peer: r.RemoteAddr}
-	role := databaseRole(p.opt.System, id.name, store)
+	role := databaseRole(p.system(), id.name, store)
 	if id.kind != "service" || role == "" {
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s leads to a store %.100q with client_cert", id.name, store))
 	}

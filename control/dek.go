@@ -139,7 +139,7 @@ func (p *Plane) about(q agent.DEKRequest) map[string]string {
 // dataKey finds the key that is asked for, and makes it if it is an active one
 // that is not there.
 func (p *Plane) dataKey(ctx context.Context, q agent.DEKRequest) (agent.DEK, error) {
-	item := p.opt.System.Data[q.Item]
+	item := p.system().Data[q.Item]
 	switch {
 	case q.Search && len(item.Search) == 0:
 		return agent.DEK{}, rampart.Errorf(rampart.Denied, dataControl, "control: no field of %s is searched; name it in search", q.Item)

@@ -176,8 +176,9 @@ func (p *Plane) target(r *http.Request, e *audit.Event) (wire.DEKTarget, error) 
 // known refuses an item that has no keys, or none of people.
 func (p *Plane) known(t wire.DEKTarget) error {
 	var names []string
-	for name, d := range p.opt.System.Data {
-		if p.grants.items[name] && (t.Subject == "" || d.Shred == spec.ShredSubject) {
+	now := p.living()
+	for name, d := range now.sys.Data {
+		if now.grants.items[name] && (t.Subject == "" || d.Shred == spec.ShredSubject) {
 			names = append(names, name)
 		}
 	}
@@ -275,8 +276,9 @@ func (p *Plane) itemsOf(t wire.DEKTarget) []string {
 		return []string{t.Item}
 	}
 	var out []string
-	for name, d := range p.opt.System.Data {
-		if p.grants.items[name] && (t.Subject == "" || d.Shred == spec.ShredSubject) {
+	now := p.living()
+	for name, d := range now.sys.Data {
+		if now.grants.items[name] && (t.Subject == "" || d.Shred == spec.ShredSubject) {
 			out = append(out, name)
 		}
 	}

@@ -94,7 +94,7 @@ func TestMadeUpTenants(t *testing.T) {
 	keyring := newKeyring(time.Now, held{kek: fileKEK(t), prefix: filePrefix}, nil)
 	p := &Plane{keys: &keys{kek: keyring, ring: keyring}}
 	p.opt.Store, p.opt.Now = db, func() time.Time { return now }
-	p.opt.System = &spec.System{Data: map[string]spec.Data{"payment": {Shred: spec.ShredSubject}}}
+	p.alive.Store(&living{sys: &spec.System{Data: map[string]spec.Data{"payment": {Shred: spec.ShredSubject}}}})
 	p.deks.fresh = ring.New(2*tenantCounts+1, time.Minute, ring.Options{Now: p.opt.Now})
 	for _, step := range []struct {
 		by, tenant, person string

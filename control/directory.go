@@ -145,7 +145,7 @@ func (p *Plane) resolveKey(ctx context.Context, text, ip string) (wire.Resolved,
 		return wire.Resolved{}, err
 	}
 	res, err := resolved(directory{p}.byKey(k, c), nil)
-	res.KeyID, res.Declared, res.Plan = k.ID, c.Principal, p.opt.System.Principals[c.Principal].Plan
+	res.KeyID, res.Declared, res.Plan = k.ID, c.Principal, p.system().Principals[c.Principal].Plan
 	return res, err
 }
 

@@ -38,7 +38,7 @@ func (p *Plane) checkRoles(roles, organizations []string) error {
 // checkRole refuses a role that nothing defines: most likely a typing error
 // that would take a right away.
 func (p *Plane) checkRole(role string) error {
-	defined := p.opt.System.Authz.Roles
+	defined := p.system().Authz.Roles
 	if _, ok := defined[role]; ok || len(defined) == 0 {
 		return nil
 	}
@@ -54,13 +54,14 @@ const separation = "authz.separation"
 
 // conflict refuses roles that separation of duty keeps apart.
 func (p *Plane) conflict(roles []string) error {
-	clash, ok := p.roles.Conflict(roles)
-	if !ok || p.opt.System.Off(separation) {
+	now := p.living()
+	clash, ok := now.roles.Conflict(roles)
+	if !ok || now.sys.Off(separation) {
 		return nil
 	}
 	key := fmt.Sprintf("authz.separate[%d]", clash.Separation)
 	where := key
-	if line := p.opt.System.Line(key); line > 0 {
+	if line := now.sys.Line(key); line > 0 {
 		where = fmt.Sprintf("%s, line %d of rampart.yaml", key, line)
 	}
 	return rampart.Errorf(rampart.Conflict, separation, "control: nobody is granted both %.64q and %.64q (%s); grant one of them", clash.A, clash.B, where)

@@ -146,7 +146,7 @@ func (p *Plane) mayStandAlone(r *http.Request, m member) error {
 	if err := p.provePassword(r, m, word); err != nil {
 		return err
 	}
-	policy := password.Policy{Alone: true, Words: []string{p.opt.System.Info.Name, m.name()}}
+	policy := password.Policy{Alone: true, Words: []string{p.system().Info.Name, m.name()}}
 	if err := policy.Check(word); err != nil {
 		err = rampart.Errorf(rampart.Invalid, "authn.password", "your password is too weak to stand alone; change it to one of at least %d characters first", policy.Least())
 		return p.refuse(r.Context(), factorEvent(r, "mfa.remove", m.Subject, nil), err)

@@ -109,7 +109,7 @@ func (p *Plane) openFactors() error {
 	if p.pages, err = parsePages(); err != nil {
 		return err
 	}
-	name, now := p.opt.System.Info.Name, p.opt.Now
+	name, now := p.system().Info.Name, p.opt.Now
 	p.codes = mfa.New(mfa.Options{Store: p.factors, Tickets: p.tickets, Sealer: p.keys.kek, Issuer: name, Now: now})
 	p.passkeys, err = passkey.New(passkey.Options{
 		Issuer: p.opt.Issuer, System: name, Key: p.keys.passkey, Store: p.factors, Tickets: p.tickets, Sealer: p.keys.kek, Now: now,
@@ -127,7 +127,7 @@ func day(t time.Time) string { return t.UTC().Format("2 January 2006") }
 // render writes a page. It can be framed by nobody and loads nothing from
 // elsewhere; a script runs only where v says so, and only ours.
 func (p *Plane) render(w http.ResponseWriter, status int, name string, v view) error {
-	v.System, v.Linking = p.opt.System.Info.Name, len(p.idps) > 0
+	v.System, v.Linking = p.system().Info.Name, len(p.idps) > 0
 	var b bytes.Buffer
 	if err := p.pages[name].ExecuteTemplate(&b, "layout", v); err != nil {
 		return err

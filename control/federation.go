@@ -33,8 +33,8 @@ type idp struct {
 // newIDPs makes a relying party for each provider, by name.
 func (p *Plane) newIDPs() (map[string]*idp, error) {
 	out := map[string]*idp{}
-	for name, declared := range p.opt.System.Identity.Providers {
-		exit, err := newProviderExit(p.opt.System, declared)
+	for name, declared := range p.system().Identity.Providers {
+		exit, err := newProviderExit(p.system(), declared)
 		if err != nil {
 			return nil, fmt.Errorf("identity.providers.%s: %w", name, err)
 		}
@@ -58,11 +58,11 @@ func (p *Plane) newIDPs() (map[string]*idp, error) {
 // one counts at once and none stays in memory.
 func (p *Plane) clientSecret(item string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (text string, err error) {
-		ref, err := secrets.ParseRef(p.opt.System.Data[item].Source)
+		ref, err := secrets.ParseRef(p.system().Data[item].Source)
 		if err != nil {
 			return "", err
 		}
-		e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: federationControl, Subject: p.opt.System.ControlID(), Resource: "secret:" + item}
+		e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: federationControl, Subject: p.system().ControlID(), Resource: "secret:" + item}
 		s, err := p.read(ctx, e, ref)
 		if err != nil {
 			return "", err

@@ -59,7 +59,7 @@ func (p *Plane) passNotices(ctx context.Context) error {
 // are told: they ask at once for what is there now.
 func (p *Plane) forgetHere(f wire.Forget) {
 	for _, name := range f.Secrets {
-		if ref, ok := p.grants.known[name]; ok {
+		if ref, ok := p.living().grants.known[name]; ok {
 			p.backends.forget(ref)
 		}
 	}

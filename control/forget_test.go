@@ -28,9 +28,10 @@ func memoryOf(t *testing.T, db store.Store, b *behind, kek *farKEK) *Plane {
 	t.Cleanup(c.Close)
 	ring := newKeyring(time.Now, held{kek: kek, prefix: kek.id, remote: true}, nil)
 	p := &Plane{
-		hub: newHub(time.Now), grants: grants{known: map[string]secrets.Ref{"hook": ref}}, keys: &keys{kek: ring, ring: ring},
+		hub: newHub(time.Now), keys: &keys{kek: ring, ring: ring},
 		backends: &backends{from: map[string]secrets.Backend{"vault": &remembered{cache: c, bound: time.Hour, now: time.Now}}, caches: map[string]*secrets.Cache{"vault": c}},
 	}
+	p.alive.Store(&living{grants: grants{known: map[string]secrets.Ref{"hook": ref}}})
 	p.opt.Store, p.opt.Now = db, time.Now
 	return p
 }
@@ -45,7 +46,7 @@ func TestOtherControlPlanesForget(t *testing.T) {
 	defer db.Close()
 	at, kek := &behind{"leaked"}, &farKEK{KEK: fileKEK(t), id: "aws:key", wrapped: map[string][]byte{}}
 	here, there := memoryOf(t, db, at, kek), memoryOf(t, db, at, kek)
-	ref, d := here.grants.known["hook"], store.DEK{Item: "payment", Tenant: "acme", Version: 1}
+	ref, d := here.living().grants.known["hook"], store.DEK{Item: "payment", Tenant: "acme", Version: 1}
 	if kek.wrapped["acme"], err = here.keys.ring.Wrap(t.Context(), []byte("dek"), dekAAD(d)); err != nil {
 		t.Fatal(err)
 	}

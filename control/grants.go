@@ -106,9 +106,10 @@ func (g *grants) flow(sys *spec.System, f spec.Flow) {
 
 // secret returns where a secret is that the service may have.
 func (p *Plane) secret(service, item string) (secrets.Ref, error) {
-	ref, ok := p.grants.secrets[grant{service, item}]
-	if !ok && p.opt.System.Off(aclControl) {
-		ref, ok = p.grants.known[item]
+	now := p.living()
+	ref, ok := now.grants.secrets[grant{service, item}]
+	if !ok && now.sys.Off(aclControl) {
+		ref, ok = now.grants.known[item]
 	}
 	if !ok {
 		return secrets.Ref{}, rampart.Errorf(rampart.Denied, aclControl, "control: no flow of %s grants %.100q", service, item)
@@ -118,7 +119,8 @@ func (p *Plane) secret(service, item string) (secrets.Ref, error) {
 
 // mayDEK reports whether a service may have the data keys of an item.
 func (p *Plane) mayDEK(service, item string) bool {
-	return p.grants.deks[grant{service, item}] || p.opt.System.Off(aclControl) && p.grants.items[item]
+	now := p.living()
+	return now.grants.deks[grant{service, item}] || now.sys.Off(aclControl) && now.grants.items[item]
 }
 
 // serveSecret hands a secret to a sidecar whose flows need it.

@@ -206,7 +206,7 @@ func (p *Plane) rememberOwnHead(ctx context.Context) {
 		return
 	}
 	seq, hash := p.opt.AuditHead()
-	hb := wire.Heartbeat{Plane: p.opt.LogName(), Digest: p.opt.System.Bundle().Digest, AuditSeq: seq, AuditHead: hash[:]}
+	hb := wire.Heartbeat{Plane: p.opt.LogName(), Digest: p.system().Bundle().Digest, AuditSeq: seq, AuditHead: hash[:]}
 	if own, err := p.svid.Current(); err == nil {
 		hb.Trust = wire.TrustState{Version: p.ca().Version(), Until: own.NotAfter.UTC()}
 	}
@@ -221,7 +221,7 @@ func (p *Plane) rememberOwnHead(ctx context.Context) {
 
 // status is what the planes last said of themselves.
 func (p *Plane) status() wire.Status {
-	s := wire.Status{System: p.opt.System.Info.Name, Digest: p.opt.System.Bundle().Digest, Backends: p.health.status()}
+	s := wire.Status{System: p.system().Info.Name, Digest: p.system().Bundle().Digest, Backends: p.health.status()}
 	now := p.opt.Now()
 	for _, v := range p.planes.all() {
 		one := wire.PlaneStatus{Heartbeat: v.hb, SeenSeconds: now.Sub(v.at).Seconds(), CertificateSeconds: max(0, v.hb.Trust.Until.Sub(now).Seconds())}

@@ -141,7 +141,7 @@ func (p *Plane) serveWatch(w http.ResponseWriter, r *http.Request, id identity) 
 		return err
 	}
 	seq, endpoints := p.hub.state()
-	bundle, keys := p.opt.System.Bundle(), p.publicKeys()
+	bundle, keys := p.system().Bundle(), p.publicKeys()
 	newest, shadow := p.policiesFor(id)
 	out := lines{w: w, control: http.NewResponseController(w)}
 	w.Header().Set("Content-Type", "application/x-ndjson")

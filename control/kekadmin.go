@@ -30,7 +30,7 @@ func (p *Plane) kekInfo(ctx context.Context) (wire.KEKInfo, error) {
 	if err := p.learnKEK(ctx); err != nil {
 		return wire.KEKInfo{}, err
 	}
-	out := wire.KEKInfo{Kind: placeOf(p.opt.System).KEK.Kind, ID: p.keys.ring.KeyID(), Wraps: map[string]int{}}
+	out := wire.KEKInfo{Kind: placeOf(p.system()).KEK.Kind, ID: p.keys.ring.KeyID(), Wraps: map[string]int{}}
 	if b := p.keys.ring.before.Load(); b != nil {
 		out.Before = b.prefix
 	}
@@ -84,7 +84,7 @@ func (p *Plane) rotateKEK() error {
 	k, ok := p.keys.ring.current.kek.(*embedded.FileKEK)
 	switch {
 	case !ok:
-		return rampart.Errorf(rampart.Invalid, secretControl, "control: a key of kind %s gets a new version where it lives (Vault: vault write -f transit/keys/NAME/rotate; AWS does so by itself; PKCS #11: another label in rampart.yaml); then run rampart kek rewrap", placeOf(p.opt.System).KEK.Kind)
+		return rampart.Errorf(rampart.Invalid, secretControl, "control: a key of kind %s gets a new version where it lives (Vault: vault write -f transit/keys/NAME/rotate; AWS does so by itself; PKCS #11: another label in rampart.yaml); then run rampart kek rewrap", placeOf(p.system()).KEK.Kind)
 	case p.opt.Replica != "":
 		return rampart.Errorf(rampart.Invalid, secretControl, "control: each of several control planes has a copy of the key file, and the others would not have the new key: stop all but one, rotate at that one started without --replica, and copy its key file to the others")
 	}
@@ -97,7 +97,7 @@ func (p *Plane) endMove(ctx context.Context) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	at := placeOf(p.opt.System)
+	at := placeOf(p.system())
 	at.Prefix = p.keys.ring.current.prefix
 	if err := saveWhere(ctx, p.opt.Store, old, kekWhere{Current: at}); err != nil {
 		return err

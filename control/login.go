@@ -118,7 +118,7 @@ func (p *Plane) login(w http.ResponseWriter, r *http.Request, a attempt) (to str
 // takeGuess counts an attempt of the browser at an account's secret before
 // anybody looks at it. What looks like stuffing goes on record.
 func (p *Plane) takeGuess(r *http.Request, what, account string) (guess.Ticket, error) {
-	if p.opt.System.Off("limit.login") {
+	if p.system().Off("limit.login") {
 		return guess.Ticket{}, nil
 	}
 	from, err := netip.ParseAddrPort(client(r))
@@ -179,7 +179,7 @@ func verify(ctx context.Context, h *password.Hasher, hash, word string) (ok, reh
 // to bear everything.
 func (p *Plane) passwordPolicy(ctx context.Context, name string) (password.Policy, error) {
 	two, err := p.secondFactor(ctx, "user:"+name)
-	return password.Policy{Alone: !two, Words: []string{p.opt.System.Info.Name, name}}, err
+	return password.Policy{Alone: !two, Words: []string{p.system().Info.Name, name}}, err
 }
 
 // newPassword returns what to store of a password that the account is to have.

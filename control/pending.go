@@ -63,7 +63,7 @@ func (p *Plane) beginLogin(w http.ResponseWriter, r *http.Request, v pending) (t
 	if v.Two, err = p.secondFactor(r.Context(), v.Subject); err != nil {
 		return "", err
 	}
-	if !v.Two || p.opt.System.Off("authn.mfa") {
+	if !v.Two || p.system().Off("authn.mfa") {
 		return v.Next, p.finishLogin(w, r, v, v.ACR, v.AMR)
 	}
 	raw := make([]byte, sha256.Size)

@@ -86,7 +86,7 @@ type policies struct {
 
 // ownPolicies reports whether the control plane signs: as long as the file
 // names nobody else.
-func (p *Plane) ownPolicies() bool { return len(p.opt.System.Authz.Bundle.Keys) == 0 }
+func (p *Plane) ownPolicies() bool { return len(p.system().Authz.Bundle.Keys) == 0 }
 
 // openPolicies takes in what was shipped before, and ships what rampart.yaml
 // says if that has changed since.
@@ -125,7 +125,7 @@ func (p *Plane) warnForeignLocked(ctx context.Context) {
 	now := p.policies.now
 	keys, err := p.policyKeysLocked()
 	if err == nil && now.Version > 0 {
-		_, err = bundle.Open(bytes.NewReader(now.Bundle), bundle.Trust{System: p.opt.System.Info.TrustDomain, Keys: keys, Now: p.opt.Now()})
+		_, err = bundle.Open(bytes.NewReader(now.Bundle), bundle.Trust{System: p.system().Info.TrustDomain, Keys: keys, Now: p.opt.Now()})
 	}
 	if err == nil && now.Version == 0 {
 		err = errors.New("none was pushed yet")
@@ -140,7 +140,7 @@ func (p *Plane) warnForeignLocked(ctx context.Context) {
 // policyKeysLocked are those whose signatures count.
 func (p *Plane) policyKeysLocked() (bundle.Keys, error) {
 	if !p.ownPolicies() {
-		return bundle.ParseKeys(p.opt.System.Authz.Bundle.Keys)
+		return bundle.ParseKeys(p.system().Authz.Bundle.Keys)
 	}
 	public, err := p.policies.ring.Public()
 	if err != nil {
@@ -181,7 +181,7 @@ func (p *Plane) unsealPolicies(ctx context.Context, name string, sealed []byte) 
 // shipFileLocked ships the policies of rampart.yaml, unless they are what it said
 // at the start before: then whatever was pushed since stays.
 func (p *Plane) shipFileLocked(ctx context.Context) error {
-	set := pap.FromSystem(p.opt.System)
+	set := pap.FromSystem(p.system())
 	content, err := bundle.SetDigest(set)
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (p *Plane) shipSetLocked(ctx context.Context, set pap.Set, from string) err
 // signLocked makes a bundle with the key that signs now.
 func (p *Plane) signLocked(set pap.Set, version uint64) ([]byte, bundle.Manifest, error) {
 	now := p.opt.Now()
-	draft, err := bundle.Build(set, bundle.Stamp{System: p.opt.System.Info.TrustDomain, Version: version, Created: now, Expires: now.Add(p.policyLife())})
+	draft, err := bundle.Build(set, bundle.Stamp{System: p.system().Info.TrustDomain, Version: version, Created: now, Expires: now.Add(p.policyLife())})
 	if err != nil {
 		return nil, bundle.Manifest{}, err
 	}
@@ -250,7 +250,7 @@ func (p *Plane) signLocked(set pap.Set, version uint64) ([]byte, bundle.Manifest
 }
 
 func (p *Plane) policyLife() time.Duration {
-	if d := time.Duration(p.opt.System.Authz.Bundle.Expires); d > 0 {
+	if d := time.Duration(p.system().Authz.Bundle.Expires); d > 0 {
 		return d
 	}
 	return renewPolicies
@@ -314,7 +314,7 @@ func (p *Plane) openedLocked(raw []byte, floor bundle.Floor) (*bundle.Bundle, er
 	if err != nil {
 		return nil, err
 	}
-	return bundle.Open(bytes.NewReader(raw), bundle.Trust{System: p.opt.System.Info.TrustDomain, Keys: keys, Floor: floor, Now: p.opt.Now()})
+	return bundle.Open(bytes.NewReader(raw), bundle.Trust{System: p.system().Info.TrustDomain, Keys: keys, Floor: floor, Now: p.opt.Now()})
 }
 
 // putPoliciesLocked stores what is shipped, in one step against other replicas,
@@ -344,7 +344,7 @@ func (p *Plane) putPoliciesLocked(ctx context.Context, next shipped) error {
 // fits refuses another model of relations than that of the configuration in
 // force: sidecars read it with their configuration, and refuse any other.
 func (p *Plane) fits(set pap.Set) error {
-	sys := p.opt.System
+	sys := p.system()
 	if model, _ := sys.Resource(sys.Authz.Model); !bytes.Equal(set.Files[set.Model], model) {
 		return &bundle.Error{Code: bundle.CodeCompile, Err: errors.New("the model of relations changes with rampart.yaml and a restart; push the other policies with the model that runs, or restart with the new file")}
 	}
@@ -353,7 +353,7 @@ func (p *Plane) fits(set pap.Set) error {
 
 // ours refuses what was made from the file of another system.
 func (p *Plane) ours(set pap.Set) error {
-	info := p.opt.System.Info
+	info := p.system().Info
 	if set.System == info.Name && set.Domain == info.TrustDomain {
 		return nil
 	}
@@ -367,7 +367,7 @@ func (p *Plane) deciders(set pap.Set) []string {
 	for name := range set.Services {
 		names[name] = true
 	}
-	for name, svc := range p.opt.System.Services {
+	for name, svc := range p.system().Services {
 		if len(svc.Policy) > 0 {
 			names[name] = true
 		}

@@ -107,7 +107,7 @@ func (p *Plane) show(w http.ResponseWriter, status int, v page) error {
 
 func (p *Plane) harden(h http.Header) {
 	h.Set("Cache-Control", "no-store")
-	if p.opt.System.Off("headers.security") {
+	if p.system().Off("headers.security") {
 		return
 	}
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
@@ -133,7 +133,7 @@ func safeNext(next string) string {
 // sameSite refuses a form that another site sent, as the gateway has done
 // before: a login that the browser's owner did not mean is an attack too.
 func (p *Plane) sameSite(r *http.Request) error {
-	if p.opt.System.Off("authn.csrf") {
+	if p.system().Off("authn.csrf") {
 		return nil
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {

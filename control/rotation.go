@@ -52,13 +52,13 @@ func (p *Plane) openRotations() {
 		},
 	})
 	p.rotations.targets = map[string]rotate.Target{}
-	for name, st := range p.opt.System.Stores {
+	for name, st := range p.system().Stores {
 		if st.Rotate != nil {
 			t := p.databaseTarget(name, st)
 			p.rotations.targets[t.Name] = t
 		}
 	}
-	for name, d := range p.opt.System.Data {
+	for name, d := range p.system().Data {
 		if t, ok := p.valueTarget(name, d); ok {
 			p.rotations.targets[t.Name] = t
 		}
@@ -73,12 +73,12 @@ func (p *Plane) openRotations() {
 // offServices says of services whether they are disabled.
 func (p *Plane) offServices(ctx context.Context) (func(service string) bool, error) {
 	off, _, err := p.disabledServices(ctx)
-	return func(service string) bool { return slices.Contains(off, p.opt.System.ServiceID(service)) }, err
+	return func(service string) bool { return slices.Contains(off, p.system().ServiceID(service)) }, err
 }
 
 // openLease is where Vault makes users of a store.
 func (p *Plane) openLease(store string) (leasing, secrets.Ref, error) {
-	d := p.opt.System.Stores[store].Dynamic
+	d := p.system().Stores[store].Dynamic
 	c, ok := p.backends.vault(d.Backend)
 	if !ok {
 		return nil, secrets.Ref{}, rampart.Errorf(rampart.Unavailable, secretControl, "control: backend %.64q is not open", d.Backend)
@@ -113,11 +113,11 @@ func (p *Plane) databaseTarget(name string, st spec.Store) rotate.Target {
 			if err != nil {
 				return secrets.Secret{}, err
 			}
-			e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: secretControl, Subject: p.opt.System.ControlID(), Resource: "rotation:store:" + name}
+			e := audit.Event{Class: audit.ClassSecret, Action: "secret.read", Control: secretControl, Subject: p.system().ControlID(), Resource: "rotation:store:" + name}
 			return p.read(ctx, e, ref)
 		},
 		TLS: func(host string) (*tls.Config, error) {
-			ca, ok := p.opt.System.Resource(st.CA)
+			ca, ok := p.system().Resource(st.CA)
 			if !ok {
 				return nil, rampart.Errorf(rampart.Invalid, secretControl, "control: store %s has no CA: write ca: FILE.pem", name)
 			}
@@ -154,7 +154,7 @@ type access struct{ p *Plane }
 
 // Fetch implements secrets.Backend.
 func (a access) Fetch(ctx context.Context, ref secrets.Ref) (secrets.Secret, error) {
-	st := a.p.opt.System.Stores[ref.Path]
+	st := a.p.system().Stores[ref.Path]
 	if st.Dynamic != nil {
 		return a.p.leases.fetch(ctx, ref.Field, ref.Path)
 	}
@@ -207,7 +207,7 @@ func (p *Plane) turn(ctx context.Context, t rotate.Target) {
 func (p *Plane) recordRotation(ctx context.Context, s rotate.State, err error) error {
 	e := audit.Event{
 		Class: audit.ClassSecret, Action: "rotation." + string(s.Step), Outcome: audit.Allowed, Control: secretControl,
-		Subject: p.opt.System.ControlID(), Resource: "rotation:" + s.Name,
+		Subject: p.system().ControlID(), Resource: "rotation:" + s.Name,
 		Detail: map[string]string{"version": strconv.Itoa(s.Version)},
 	}
 	if user := cmp.Or(s.Next, s.Old); user != "" {
@@ -246,7 +246,7 @@ func (p *Plane) noteUses(ctx context.Context, rotation string) {
 // readers are the planes that may have a secret.
 func (p *Plane) readers(name string) []string {
 	var out []string
-	for g := range p.grants.secrets {
+	for g := range p.living().grants.secrets {
 		if g.item == name {
 			out = append(out, "sidecar/"+g.service)
 		}

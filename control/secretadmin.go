@@ -170,7 +170,7 @@ func fetchVersion(ctx context.Context, at secrets.Backend, ref secrets.Ref, vers
 // in planes, so that the next reader gets what is there now.
 func (p *Plane) secretChanged(ctx context.Context, ref secrets.Ref) error {
 	var names []string
-	for name, known := range p.grants.known {
+	for name, known := range p.living().grants.known {
 		if known.Backend == ref.Backend && known.Path == ref.Path {
 			names = append(names, name)
 		}
@@ -184,7 +184,7 @@ func (p *Plane) secretChanged(ctx context.Context, ref secrets.Ref) error {
 
 // generateAgain makes a new value for a credential that the file asks to make up.
 func (p *Plane) generateAgain(ctx context.Context, item string, e *audit.Event) (any, error) {
-	d, ok := p.opt.System.Data[item]
+	d, ok := p.system().Data[item]
 	if !ok || d.Generate == "" {
 		return nil, rampart.Errorf(rampart.Invalid, secretControl, "control: %.100q is no credential with generate in rampart.yaml: only whoever made it can make another", item)
 	}

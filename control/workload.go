@@ -63,7 +63,7 @@ type workloads struct {
 func (p *Plane) openWorkloads(ctx context.Context) error {
 	w := &p.workloads
 	w.asks = ring.New(svidsPerSecond, time.Second, ring.Options{Now: p.opt.Now})
-	if p.opt.System.Trust.JWT {
+	if p.system().Trust.JWT {
 		opened, err := p.openSVIDRing(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", sealedSVID, err)
@@ -99,7 +99,7 @@ func (p *Plane) addWorkloads(t *wire.Trust) {
 	w := &p.workloads
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	own := p.opt.System.Info.TrustDomain
+	own := p.system().Info.TrustDomain
 	t.JWT, t.Sequence = map[string][]byte{}, map[string]uint64{own: t.Version}
 	if w.ring != nil {
 		if public, err := w.ring.PublicSVIDs(); err == nil { // of keys that were made or parsed here
@@ -248,7 +248,7 @@ func (p *Plane) serveJWTSVID(w http.ResponseWriter, r *http.Request, id identity
 // and for this service's workload API, and an audience among us must be one that
 // it has a flow to.
 func (p *Plane) mayHaveJWT(ctx context.Context, id identity, audience []string) error {
-	sys := p.opt.System
+	sys := p.system()
 	if id.kind != "service" || !sys.Trust.JWT || !sys.Services[id.name].Workload {
 		return rampart.Errorf(rampart.Denied, authorityControl, "control: rampart.yaml gives no JWT-SVID to %s: it takes trust.jwt, and workload of the service", id.path())
 	}
@@ -268,16 +268,16 @@ func (p *Plane) mayHaveJWT(ctx context.Context, id identity, audience []string) 
 
 // isOurs reports whether an audience is a name of our trust domain.
 func (p *Plane) isOurs(audience string) bool {
-	domain := "spiffe://" + p.opt.System.Info.TrustDomain
+	domain := "spiffe://" + p.system().Info.TrustDomain
 	return strings.EqualFold(audience, domain) || len(audience) > len(domain) && strings.EqualFold(audience[:len(domain)+1], domain+"/")
 }
 
 // reached are the SPIFFE IDs that flows of a service lead to.
 func (p *Plane) reached(service string) []string {
 	var out []string
-	for _, f := range p.opt.System.FlowsFrom(service) {
-		if _, ok := p.opt.System.Services[f.To]; ok {
-			out = append(out, p.opt.System.ServiceID(f.To))
+	for _, f := range p.system().FlowsFrom(service) {
+		if _, ok := p.system().Services[f.To]; ok {
+			out = append(out, p.system().ServiceID(f.To))
 		}
 	}
 	return out
@@ -287,14 +287,14 @@ func (p *Plane) reached(service string) []string {
 // asks (SPIFFE Federation section 5.2.1.3). The edge's own certificate says whose
 // it is.
 func (p *Plane) bundleRoutes() map[string]handlerFunc {
-	if !p.opt.System.Trust.Serve {
+	if !p.system().Trust.Serve {
 		return nil
 	}
 	return map[string]handlerFunc{"GET " + bundlePath: p.serveBundle}
 }
 
 func (p *Plane) serveBundle(w http.ResponseWriter, _ *http.Request) error {
-	t, domain := p.trust(), p.opt.System.Info.TrustDomain
+	t, domain := p.trust(), p.system().Info.TrustDomain
 	text, err := trustbundle.Bundle{Roots: t.Roots, JWT: t.JWT[domain], Sequence: t.Version, Hint: bundleHint}.Marshal(domain)
 	if err != nil {
 		return err

@@ -72,7 +72,7 @@ func (h heldBundle) fresh(f spec.Federation, now time.Time) bool {
 // partner is away changes nothing.
 func (p *Plane) openPartners(ctx context.Context) (map[string]*partner, error) {
 	out := map[string]*partner{}
-	for domain, f := range p.opt.System.Trust.Federate {
+	for domain, f := range p.system().Trust.Federate {
 		at := &partner{domain: domain, Federation: f}
 		if err := p.connectPartner(at); err != nil {
 			return nil, fmt.Errorf("trust.federate.%s: %w", domain, err)
@@ -101,7 +101,7 @@ func (p *Plane) connectPartner(at *partner) error {
 	if at.Profile == profileSPIFFE {
 		return p.connectSPIFFE(at)
 	}
-	roots, err := providerRoots(p.opt.System, at.CA)
+	roots, err := providerRoots(p.system(), at.CA)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (p *Plane) connectPartner(at *partner) error {
 		TLS: func(name string) (*tls.Config, error) { return profile.External(name, roots, tls.VersionTLS12), nil },
 		// A partner with a CA of its own is one of the house, and lives at an
 		// address of the house; only it can show such a certificate.
-		AnyAddress: roots != nil || p.opt.System.Off("egress.private_ip"),
+		AnyAddress: roots != nil || p.system().Off("egress.private_ip"),
 	})
 	return err
 }
@@ -119,7 +119,7 @@ func (p *Plane) connectPartner(at *partner) error {
 // domain (SPIFFE Federation section 5.2.2.4): an address proves nothing, so any
 // will do.
 func (p *Plane) connectSPIFFE(at *partner) error {
-	text, ok := p.opt.System.Resource(at.Bundle)
+	text, ok := p.system().Resource(at.Bundle)
 	if !ok {
 		return fmt.Errorf("%s is not in the bundle", at.Bundle)
 	}
