@@ -179,20 +179,20 @@ func (v served) String() string {
 	return fmt.Sprintf("%d served, %d failed, %.0f a second", v.ok, v.failed, v.rate)
 }
 
-// goodUntil has the good client ask until it is told to stop, at most 100 times a
-// second.
+// goodUntil has the good client ask until it is told to stop, 100 times a second:
+// what came late is made up for as soon as it can be.
 func (s *slowSystem) goodUntil() (stop func() served) {
 	var v served
 	began, end, done := time.Now(), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		for {
+		for due := began; ; due = due.Add(10 * time.Millisecond) {
 			select {
 			case <-end:
 				if v.ok+v.failed > 0 {
 					return
 				}
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(time.Until(due)):
 			}
 			status, body, err := s.try(s.good, http.MethodGet, "/things", nil)
 			if err == nil && status == http.StatusOK {
@@ -218,10 +218,11 @@ func (s *slowSystem) goodFor(d time.Duration) served {
 }
 
 // clean demands that the good client was served: 95 of 100 requests, since a burst
-// of requests that are allowed may have the edge shed some of everybody's.
+// of requests that are allowed may have the edge shed some of everybody's. The long
+// form, on a machine of its own, demands 95 of 100 of its rate too.
 func (s *slowSystem) clean(t *testing.T, v served) served {
 	t.Helper()
-	if v.failed*20 > v.ok+v.failed || v.ok == 0 {
+	if v.failed*20 > v.ok+v.failed || v.ok == 0 || os.Getenv("RAMPART_LONG") != "" && v.rate < 95 {
 		t.Errorf("the good client: %s; %v", v, v.last)
 	}
 	return v
