@@ -270,9 +270,10 @@ func head(tx types.Transaction, r *Request) {
 			values = []string{mediaType(r.BodyKind, values[0])}
 		}
 		for _, v := range values {
-			tx.AddRequestHeader(name, v)
+			tx.AddRequestHeader(strings.Clone(name), v) // see again: values may not share the memory of their name
 		}
 	}
+	again(tx, r)
 }
 
 // mediaType has the rules read the body as the stage did: by a spelling of the

@@ -60,11 +60,15 @@ type Request struct {
 	Route string
 }
 
-// misnamed reports a body that is called XML and is none. Coraza reads it without a
-// complaint and finds nothing in it, while a service that goes by what comes may
-// find JSON, or a form.
+// misnamed reports a body that Coraza takes for XML and that is none. Coraza reads it
+// without a complaint and finds nothing in it, while a service that goes by what
+// comes may find JSON, or a form. A body that the stage takes for one of these is
+// read as such, whatever its type is called: see mediaType.
 func (r *Request) misnamed() bool {
 	kind := strings.ToLower(r.Header.Get("Content-Type"))
+	if len(r.Header["Content-Type"]) == 1 {
+		kind = strings.ToLower(mediaType(r.BodyKind, kind))
+	}
 	xml := strings.HasPrefix(kind, "text/xml") || strings.HasPrefix(kind, "application/xml") || strings.HasPrefix(kind, "application/soap+xml")
 	return xml && len(r.Body) > 0 && !bytes.HasPrefix(bytes.TrimLeft(r.Body, " \t\r\n"), []byte("<"))
 }
