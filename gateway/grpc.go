@@ -99,7 +99,7 @@ func sealTrailer(h http.Header) {
 // either, and is only not begun when there is none.
 func (c *call) mindedCall(rt http.RoundTripper) http.RoundTripper {
 	b := c.target.backend
-	return begun{b.load, priorities(c.target.flow.Priority), b.service.Calls(rt)}
+	return begun{b.load, priorities(c.target.flow.Priority), b.service.Calls(rt, c.who())}
 }
 
 // begun sends a request if the service bears another one.

@@ -12,6 +12,7 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/shed"
 	"github.com/rampart-security/rampart/network/upstream"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -67,7 +68,16 @@ func (g *Gateway) backendChanged(name string, c upstream.Change) {
 // the first.
 func (c *call) minded(rt http.RoundTripper, keyed bool) http.RoundTripper {
 	b := c.target.backend
-	return loaded{b.load, priorities(c.target.flow.Priority), b.service.Over(rt, keyed || upstream.Repeatable(c.r.Method))}
+	return loaded{b.load, priorities(c.target.flow.Priority), b.service.Over(rt, c.who(), keyed || upstream.Repeatable(c.r.Method))}
+}
+
+// who is the caller as far as it is known: what its requests provoke is held against
+// a service only together with those of others.
+func (c *call) who() string {
+	if c.principal.Subject != "" {
+		return c.principal.Subject
+	}
+	return "address:" + ratelimit.IPKey(c.ip)
 }
 
 // priorities is what a flow's word says.

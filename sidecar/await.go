@@ -20,7 +20,7 @@ func await(name string, f spec.Flow, rt http.RoundTripper) http.RoundTripper {
 	if f.Upstream != nil {
 		wait = time.Duration(f.Upstream.Timeout)
 	}
-	return upstream.New(upstream.Options{Name: name, Timeout: wait}).Over(rt, false)
+	return upstream.New(upstream.Options{Name: name, Timeout: wait}).Over(rt, "", false)
 }
 
 // streamBounds are a little wider than the edge's, which so ends first and says why.

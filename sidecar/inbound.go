@@ -45,6 +45,7 @@ type arrival struct {
 	op        *openapi.Operation   // nil: the service has no document
 	webSocket bool                 // it asks to become one
 	grpc      bool                 // it is a call whose messages pass as they come
+	asked     bool                 // the service was handed the request
 	body      []byte
 }
 
@@ -121,11 +122,21 @@ func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
 	if a.body == nil && a.r.ContentLength != 0 && a.r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // an unread body must not become the next request
 	}
+	w.Header()[relay.HeaderOutcome] = []string{a.outcome(err).String()}
 	if relay.IsGRPC(a.r) {
 		problem.WriteGRPC(w, err)
 		return
 	}
 	problem.Write(w, err, a.trace)
+}
+
+// outcome is what became of a request that ends with err: the caller's plane cannot
+// tell a service that is away from one that died of it, nor either from this plane.
+func (a *arrival) outcome(err error) relay.Outcome {
+	if !a.asked {
+		return relay.NotSent
+	}
+	return relay.OutcomeOf(err)
 }
 
 func (a *arrival) event() audit.Event {
@@ -246,6 +257,7 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 		s.refuse(w, a, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err})
 		return
 	}
+	a.asked = true
 	if a.grpc {
 		s.call(w, a)
 		return
@@ -265,8 +277,8 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 
 // noAnswer says why there is none to pass on.
 func noAnswer(service string, err error) error {
-	if d, ok := errors.AsType[*problem.Details](err); ok {
-		return d // it was too slow
+	if _, said := errors.AsType[*problem.Details](err); said {
+		return err // it was too slow, or said what may not be passed on
 	}
 	return &rampart.Error{Kind: rampart.Unavailable, Msg: service + " does not answer; try again", Err: err}
 }

@@ -155,9 +155,10 @@ func (d *departure) request(to *url.URL) *http.Request {
 	return relay.Request(d.r, to, relay.Outbound)
 }
 
-// send passes the answer back. What the way out itself refused keeps its reason.
+// send passes the answer back, without what one plane says to another. What the way
+// out itself refused keeps its reason.
 func (d *departure) send(out *http.Request, rt http.RoundTripper) error {
-	err := relay.Send(d.w, out, rt, nil)
+	err := relay.Send(d.w, out, rt, dropOurs)
 	if _, ok := asError(err); err == nil || ok {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 )
@@ -50,9 +51,9 @@ func (l *Link) dialer(src *svid.Source, name, id string, speak []string, shown f
 		cfg.NextProtos = speak
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		raw, err := new(net.Dialer).DialContext(ctx, network, addr)
+		raw, err := (&net.Dialer{Timeout: handshakeTimeout}).DialContext(ctx, network, addr) // sooner than callers give up, so that they know the plane is away
 		if err != nil {
-			return nil, err
+			return nil, relay.NotReached(err)
 		}
 		c := &calledConn{Conn: raw, link: l, src: src, id: id}
 		c.tls = tls.Client(c, cfg)
@@ -65,7 +66,7 @@ func (l *Link) dialer(src *svid.Source, name, id string, speak []string, shown f
 		}
 		if err != nil {
 			raw.Close()
-			return nil, unwelcome(name, err)
+			return nil, relay.NotReached(unwelcome(name, err))
 		}
 		shown(c.tls.ConnectionState().PeerCertificates[0].NotAfter)
 		return c.tls, nil

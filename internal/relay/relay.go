@@ -95,13 +95,13 @@ func send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit f
 // pass relays an answer. o, if not nil, is what bounds an event stream.
 func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *open) error {
 	if res.StatusCode < http.StatusOK {
-		return fmt.Errorf("relay: the answer has status %d, which is not a final one", res.StatusCode)
+		return withhold(fmt.Errorf("relay: the answer has status %d, which is not a final one", res.StatusCode))
 	}
 	if res.ContentLength > MaxAnswer {
-		return errors.New("relay: the answer is too long")
+		return withhold(errors.New("relay: the answer is too long"))
 	}
 	if err := checkHeaders(res.Header); err != nil {
-		return err
+		return withhold(err)
 	}
 	from := res.Header
 	for _, line := range from["Connection"] {

@@ -2,44 +2,56 @@ package upstream
 
 import (
 	"context"
+	"hash/maphash"
 	"net/http"
 	"time"
+
+	"github.com/rampart-security/rampart/internal/relay"
 )
 
 // verdict is what a request says of the service's health.
 type verdict uint8
 
 const (
-	unknown verdict = iota // the caller went away: nothing was learned
+	unknown verdict = iota // the caller went away, or has said enough: nothing was learned
 	well
-	failed
+	failed // nobody was there: no connection could be opened, whoever asked
+	strain // no good answer came; that may be the request's fault
 )
 
 // verdictOf judges an answer. Only what says that nobody was there to answer is a
 // failure: an answer 500 may be a fault that one request provokes, and whoever
 // knows such a request must not be able to turn the service off for others. So
 // may 503 be, but services that shed load say so on purpose, and are to be left
-// alone.
-func verdictOf(status int) verdict {
-	switch status {
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+// alone: it is weighed by who gets it.
+func verdictOf(res *http.Response) verdict {
+	if relay.Told(res.Header) == relay.Unreached { // of a gRPC call with status 200
 		return failed
+	}
+	switch res.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return strain
 	}
 	return well
 }
 
-// verdictOn judges that no answer came.
-func verdictOn(caller context.Context, slow bool) verdict {
-	if caller.Err() != nil && !slow {
+// verdictOn judges that no answer came. A connection that breaks may do so because
+// of what was sent on it.
+func verdictOn(caller context.Context, slow bool, err error) verdict {
+	switch {
+	case relay.OutcomeOf(err) == relay.Unreached:
+		return failed
+	case caller.Err() != nil && !slow:
 		return unknown
 	}
-	return failed
+	return strain
 }
 
 // enter lets a request through, or says how long not to come back. While the
 // breaker is open one request at a time is let through to try, and no sooner than
-// it has been open for as long as it should.
-func (s *Service) enter() (probe bool, err error) {
+// it has been open for as long as it should. Whose request strained the service last
+// leaves others as long to try again.
+func (s *Service) enter(who string) (probe bool, err error) {
 	now := s.opt.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,60 +65,85 @@ func (s *Service) enter() (probe bool, err error) {
 	if s.probing {
 		return false, s.closedFor(time.Second)
 	}
+	if wait := s.until.Add(s.opt.Open).Sub(now); wait > 0 && who != "" && who == s.strainer {
+		return false, s.closedFor(wait)
+	}
 	s.probing = true
 	return true, nil
 }
 
-// leave takes what a request says.
-func (s *Service) leave(probe bool, v verdict) {
+// leave takes what a request of who says; "" is a caller like no other.
+func (s *Service) leave(probe bool, v verdict, who string) {
 	now := s.opt.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case probe:
-		s.tried(now, v)
+		s.tried(now, v, who)
 	case s.open: // it left before the breaker opened
-	case v == failed:
-		s.window.at(now).failed++
-		s.judge(now)
+	case v == failed || v == strain:
+		s.holdAgainst(now, v, who)
 	case v == unknown:
 		s.window.at(now).unknown++
 	}
 }
 
 // brokeOff takes that an answer, which began well, has no end.
-func (s *Service) brokeOff() {
+func (s *Service) brokeOff(who string) {
 	now := s.opt.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.open {
-		s.window.at(now).failed++
-		s.judge(now)
+		s.holdAgainst(now, strain, who)
 	}
 }
 
+// holdAgainst counts a failure, and opens the breaker if it is one too many.
+func (s *Service) holdAgainst(now time.Time, v verdict, who string) {
+	if v == strain && who != "" {
+		s.window.at(now).strained++
+		s.evidence.add(now, maphash.String(s.seed, who))
+	} else {
+		s.window.at(now).failed++
+	}
+	s.judge(now)
+}
+
 // tried ends a probe.
-func (s *Service) tried(now time.Time, v verdict) {
+func (s *Service) tried(now time.Time, v verdict, who string) {
 	s.probing = false
 	switch v {
 	case well:
-		s.open, s.window = false, window{}
+		s.open, s.window, s.evidence, s.strainer = false, window{}, evidence{}, ""
 		s.tell(Change{})
-	case failed:
-		s.until = now.Add(s.opt.Open)
+	case failed, strain:
+		s.until, s.strainer = now.Add(s.opt.Open), ""
+		if v == strain {
+			s.strainer = who
+		}
 	}
 }
 
 // judge opens the breaker when too much of the window failed. Requests under way
-// count as if they went well.
+// count as if they went well; failures of one caller beyond its share do not count
+// at all.
 func (s *Service) judge(now time.Time) {
 	sum := s.window.sum(now)
-	n := sum.requests - sum.unknown
-	if s.opt.Failures <= 0 || n < max(1, s.opt.Least) || sum.failed*100 < n*s.opt.Failures {
+	n, bad := sum.requests-sum.unknown, sum.failed+sum.strained
+	if !s.tooMuch(n, bad) {
+		return // not even if all of them counted
+	}
+	spared := sum.strained - s.evidence.weigh(now, sum.strained)
+	n, bad = n-spared, bad-spared
+	if !s.tooMuch(n, bad) {
 		return
 	}
-	s.open, s.until = true, now.Add(s.opt.Open)
-	s.tell(Change{Open: true, Requests: n, Failed: sum.failed})
+	s.open, s.until, s.strainer = true, now.Add(s.opt.Open), ""
+	s.tell(Change{Open: true, Requests: n, Failed: bad})
+}
+
+func (s *Service) tooMuch(n, bad int) bool {
+	return s.opt.Failures > 0 && n >= max(1, s.opt.Least) && bad*100 >= n*s.opt.Failures
 }
 
 func (s *Service) tell(c Change) {
@@ -136,8 +173,8 @@ const windowSeconds = 10
 type window [windowSeconds]second
 
 type second struct {
-	unix                               int64
-	requests, failed, unknown, retries int
+	unix                                         int64
+	requests, failed, strained, unknown, retries int
 }
 
 // at is the second of now.
@@ -156,6 +193,7 @@ func (w *window) sum(now time.Time) (out second) {
 		if age := unix - s.unix; age >= 0 && age < windowSeconds {
 			out.requests += s.requests
 			out.failed += s.failed
+			out.strained += s.strained
 			out.unknown += s.unknown
 			out.retries += s.retries
 		}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/http"
 	"sync"
@@ -38,13 +39,16 @@ type Change struct {
 // Service is one service as its caller sees it. Its methods may be called
 // concurrently.
 type Service struct {
-	opt Options
+	opt  Options
+	seed maphash.Seed // tells callers apart
 
-	mu      sync.Mutex // guards below
-	window  window
-	open    bool
-	until   time.Time // while open: nobody is let through before
-	probing bool      // one was let through and has not come back
+	mu       sync.Mutex // guards below
+	window   window
+	evidence evidence
+	open     bool
+	until    time.Time // while open: nobody is let through before
+	probing  bool      // one was let through and has not come back
+	strainer string    // whose request that was let through failed last, as it may have been made to; "": nobody's
 }
 
 // New returns a Service. Now nil means time.Now.
@@ -52,7 +56,7 @@ func New(opt Options) *Service {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Service{opt: opt}
+	return &Service{opt: opt, seed: maphash.MakeSeed()}
 }
 
 // Repeatable reports whether a method means the same when it arrives twice (RFC
@@ -66,25 +70,30 @@ func Repeatable(method string) bool {
 }
 
 // Over returns a transport over rt that minds the service. With repeat, a request
-// may be sent a second time; its body must then have GetBody, or be none.
+// may be sent a second time; its body must then have GetBody, or be none. who is the
+// caller: what its requests may have provoked, no answer in time or none at all, opens
+// the breaker together with that of three others at least. "" is for a caller that
+// cannot choose what it sends; all of its failures count. That no connection can be
+// opened counts whoever asked.
 //
 // The errors that Over adds are of kind Unavailable: with Retry-After when the
 // breaker is open, with status 504 when no answer began in time. Those of rt pass.
-func (s *Service) Over(rt http.RoundTripper, repeat bool) http.RoundTripper {
-	return &transport{service: s, rt: rt, repeat: repeat}
+func (s *Service) Over(rt http.RoundTripper, who string, repeat bool) http.RoundTripper {
+	return &transport{service: s, rt: rt, who: who, repeat: repeat}
 }
 
 // Calls is Over for calls whose answer may begin when they end, as their caller
 // likes: nothing is repeated, and nobody waits for less than the request's context
 // says. The one that is let through to try has the usual time, since others wait for
 // what comes of it.
-func (s *Service) Calls(rt http.RoundTripper) http.RoundTripper {
-	return &transport{service: s, rt: rt, call: true}
+func (s *Service) Calls(rt http.RoundTripper, who string) http.RoundTripper {
+	return &transport{service: s, rt: rt, who: who, call: true}
 }
 
 type transport struct {
 	service *Service
 	rt      http.RoundTripper
+	who     string
 	repeat  bool
 	call    bool
 }
@@ -94,7 +103,7 @@ var errSlow = errors.New("upstream: no answer began in time")
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	probe, err := t.service.enter()
+	probe, err := t.service.enter(t.who)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +112,12 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !t.call || probe {
 		timer = t.service.timer(cancel)
 	}
+	v := unknown // of a transport that panics: nothing was learned, and the next may try
+	defer func() { t.service.leave(probe, v, t.who) }()
 	res, err := t.twice(r.WithContext(ctx), probe)
 	if err == nil && (timer == nil || timer.Stop()) {
-		t.service.leave(probe, verdictOf(res.StatusCode))
-		res.Body = &body{res.Body, t.service, r.Context(), cancel}
+		v = verdictOf(res)
+		res.Body = &body{res.Body, t, r.Context(), cancel}
 		return res, nil
 	}
 	if err == nil {
@@ -118,7 +129,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if timer != nil {
 		timer.Stop()
 	}
-	t.service.leave(probe, verdictOn(r.Context(), slow))
+	v = verdictOn(r.Context(), slow, err)
 	if slow {
 		return nil, t.service.tooSlow(err)
 	}
@@ -165,16 +176,16 @@ func rewound(r *http.Request) (*http.Request, bool) {
 // body frees what the wait for an answer held once the answer has been read.
 type body struct {
 	io.ReadCloser
-	service *Service
-	caller  context.Context
-	cancel  context.CancelCauseFunc
+	of     *transport
+	caller context.Context
+	cancel context.CancelCauseFunc
 }
 
 // Read implements io.Reader. An answer that breaks off is a failure too.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && b.caller.Err() == nil {
-		b.service.brokeOff()
+		b.of.service.brokeOff(b.of.who)
 	}
 	return n, err
 }
@@ -201,5 +212,5 @@ func (s *Service) tooSlow(err error) error {
 
 func (s *Service) closedFor(d time.Duration) error {
 	return problem.With(&rampart.Error{Kind: rampart.Unavailable, Msg: s.opt.Name + " fails and is left alone for a while; try again later",
-		Err: fmt.Errorf("upstream: the breaker is open for %v", d)}, problem.Details{RetryAfter: max(d, time.Second)})
+		Err: fmt.Errorf("upstream: the breaker is open for %v", d)}, problem.Details{RetryAfter: max(d, time.Second), Limit: "breaker"})
 }

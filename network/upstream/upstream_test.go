@@ -72,7 +72,7 @@ func send(t *testing.T, s *Service, tr http.RoundTripper, method, url string, re
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := s.Over(tr, repeat).RoundTrip(r)
+	res, err := s.Over(tr, "", repeat).RoundTrip(r)
 	if err != nil {
 		return 0, "", err
 	}
@@ -225,7 +225,7 @@ func TestOneProbe(t *testing.T) {
 			close(in)
 			<-r.Context().Done()
 			return nil, r.Context().Err()
-		}), true).RoundTrip(r)
+		}), "", true).RoundTrip(r)
 		out <- err
 	}()
 	<-in
@@ -269,7 +269,7 @@ func TestRepeatable(t *testing.T) {
 
 func BenchmarkOver(b *testing.B) {
 	s := New(Options{Name: "shop", Timeout: time.Minute, Failures: 50, Least: 20, Open: time.Second})
-	rt := s.Over(status(200), true)
+	rt := s.Over(status(200), "ann", true)
 	r, _ := http.NewRequest(http.MethodGet, "http://shop/", nil)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -298,14 +298,14 @@ func TestCalls(t *testing.T) {
 		}
 		return err
 	}
-	if err := ask(s.Calls(wait)); err != nil {
+	if err := ask(s.Calls(wait, "")); err != nil {
 		t.Fatalf("a call that takes its time: %v", err)
 	}
-	if err := ask(s.Over(wait, false)); problem.Status(err) != http.StatusGatewayTimeout { // the second of two: the breaker opens
+	if err := ask(s.Over(wait, "", false)); problem.Status(err) != http.StatusGatewayTimeout { // the second of two: the breaker opens
 		t.Fatalf("another request: %v", err)
 	}
 	now = now.Add(2 * time.Second)
-	if err := ask(s.Calls(wait)); problem.Status(err) != http.StatusGatewayTimeout {
+	if err := ask(s.Calls(wait, "")); problem.Status(err) != http.StatusGatewayTimeout {
 		t.Errorf("the call that tries: %v", err)
 	}
 }
