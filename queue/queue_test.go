@@ -183,8 +183,11 @@ func TestRestart(t *testing.T) {
 	stop()
 	q, _ = start(t, h, dir)
 	mailer := connect(t, h, q, "mailer")
-	cons, err := mailer.js.Consumer(t.Context(), "EVENTS", broker.Consumer("mailer", "orders.sold"))
-	must(t, err)
+	var cons jetstream.Consumer
+	h.Until("the consumer is there", func() bool {
+		cons, err = mailer.js.Consumer(t.Context(), "EVENTS", broker.Consumer("mailer", "orders.sold"))
+		return err == nil
+	})
 	got := take(t, cons)
 	if len(got) != 1 || string(got[0].Data()) != "one" {
 		t.Fatalf("%d messages after the restart", len(got))
