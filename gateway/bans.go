@@ -1,15 +1,20 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/frames"
+	"github.com/rampart-security/rampart/network/framing"
 	"github.com/rampart-security/rampart/ratelimit/ban"
 	"github.com/rampart-security/rampart/spec"
 )
@@ -53,47 +58,124 @@ func (s keepOut) check(c *call) error {
 	return rampart.Errorf(rampart.Limited, controlBan, "too many refused requests from this address; try again in %d seconds", seconds)
 }
 
-// refused counts a refusal, if it is one that tells of an attack, and records the
-// ban that begins with it.
-func (g *Gateway) refused(c *call, err error) {
-	if !suspicious(c, err) {
-		return
-	}
-	b, began := g.bans.Refused(c.ip)
-	if began {
-		g.recordBan(c.r.Context(), "ban.begin", b, map[string]string{"seconds": strconv.Itoa(int(b.For.Seconds())), "step": strconv.Itoa(b.Step)})
+// weight is what a refusal tells of whoever was refused.
+type weight uint8
+
+// Weights, as package ban counts them.
+const (
+	harmless weight = iota // not counted
+	fault                  // may be an attack, and may be a page or a broken client: bans nobody by itself
+	offence                // counts
+)
+
+// refused counts a refusal by what it tells of an attack, and records the bans that
+// begin with it.
+func (g *Gateway) refused(c *call, err error) { g.count(c.r.Context(), c.ip, weigh(c, err)) }
+
+func (g *Gateway) count(ctx context.Context, from netip.Addr, w weight) {
+	switch w {
+	case fault:
+		g.bans.Fault(from)
+	case offence:
+		for _, b := range g.bans.Refused(from) {
+			g.recordBan(ctx, "ban.begin", audit.Refused, b, map[string]string{"seconds": strconv.Itoa(int(b.For.Seconds())), "step": strconv.Itoa(b.Step)})
+		}
 	}
 }
 
-// suspicious leaves out what a page of another site can have a visitor's browser
-// do, for it could have the visitor banned: requests that show nothing, and those
-// that ride on a session; the question whether the page may ask; and more of the
-// former than the address may send. Who writes the browser's mark himself is still
-// limited, and his credentials still count. A step-up is no refusal but a question.
-func suspicious(c *call, err error) bool {
+// weigh lets no page have its visitor banned. Of no weight are requests that show
+// nothing, the question whether a page may ask, and what the CSRF stage refuses; a
+// step-up is no refusal but a question. What else a browser says that another site
+// made it do is a fault: images and top-level navigations, which bring lax cookies,
+// may be refused by a policy, the WAF or a limit, and a page can have thousands made.
+//
+// Anybody can write the browser's mark himself. It spares him the ban and nothing
+// else: each request is refused all the same, the limit of his address holds, and
+// a credential that no page can have a browser show counts with it and without.
+func weigh(c *call, err error) weight {
 	shown := c.r.Header.Get("Authorization") != "" || c.r.Header.Get("X-Api-Key") != ""
+	w := harmless
 	switch control := controlOf(err, ""); rampart.KindOf(err) {
 	case rampart.Unauthenticated:
-		return (shown || len(c.r.CookiesNamed(sessionCookie)) > 0) && control != "authn.step_up"
+		w = offenceIf((shown || len(c.r.CookiesNamed(sessionCookie)) > 0) && control != "authn.step_up")
 	case rampart.Denied:
-		return control != "authn.csrf" && control != controlCORS
+		w = offenceIf(control != "authn.csrf" && control != controlCORS)
 	case rampart.Limited:
-		foreign := !shown && c.r.Header.Get("Sec-Fetch-Site") == "cross-site"
-		return control != controlBan && !(foreign && control == "limit.ip")
+		w = offenceIf(control != controlBan)
 	}
-	return false
+	if w == offence && !shown && foreign(c.r.Header.Get("Sec-Fetch-Site")) {
+		return fault
+	}
+	return w
 }
 
-func (g *Gateway) recordBan(ctx context.Context, action string, b ban.Ban, detail map[string]string) {
-	e := audit.Event{Class: audit.ClassLimit, Action: action, Outcome: audit.Refused, Control: controlBan, Peer: b.Addr, Layer: string(rampart.LayerGateway), Detail: detail}
+func offenceIf(yes bool) weight {
+	if yes {
+		return offence
+	}
+	return harmless
+}
+
+// foreign reports whether a browser says that another site, or another host of
+// this one, made it ask (Fetch Metadata Request Headers).
+func foreign(site string) bool { return site == "cross-site" || site == "same-site" }
+
+// weighHandshake: handshakes fail for old devices, for those who do not trust the
+// certificate, and for who goes away; they are many behind one address. So are
+// connections over its bound. That all places are taken is nobody's fault.
+func weighHandshake(err error) weight {
+	if rampart.KindOf(err) == rampart.Unavailable || controlOf(err, "") == controlBan {
+		return harmless
+	}
+	return fault
+}
+
+// weighFraming: no browser sends such bytes, but long cookies, long addresses and
+// odd characters in them, which a page can give it.
+func weighFraming(r framing.Rule) weight {
+	switch r {
+	case framing.HeadTooLong, framing.Target, framing.Query:
+		return fault
+	}
+	return offence
+}
+
+// weighFrames: the same of HTTP/2, where a page can have streams reset, too.
+func weighFrames(r frames.Rule) weight {
+	switch r {
+	case frames.Resets, frames.Block, frames.Slow:
+		return fault
+	}
+	return offence
+}
+
+// peerAddr is the address of the other end of a connection; the zero Addr if it is
+// none, which nobody counts.
+func peerAddr(peer net.Addr) netip.Addr {
+	from, err := netip.ParseAddrPort(peer.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr()
+}
+
+func (g *Gateway) recordBan(ctx context.Context, action string, outcome audit.Outcome, b ban.Ban, detail map[string]string) {
+	e := audit.Event{Class: audit.ClassLimit, Action: action, Outcome: outcome, Control: controlBan, Peer: b.Addr, Layer: string(rampart.LayerGateway), Detail: detail}
 	if err := g.opt.Audit.Record(ctx, e); err != nil {
 		g.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
 	}
 }
 
-// watchBans records the ends of bans. What was turned away meanwhile is told here
-// in one event: a flood must not fill the log.
+// watchBans records the ends of bans, tells heartbeats whom the gateway turns away,
+// and lifts bans that an operator has lifted. What was turned away meanwhile is told
+// here in one event: a flood must not fill the log.
 func (g *Gateway) watchBans(ctx context.Context) {
+	g.opt.Link.OnBans(func() wire.Bans { return bansNow(g.bans, g.opt.Now()) })
+	done := lifts{bans: g.bans}
+	g.opt.Link.OnForget(func(f wire.Forget) {
+		done.carryOut(f.Lifts)
+		g.opt.Link.Forgot(f.ID)
+	})
 	tick := time.NewTicker(banSweep)
 	defer tick.Stop()
 	for {
@@ -106,9 +188,66 @@ func (g *Gateway) watchBans(ctx context.Context) {
 	}
 }
 
+// bansNow is what a heartbeat says.
+func bansNow(l *ban.Ladder, now time.Time) wire.Bans {
+	list := l.List()
+	slices.SortFunc(list, func(a, b ban.Ban) int {
+		return cmp.Or(cmp.Compare(b.Left, a.Left), cmp.Compare(a.Addr, b.Addr))
+	})
+	out := wire.Bans{InForce: len(list)}
+	for _, b := range list[:min(len(list), wire.MaxBans)] {
+		out.List = append(out.List, wire.Ban{Addr: b.Addr, Step: b.Step, Until: now.Add(b.Left).UTC(), Away: b.Refused})
+	}
+	return out
+}
+
+// liftsKept is how many lifts are remembered as carried out. The control plane
+// repeats those of some minutes to who connects anew, at most wire.MaxLifts.
+const liftsKept = 10 * wire.MaxLifts
+
+// lifts carries out what an operator lifted, each once: one that is repeated must
+// not end a ban that began after it. Not for concurrent use.
+type lifts struct {
+	bans *ban.Ladder
+	done []string // ids, the newest last
+}
+
+func (l *lifts) carryOut(list []wire.Lift) {
+	for _, v := range list {
+		if slices.Contains(l.done, v.ID) {
+			continue
+		}
+		l.done = append(l.done, v.ID)
+		for _, p := range liftable(v.Addr) {
+			l.bans.Lift(p)
+		}
+	}
+	l.done = l.done[max(0, len(l.done)-liftsKept):]
+}
+
+// liftable are the networks that wire.Lift names; none if it names nothing, which
+// the control plane has checked.
+func liftable(addr string) []netip.Prefix {
+	if addr == "*" {
+		return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	}
+	if a, err := netip.ParseAddr(addr); err == nil {
+		a = a.Unmap().WithZone("")
+		return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+	}
+	if p, err := netip.ParsePrefix(addr); err == nil {
+		return []netip.Prefix{p}
+	}
+	return nil
+}
+
 func (g *Gateway) endBans(ctx context.Context) {
 	for _, b := range g.bans.Ended() {
-		g.recordBan(ctx, "ban.end", b, map[string]string{"turned_away": strconv.FormatUint(b.Refused, 10), "step": strconv.Itoa(b.Step)})
+		detail := map[string]string{"turned_away": strconv.FormatUint(b.Refused, 10), "step": strconv.Itoa(b.Step)}
+		if b.Lifted {
+			detail["lifted"] = "true"
+		}
+		g.recordBan(ctx, "ban.end", audit.Allowed, b, detail)
 	}
 }
 
@@ -127,8 +266,7 @@ func (d door) Accept() (net.Conn, error) {
 		if err != nil || d.bans.InForce() == 0 {
 			return conn, err
 		}
-		from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
-		if err != nil || d.bans.Banned(from.Addr()) == 0 {
+		if d.bans.Banned(peerAddr(conn.RemoteAddr())) == 0 {
 			return conn, nil
 		}
 		conn.Close()

@@ -1,11 +1,21 @@
 package gateway
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/network/frames"
+	"github.com/rampart-security/rampart/network/framing"
+	"github.com/rampart-security/rampart/ratelimit/ban"
 )
 
 // TestNoPageHasItsVisitorBanned: what a page of another site can have a browser do
@@ -15,25 +25,110 @@ func TestNoPageHasItsVisitorBanned(t *testing.T) {
 		kind    rampart.Kind
 		control string
 		header  []string
-		counts  bool
+		want    weight
 	}{
-		"a question whether a page may ask":        {rampart.Denied, controlCORS, []string{"Sec-Fetch-Site", "cross-site"}, false},
-		"a form of another site":                   {rampart.Denied, "authn.csrf", []string{"Sec-Fetch-Site", "cross-site"}, false},
-		"pictures of another site, by the hundred": {rampart.Limited, "limit.ip", []string{"Sec-Fetch-Site", "cross-site"}, false},
-		"the same with a forged token":             {rampart.Limited, "limit.ip", []string{"Sec-Fetch-Site", "cross-site", "Authorization", "Bearer x"}, true},
-		"a flood that is no browser's":             {rampart.Limited, "limit.ip", nil, true},
-		"nothing shown":                            {rampart.Unauthenticated, "authn.session", nil, false},
-		"a forged session":                         {rampart.Unauthenticated, "authn.session", []string{"Cookie", sessionCookie + "=x"}, true},
-		"an attack":                                {rampart.Denied, controlWAF, nil, true},
-		"one who is banned":                        {rampart.Limited, controlBan, nil, false},
+		"a question whether a page may ask":          {rampart.Denied, controlCORS, []string{"Sec-Fetch-Site", "cross-site"}, harmless},
+		"a form of another site":                     {rampart.Denied, "authn.csrf", []string{"Sec-Fetch-Site", "cross-site"}, harmless},
+		"pictures of another site, by the hundred":   {rampart.Limited, "limit.ip", []string{"Sec-Fetch-Site", "cross-site"}, fault},
+		"the same with a forged token":               {rampart.Limited, "limit.ip", []string{"Sec-Fetch-Site", "cross-site", "Authorization", "Bearer x"}, offence},
+		"a flood that is no browser's":               {rampart.Limited, "limit.ip", nil, offence},
+		"nothing shown":                              {rampart.Unauthenticated, "authn.session", nil, harmless},
+		"a forged session":                           {rampart.Unauthenticated, "authn.session", []string{"Cookie", sessionCookie + "=x"}, offence},
+		"a visit by a link, and the session is over": {rampart.Unauthenticated, "authn.session", []string{"Cookie", sessionCookie + "=x", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}, fault},
+		"a link to what the visitor may not see":     {rampart.Denied, "authz.gateway", []string{"Cookie", sessionCookie + "=x", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}, fault},
+		"the same of a host beside this one":         {rampart.Denied, "authz.gateway", []string{"Cookie", sessionCookie + "=x", "Sec-Fetch-Site", "same-site"}, fault},
+		"the same of a page of ours":                 {rampart.Denied, "authz.gateway", []string{"Cookie", sessionCookie + "=x", "Sec-Fetch-Site", "same-origin"}, offence},
+		"a link to an attack":                        {rampart.Denied, controlWAF, []string{"Sec-Fetch-Site", "cross-site"}, fault},
+		"a guess at a key, marked as a page's":       {rampart.Unauthenticated, "authn.api_key", []string{"X-Api-Key", "x", "Sec-Fetch-Site", "cross-site"}, offence},
+		"an attack":                                  {rampart.Denied, controlWAF, nil, offence},
+		"one who is banned":                          {rampart.Limited, controlBan, nil, harmless},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			for i := 0; i+1 < len(tc.header); i += 2 {
 				r.Header.Set(tc.header[i], tc.header[i+1])
 			}
-			if got := suspicious(&call{r: r}, rampart.Errorf(tc.kind, tc.control, "no")); got != tc.counts {
-				t.Errorf("counts %v, want %v", got, tc.counts)
+			if got := weigh(&call{r: r}, rampart.Errorf(tc.kind, tc.control, "no")); got != tc.want {
+				t.Errorf("weighs %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestWeightBelowRequests: what ends before there is a request counts, too; what a
+// page or an old device may be at the bottom of bans nobody by itself.
+func TestWeightBelowRequests(t *testing.T) {
+	for name, tc := range map[string]struct{ got, want weight }{
+		"an old device":                   {weighHandshake(rampart.Errorf(rampart.Unauthenticated, "tls.min13", "no")), fault},
+		"one who goes away":               {weighHandshake(errors.New("EOF")), fault},
+		"too many of one address":         {weighHandshake(rampart.Errorf(rampart.Limited, "limit.ip", "no")), fault},
+		"too many of all":                 {weighHandshake(rampart.Errorf(rampart.Unavailable, "limit.ip", "no")), harmless},
+		"one who is banned":               {weighHandshake(rampart.Errorf(rampart.Limited, controlBan, "no")), harmless},
+		"a smuggled request":              {weighFraming(framing.LengthAndCoding), offence},
+		"cookies too long":                {weighFraming(framing.HeadTooLong), fault},
+		"a link with odd characters":      {weighFraming(framing.Query), fault},
+		"frames that carry nothing":       {weighFrames(frames.Flood), offence},
+		"a page that breaks off requests": {weighFrames(frames.Resets), fault},
+	} {
+		if tc.got != tc.want {
+			t.Errorf("%s: weighs %v, want %v", name, tc.got, tc.want)
+		}
+	}
+}
+
+// TestBansNow: heartbeats name those that end last, within the bound.
+func TestBansNow(t *testing.T) {
+	now := time.Now()
+	l := ban.New(ban.Options{Rule: ban.Rule{Refusals: 1, Within: time.Minute, First: time.Minute, Longest: time.Hour}, Now: func() time.Time { return now }})
+	for i := range wire.MaxBans + 1 {
+		for range 2 {
+			l.Refused(netip.MustParseAddr(fmt.Sprintf("192.0.%d.%d", i/256, i%256)))
+		}
+		now = now.Add(time.Millisecond)
+	}
+	got := bansNow(l, now)
+	if got.InForce != wire.MaxBans+1 || len(got.List) != wire.MaxBans {
+		t.Fatalf("%d named of %d", len(got.List), got.InForce)
+	}
+	want := wire.Ban{Addr: "192.0.0.200", Step: 1, Until: now.Add(time.Minute - time.Millisecond).UTC()}
+	if diff := cmp.Diff(want, got.List[0]); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestLifts: each is carried out once, and by whatever name the address has.
+func TestLifts(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lift string
+		v4   bool // 192.0.2.7 is let in
+		v6   bool // 2001:db8::1 is
+	}{
+		"an address":         {"192.0.2.7", true, false},
+		"by its other name":  {"::ffff:192.0.2.7", true, false},
+		"a host of IPv6":     {"2001:db8::ffff", false, true},
+		"a network":          {"2001:db8::/64", false, true},
+		"everybody":          {"*", true, true},
+		"what is no address": {"everybody", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := lifts{bans: ban.New(ban.Options{Rule: ban.Rule{Refusals: 1, Within: time.Minute, First: time.Minute, Longest: time.Hour}})}
+			v4, v6 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::1")
+			misbehave := func() {
+				for range 2 {
+					l.bans.Refused(v4)
+					l.bans.Refused(v6)
+				}
+			}
+			misbehave()
+			list := []wire.Lift{{ID: "1", Addr: tc.lift}}
+			l.carryOut(list)
+			if in4, in6 := l.bans.Banned(v4) == 0, l.bans.Banned(v6) == 0; in4 != tc.v4 || in6 != tc.v6 {
+				t.Errorf("let in: %v and %v, want %v and %v", in4, in6, tc.v4, tc.v6)
+			}
+			misbehave()
+			l.carryOut(list)
+			if l.bans.Banned(v4) == 0 || l.bans.Banned(v6) == 0 {
+				t.Error("a lift that was repeated ended a ban that began after it")
 			}
 		})
 	}

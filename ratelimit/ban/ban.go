@@ -9,6 +9,15 @@
 // shut the others out with bad requests, nor a few expired sessions the whole
 // house. So an address is banned only when its refusals are also the greater part
 // of what it asked for: Good counts what was let through.
+//
+// Whoever has many networks of IPv6 is counted by the site too: a /56 may be refused
+// four times as often as a /64, a /48 sixteen times. What is banned counts no more,
+// so it takes several of the smaller to have the larger banned, never one.
+//
+// Faults are what an attack looks like, and a broken client too: handshakes that
+// fail, connections over a bound. Eight count as one refusal, up to half of the
+// bound; they begin no ban, and do not count against what was let through. So a
+// house full of old devices shuts out nobody by that alone.
 package ban
 
 import (
@@ -18,7 +27,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/ratelimit/internal/keyed"
 )
 
@@ -41,12 +49,17 @@ type Options struct {
 	Now    func() time.Time // if nil, time.Now
 }
 
-// Ban is one address's time away.
+// faultsPer is how many faults count as one refusal.
+const faultsPer = 8
+
+// Ban is the time away of one address, or of one network.
 type Ban struct {
-	Addr    string        // as ratelimit.IPKey writes it
+	Addr    string        // of IPv4 an address; of IPv6 a network of 64, 56 or 48 bits
 	Step    int           // of the ladder: 1 is the first ban
 	For     time.Duration // how long it is, from its beginning
 	Refused uint64        // how often it was turned away meanwhile
+	Left    time.Duration // of List: until it ends
+	Lifted  bool          // it ended before its time
 }
 
 // Ladder remembers who was refused. Its memory is bounded: when it is full, an
@@ -57,7 +70,7 @@ type Ladder struct {
 	now     func() time.Time
 	start   time.Time
 	rule    atomic.Pointer[rules]
-	keys    *keyed.Table[netip.Addr, entry]
+	keys    *keyed.Table[netip.Prefix, entry]
 	banned  atomic.Int64 // bans in force: while there are none, nobody is looked up
 	crowded atomic.Uint64
 
@@ -77,11 +90,13 @@ type entry struct {
 	rule    uint64
 	refused keyed.Wheel
 	good    keyed.Wheel
+	faults  keyed.Wheel
 	until   int64 // end of the ban; 0: none, or its end was told
 	recent  int64 // end of the newest ban
 	step    int
 	length  time.Duration
 	away    uint64 // turned away since the ban began
+	lifted  bool   // it is being lifted
 }
 
 // New returns a Ladder.
@@ -95,9 +110,9 @@ func New(opt Options) *Ladder {
 	l := &Ladder{now: opt.Now, start: opt.Now()}
 	l.Set(opt.Rule, opt.Exempt)
 	seed := maphash.MakeSeed()
-	l.keys = keyed.New(keyed.Options[netip.Addr, entry]{
+	l.keys = keyed.New(keyed.Options[netip.Prefix, entry]{
 		Keys: opt.Keys, Worth: l.worth, Pause: int64(time.Second), Gone: l.end,
-		Hash: func(a netip.Addr) uint64 { return maphash.Comparable(seed, a) },
+		Hash: func(p netip.Prefix) uint64 { return maphash.Comparable(seed, p) },
 	})
 	return l
 }
@@ -142,11 +157,23 @@ func (l *Ladder) worth(e *entry, now int64) keyed.Worth {
 // advance moves the counts to the present.
 func (e *entry) advance(now int64, r *rules) {
 	if e.rule != r.number {
-		e.rule, e.refused, e.good = r.number, keyed.Wheel{}, keyed.Wheel{}
+		e.rule = r.number
+		e.clear()
 	}
 	k := now / r.bucket
 	e.refused.Advance(k, keyed.Buckets)
 	e.good.Advance(k, keyed.Buckets)
+	e.faults.Advance(k, keyed.Buckets)
+}
+
+func (e *entry) clear() { e.refused, e.good, e.faults = keyed.Wheel{}, keyed.Wheel{}, keyed.Wheel{} }
+
+// tooMany judges the counts of a network that may be refused so many times as
+// often as an address. Only what was refused is held against what was let through.
+func (e *entry) tooMany(r *rules, times int) bool {
+	refused := e.refused.Sum()
+	faults := min(e.faults.Sum()/faultsPer, r.Refusals/2)
+	return refused > e.good.Sum() && refused+faults > times*r.Refusals
 }
 
 // Banned returns for how much longer a is banned, 0 if it is not. Each call that
@@ -159,58 +186,115 @@ func (l *Ladder) Banned(a netip.Addr) time.Duration {
 	if l.rule.Load().spares(a) {
 		return 0
 	}
-	s, e := l.keys.Peek(network(a), l.since())
+	var left time.Duration
+	for _, bits := range widths(a) {
+		left = max(left, l.turnAway(around(a, bits), left == 0))
+	}
+	return left
+}
+
+// turnAway returns how long p is still banned, and counts if it is and it is to.
+func (l *Ladder) turnAway(p netip.Prefix, count bool) time.Duration {
+	s, e := l.keys.Peek(p, l.since())
 	defer s.Unlock()
 	if e == nil || e.until <= s.Now() {
 		return 0
 	}
-	e.away++
+	if count {
+		e.away++
+	}
 	return time.Duration(e.until - s.Now())
 }
 
-// Good counts a request of a that was let through, for an address that was also
-// refused.
+// Good counts a request of a that was let through, for an address or a network that
+// was also refused.
 func (l *Ladder) Good(a netip.Addr) {
 	r := l.rule.Load()
 	if r.off() {
 		return
 	}
-	s, e := l.keys.Peek(network(a.Unmap().WithZone("")), l.since())
-	defer s.Unlock()
-	if e != nil {
-		e.advance(s.Now(), r)
-		e.good.Add(1, keyed.Buckets)
+	a = a.Unmap().WithZone("")
+	now := l.since()
+	for _, bits := range widths(a) {
+		s, e := l.keys.Peek(around(a, bits), now)
+		if e != nil {
+			e.advance(s.Now(), r)
+			e.good.Add(1, keyed.Buckets)
+		}
+		s.Unlock()
 	}
 }
 
-// Refused counts a refusal of a, and reports the ban if one begins with it.
-func (l *Ladder) Refused(a netip.Addr) (Ban, bool) {
+// Refused counts a refusal of a, and returns the bans that begin with it: of a
+// itself, and of the networks around it.
+func (l *Ladder) Refused(a netip.Addr) []Ban {
 	r := l.rule.Load()
 	a = a.Unmap().WithZone("")
-	if r.off() || !a.IsValid() || r.spares(a) {
-		return Ban{}, false
+	if r.off() || !a.IsValid() || r.spares(a) || l.inForce(a) {
+		return nil
 	}
-	s, e := l.keys.Lock(network(a), l.since())
+	var begun []Ban
+	times := 1
+	for _, bits := range widths(a) {
+		if b, ok := l.refused(around(a, bits), r, times); ok {
+			begun = append(begun, b)
+		}
+		times *= 4
+	}
+	return begun
+}
+
+// inForce reports whether a, or a network around it, is banned already: what comes
+// then is of a connection from before.
+func (l *Ladder) inForce(a netip.Addr) bool {
+	if l.banned.Load() == 0 {
+		return false
+	}
+	for _, bits := range widths(a) {
+		if l.turnAway(around(a, bits), false) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Ladder) refused(p netip.Prefix, r *rules, times int) (Ban, bool) {
+	s, e := l.keys.Lock(p, l.since())
 	defer s.Unlock()
 	if e == nil {
 		l.crowded.Add(1)
 		return Ban{}, false
 	}
 	e.advance(s.Now(), r)
-	if e.until > s.Now() { // of a connection from before
+	if e.until > s.Now() { // since just now
 		return Ban{}, false
 	}
 	e.refused.Add(1, keyed.Buckets)
-	if e.refused.Sum() <= r.Refusals || e.refused.Sum() <= e.good.Sum() {
+	if !e.tooMany(r, times) {
 		return Ban{}, false
 	}
-	l.end(a, e)
-	return l.begin(a, e, r, s.Now()), true
+	l.end(p, e)
+	return l.begin(p, e, r, s.Now()), true
+}
+
+// Fault counts what may be an attack of a and may be a broken client of its house.
+func (l *Ladder) Fault(a netip.Addr) {
+	r := l.rule.Load()
+	a = a.Unmap().WithZone("")
+	if r.off() || !a.IsValid() || r.spares(a) {
+		return
+	}
+	s, e := l.keys.Lock(around(a, widths(a)[0]), l.since())
+	defer s.Unlock()
+	if e != nil {
+		e.advance(s.Now(), r)
+		e.faults.Add(1, keyed.Buckets)
+	}
 }
 
 // begin bans. The count begins anew after it, so that the next ban takes as much
 // as the first.
-func (l *Ladder) begin(a netip.Addr, e *entry, r *rules, now int64) Ban {
+func (l *Ladder) begin(p netip.Prefix, e *entry, r *rules, now int64) Ban {
 	if e.step > 0 && now >= e.recent+int64(r.Longest) {
 		e.step = 0
 	}
@@ -222,14 +306,14 @@ func (l *Ladder) begin(a netip.Addr, e *entry, r *rules, now int64) Ban {
 	e.length = max(r.First, min(length, r.Longest))
 	e.until = now + int64(e.length)
 	e.recent, e.away = e.until, 0
-	e.refused, e.good = keyed.Wheel{}, keyed.Wheel{}
+	e.clear()
 	e.advance(now, r)
 	l.banned.Add(1)
-	return Ban{Addr: ratelimit.IPKey(a), Step: e.step, For: e.length}
+	return Ban{Addr: name(p), Step: e.step, For: e.length}
 }
 
 // end notes the end of a ban that was not told yet.
-func (l *Ladder) end(a netip.Addr, e *entry) {
+func (l *Ladder) end(p netip.Prefix, e *entry) {
 	if e.until == 0 {
 		return
 	}
@@ -237,16 +321,16 @@ func (l *Ladder) end(a netip.Addr, e *entry) {
 	l.banned.Add(-1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ended = append(l.ended, Ban{ratelimit.IPKey(a), e.step, e.length, e.away})
+	l.ended = append(l.ended, e.ban(p))
 }
 
 // Ended returns the bans that have ended since it was asked last. It looks at
 // every address: ask it every few seconds.
 func (l *Ladder) Ended() []Ban {
 	now := l.since()
-	l.keys.Each(func(a netip.Addr, e *entry) {
+	l.keys.Each(func(p netip.Prefix, e *entry) {
 		if e.until != 0 && e.until <= now {
-			l.end(a, e)
+			l.end(p, e)
 		}
 	})
 	l.mu.Lock()
@@ -254,6 +338,47 @@ func (l *Ladder) Ended() []Ban {
 	out := l.ended
 	l.ended = nil
 	return out
+}
+
+// List returns the bans that are in force, in no order. It looks at every address,
+// unless there are none.
+func (l *Ladder) List() []Ban {
+	if l.banned.Load() == 0 {
+		return nil
+	}
+	var out []Ban
+	now := l.since()
+	l.keys.Each(func(p netip.Prefix, e *entry) {
+		if e.until > now {
+			b := e.ban(p)
+			b.Left = time.Duration(e.until - now)
+			out = append(out, b)
+		}
+	})
+	return out
+}
+
+// Lift ends every ban of p, of networks in it and of networks around it, and forgets
+// what led to them. It returns how many were in force; Ended tells which.
+func (l *Ladder) Lift(p netip.Prefix) int {
+	n := 0
+	now := l.since()
+	l.keys.Each(func(at netip.Prefix, e *entry) {
+		if !at.Overlaps(p) {
+			return
+		}
+		if e.lifted = e.until > now; e.lifted {
+			n++
+		}
+		l.end(at, e)
+		*e = entry{}
+	})
+	return n
+}
+
+// ban is that of an entry whose address or network is p.
+func (e *entry) ban(p netip.Prefix) Ban {
+	return Ban{Addr: name(p), Step: e.step, For: e.length, Refused: e.away, Lifted: e.lifted}
 }
 
 // InForce returns how many addresses are banned at most: a ban whose end Ended
@@ -264,12 +389,23 @@ func (l *Ladder) InForce() int { return int(l.banned.Load()) }
 // address was banned.
 func (l *Ladder) Crowded() uint64 { return l.crowded.Load() }
 
-// network is what one host has at least: the address itself for IPv4, the first
-// of its /64 for IPv6.
-func network(a netip.Addr) netip.Addr {
+// widths are the networks that an address counts for, in bits, the smallest first:
+// itself of IPv4; of IPv6 what one host has at least, and what providers give a
+// site.
+func widths(a netip.Addr) []int {
 	if !a.Is6() {
-		return a
+		return []int{32}
 	}
-	p, _ := a.Prefix(64) // of 128 bits, so it cannot fail
-	return p.Addr()
+	return []int{64, 56, 48}
+}
+
+// around is the network of so many bits that a is in.
+func around(a netip.Addr, bits int) netip.Prefix { return netip.PrefixFrom(a, bits).Masked() }
+
+// name writes a network as ratelimit.IPKey does.
+func name(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
 }
