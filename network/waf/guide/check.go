@@ -1,6 +1,7 @@
 package guide
 
 import (
+	"math/bits"
 	"strings"
 	"sync/atomic"
 )
@@ -17,10 +18,13 @@ type check struct {
 }
 
 // class are the checks of values that stand in one place. Plans for alphabets
-// are made when first needed and kept in a table of fixed size.
+// are made when first needed and kept in a table of fixed size. Making one takes
+// as long as all else that a request costs, so values of one request must not
+// drive out each other's: each alphabet has some slots to choose from.
 type class struct {
 	checks []*check
-	plans  [512]atomic.Pointer[plan]
+	plans  [128][4]atomic.Pointer[plan]
+	turn   atomic.Uint32 // which of full slots goes next
 }
 
 // plan is what is left to do for values over an alphabet: the residual.
@@ -39,17 +43,35 @@ type planStep struct {
 }
 
 func (c *class) plan(a alphabet) *plan {
-	h := a.ascii[0]*0x9e3779b97f4a7c15 ^ a.ascii[1]*0xc2b2ae3d27d4eb4f
-	if a.wide {
-		h = ^h
+	slots := &c.plans[a.hash()%uint64(len(c.plans))]
+	for i := range slots {
+		p := slots[i].Load()
+		if p != nil && p.over == a {
+			return p
+		}
+		if p == nil {
+			return c.keep(&slots[i], a)
+		}
 	}
-	slot := &c.plans[(h^h>>32)%uint64(len(c.plans))]
-	if p := slot.Load(); p != nil && p.over == a {
-		return p
-	}
+	return c.keep(&slots[c.turn.Add(1)%uint32(len(slots))], a)
+}
+
+func (c *class) keep(slot *atomic.Pointer[plan], a alphabet) *plan {
 	p := c.newPlan(a)
 	slot.Store(p)
 	return p
+}
+
+// hash is the finish of MurmurHash3 over both halves: coarse alphabets differ in
+// few bits, and those are high ones.
+func (a alphabet) hash() uint64 {
+	h := a.ascii[0]*0x9e3779b97f4a7c15 ^ bits.RotateLeft64(a.ascii[1]*0xc2b2ae3d27d4eb4f, 32)
+	if a.wide {
+		h = ^h
+	}
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }
 
 func (c *class) newPlan(a alphabet) *plan {
