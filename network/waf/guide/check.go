@@ -2,6 +2,7 @@ package guide
 
 import (
 	"math/bits"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -101,7 +102,7 @@ func (c *class) newPlan(a alphabet) *plan {
 // shortest is the length of the shortest word, where all checks have words and
 // no transformation can make a value longer.
 func (p *planStep) shortest(a alphabet) int {
-	if a.wide || contains(names(p.trans), "htmlentitydecode") {
+	if a.wide || slices.ContainsFunc(p.trans, func(t transform) bool { return longer[t.name] }) {
 		return 0
 	}
 	least := maxBody
@@ -116,13 +117,10 @@ func (p *planStep) shortest(a alphabet) int {
 	return least
 }
 
-func names(list []transform) []string {
-	var out []string
-	for _, t := range list {
-		out = append(out, t.name)
-	}
-	return out
-}
+// longer are the transformations that can make a value longer: an entity stands
+// for up to two runes, what was decoded to bytes beyond ASCII is spelled out
+// again, and the length of nothing is a digit.
+var longer = map[string]bool{"htmlentitydecode": true, "utf8tounicode": true, "length": true}
 
 // eachStep calls fn for what the operator sees of values over a: the end of the
 // transformations, or each step of them where the rule says so.
@@ -150,6 +148,7 @@ type scratch struct {
 	key    []byte
 	args   int
 	used   int
+	names  *nameSet // where names are counted
 }
 
 // clean reports whether no check of c matches s for sure.

@@ -23,6 +23,7 @@ type compiler struct {
 	transforms map[string]transform
 	checks     []*check
 	chains     []*chain
+	distinct   bool // no two arguments may have one name
 }
 
 // rule settles how j is kept from matching. What it does not understand is
@@ -197,7 +198,7 @@ func (c *compiler) native(j *judged) error {
 	case len(j.Links) == 2 && len(j.open) == 2:
 		return c.capture(j)
 	}
-	return errNoNative
+	return c.distinctNames(j)
 }
 
 // multipartNames is rule 922110. It reads the variables whose names hold the
@@ -216,40 +217,81 @@ func (c *compiler) multipartNames(j *judged) error {
 }
 
 // capture compiles a chain of two in which the second link sees what the first
-// captured, by one variable: "tx.name=|%{tx.1}|", then TX:name. It may match a
-// value if the second link matches what that very value leads to; that Coraza
-// shows it only the last one makes no difference to whether none matches.
+// captured: by a variable, "tx.name=|%{tx.1}|", then TX:name, or as TX:1. It may
+// match a value if the second link matches what that very value leads to; that
+// Coraza shows it only the last one makes no difference to whether none matches.
 func (c *compiler) capture(j *judged) error {
 	first, second := j.Links[0], j.Links[1]
-	if first.Op != "rx" || first.Neg || len(first.SetVars) != 1 || len(second.Targets) != 1 || second.Targets[0].Var != "TX" {
-		return errNoNative
-	}
-	name, val, _ := strings.Cut(first.SetVars[0], "=")
-	if !leadsTo(strings.ToLower(name), second.Targets[0]) {
+	val, ok := carries(first, second)
+	if !ok {
 		return errNoNative
 	}
 	k, err := c.check(j, first)
 	if err != nil {
 		return err
 	}
-	then, err := c.operator(second)
-	if err != nil {
-		return err
-	}
-	trans, err := c.chainOf(second)
-	if err != nil {
-		return err
-	}
 	// (?-m) and (?m) differ in texts of several lines only, which are refused.
 	re, err := regexp.Compile("(?s)" + first.Arg)
-	if err != nil || then.only || singleBytes(first.Arg) || strings.Contains(captured.ReplaceAllString(val, ""), "%{") {
+	if err != nil || singleBytes(first.Arg) || !within(re, val) {
 		return fmt.Errorf("the chain carries text in a way that is not known to the guide")
 	}
-	link := chainLink{op: then, trans: trans}
-	k.op = carried(re, val, k.op, &link)
+	then, err := c.then(second, re)
+	if err != nil {
+		return err
+	}
+	k.op = carried(re, val, k.op, then)
 	c.checks = append(c.checks, k)
 	j.kind = kindStructural
 	return nil
+}
+
+// carries returns what the second link sees, with macros for what the first
+// captured.
+func carries(first, second *link) (val string, ok bool) {
+	if first.Op != "rx" || first.Neg || !first.Capture || first.Multi || len(second.Targets) != 1 || second.Targets[0].Var != "TX" {
+		return "", false
+	}
+	t := second.Targets[0]
+	if len(t.Key) == 1 && t.Key[0] >= '0' && t.Key[0] <= '9' && !t.Not && !t.Count && !t.Regex {
+		return "%{tx." + t.Key + "}", true
+	}
+	if len(first.SetVars) != 1 {
+		return "", false
+	}
+	name, val, _ := strings.Cut(first.SetVars[0], "=")
+	return val, leadsTo(strings.ToLower(name), t)
+}
+
+// within reports whether all macros of s are captures that re sets. Others
+// would be an earlier rule's. Coraza sets no tenth.
+func within(re *regexp.Regexp, s string) bool {
+	for _, m := range captured.FindAllStringSubmatch(s, -1) {
+		if n := int(m[1][0] - '0'); n > re.NumSubexp() || n == 9 {
+			return false
+		}
+	}
+	return !strings.Contains(captured.ReplaceAllString(s, ""), "%{")
+}
+
+// then is what becomes of the carried text. Its submatches are those of the
+// first link.
+func (c *compiler) then(l *link, re *regexp.Regexp) (func(text string, m []string, st *scratch) bool, error) {
+	trans, err := c.chainOf(l)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := plain(l.Op, ""); err == nil && len(trans) == 0 && captured.MatchString(l.Arg) && within(re, l.Arg) {
+		return func(text string, m []string, _ *scratch) bool {
+			fn, _ := plain(l.Op, filled(l.Arg, m))
+			return fn(text) != l.Neg
+		}, nil
+	}
+	op, err := c.operator(l)
+	if err != nil {
+		return nil, err
+	}
+	link := chainLink{op: op, trans: trans}
+	return func(text string, _ []string, st *scratch) bool { return link.holds(text, st) }, nil
 }
 
 // leadsTo reports whether a variable of this name is one that t selects.
@@ -264,7 +306,12 @@ func leadsTo(name string, t target) bool {
 
 var captured = regexp.MustCompile(`(?i)%\{tx\.([0-9])\}`)
 
-func carried(re *regexp.Regexp, val string, first operator, then *chainLink) operator {
+// filled puts submatches into the macros of s.
+func filled(s string, m []string) string {
+	return captured.ReplaceAllStringFunc(s, func(ref string) string { return m[ref[5]-'0'] })
+}
+
+func carried(re *regexp.Regexp, val string, first operator, then func(text string, m []string, st *scratch) bool) operator {
 	matches := func(s string, budget *int) (bool, bool) {
 		if strings.ContainsAny(s, "\n\r") {
 			return false, false
@@ -273,14 +320,7 @@ func carried(re *regexp.Regexp, val string, first operator, then *chainLink) ope
 		if m == nil {
 			return false, true
 		}
-		text := captured.ReplaceAllStringFunc(val, func(ref string) string {
-			if n := int(ref[5] - '0'); n < len(m) {
-				return m[n]
-			}
-			return ""
-		})
-		st := &scratch{budget: *budget}
-		return then.holds(text, st), true
+		return then(filled(val, m), m, &scratch{budget: *budget}), true
 	}
 	return operator{possible: first.possible, matches: matches, gate: first.gate, folds: first.folds}
 }

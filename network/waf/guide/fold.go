@@ -103,16 +103,21 @@ func (f *folder) judge(j *judged) (fires bool) {
 		f.taint(j.Links)
 		return j.unknown(strings.Join(j.Strange, ", "))
 	}
-	for _, l := range j.Links {
+	for i, l := range j.Links {
 		holds, known := f.constant(l)
 		if known && !holds {
 			j.kind = kindSettled
-			f.taint(j.Links[:len(j.Links)-1])
-			return false
+			f.taint(j.Links[:i])
+			return slices.ContainsFunc(j.Links[:i], badCtl) && j.unknown("a link that may match has a control")
 		}
 		if !known {
 			j.open = append(j.open, l)
 		}
+	}
+	// Controls of a link are obeyed when it matches, whatever its chain comes to.
+	if slices.ContainsFunc(j.Links[:len(j.Links)-1], badCtl) {
+		f.taint(j.Links)
+		return j.unknown("a link that may match has a control")
 	}
 	harmless := j.NoLog && j.Pass && !slices.ContainsFunc(j.Links, badCtl)
 	switch {
@@ -186,6 +191,8 @@ func (f *folder) set(r *rule) {
 			name, val, assigned := strings.Cut(s, "=")
 			_, name, _ = strings.Cut(strings.ToLower(name), ".")
 			text, known := f.expand(val)
+			// A link of several targets may match, and so add, several times.
+			known = known && (len(l.Targets) < 2 || val == "" || val[0] != '+' && val[0] != '-')
 			if !assigned || !known || strings.Contains(name, "%{") || f.dirty[name] {
 				f.taint([]*link{{SetVars: []string{s}}})
 				continue
@@ -220,7 +227,12 @@ func (f *folder) expand(s string) (string, bool) {
 	return out, known
 }
 
+// isDirty reports whether a request can change a variable. TX:0 to TX:9 are what
+// expressions captured.
 func (f *folder) isDirty(name string) bool {
+	if len(name) == 1 && name[0] >= '0' && name[0] <= '9' {
+		return true
+	}
 	for d := range f.dirty {
 		if prefix, any := strings.CutSuffix(d, "*"); d == name || any && strings.HasPrefix(name, prefix) {
 			return true

@@ -32,7 +32,9 @@ type Guide struct {
 	memo    *memo // of texts that come again: header fields, names, targets
 	values  *memo // of short values, so that the many do not crowd out the others
 	unknown bool
-	scratch sync.Pool
+	// distinct: a rule counts the arguments of each name.
+	distinct bool
+	scratch  sync.Pool
 
 	line                          map[string]*class // by variable
 	header, cookie                place
@@ -82,7 +84,7 @@ func New(set waf.RuleSet) (*Guide, error) {
 		}
 		g.unknown = g.unknown || j.kind == kindUnknown
 	}
-	g.checks, g.chains = c.checks, c.chains
+	g.checks, g.chains, g.distinct = c.checks, c.chains, c.distinct
 	if err := g.number(); err != nil {
 		return nil, fmt.Errorf("guide: %w", err)
 	}
@@ -173,8 +175,18 @@ func (k *check) looksAt(variable, key string) bool {
 	return looks
 }
 
-// Clean reports whether it is proved that no rule can match r.
-func (g *Guide) Clean(r *waf.Request) bool {
+// Clean reports whether it is proved that no rule can match r. A panic, which
+// would be a defect of the guide or of a library, proves nothing.
+func (g *Guide) Clean(r *waf.Request) (clean bool) {
+	defer func() {
+		if recover() != nil {
+			clean = false
+		}
+	}()
+	return g.cleanRequest(r)
+}
+
+func (g *Guide) cleanRequest(r *waf.Request) bool {
 	var v view
 	if g.unknown || !v.read(r) {
 		return false
@@ -184,7 +196,7 @@ func (g *Guide) Clean(r *waf.Request) bool {
 		st = &scratch{}
 	}
 	st.budget, st.args, st.used = maxSteps, 0, 0
-	clean := g.cleanShape(&v, st) && g.cleanLine(&v, st) && g.cleanHeader(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st)
+	clean := g.cleanShape(&v, st) && g.cleanNames(&v, st) && g.cleanLine(&v, st) && g.cleanHeader(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st)
 	g.scratch.Put(st)
 	return clean && st.args <= maxArguments
 }
@@ -251,7 +263,8 @@ func (g *Guide) cleanLine(v *view, st *scratch) bool {
 
 func (g *Guide) cleanPairs(values, names *place, s string, st *scratch) bool {
 	for name, val := range pairs(s) {
-		if !g.clean(names.class(name), name, st) || !g.clean(values.class(name), val, st) {
+		// The engine gives values without a name one of its own; see its repeats.
+		if name == "" || !g.clean(names.class(name), name, st) || !g.clean(values.class(name), val, st) {
 			return false
 		}
 	}
@@ -289,7 +302,12 @@ func (g *Guide) cleanField(name, value string, st *scratch) bool {
 	})
 }
 
+// cleanCookies leaves cookies that come twice to the engine, which has the rules
+// see each of them in a field of its own.
 func (g *Guide) cleanCookies(s string, st *scratch) bool {
+	if len(waf.RepeatedCookies(s)) > 0 {
+		return false
+	}
 	for name, val := range cookies(s) {
 		if !g.clean(g.cookieName, name, st) || !g.clean(g.cookie.class(name), val, st) {
 			return false

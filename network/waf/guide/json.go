@@ -59,6 +59,9 @@ func (g *Guide) cleanItem(item gjson.Result, name []byte, st *scratch) bool {
 func (g *Guide) cleanLeaf(name []byte, value string, st *scratch) bool {
 	st.args++
 	st.used += len(name) + len(value)
+	if g.distinct && !st.names.add(name) {
+		return false
+	}
 	if !g.memo.or(append(append(st.key[:0], g.postName.id), name...), func() bool {
 		return g.clean(g.postName.class(string(name)), string(name), st)
 	}) {

@@ -28,6 +28,7 @@ type link struct {
 	Neg     bool
 	Trans   []string // lower case, after t:none has been obeyed
 	Multi   bool     // operators see every step of Trans
+	Capture bool     // what @rx matched is left in TX:0 to TX:8; else these are an earlier rule's
 	SetVars []string
 	Ctls    []string
 }
@@ -311,7 +312,7 @@ func (p *parser) add(l *link, actions string) error {
 var silent = map[string]bool{
 	"msg": true, "logdata": true, "tag": true, "ver": true, "severity": true, "rev": true, "maturity": true,
 	"accuracy": true, "block": true, "deny": true, "drop": true, "status": true, "log": true, "auditlog": true,
-	"noauditlog": true, "capture": true, "allow": true, "initcol": true,
+	"noauditlog": true, "allow": true, "initcol": true,
 }
 
 func (p *parser) apply(r *rule, l *link, a action) {
@@ -333,6 +334,8 @@ func (p *parser) apply(r *rule, l *link, a action) {
 		l.transform(a.val)
 	case "multimatch":
 		l.Multi = true
+	case "capture":
+		l.Capture = true
 	case "setvar":
 		l.SetVars = append(l.SetVars, a.val)
 	case "ctl":

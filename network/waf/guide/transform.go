@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/corazawaf/coraza/v3"
 	"golang.org/x/net/html"
@@ -31,7 +32,7 @@ func transforms(fit *bestFit) map[string]transform {
 		{"lowercase", lowerAlphabet, exact(strings.ToLower)},
 		{"removenulls", needs(runes("\x00"), alphabet.itself), exact(func(s string) string { return strings.ReplaceAll(s, "\x00", "") })},
 		{"removewhitespace", needs(blank, alphabet.itself), exact(removeWhitespace)},
-		{"compresswhitespace", needs(blank, adds(" ")), asciiOnly(compressWhitespace)},
+		{"compresswhitespace", needs(blank, adds(" ")), exact(compressWhitespace)},
 		{"replacecomments", needsAll("/*", adds(" ")), exact(replaceComments)},
 		{"removecommentschar", commentsAlphabet, exact(removeCommentsChar)},
 		{"cmdline", cmdAlphabet, exact(cmdLine)},
@@ -58,16 +59,6 @@ func transforms(fit *bestFit) map[string]transform {
 
 func exact(fn func(string) string) func(string) (string, bool) {
 	return func(s string) (string, bool) { return fn(s), true }
-}
-
-// asciiOnly is fn for ASCII; of other text the guide says nothing.
-func asciiOnly(fn func(string) string) func(string) (string, bool) {
-	return func(s string) (string, bool) {
-		if !isASCII(s) {
-			return "", false
-		}
-		return fn(s), true
-	}
 }
 
 // beyond is a transformation that the guide knows only where it does nothing.
@@ -153,14 +144,26 @@ func removeWhitespace(s string) string {
 	}, s)
 }
 
+// compressWhitespace makes one space of the blanks of Latin-1 that stand
+// together, a lone byte 0xA0 among them.
 func compressWhitespace(s string) string {
 	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if !isBlank(s[i]) {
-			out = append(out, s[i])
-		} else if i == 0 || !isBlank(s[i-1]) {
+	after := false
+	for i := 0; i < len(s); {
+		n := 1
+		blank := isBlank(s[i]) || s[i] == 0xa0
+		if s[i] >= utf8.RuneSelf {
+			r, size := utf8.DecodeRuneInString(s[i:])
+			n, blank = size, blank || r == 0x85 || r == 0xa0
+		}
+		switch {
+		case !blank:
+			out = append(out, s[i:i+n]...)
+		case !after:
 			out = append(out, ' ')
 		}
+		after = blank
+		i += n
 	}
 	return string(out)
 }
