@@ -99,8 +99,12 @@ func New(opt Options) (*Gateway, error) {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	opt.Link.OnState(func(*planelink.State) {
-		if err := g.reload(); err != nil {
+		err := g.reload()
+		if err != nil {
 			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
+		}
+		if t := g.table.Load(); t != nil {
+			opt.Link.Enforces(t.sys, err)
 		}
 	})
 	if err := g.reload(); err != nil {
@@ -109,6 +113,7 @@ func New(opt Options) (*Gateway, error) {
 	if g.table.Load() == nil {
 		return nil, errors.New("gateway: the link has no configuration yet")
 	}
+	opt.Link.Enforces(g.table.Load().sys, nil)
 	if err := g.openPolicies(context.Background()); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}

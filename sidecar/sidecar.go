@@ -117,8 +117,12 @@ func New(opt Options) (*Sidecar, error) {
 	s.secrets = secrets.NewCache(secretsOf{opt.Link, s.inUse.fetched}, secrets.CacheOptions{TTLOf: s.cacheTime, Now: opt.Now, OnStale: s.staleSecret})
 	s.relations.secret = s.secretText
 	opt.Link.OnState(func(*planelink.State) {
-		if err := s.reload(); err != nil {
+		err := s.reload()
+		if err != nil {
 			opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
+		}
+		if t := s.table.Load(); t != nil {
+			opt.Link.Enforces(t.sys, err)
 		}
 	})
 	if err := s.reload(); err != nil {
@@ -127,6 +131,7 @@ func New(opt Options) (*Sidecar, error) {
 	if s.table.Load() == nil {
 		return nil, errors.New("sidecar: the link has no configuration yet")
 	}
+	opt.Link.Enforces(s.table.Load().sys, nil)
 	if err := s.openPolicies(context.Background()); err != nil {
 		return nil, fmt.Errorf("sidecar: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,8 @@ type Link struct {
 
 	policies atomic.Pointer[policies]
 	edge     atomic.Pointer[[]wire.EdgeCert]
+	enforced atomic.Pointer[enforced]
+	refused  atomic.Pointer[string] // why the newest configuration is not in State; nil: it is
 	bans     atomic.Pointer[func() wire.Bans]
 
 	mu       sync.Mutex // guards below
@@ -167,6 +170,39 @@ type policies struct {
 // it was offered and refused.
 func (l *Link) ReportPolicies(version uint64, shadow wire.Shadow, refused []wire.Refused) {
 	l.policies.Store(&policies{version, shadow, refused})
+}
+
+// enforced is what heartbeats say of the configuration.
+type enforced struct{ digest, why string }
+
+// Enforces tells the control plane, with the next heartbeat, which configuration
+// this plane enforces, and why not the newest, nil if it does. A plane that never
+// calls it enforces what State has.
+func (l *Link) Enforces(sys *spec.System, why error) {
+	e := enforced{digest: sys.Bundle().Digest}
+	if why != nil {
+		e.why = reason(why)
+	}
+	l.enforced.Store(&e)
+}
+
+// reason is an error as far as a heartbeat has room for it.
+func reason(err error) string {
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), wire.MaxReason)], "")
+}
+
+// sayConfig writes into a heartbeat what this plane enforces.
+func (l *Link) sayConfig(hb *wire.Heartbeat) {
+	if sys := l.State().System; sys != nil {
+		hb.Digest = sys.Bundle().Digest
+	}
+	if e := l.enforced.Load(); e != nil {
+		hb.Digest, hb.Unenforced = e.digest, e.why
+	}
+	if why := l.refused.Load(); why != nil {
+		hb.Unenforced = *why
+	}
 }
 
 // ReportEdge tells the control plane, with the next heartbeat, how the public

@@ -131,9 +131,14 @@ func (l *Link) apply(u wire.Update) error {
 	switch u.Kind {
 	case "config":
 		sys, err := l.admit(u.Config)
+		if err != nil && next.System != nil {
+			l.stay(err)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
+		l.refused.Store(nil)
 		if cur := next.System; cur != nil && cur.Bundle().Digest == sys.Bundle().Digest {
 			return nil // a stream that begins anew repeats it; limits and nonces must not begin anew too
 		}
@@ -236,6 +241,14 @@ func later(a, b wire.Revocation) wire.Revocation {
 	return b
 }
 
+// stay keeps the configuration in force when a newer one is refused: it was good,
+// and ending would take it away from everybody. Heartbeats say so.
+func (l *Link) stay(err error) {
+	why := reason(err)
+	l.refused.Store(&why)
+	l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "new configuration refused, the last good one stays", slog.Any("error", err))
+}
+
 // admit parses a configuration and refuses one that switches controls off
 // outside a throw-away state folder.
 func (l *Link) admit(b *spec.Bundle) (*spec.System, error) {
@@ -274,9 +287,7 @@ func (l *Link) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	hb := wire.Heartbeat{Plane: l.opt.Plane, Instance: l.instance, Trust: l.trustState()}
-	if sys := l.State().System; sys != nil {
-		hb.Digest = sys.Bundle().Digest
-	}
+	l.sayConfig(&hb)
 	if p := l.policies.Load(); p != nil {
 		hb.Policy, hb.Shadow, hb.Refused = p.version, p.shadow, p.refused
 	}

@@ -121,8 +121,11 @@ type Heartbeat struct {
 	Plane    string `json:"plane"`    // "gateway/edge", "sidecar/orders"
 	Instance string `json:"instance"` // random per process
 	Digest   string `json:"digest"`   // of the configuration it enforces
-	Policy   uint64 `json:"policy"`   // version of the policy bundle it decides by; 0 for planes that decide nothing
-	Shadow   Shadow `json:"shadow,omitzero"`
+	// Unenforced says why the plane enforces an older configuration than the newest
+	// that it was given; "": it does not. At most MaxReason bytes.
+	Unenforced string `json:"unenforced,omitempty"`
+	Policy     uint64 `json:"policy"` // version of the policy bundle it decides by; 0 for planes that decide nothing
+	Shadow     Shadow `json:"shadow,omitzero"`
 	// Refused are the bundles that the plane was offered last and did not take
 	// over: the newest, and the one to try beside it. At most MaxRefused.
 	Refused   []Refused  `json:"refused,omitempty"`
