@@ -12,7 +12,14 @@ import (
 // is written.
 func (l *Log) run() {
 	defer close(l.done)
+	late := time.NewTimer(time.Hour)
+	defer late.Stop()
 	for range l.wake {
+		late.Reset(company)
+		select {
+		case <-l.hurry:
+		case <-late.C:
+		}
 		l.commitNext()
 	}
 	l.commitNext()

@@ -21,6 +21,9 @@ const (
 	maxBatch       = 8192     // records
 	maxBatchBytes  = 4 << 20
 	retryAfter     = time.Second // between attempts to leave a failed segment
+	// Events for which nobody waits do so for each other: at some hundred requests
+	// a second a flush for each costs more than all else that is done for it.
+	company = 10 * time.Millisecond
 )
 
 // Options of a Log. The zero Options is ready to use.
@@ -33,7 +36,10 @@ type Options struct {
 // Log is the audit log of one plane. Its methods may be called concurrently.
 //
 // One goroutine writes. Whoever calls Record while it waits for the disk goes
-// into the next batch together; nobody ever waits for company.
+// into the next batch together; nobody who waits for the disk ever waits for
+// company. Events for which nobody waits are written when one comes for which
+// somebody does, after ten milliseconds at the latest: a process that is killed
+// loses so much of them.
 //
 // When a write or fsync fails, the batch fails and every Record after it, for
 // a second. Then the log cuts the segment, through a new descriptor, to the
@@ -48,6 +54,7 @@ type Log struct {
 	max    int64
 	folder *os.File      // holds the lock
 	wake   chan struct{} // a batch has something; closed by Close
+	hurry  chan struct{} // and somebody waits for it
 	done   chan struct{} // the committer has ended
 
 	mu      sync.Mutex
@@ -112,7 +119,7 @@ func Open(dir, plane string, opt Options) (*Log, error) {
 func newLog(plane string, folder *os.File, opt Options) *Log {
 	l := &Log{
 		plane: plane, now: opt.Now, logger: opt.Logger, max: opt.MaxSegment, folder: folder,
-		wake: make(chan struct{}, 1), done: make(chan struct{}), next: newBatch(),
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{}), next: newBatch(),
 		segment: segmentFile{folder: folder.Name(), sync: (*os.File).Sync},
 	}
 	if l.now == nil {
@@ -238,6 +245,7 @@ func (l *Log) tryPut(event []byte, waits bool) (b *batch, room bool, err error) 
 		return nil, false, unavailable(l.failure)
 	}
 	if l.next.full() {
+		signal(l.hurry)
 		return l.next, false, nil
 	}
 	l.addLocked(event, waits)
@@ -247,12 +255,20 @@ func (l *Log) tryPut(event []byte, waits bool) (b *batch, room bool, err error) 
 func (l *Log) addLocked(event []byte, waits bool) {
 	l.next.events = append(l.next.events, event)
 	l.next.size += len(event)
-	if !waits {
+	if waits {
+		signal(l.hurry)
+	} else {
 		l.next.async++
 	}
+	signal(l.wake)
+}
+
+// signal tells the committer. What it was told and has not heard is for whatever
+// fills now, at worst a batch that goes early.
+func signal(c chan struct{}) {
 	select {
-	case l.wake <- struct{}{}:
-	default: // the committer has been told
+	case c <- struct{}{}:
+	default: // it has been told
 	}
 }
 
@@ -276,6 +292,7 @@ func (l *Log) Close() error {
 	if first {
 		l.flushLocked()
 		l.closed = true
+		signal(l.hurry)
 		close(l.wake)
 	}
 	l.mu.Unlock()

@@ -1,0 +1,33 @@
+package audit
+
+import (
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestCompany: what nobody waits for shares the disk's flushes, and is written in
+// time; whoever waits is not kept waiting by it, and it is before him in the log.
+func TestCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, t.TempDir(), Options{})
+		flushes := 0
+		l.segment.sync = func(f *os.File) error { flushes++; return f.Sync() }
+		passing := Event{Class: ClassAuthzAllow, Action: "GET /", Outcome: Allowed}
+		for range 100 {
+			must(t, l.Record(t.Context(), passing))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(company)
+		if seq, _ := l.Head(); seq != 100 || flushes > 15 {
+			t.Errorf("%d of 100 records are durable, by %d flushes", seq, flushes)
+		}
+		must(t, l.Record(t.Context(), passing))
+		began := time.Now()
+		must(t, l.Record(t.Context(), login(1)))
+		if seq, _ := l.Head(); seq != 102 || time.Since(began) > 0 {
+			t.Errorf("%d records are durable after %v", seq, time.Since(began))
+		}
+	})
+}
