@@ -49,13 +49,15 @@ type call struct {
 	decision  string    // id of that of layer 1, in the decision log; "" before
 	plan      string
 	keyID     string
-	body      []byte // as it will be forwarded
+	fate      relay.Outcome // of a request with an idempotency key
+	body      []byte        // as it will be forwarded
 	hasBody   bool
-	doc       any    // what the body says, of openapi.Body; nil: none, or not read
-	gzip      bool   // the body comes compressed
-	limit     int64  // bytes of the body, expanded
-	read      bool   // nothing is left of the caller's body
-	after     func() // if not nil, runs when the request ends, however it ends
+	doc       any       // what the body says, of openapi.Body; nil: none, or not read
+	gzip      bool      // the body comes compressed
+	limit     int64     // bytes of the body, expanded
+	read      bool      // nothing is left of the caller's body
+	places    [2]func() // that a request holds, to leave them
+	after     func()    // if not nil, runs when the request ends, however it ends
 }
 
 // credential is what the caller showed, on its way to the exchange.
@@ -121,6 +123,7 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 // the connection off; http.ErrAbortHandler is how an answer breaks off on
 // purpose.
 func (g *Gateway) end(c *call) {
+	c.leavePlaces()
 	if c.after != nil {
 		c.after()
 	}

@@ -46,6 +46,9 @@ func (s forward) call(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.stay(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(out.Context())
 	defer cancel(nil)
 	revoked := rampart.Errorf(rampart.Unauthenticated, "", "the credential is no longer valid")

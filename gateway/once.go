@@ -2,11 +2,16 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/network/idempotency"
+	"github.com/rampart-security/rampart/network/upstream"
 	"github.com/rampart-security/rampart/spec"
 )
 
@@ -26,7 +31,15 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	call := idempotency.Call{
 		Owner: c.principal.Subject, Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
 		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
+		Outcome: c.outcome, Repeats: c.repeats(), Render: func(w http.ResponseWriter, err error) {
+			harden(w.Header(), c.table)
+			problem.Write(w, err, c.trace)
+		},
 	}
+	if !call.Repeats {
+		call.Lease = max(call.Lease, call.Keep) // a gateway that dies leaves a request of unknown outcome
+	}
+	c.fate = relay.NotSent
 	whole := c.r
 	// A client that goes away does not undo what it asked for: the answer is kept for
 	// when it comes back.
@@ -42,4 +55,60 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	e.Control, e.Code = "idempotency.key", "replayed"
 	s.g.record(c, e)
 	return nil
+}
+
+// repeats reports whether the service may get the request a second time: by what its
+// method means, or since the file says that the service knows the key again.
+func (c *call) repeats() bool {
+	idem := c.target.flow.Idempotency
+	return upstream.Repeatable(c.r.Method) || idem != nil && idem.Repeat
+}
+
+// outcome is what became of a request with a key.
+func (c *call) outcome() idempotency.Outcome {
+	switch c.fate {
+	case relay.NotSent, relay.Unreached:
+		return idempotency.NotDone
+	case relay.Answered:
+		return idempotency.Answered
+	}
+	return idempotency.Unknown
+}
+
+// fated notes what becomes of a request: only the way it ends, and what the plane of
+// the service says of it, tells whether it may run again.
+type fated struct {
+	c  *call
+	rt http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f fated) RoundTrip(r *http.Request) (*http.Response, error) {
+	before := f.c.fate
+	f.c.fate = relay.Unknown // until there is news, and if the transport panics
+	res, err := f.rt.RoundTrip(r)
+	fate := relay.OutcomeOf(err)
+	if err == nil {
+		fate = relay.Told(res.Header)
+		res.Body = &fatedBody{res.Body, f.c}
+	}
+	if before != relay.Unknown || fate == relay.Answered { // that the second try was not sent says nothing of the first
+		f.c.fate = fate
+	}
+	return res, err
+}
+
+// fatedBody is an answer that may break off: then it told nothing.
+type fatedBody struct {
+	io.ReadCloser
+	c *call
+}
+
+// Read implements io.Reader.
+func (b *fatedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.c.fate = relay.Unknown
+	}
+	return n, err
 }

@@ -23,6 +23,7 @@ type backend struct {
 	rule    spec.Resilience
 	service *upstream.Service
 	load    *shed.Adaptive
+	streams *openStreams
 }
 
 // meet gives each target of t its backend: the one that there was, or a new one.
@@ -38,13 +39,17 @@ func (g *Gateway) meet(t *table) {
 		t.hasWebSocket = t.hasWebSocket || slices.Contains(tg.flow.Stream, spec.StreamWebSocket)
 		tg.backend = before[tg.name]
 		if rule := *tg.flow.Upstream; tg.backend == nil || tg.backend.rule != rule {
-			tg.backend = g.newBackend(tg.name, rule)
+			streams := newOpenStreams()
+			if tg.backend != nil {
+				streams = tg.backend.streams // they are still open
+			}
+			tg.backend = g.newBackend(tg.name, rule, streams)
 		}
 	}
 }
 
-func (g *Gateway) newBackend(name string, rule spec.Resilience) *backend {
-	return &backend{rule: rule, load: shed.NewAdaptive(shed.AdaptiveOptions{}), service: upstream.New(upstream.Options{
+func (g *Gateway) newBackend(name string, rule spec.Resilience, streams *openStreams) *backend {
+	return &backend{rule: rule, streams: streams, load: shed.NewAdaptive(shed.AdaptiveOptions{}), service: upstream.New(upstream.Options{
 		Name: name, Timeout: time.Duration(rule.Timeout), Failures: rule.Breaker.Failures, Least: rule.Breaker.Least, Open: time.Duration(rule.Breaker.Open),
 		Now: g.opt.Now, OnChange: func(c upstream.Change) { go g.backendChanged(name, c) }, // who waits for the service does not wait for the disk
 	})}
@@ -64,11 +69,14 @@ func (g *Gateway) backendChanged(name string, c upstream.Change) {
 }
 
 // minded has rt mind the service's load and health. A request with a key that we
-// hold may be sent twice: the service is told the key, and knows the second for
-// the first.
+// hold may be sent twice where the service, which is told the key, knows the second
+// for the first.
 func (c *call) minded(rt http.RoundTripper, keyed bool) http.RoundTripper {
 	b := c.target.backend
-	return loaded{b.load, priorities(c.target.flow.Priority), b.service.Over(rt, c.who(), keyed || upstream.Repeatable(c.r.Method))}
+	if keyed {
+		rt = fated{c, rt}
+	}
+	return loaded{b.load, priorities(c.target.flow.Priority), b.service.Over(rt, c.who(), keyed && c.repeats() || upstream.Repeatable(c.r.Method))}
 }
 
 // who is the caller as far as it is known: what its requests provoke is held against

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rampart-security/rampart/control/controltest"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
 
@@ -103,15 +105,17 @@ func TestClientGone(t *testing.T) {
 }
 
 // TestSlowAndFailing: a service that does not answer in time is 504; one that
-// fails is left alone, on record, and asked again after a while.
+// fails is left alone, on record, and asked again after a while. One caller's waiting
+// alone is no reason to.
 func TestSlowAndFailing(t *testing.T) {
-	h := open(t, shopFlow("    upstream: { timeout: 300ms, breaker: { failures: 50, least: 5, open: 10s } }\n")...)
+	h := open(t, shopFlow("    upstream: { timeout: 300ms, breaker: { failures: 50, least: 4, open: 10s } }\n")...)
 	ann := h.token("ann", "app")
-	ask := func() answer { t.Helper(); return h.do("GET", "/orders/o1", "", "Authorization", ann) }
+	askAs := func(who string) answer { t.Helper(); return h.do("GET", "/orders/o1", "", "Authorization", who) }
+	ask := func() answer { t.Helper(); return askAs(ann) }
 	release := make(chan struct{})
 	h.serve(func(http.ResponseWriter, *http.Request) { <-release })
-	for range 5 {
-		if res := ask(); res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(res.body, "shop did not answer in time") {
+	for _, who := range []string{ann, ann, ann, ann, h.token("busy", "app"), h.token("gone", "app"), h.token("vic", "app")} {
+		if res := askAs(who); res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(res.body, "shop did not answer in time") {
 			t.Fatalf("%d %s", res.StatusCode, res.body)
 		}
 	}
@@ -157,20 +161,97 @@ func TestSlowKeeps(t *testing.T) {
 }
 
 // TestWithheldRunsOnce: an order whose answer is withheld was carried out. A retry
-// with its key is told so, and the service is not asked again.
+// with its key gets the refusal again, and the service is not asked again.
 func TestWithheldRunsOnce(t *testing.T) {
 	h := open(t, toShop, "validate: { max_body: 1KiB, response: strict }")
 	ann := h.token("ann", "app")
 	time.Sleep(time.Until(time.Unix(time.Now().Unix()+1, 0)))
-	h.serve(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain")
-		io.WriteString(w, "not what the document says")
-	})
-	asked := h.served()
-	for _, want := range []int{http.StatusBadGateway, http.StatusConflict} {
-		res := h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", "k")
-		if res.StatusCode != want || h.served() != asked+1 {
-			t.Errorf("%s %s, want %d; the service was asked %d times", res.Status, res.body, want, h.served()-asked)
+	for name, service := range map[string]http.HandlerFunc{
+		"not as declared": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			io.WriteString(w, "not what the document says")
+		},
+		"too many fields": func(w http.ResponseWriter, _ *http.Request) {
+			for range 200 {
+				w.Header().Add("X-Many", "1")
+			}
+		},
+	} {
+		h.serve(service)
+		asked := h.served()
+		for i := range 2 {
+			res := h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", name[:3])
+			if res.StatusCode != http.StatusBadGateway || (res.Header.Get("Idempotency-Replayed") != "") != (i == 1) || h.served() != asked+1 || res.Header.Get("Strict-Transport-Security") == "" {
+				t.Errorf("%s: %s %s %v; the service was asked %d times", name, res.Status, res.body, res.Header, h.served()-asked)
+			}
 		}
+	}
+}
+
+// TestDiesOfIt: an order whose service dies of it may have been booked. A retry of it
+// is told that nobody knows, unless the file says that the service knows the key
+// again; one that reached nobody, or was refused on its way, may simply come again. No
+// client learns what planes say to each other, and no service can say it.
+func TestDiesOfIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		file    string
+		service http.HandlerFunc
+		want    [2]int
+		asked   int
+	}{
+		"it dies":          {"", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, [2]int{503, 409}, 1},
+		"it knows the key": {", repeat: true", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, [2]int{503, 503}, 2},
+		"half of an answer": {"", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "9")
+			io.WriteString(w, "boo")
+		}, [2]int{503, 409}, 1},
+		"it lies": {"", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Rampart-Outcome", "not-sent")
+			w.WriteHeader(http.StatusInternalServerError)
+		}, [2]int{500, 500}, 1},
+		"it is busy": {"", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, [2]int{503, 503}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := open(t, "header: Idempotency-Key }", "header: Idempotency-Key"+tc.file+" }")
+			ann := h.token("ann", "app")
+			h.serve(tc.service)
+			asked := h.served()
+			for _, want := range tc.want {
+				res := h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", "k")
+				if res.StatusCode != want || res.Header.Get("Rampart-Outcome") != "" {
+					t.Errorf("%s %s %v, want %d", res.Status, res.body, res.Header, want)
+				}
+			}
+			if n := h.served() - asked; n != tc.asked {
+				t.Errorf("the service was asked %d times, want %d", n, tc.asked)
+			}
+		})
+	}
+}
+
+// TestReachesNobody: an order that reached nobody leaves its key free.
+func TestReachesNobody(t *testing.T) {
+	h := &house{House: controltest.Start(t, controltest.File(t)), t: t}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	h.up = "http://" + l.Addr().String()
+	h.sidecar("shop", h.up)
+	h.edge("shop")
+	ann := h.token("ann", "app")
+	order := func() answer {
+		return h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", "k")
+	}
+	must(t, l.Close())
+	if res := order(); res.StatusCode != 503 {
+		t.Fatalf("nobody there: %s", res.Status)
+	}
+	l, err = net.Listen("tcp", l.Addr().String())
+	must(t, err)
+	srv := &http.Server{Handler: h}
+	go srv.Serve(l)
+	t.Cleanup(func() { srv.Close() })
+	if res := order(); res.StatusCode != 200 || res.Header.Get("Idempotency-Replayed") != "" || h.served() != 1 {
+		t.Errorf("afterwards: %s %s, asked %d times", res.Status, res.body, h.served())
 	}
 }

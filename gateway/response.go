@@ -12,7 +12,6 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
-	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -81,9 +80,6 @@ func (s strictly) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := s.hold(res); err != nil {
 		res.Body.Close()
-		if res.StatusCode < http.StatusInternalServerError { // what was asked for was done
-			err = idempotency.CarriedOut(err)
-		}
 		return nil, err
 	}
 	return res, nil

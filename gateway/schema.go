@@ -126,15 +126,27 @@ func gunzip(raw []byte, limit int64) ([]byte, error) {
 	return out, nil
 }
 
-// readAll reads the body, in one piece when its length is announced. The limit
-// is that of the caps.
+// firstPiece is what a body gets before any of it has come.
+const firstPiece = 4 << 10
+
+// readAll reads the body, in one piece when its announced length is short. A longer
+// one gets room as it comes: what is announced costs nothing, and no more than four
+// times what was sent is held. The limit is that of the caps.
 func readAll(r *http.Request) ([]byte, error) {
 	if r.ContentLength < 0 {
 		return io.ReadAll(r.Body)
 	}
-	b := make([]byte, r.ContentLength)
-	_, err := io.ReadFull(r.Body, b)
-	return b, err
+	whole := int(r.ContentLength)
+	b := make([]byte, min(whole, firstPiece))
+	for have := 0; ; {
+		n, err := io.ReadFull(r.Body, b[have:])
+		if have += n; err != nil || have == whole {
+			return b[:have], err
+		}
+		longer := make([]byte, min(whole, 4*len(b)))
+		copy(longer, b)
+		b = longer
+	}
 }
 
 // schema is structural validation: the OpenAPI document is the whole of what

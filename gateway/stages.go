@@ -81,7 +81,7 @@ func (s canonicalize) check(c *call) error {
 }
 
 // shedder bounds what is in flight; the slot is free again when the request
-// ends.
+// ends, or turns out to be a stream.
 type shedder struct {
 	gate     *shed.Gate
 	priority func(*call) shed.Priority
@@ -94,7 +94,7 @@ func (s shedder) check(c *call) error {
 	if err := s.gate.Enter(s.priority(c)); err != nil {
 		return err
 	}
-	c.onEnd(s.gate.Leave)
+	c.hold(s.gate.Leave)
 	return nil
 }
 

@@ -80,15 +80,38 @@ func unhurried(w http.ResponseWriter, edit func(http.Header)) func(http.Header) 
 func (s forward) open(c *call, w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header)) error {
 	switch {
 	case c.webSocket:
+		if err := c.stay(); err != nil {
+			return err
+		}
 		counts, err := relay.WebSocket(w, c.r, out, rt, edit, streamBounds)
 		if err == nil {
 			s.closed(c, counts)
 		}
 		return err
 	case c.streams(spec.StreamEvents):
-		return relay.Events(w, out, rt, unhurried(c.w, edit), streamBounds)
+		return relay.Events(w, out, eventual{c, rt}, unhurried(c.w, edit), streamBounds)
 	}
 	return relay.Send(w, out, rt, edit)
+}
+
+// eventual has an answer that is a stream of events take the place of one, or refuses
+// it: only the answer's head says what it is.
+type eventual struct {
+	c  *call
+	rt http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (e eventual) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := e.rt.RoundTrip(r)
+	if err != nil || res.ContentLength >= 0 || !relay.IsEvents(res.Header) {
+		return res, err
+	}
+	if err := e.c.stay(); err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return res, nil
 }
 
 // closed puts on record what went through a WebSocket.

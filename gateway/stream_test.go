@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rampart-security/rampart/network/shed"
 )
 
 // echo is a service that becomes a WebSocket and sends back what it gets; as it
@@ -165,5 +167,68 @@ func TestEvents(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("it goes on")
+	}
+}
+
+// TestStreamsHoldNoPlaces: what stays open holds no place of a request, however many
+// there are; and there may be so many of a caller, and of a service. Who is refused is
+// told when to come back, and what ends makes room.
+func TestStreamsHoldNoPlaces(t *testing.T) {
+	h := open(t, shopFlow("    stream: [sse, websocket]\n")...)
+	end := make(chan struct{})
+	h.serve(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			echo(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		http.NewResponseController(w).Flush()
+		select {
+		case <-end:
+		case <-r.Context().Done():
+		}
+	})
+	ann, busy := h.token("ann", "app"), h.token("busy", "app")
+	var streams *openStreams
+	var gate shedder
+	for _, tg := range h.gw.table.Load().targets {
+		if tg.name == "shop" {
+			streams = tg.backend.streams
+		}
+	}
+	for _, s := range h.gw.table.Load().stages {
+		if s, ok := s.(shedder); ok {
+			gate = s
+		}
+	}
+	streams.most, streams.each = 3, 2
+	first := h.stream("Authorization", ann)
+	_, _, socket := h.dial("/orders/o1", "Authorization", ann)
+	if socket.StatusCode != 101 {
+		t.Fatalf("a WebSocket: %s", socket.Status)
+	}
+	if n := h.gw.flight.n["subject:user:ann"]; n != 0 {
+		t.Errorf("they hold %d requests of their user's", n)
+	}
+	for range maxConcurrent {
+		must(t, gate.gate.Enter(shed.Important))
+	}
+	for range maxConcurrent {
+		gate.gate.Leave()
+	}
+	refused := func(what, who string) {
+		t.Helper()
+		if res := h.do("GET", "/orders/o1", "", "Authorization", who); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: %s %v", what, res.Status, res.Header)
+		}
+	}
+	refused("a third one of a caller", ann)
+	h.stream("Authorization", busy)
+	refused("a fourth one of the service", busy)
+	close(end)
+	<-first
+	h.Until("there is room again", func() bool { streams.mu.Lock(); defer streams.mu.Unlock(); return streams.n == 1 })
+	if res := h.do("GET", "/orders/o1", "", "Authorization", ann); res.StatusCode != 200 {
+		t.Errorf("afterwards: %s", res.Status)
 	}
 }

@@ -312,7 +312,8 @@ type ServerOwned struct {
 type Idempotency struct {
 	Header   string   `yaml:"header"` // default Idempotency-Key
 	Required bool     `yaml:"required"`
-	Keep     Duration `yaml:"keep"` // default 24h
+	Keep     Duration `yaml:"keep"`   // default 24h
+	Repeat   bool     `yaml:"repeat"` // the service knows again the key that it is told, and answers a second request as the first: what may have been carried out is sent again. Default: a retry of it gets 409
 }
 
 // Nonce makes a captured request worthless: "unix-seconds.22-base64url-chars".

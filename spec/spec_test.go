@@ -203,7 +203,7 @@ func TestControls(t *testing.T) {
 		{"authn.api_key_bound_to_jwt@flow-1", "authn: { all: [api_key, jwt], bind: \"jwt.azp == api_key.client\" }"},
 		{"limit.api_key@flow-1", "authn: { all: [api_key, jwt], bind: \"jwt.azp == api_key.client\" }"},
 		{"field.server_owned@flow-2", "server_owned: { fields: [amount], mode: compare, source: order }"},
-		{"idempotency.key@flow-2", "idempotency: { header: Idempotency-Key, required: true, keep: 24h }"},
+		{"idempotency.key@flow-2", "idempotency: { header: Idempotency-Key, required: true, keep: 24h, repeat: true }"},
 		{"nonce.window@flow-2", "nonce: { header: Rampart-Nonce, window: 5m }"},
 		{"secret.manager@flow-3", "inject: { secret: processor_key, into: \"header:Authorization\" }"},
 		{"db.row_mac@flow-4", ", row_mac: true"},

@@ -135,13 +135,67 @@ func TestControlIsNamed(t *testing.T) {
 
 func TestErrorFreesTheKey(t *testing.T) {
 	g := newGuard(t)
-	c := Call{Scope: "s", Key: "k"}
+	c := Call{Scope: "s", Key: "k", Outcome: ends(NotDone)}
 	if got := call(g, c, func(http.ResponseWriter) error { return rampart.Errorf(rampart.Denied, "token.exchange", "no") }).Code; got != 403 {
 		t.Errorf("status %d, want 403", got)
 	}
 	runs := 0
+	c.Outcome = nil
 	if got := call(g, c, pay(&runs, 201)).Code; got != 201 || runs != 1 {
 		t.Errorf("status %d after %d runs", got, runs)
+	}
+}
+
+func ends(o Outcome) func() Outcome { return func() Outcome { return o } }
+
+// TestOutcomes: what a retry gets, by what became of the first request. From an
+// unknown outcome to a second run only the word leads that it may be repeated.
+func TestOutcomes(t *testing.T) {
+	refusal := func(kind rampart.Kind, status int) func(http.ResponseWriter) error {
+		return func(http.ResponseWriter) error {
+			return problem.With(rampart.Errorf(kind, "", "no answer"), problem.Details{Status: status})
+		}
+	}
+	says := func(status int) func(http.ResponseWriter) error { n := 0; return pay(&n, status) }
+	gone, late := refusal(rampart.Unavailable, 503), refusal(rampart.Unavailable, 504)
+	cut := func(w http.ResponseWriter) error { _, _ = io.WriteString(w, "pa"); panic(http.ErrAbortHandler) }
+	for name, tc := range map[string]struct {
+		run      func(http.ResponseWriter) error
+		outcome  Outcome
+		repeats  bool
+		first    int
+		second   int
+		replayed bool
+	}{
+		"never sent":                              {gone, NotDone, false, 503, 201, false},
+		"refused on its way":                      {says(403), NotDone, false, 403, 201, false},
+		"died of it":                              {gone, Unknown, false, 503, 409, false},
+		"died of it, and may be repeated":         {gone, Unknown, true, 503, 201, false},
+		"its plane says that it died of it":       {says(503), Unknown, false, 503, 409, false},
+		"no answer in time":                       {late, Unknown, false, 504, 409, false},
+		"no answer in time, and may be repeated":  {late, Unknown, true, 504, 409, false}, // until the lease ends
+		"the answer broke off":                    {cut, Unknown, false, 503, 409, false},
+		"the answer was withheld":                 {refusal(rampart.Unavailable, 502), Answered, false, 502, 502, true},
+		"withheld, and may be repeated":           {refusal(rampart.Unavailable, 502), Answered, true, 502, 502, true},
+		"a fault of the service's":                {says(500), Answered, false, 500, 500, true},
+		"a fault of the service's, and it may be": {says(500), Answered, true, 500, 201, false},
+		"the service is busy":                     {says(503), Answered, false, 503, 201, false},
+		"the service is asked too fast":           {says(429), Answered, false, 429, 201, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuard(t)
+			c := Call{Scope: "s", Key: "k", Outcome: ends(tc.outcome), Repeats: tc.repeats}
+			first := call(g, c, tc.run)
+			c.Outcome = ends(Answered)
+			runs := 0
+			second := call(g, c, pay(&runs, 201))
+			if first.Code != tc.first || second.Code != tc.second || (runs == 1) != (tc.second == 201) {
+				t.Errorf("%d, then %d after %d runs; want %d, %d", first.Code, second.Code, runs, tc.first, tc.second)
+			}
+			if got := second.Header().Get(HeaderReplayed) == "true"; got != tc.replayed || got && second.Body.String() != first.Body.String() {
+				t.Errorf("replayed %v: %s, then %s", got, first.Body, second.Body)
+			}
+		})
 	}
 }
 
@@ -152,22 +206,8 @@ func TestPanicKeepsTheKey(t *testing.T) {
 	c := Call{Scope: "s", Key: "k"}
 	func() {
 		defer func() { _ = recover() }()
-		call(g, c, func(http.ResponseWriter) error { panic(http.ErrAbortHandler) })
+		call(g, c, func(http.ResponseWriter) error { panic("a fault") })
 	}()
-	runs := 0
-	if got := call(g, c, pay(&runs, 201)).Code; got != 409 || runs != 0 {
-		t.Errorf("status %d after %d runs, want 409 after none", got, runs)
-	}
-}
-
-// TestCarriedOutRunsOnce: an answer that nobody may see is no reason to pay twice.
-func TestCarriedOutRunsOnce(t *testing.T) {
-	g := newGuard(t)
-	c := Call{Scope: "s", Key: "k"}
-	withheld := problem.With(rampart.Errorf(rampart.Unavailable, "validate.response", "withheld"), problem.Details{Status: http.StatusBadGateway})
-	if got := call(g, c, func(http.ResponseWriter) error { return CarriedOut(withheld) }).Code; got != 502 {
-		t.Errorf("status %d, want that of the error", got)
-	}
 	runs := 0
 	if got := call(g, c, pay(&runs, 201)).Code; got != 409 || runs != 0 {
 		t.Errorf("status %d after %d runs, want 409 after none", got, runs)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"net/http"
 	"time"
 
@@ -54,7 +53,18 @@ type Request struct {
 	Lease time.Duration     // how long it holds its key in flight; 0: Lease
 }
 
-// Response is an answer to repeat.
+// Outcome is what became of a request. The zero value lets it run no second time.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Unknown  Outcome = iota // it may have been carried out
+	NotDone                 // it was not: nothing has changed
+	Answered                // it was, and the answer says how; that it was withheld is an answer, too
+)
+
+// Response is an answer to repeat. One with status 504 that was not kept says that
+// the outcome is not known.
 type Response struct {
 	Status   int         `json:"status"`
 	Header   http.Header `json:"header"`
@@ -95,7 +105,17 @@ type Call struct {
 	Query    string        // raw, as forwarded
 	Body     []byte        // as forwarded
 	Keep     time.Duration // if 0, DefaultKeep
-	Lease    time.Duration // must exceed the time that run may take; if 0, Lease
+	Lease    time.Duration // must exceed the time that run may take; if 0, Lease. A holder that dies leaves the key taken until then
+
+	// Outcome says what became of the request, once run has ended or its answer is
+	// about to leave. If nil, an answer is Answered and an error Unknown.
+	Outcome func() Outcome
+	// Render writes an error that is kept as the answer. If nil, as package problem
+	// does, without a trace.
+	Render func(http.ResponseWriter, error)
+	// Repeats says that who carries the request out knows its key again: what may have
+	// been carried out, or failed, may run once more.
+	Repeats bool
 }
 
 // Guard runs calls at most once per key.
@@ -122,12 +142,15 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 // of another query or body), Conflict (in flight), Limited (too many keys of one owner) or
 // Unavailable (the store).
 //
-// run must either return an error, having written nothing and changed nothing,
-// or write a whole answer and return nil. Answers 429 and 5xx, and errors, are
-// not kept: the client may try again. If run panics, or its error has status 504,
-// the outcome is unknown, and the key stays taken until its lease ends: the first
-// request may still be at work. A body above MaxResponse reaches the
-// first caller only.
+// run must either return an error, having written nothing, or write a whole answer
+// and return nil. What is kept and repeated is every answer but 429 and 503, with
+// which a service says that it did nothing, and the error of an answer that was
+// withheld. What was not done leaves the key free. Where the outcome is unknown, a
+// retry is told so with 409 as long as an answer would be kept. A call that Repeats
+// frees its key then, and after 5xx, but after 504 not before its lease ends: the
+// first request may still be at work. So it is when run panics, unless with
+// http.ErrAbortHandler before anything was passed on: that is an answer which broke
+// off. A body above MaxResponse reaches the first caller only.
 func (g *Guard) Do(ctx context.Context, w http.ResponseWriter, call Call, run func(http.ResponseWriter) error) error {
 	if call.Key == "" && !call.Required {
 		return run(w)
@@ -153,47 +176,101 @@ func (g *Guard) Do(ctx context.Context, w http.ResponseWriter, call Call, run fu
 		return problem.With(rampart.Errorf(rampart.Invalid, control, "idempotency key was used for another request"),
 			problem.Details{Status: http.StatusUnprocessableEntity})
 	}
-	return problem.With(rampart.Errorf(rampart.Conflict, control, "a request with this idempotency key is in flight"),
+	return problem.With(rampart.Errorf(rampart.Conflict, control, "a request with this idempotency key is in flight, or ended without a word"),
 		problem.Details{RetryAfter: time.Second})
 }
 
 func (g *Guard) run(ctx context.Context, w http.ResponseWriter, call Call, claim Claim, run func(http.ResponseWriter) error) error {
-	rec := &recorder{to: w, header: http.Header{}}
-	rec.settle = func(r Response) error {
-		if r.Status >= 500 || r.Status == http.StatusTooManyRequests {
-			return g.store.Abandon(ctx, claim)
-		}
-		sealed, err := seal(call, claim.ID, r)
-		if err != nil {
-			return err
-		}
-		return g.store.Finish(ctx, claim, sealed)
-	}
-	if err := run(rec); err != nil {
-		if _, ok := errors.AsType[carriedOut](err); ok {
-			return errors.Join(err, g.store.Finish(ctx, claim, Response{Status: problem.Status(err), TooLarge: true}))
-		}
-		if problem.Status(err) == http.StatusGatewayTimeout {
-			return err
-		}
-		if abandonErr := g.store.Abandon(ctx, claim); abandonErr != nil {
-			return abandonErr
-		}
+	rec := &recorder{to: w, header: http.Header{}, settle: func(r Response) error { return g.answered(ctx, call, claim, r) }}
+	err := attempt(rec, run)
+	switch {
+	case err == nil:
+		return rec.finish()
+	case rec.passing || rec.failed != nil:
 		return err
 	}
-	return rec.finish()
+	if lost := g.failed(ctx, call, claim, err); lost != nil {
+		return lost
+	}
+	return err
 }
 
-// CarriedOut marks an error with which run says that the request was carried out,
-// and that its answer can be given to nobody. A retry is told so and does not run.
-func CarriedOut(err error) error { return carriedOut{err} }
+// attempt has an answer that breaks off before any of it left be an error.
+func attempt(rec *recorder, run func(http.ResponseWriter) error) (err error) {
+	defer func() {
+		switch v := recover(); {
+		case v == nil:
+		case v == http.ErrAbortHandler && !rec.passing:
+			err = rampart.Errorf(rampart.Unavailable, "", "the answer broke off")
+		default:
+			panic(v)
+		}
+	}()
+	return run(rec)
+}
 
-type carriedOut struct{ error }
+// answered settles the claim of a call whose answer is r.
+func (g *Guard) answered(ctx context.Context, call Call, claim Claim, r Response) error {
+	switch call.outcome(Answered) {
+	case NotDone:
+		return g.store.Abandon(ctx, claim)
+	case Unknown:
+		return g.lost(ctx, call, claim, r.Status)
+	}
+	if r.Status == http.StatusTooManyRequests || r.Status == http.StatusServiceUnavailable || r.Status >= 500 && call.Repeats {
+		return g.store.Abandon(ctx, claim)
+	}
+	return g.keep(ctx, call, claim, r)
+}
 
-func (c carriedOut) Unwrap() error { return c.error }
+// failed settles the claim of a call that has no answer but err.
+func (g *Guard) failed(ctx context.Context, call Call, claim Claim, err error) error {
+	switch call.outcome(Unknown) {
+	case NotDone:
+		return g.store.Abandon(ctx, claim)
+	case Unknown:
+		return g.lost(ctx, call, claim, problem.Status(err))
+	}
+	said := &recorder{header: http.Header{}}
+	if call.Render != nil {
+		call.Render(said, err)
+	} else {
+		problem.Write(said, err, "")
+	}
+	return g.keep(ctx, call, claim, Response{Status: said.status, Header: kept(said.header), Body: said.body})
+}
+
+// lost settles the claim of a call whose outcome is unknown.
+func (g *Guard) lost(ctx context.Context, call Call, claim Claim, status int) error {
+	switch {
+	case !call.Repeats:
+		return g.store.Finish(ctx, claim, Response{Status: http.StatusGatewayTimeout, TooLarge: true})
+	case status == http.StatusGatewayTimeout:
+		return nil
+	}
+	return g.store.Abandon(ctx, claim)
+}
+
+func (g *Guard) keep(ctx context.Context, call Call, claim Claim, r Response) error {
+	sealed, err := seal(call, claim.ID, r)
+	if err != nil {
+		return err
+	}
+	return g.store.Finish(ctx, claim, sealed)
+}
+
+func (c Call) outcome(unless Outcome) Outcome {
+	if c.Outcome == nil {
+		return unless
+	}
+	return c.Outcome()
+}
 
 func replay(w http.ResponseWriter, call Call, claim Claim) error {
 	r := claim.Response
+	if r.TooLarge && r.Status == http.StatusGatewayTimeout {
+		return rampart.Errorf(rampart.Conflict, control, "it is not known whether the request with this idempotency key was carried out; look, and use another key if it was not")
+	}
 	if r.TooLarge {
 		return rampart.Errorf(rampart.Conflict, control, "the request was carried out before; its answer cannot be repeated")
 	}

@@ -211,10 +211,19 @@ func (s *Store) Finish(ctx context.Context, c idempotency.Claim, r idempotency.R
 	if err != nil {
 		return idempotency.Unavailable(err)
 	}
+	return s.insisting(ctx, s.finish, c, answer)
+}
+
+// Abandon implements idempotency.Store. It tries as long: a lease may last as an answer.
+func (s *Store) Abandon(ctx context.Context, c idempotency.Claim) error {
+	return s.insisting(ctx, s.abandon, c)
+}
+
+func (s *Store) insisting(ctx context.Context, script *redis.Script, c idempotency.Claim, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.insist)
 	defer cancel()
 	for {
-		err := s.settle(ctx, s.finish, c, answer)
+		err := s.settle(ctx, script, c, args...)
 		if err == nil {
 			return nil
 		}
@@ -224,11 +233,6 @@ func (s *Store) Finish(ctx context.Context, c idempotency.Claim, r idempotency.R
 		case <-time.After(pause):
 		}
 	}
-}
-
-// Abandon implements idempotency.Store.
-func (s *Store) Abandon(ctx context.Context, c idempotency.Claim) error {
-	return s.settle(ctx, s.abandon, c)
 }
 
 // settle ends a claim. One that is not held is somebody else's by now.

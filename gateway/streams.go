@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
+)
+
+// How many streams may be open at once at one gateway: of one service, and of one
+// caller at that service. They cost memory and connections for up to an hour, and
+// next to no work, so they have places of their own: requests that end soon are not
+// turned away for them.
+const (
+	maxStreams  = 1024
+	streamShare = maxStreams / 8
+)
+
+// openStreams counts those of one service. Its methods may be called concurrently.
+type openStreams struct {
+	most, each int
+
+	mu   sync.Mutex // guards below
+	n    int
+	held map[string]int // by caller
+}
+
+func newOpenStreams() *openStreams {
+	return &openStreams{most: maxStreams, each: streamShare, held: map[string]int{}}
+}
+
+// enter lets a stream in or refuses it, and never waits. Every success must be
+// followed by exactly one leave.
+func (o *openStreams) enter(who string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.held[who] >= o.each:
+		return tooManyStreams("limit.user", "more than %d streams of this user at once", o.each)
+	case o.n >= o.most:
+		return tooManyStreams("", "more than %d streams of this service at once", o.most)
+	}
+	o.n++
+	o.held[who]++
+	return nil
+}
+
+func (o *openStreams) leave(who string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.n--
+	if o.held[who]--; o.held[who] <= 0 {
+		delete(o.held, who)
+	}
+}
+
+// tooManyStreams is 503, as of a full edge: it is no sign of an attack.
+func tooManyStreams(control, text string, most int) error {
+	return problem.With(rampart.Errorf(rampart.Unavailable, control, text, most), problem.Details{RetryAfter: 5 * time.Second})
+}
+
+// stay has the call hold a place of a stream from here on to its end, and none of a
+// request any more. What the plan of an API key says of requests at once holds for
+// streams, too.
+func (c *call) stay() error {
+	open, who := c.target.backend.streams, c.who()
+	if err := open.enter(who); err != nil {
+		return err
+	}
+	c.onEnd(func() { open.leave(who) })
+	c.leavePlaces()
+	return nil
+}
+
+// hold has leave called when the call ends, or turns out to be a stream.
+func (c *call) hold(leave func()) {
+	for i, held := range c.places {
+		if held == nil {
+			c.places[i] = leave
+			return
+		}
+	}
+	c.onEnd(leave)
+}
+
+func (c *call) leavePlaces() {
+	for i, leave := range c.places {
+		if c.places[i] = nil; leave != nil {
+			leave()
+		}
+	}
+}
