@@ -157,6 +157,18 @@ func TestSlowReader(t *testing.T) {
 	defer res.Body.Close()
 	cut("HTTP/2")
 
+	drop := h.dialer("http/1.1")()
+	defer drop.Close()
+	io.WriteString(drop, get)
+	go func() { // takes something all the time, and far too little
+		for one := make([]byte, 1); ; time.Sleep(5 * time.Millisecond) {
+			if _, err := drop.Read(one); err != nil {
+				return
+			}
+		}
+	}()
+	cut("byte by byte")
+
 	steady := h.dialer("http/1.1")()
 	defer steady.Close()
 	must(t, steady.SetDeadline(time.Now().Add(30*time.Second)))
