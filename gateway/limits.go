@@ -15,16 +15,37 @@ import (
 type ipLimit struct{ limiter ratelimit.Limiter }
 
 func (s ipLimit) check(c *call) error {
-	return limited(c, s.limiter.Allow(ratelimit.IPKey(c.ip), 1), "ip", "limit.ip")
+	return limited(c, s.limiter.Allow(ratelimit.IPKey(c.ip), 1), limitIP)
 }
 
-func limited(c *call, v ratelimit.Verdict, name, control string) error {
-	ratelimit.Headers(c.w.Header(), v, name)
+// limitKind is one limit that the edge counts: its name in RateLimit-Policy and in
+// the problem, its control, and who met it. It says nothing that the caller does
+// not know of itself.
+type limitKind struct{ name, control, of string }
+
+// The limits.
+var (
+	limitIP    = limitKind{"ip", "limit.ip", "too many requests from this address"}
+	limitPlan  = limitKind{"plan", "limit.api_key", "too many requests with this API key"}
+	limitQuota = limitKind{"quota", "limit.api_key", "the quota of this API key is used up"}
+	limitUser  = limitKind{"user", "limit.user", "too many requests of this user"}
+)
+
+func limited(c *call, v ratelimit.Verdict, k limitKind) error {
+	ratelimit.Headers(c.w.Header(), v, k.name)
 	if v.OK {
 		return nil
 	}
-	return rampart.Errorf(rampart.Limited, control, "too many requests; try again in %d seconds", max(1, int(v.RetryAfter.Seconds()+0.999)))
+	return problem.With(rampart.Errorf(rampart.Limited, k.control, "%s; try again in %d seconds", k.of, max(1, int(v.RetryAfter.Seconds()+0.999))), problem.Details{Limit: k.name})
 }
+
+// limitedAtOnce is limited for requests in flight, of which there may be most.
+func limitedAtOnce(c *call, most int) error {
+	ratelimit.AtOnce(c.w.Header(), most, nameAtOnce)
+	return problem.With(rampart.Errorf(rampart.Limited, "limit.api_key", "more than %d requests of this API key at once", most), problem.Details{Limit: nameAtOnce, RetryAfter: time.Second})
+}
+
+const nameAtOnce = "concurrency"
 
 // planLimit is the second layer: what the API key's plan allows, at once, by the
 // rate and by the quota. What one of them refuses costs nothing of the next.
@@ -39,14 +60,13 @@ func (s planLimit) check(c *call) error {
 		return rampart.Errorf(rampart.Denied, "limit.api_key", "the API key has no plan")
 	}
 	if !s.flight.enter(c.keyID, p.atOnce) {
-		c.w.Header().Set("Retry-After", "1")
-		return rampart.Errorf(rampart.Limited, "limit.api_key", "more than %d requests of this API key at once", p.atOnce)
+		return limitedAtOnce(c, p.atOnce)
 	}
 	c.onEnd(func() { s.flight.leave(c.keyID) })
-	if err := limited(c, p.rate.Allow(c.keyID, 1), "plan", "limit.api_key"); err != nil || p.quota == nil {
+	if err := limited(c, p.rate.Allow(c.keyID, 1), limitPlan); err != nil || p.quota == nil {
 		return err
 	}
-	return limited(c, p.quota.Allow(c.keyID, 1), "quota", "limit.api_key")
+	return limited(c, p.quota.Allow(c.keyID, 1), limitQuota)
 }
 
 // plan is what one plan allows an API key.
@@ -96,9 +116,9 @@ type userLimit struct{ flight *inflight }
 
 func (s userLimit) check(c *call) error {
 	if v := c.table.user.Allow(c.principal.Subject, 1); !v.OK {
-		return limited(c, v, "user", "limit.user")
+		return limited(c, v, limitUser)
 	}
-	if err := limited(c, c.entry.users.Allow(c.principal.Subject, 1), "user", "limit.user"); err != nil || c.keyID != "" {
+	if err := limited(c, c.entry.users.Allow(c.principal.Subject, 1), limitUser); err != nil || c.keyID != "" {
 		return err
 	}
 	return s.enter(c)
@@ -108,9 +128,9 @@ func (s userLimit) check(c *call) error {
 func (s userLimit) enter(c *call) error {
 	who := "subject:" + c.principal.Subject
 	if !s.flight.enter(who, userShare) {
-		return problem.With(rampart.Errorf(rampart.Unavailable, "limit.user", "more than %d requests of one user at once", userShare), problem.Details{RetryAfter: time.Second})
+		return problem.With(rampart.Errorf(rampart.Unavailable, "limit.user", "more than %d requests of this user at once", userShare), problem.Details{RetryAfter: time.Second, Limit: nameAtOnce})
 	}
-	c.onEnd(func() { s.flight.leave(who) })
+	c.hold(func() { s.flight.leave(who) })
 	return nil
 }
 

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/idempotency"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/ratelimit/ban"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/test/valkeytest"
@@ -125,6 +127,47 @@ func TestQuota(t *testing.T) {
 	h.pass(24 * time.Hour) // to another day; the token of that day is another
 	if v := h.gw.table.Load().plans["small"].quota.Allow("fresh", 1); !v.OK || v.Remaining != 4 {
 		t.Errorf("%+v, want 4 left", v)
+	}
+}
+
+// TestLimitNamed: a refusal says which limit it was, by its control and by the name
+// that RateLimit-Policy has.
+func TestLimitNamed(t *testing.T) {
+	none := func(n int) ratelimit.Limiter { // lets nothing through
+		l := newRing(spec.Rate{N: n, Per: time.Minute}, nil)
+		for l.Allow("ann", 1).OK {
+		}
+		return l
+	}
+	free := newRing(spec.Rate{N: 100, Per: time.Minute}, nil)
+	table := &table{user: free, plans: map[string]plan{
+		"rate": {rate: none(5), atOnce: 1}, "quota": {rate: free, quota: none(5), atOnce: 1}, "at once": {rate: free},
+	}}
+	for name, tc := range map[string]struct {
+		stage interface{ check(*call) error }
+		plan  string
+		want  string // in the body
+		rule  string // the last of RateLimit-Policy
+	}{
+		"the address":                {ipLimit{newRing(spec.Rate{}, nil)}, "", `"status":429,"detail":"too many requests from this address; try again in `, `"ip";q=0;w=`},
+		"the key's rate":             {planLimit{newInflight()}, "rate", `"limit":{"control":"limit.api_key","name":"plan"}`, `"plan";q=5;w=60`},
+		"the key's quota":            {planLimit{newInflight()}, "quota", `"limit":{"control":"limit.api_key","name":"quota"}`, `"quota";q=5;w=60`},
+		"the key's requests at once": {planLimit{newInflight()}, "at once", `"limit":{"control":"limit.api_key","name":"concurrency"}`, `"concurrency";q=0;qu="concurrent-requests"`},
+		"the user":                   {userLimit{newInflight()}, "", `"limit":{"control":"limit.user","name":"user"}`, `"user";q=5;w=60`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			c := &call{w: w, table: table, keyID: "ann", plan: tc.plan, entry: &entry{users: none(5)}}
+			c.principal.Subject = "ann"
+			err := tc.stage.check(c)
+			problem.Write(w, err, "")
+			if body := w.Body.String(); w.Code != 429 || !strings.Contains(body, tc.want) || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%d %s, want %s", w.Code, body, tc.want)
+			}
+			if all := w.Header()["Ratelimit-Policy"]; !strings.HasPrefix(all[len(all)-1], tc.rule) {
+				t.Errorf("RateLimit-Policy: %s, want %s", all, tc.rule)
+			}
+		})
 	}
 }
 

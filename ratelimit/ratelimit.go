@@ -40,6 +40,13 @@ func Headers(h http.Header, v Verdict, name string) {
 	}
 }
 
+// AtOnce tells the limit of requests in flight that refused one: at most most of
+// them, counted as the draft names them.
+func AtOnce(h http.Header, most int, name string) {
+	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], `"`+name+`";q=`+strconv.Itoa(most)+`;qu="concurrent-requests"`)
+	h["Ratelimit"] = append(h["Ratelimit"], `"`+name+`";r=0`)
+}
+
 // item writes a quoted name with two integer parameters (RFC 9651, section 3.3).
 func item(name, first string, a int64, second string, b int64) string {
 	text := make([]byte, 0, 64)

@@ -1,8 +1,8 @@
 // Package problem renders errors as RFC 9457 problem documents. It is the one
 // place where an error becomes bytes for an outsider, and so the one place to
 // read when asking what leaves the house: the message of a rampart.Error, a
-// code, the trace id and JSON pointers into the caller's own request. Controls,
-// policies and inner errors stay inside.
+// code, the trace id, the limit that was met and JSON pointers into the caller's
+// own request. Other controls, policies and inner errors stay inside.
 package problem
 
 import (
@@ -28,6 +28,7 @@ type Details struct {
 	RetryAfter time.Duration // rounded up to whole seconds
 	Challenge  string        // WWW-Authenticate; "" for a 401 is the bare scheme
 	StepUp     string        // where a person proves more (a path of this very host)
+	Limit      string        // of a 429 or 503: what is full, in a word that says nothing of others; "" is what limitNames says
 	Errors     []Field
 }
 
@@ -64,7 +65,38 @@ type document struct {
 	Detail string  `json:"detail,omitempty"`
 	Trace  string  `json:"trace,omitempty"`
 	StepUp string  `json:"step_up,omitempty"`
+	Limit  *limit  `json:"limit,omitempty"`
 	Errors []Field `json:"errors,omitempty"`
+}
+
+// limit says which limit refused. Name is the one in RateLimit-Policy, where that
+// has one.
+type limit struct {
+	Control string `json:"control,omitempty"` // as in the file and the log
+	Name    string `json:"name"`
+}
+
+// limitNames are the limits of controls that have only one.
+var limitNames = map[string]string{
+	"limit.ip": "ip", "limit.ban": "ban", "limit.api_key": "plan", "limit.user": "user", "limit.login": "login", "limit.pool": "pool",
+}
+
+// limitOf returns the limit that err is of, or nil.
+func limitOf(err error, status int, word string) *limit {
+	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
+		return nil
+	}
+	control := ""
+	if e, ok := errors.AsType[*rampart.Error](err); ok {
+		control = e.Control
+	}
+	if word == "" {
+		word = limitNames[control]
+	}
+	if word == "" {
+		return nil
+	}
+	return &limit{control, word}
 }
 
 // Write answers a request with err as a problem document. An error that is no
@@ -78,6 +110,7 @@ func Write(w http.ResponseWriter, err error, trace string) {
 		Detail: Message(err),
 		Trace:  trace,
 		StepUp: extra.StepUp,
+		Limit:  limitOf(err, status, extra.Limit),
 		Errors: extra.Errors,
 	}
 	body, err := json.Marshal(doc)

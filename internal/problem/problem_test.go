@@ -70,8 +70,20 @@ func TestWrite(t *testing.T) {
 		},
 		"too fast": {
 			&Details{Err: rampart.Errorf(rampart.Limited, "limit.ip", "too many requests"), RetryAfter: 1200 * time.Millisecond},
-			429, `{"type":"urn:rampart:problem:limited","title":"Too Many Requests","status":429,"detail":"too many requests","trace":"t1"}`,
+			429, `{"type":"urn:rampart:problem:limited","title":"Too Many Requests","status":429,"detail":"too many requests","trace":"t1","limit":{"control":"limit.ip","name":"ip"}}`,
 			map[string]string{"Retry-After": "2"},
+		},
+		"one of two limits of a control": {
+			&Details{Err: rampart.Errorf(rampart.Limited, "limit.api_key", "used up"), Limit: "quota"},
+			429, `{"type":"urn:rampart:problem:limited","title":"Too Many Requests","status":429,"detail":"used up","trace":"t1","limit":{"control":"limit.api_key","name":"quota"}}`, nil,
+		},
+		"a limit of no control": {
+			fmt.Errorf("gateway: %w", &Details{Err: rampart.Errorf(rampart.Unavailable, "", "shop is left alone"), Limit: "breaker"}),
+			503, `{"type":"urn:rampart:problem:unavailable","title":"Service Unavailable","status":503,"detail":"shop is left alone","trace":"t1","limit":{"name":"breaker"}}`, nil,
+		},
+		"no limit, but a refusal by its control": {
+			rampart.Errorf(rampart.Denied, "limit.api_key", "no plan"),
+			403, `{"type":"urn:rampart:problem:denied","title":"Forbidden","status":403,"detail":"no plan","trace":"t1"}`, nil,
 		},
 		"what heals says when to come back": {
 			rampart.Errorf(rampart.Unavailable, "", "busy"),

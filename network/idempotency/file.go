@@ -213,7 +213,7 @@ func (f *File) answeredLocked(id ID, rec *record, offset int64, length int) {
 // TooMany is what a Store refuses an owner with that holds its part: its keys must not
 // fill the store for others.
 func TooMany() error {
-	return problem.With(rampart.Errorf(rampart.Limited, control, "too many idempotency keys of yours are kept; the oldest end first"), problem.Details{RetryAfter: time.Minute})
+	return problem.With(rampart.Errorf(rampart.Limited, control, "too many idempotency keys of yours are kept; the oldest end first"), problem.Details{RetryAfter: time.Minute, Limit: "idempotency"})
 }
 
 // foundLocked says what a request finds at a taken key. Another body is told

@@ -85,7 +85,7 @@ func (a *Adaptive) Enter(p Priority) (time.Time, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.inFlight >= p.of(int64(a.limit)) {
-		return now, full()
+		return now, busy()
 	}
 	a.inFlight++
 	a.round.peak = max(a.round.peak, a.inFlight)

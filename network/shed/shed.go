@@ -55,7 +55,12 @@ func (g *Gate) Enter(p Priority) error {
 }
 
 func full() error {
-	return problem.With(rampart.Errorf(rampart.Unavailable, "", "too many requests in flight"), problem.Details{RetryAfter: time.Second})
+	return problem.With(rampart.Errorf(rampart.Unavailable, "", "too many requests in flight"), problem.Details{RetryAfter: time.Second, Limit: "places"})
+}
+
+// busy is full of a service instead of the edge.
+func busy() error {
+	return problem.With(rampart.Errorf(rampart.Unavailable, "", "the service has as many requests in flight as it bears"), problem.Details{RetryAfter: time.Second, Limit: "load"})
 }
 
 // Leave ends a request that entered.

@@ -19,6 +19,7 @@ const problemSchema = `{
 		"type": {"type": "string", "maxLength": 256}, "title": {"type": "string", "maxLength": 256},
 		"status": {"type": "integer", "minimum": 400, "maximum": 599}, "detail": {"type": "string", "maxLength": 1024},
 		"instance": {"type": "string", "maxLength": 256}, "trace": {"type": "string", "maxLength": 64}, "step_up": {"type": "string", "maxLength": 1024},
+		"limit": {"type": "object", "additionalProperties": false, "properties": {"control": {"type": "string", "maxLength": 64}, "name": {"type": "string", "maxLength": 64}}},
 		"errors": {"type": "array", "maxItems": 64, "items": {
 			"type": "object", "additionalProperties": false,
 			"properties": {"pointer": {"type": "string", "maxLength": 512}, "detail": {"type": "string", "maxLength": 512}}}}}}`
