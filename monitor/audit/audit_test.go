@@ -316,24 +316,6 @@ func TestFloodIsFlushedByClose(t *testing.T) {
 	}
 }
 
-func TestFloodMapIsBounded(t *testing.T) {
-	l := open(t, t.TempDir(), Options{})
-	l.mu.Lock()
-	l.flood.seen = make(map[floodKey]*floodCount)
-	for i := range floodKeys {
-		l.flood.seen[floodKey{subject: fmt.Sprint(i)}] = &floodCount{n: floodFree}
-	}
-	l.mu.Unlock()
-	for range 2 * floodFree {
-		if l.counted(Event{Subject: "new"}) {
-			t.Fatal("an event was counted for which there is no room")
-		}
-	}
-	if len(l.flood.seen) != floodKeys {
-		t.Errorf("%d keys", len(l.flood.seen))
-	}
-}
-
 var errDisk = errors.New("input/output error")
 
 func TestFailedFsync(t *testing.T) {

@@ -12,27 +12,43 @@ import (
 
 const (
 	floodFree   = 20   // equal refusals per window that get a record each
+	floodAll    = 2048 // refusals per window that get a record each, of all together
 	floodKeys   = 4096 // different refusals watched at once
 	floodWindow = time.Second
 	floodNamed  = 16 // different things that a count names
 	floodName   = 96 // bytes of each name
+
+	// Of connections that never became a request: anybody can open them, from as
+	// many addresses as he has, and nothing but limits of connections bounds them.
+	strangeAll    = 512
+	strangeWindow = 10 * time.Second
 )
 
 // flood counts equal refusals, so that an attacker's million requests do not
 // become a million records. It is guarded by Log.mu.
 type flood struct {
-	seen  map[floodKey]*floodCount
-	timer *time.Timer // ends the window; nil when there is none
+	all    int // refusals per window that get a record
+	window time.Duration
+
+	seen     map[floodKey]*floodCount
+	recorded int
+	timer    *time.Timer // ends the window; nil when there is none
 }
 
-// floodKey is what makes two refusals equal.
-type floodKey struct{ control, ip, subject string }
+// floodKey is what makes two refusals equal. That of no ip and no subject, with
+// rest set, is of all for whom there is no room.
+type floodKey struct {
+	control, code, ip, subject string
+	rest                       bool
+}
 
 type floodCount struct {
-	n     int
-	event Event    // the first that was counted instead of recorded
-	what  []string // what was refused: the first floodNamed different ones
-	more  int      // refusals of something that is not in what
+	n        int
+	recorded int      // of them, one by one
+	event    Event    // the first that was counted instead of recorded
+	what     []string // what was refused: the first floodNamed different ones
+	more     int      // refusals of something that is not in what
+	rest     bool     // of all for whom there is no room
 }
 
 // add takes one refusal in. What it was of is kept apart: whoever tries a
@@ -53,46 +69,76 @@ func (c *floodCount) add(e Event) {
 }
 
 // counted reports whether e was counted instead of recorded. A counted refusal
-// is in the log when its window, a second, ends. While more different refusals
-// come than can be watched, the rest are recorded one by one.
+// is in the log when its window ends: a second, ten of connections that never became
+// a request. While more different refusals come than can be watched, the rest are
+// counted together, by control, unless they are of somebody known: whoever has a
+// million addresses fills no log.
 func (l *Log) counted(e Event) bool {
-	key := floodKey{e.Control, peerIP(e.Peer), cut(e.Subject)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || l.failure != nil {
 		return false // Record finds the right error
 	}
-	c := l.flood.seen[key]
-	if c == nil {
-		if len(l.flood.seen) >= floodKeys {
-			return false
-		}
-		c = &floodCount{}
-		l.watchLocked(key, c)
+	f := &l.requests
+	key := floodKey{control: e.Control, ip: peerNet(e.Peer), subject: cut(e.Subject)}
+	if e.strange() {
+		f, key.code = &l.strangers, cut(e.Code)
+	}
+	c := l.countLocked(f, key)
+	if c.rest && e.Subject != "" {
+		return false // who is known is bounded by limits of its own, and is named
 	}
 	c.n++
-	if c.n <= floodFree {
+	if c.recorded < floodFree && f.recorded < f.all && !c.rest {
+		c.recorded++
+		f.recorded++
 		return false
 	}
-	if c.n == floodFree+1 {
-		e.Detail = maps.Clone(e.Detail)
-		c.event = e
+	if c.n == c.recorded+1 {
+		c.keep(e)
 	}
 	c.add(e)
 	return true
 }
 
-func (l *Log) watchLocked(key floodKey, c *floodCount) {
-	if l.flood.seen == nil {
-		l.flood.seen = make(map[floodKey]*floodCount)
+// strange reports whether e is of a connection that never became a request: no
+// trace and no subject are known of it.
+func (e *Event) strange() bool { return e.Class == ClassNetwork && e.Trace == "" && e.Subject == "" }
+
+// countLocked finds the count of key, or the one of all for whom there is no room.
+// There are as many of those as controls, and they are not among floodKeys.
+func (l *Log) countLocked(f *flood, key floodKey) *floodCount {
+	if f.seen[key] == nil && len(f.seen) >= floodKeys {
+		key = floodKey{control: key.control, rest: true}
 	}
-	l.flood.seen[key] = c
-	if l.flood.timer == nil {
-		l.flood.timer = time.AfterFunc(floodWindow, func() {
+	c := f.seen[key]
+	if c == nil {
+		c = &floodCount{rest: key.rest}
+		l.watchLocked(f, key, c)
+	}
+	return c
+}
+
+// keep makes e the event that is recorded for those that are counted.
+func (c *floodCount) keep(e Event) {
+	e.Detail = maps.Clone(e.Detail)
+	if c.rest {
+		e.Peer, e.Subject, e.Actor, e.Trace, e.Detail = "", "", "", "", map[string]string{"peers": "many"}
+	}
+	c.event = e
+}
+
+func (l *Log) watchLocked(f *flood, key floodKey, c *floodCount) {
+	if f.seen == nil {
+		f.seen = make(map[floodKey]*floodCount)
+	}
+	f.seen[key] = c
+	if f.timer == nil {
+		f.timer = time.AfterFunc(f.window, func() {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if !l.closed {
-				l.flushLocked()
+				l.flushLocked(f)
 			}
 		})
 	}
@@ -101,10 +147,11 @@ func (l *Log) watchLocked(key floodKey, c *floodCount) {
 // flushLocked ends the window: one event for each counted refusal, with the
 // number of events that it stands for in Detail["count"], and, if they were of
 // different things, those in Detail["refused.01"] and so on, then
-// Detail["refused.more"]: "and N more".
-func (l *Log) flushLocked() {
-	for _, c := range l.flood.seen {
-		if c.n <= floodFree {
+// Detail["refused.more"]: "and N more". Those that were counted together say so in
+// Detail["peers"], and name no peer and no subject.
+func (l *Log) flushLocked(f *flood) {
+	for _, c := range f.seen {
+		if c.n == c.recorded {
 			continue
 		}
 		e := c.event
@@ -116,14 +163,14 @@ func (l *Log) flushLocked() {
 			l.addLocked(b, false)
 		}
 	}
-	if l.flood.timer != nil {
-		l.flood.timer.Stop()
+	if f.timer != nil {
+		f.timer.Stop()
 	}
-	l.flood = flood{}
+	*f = flood{all: f.all, window: f.window}
 }
 
 func (c *floodCount) describe(detail map[string]string) {
-	detail["count"] = strconv.Itoa(c.n - floodFree)
+	detail["count"] = strconv.Itoa(c.n - c.recorded)
 	if len(c.what) < 2 {
 		return
 	}
@@ -135,10 +182,15 @@ func (c *floodCount) describe(detail map[string]string) {
 	}
 }
 
-// peerIP leaves the port out: an attacker has 65,535 of them.
-func peerIP(peer string) string {
-	if a, err := netip.ParseAddrPort(peer); err == nil {
-		return a.Addr().Unmap().String()
+// peerNet leaves the port out: an attacker has 65,535 of them, and 64 bits of IPv6.
+func peerNet(peer string) string {
+	ap, err := netip.ParseAddrPort(peer)
+	if err != nil {
+		return cut(peer)
 	}
-	return cut(peer)
+	a := ap.Addr().Unmap().WithZone("")
+	if a.Is4() {
+		return a.String()
+	}
+	return netip.PrefixFrom(a, 64).Masked().String()
 }

@@ -63,7 +63,8 @@ type Log struct {
 	failure error     // why events are refused; nil when they are not
 	retry   time.Time // when to try again after a failure; zero: never
 	closed  bool
-	flood   flood
+
+	requests, strangers flood // refusals that are counted
 
 	// The rest belongs to the committer.
 	segment segmentFile
@@ -131,6 +132,8 @@ func newLog(plane string, folder *os.File, opt Options) *Log {
 	if l.max <= 0 {
 		l.max = defaultSegment
 	}
+	l.requests.all, l.requests.window = floodAll, floodWindow
+	l.strangers.all, l.strangers.window = strangeAll, strangeWindow
 	return l
 }
 
@@ -290,7 +293,8 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	first := !l.closed
 	if first {
-		l.flushLocked()
+		l.flushLocked(&l.requests)
+		l.flushLocked(&l.strangers)
 		l.closed = true
 		signal(l.hurry)
 		close(l.wake)

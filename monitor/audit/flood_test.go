@@ -1,0 +1,128 @@
+package audit
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stranger is a connection from peer that never became a request.
+func stranger(peer, code string) Event {
+	return Event{Class: ClassNetwork, Action: "handshake", Outcome: Refused, Control: "tls.min13", Code: code, Peer: peer, Detail: map[string]string{"error": "no"}}
+}
+
+// standsFor is how many events the records stand for.
+func standsFor(t *testing.T, list []Event) int {
+	t.Helper()
+	n := 0
+	for _, e := range list {
+		count := 1
+		if text, ok := e.Detail["count"]; ok {
+			var err error
+			count, err = strconv.Atoi(text)
+			must(t, err)
+		}
+		n += count
+	}
+	return n
+}
+
+// TestStrangersFillNoLog: however many connections come to nothing, from however
+// many addresses, the log has few records of them, and they add up.
+func TestStrangersFillNoLog(t *testing.T) {
+	const sent = 20_000
+	for name, tc := range map[string]struct {
+		peer func(i int) string
+		most int
+	}{
+		"one address":               {func(i int) string { return fmt.Sprintf("192.0.2.1:%d", i) }, floodFree + 1},
+		"one host's /64 of IPv6":    {func(i int) string { return fmt.Sprintf("[2001:db8::%x]:1", i) }, floodFree + 1},
+		"the addresses of a site":   {func(i int) string { return fmt.Sprintf("[2001:db8:0:%x::1]:1", i) }, floodKeys + 1},
+		"a hundred addresses":       {func(i int) string { return fmt.Sprintf("192.0.2.%d:1", i%100) }, strangeAll + 100},
+		"what is no address at all": {func(int) string { return "pipe" }, floodFree + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				l := open(t, dir, Options{})
+				for i := range sent {
+					must(t, l.Record(t.Context(), stranger(tc.peer(i), "")))
+				}
+				time.Sleep(strangeWindow + time.Second)
+				must(t, l.Record(t.Context(), stranger("192.0.2.1:1", ""))) // of the next window
+				must(t, l.Close())
+				got := events(t, dir)
+				if len(got) > tc.most+1 {
+					t.Errorf("%d records, want at most %d", len(got), tc.most+1)
+				}
+				if n := standsFor(t, got); n != sent+1 {
+					t.Errorf("they stand for %d events, want %d", n, sent+1)
+				}
+				if last := got[len(got)-1]; last.Detail["count"] != "" {
+					t.Errorf("the first of a new window is counted: %v", last)
+				}
+			})
+		})
+	}
+}
+
+// TestReasonsAreApart: each reason of one address has its first records at once.
+func TestReasonsAreApart(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	for range floodFree + 1 {
+		for _, code := range []string{"framing_1", "framing_7"} {
+			must(t, l.Record(t.Context(), stranger("192.0.2.1:1", code)))
+		}
+	}
+	must(t, l.Close())
+	counted := map[string]string{}
+	for _, e := range events(t, dir) {
+		if n := e.Detail["count"]; n != "" {
+			counted[e.Code] = n
+		}
+	}
+	if len(counted) != 2 || counted["framing_1"] != "1" || counted["framing_7"] != "1" {
+		t.Errorf("counted %v, want one of each", counted)
+	}
+}
+
+// TestWhoIsKnownIsNamed: who comes while there is no room to watch more refusals
+// is counted with all others, unless it is known who it is.
+func TestWhoIsKnownIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	deny := func(peer, subject string) {
+		must(t, l.Record(t.Context(), Event{Class: ClassLimit, Action: "GET /", Outcome: Refused, Control: "limit.ip", Peer: peer, Subject: subject, Trace: "t"}))
+	}
+	l.mu.Lock()
+	l.requests.recorded = floodAll // nobody but who is named costs the disk anything
+	l.mu.Unlock()
+	for i := range floodKeys {
+		deny(fmt.Sprintf("10.0.%d.%d:1", i/256, i%256), "")
+	}
+	for range 2 {
+		deny("192.0.2.1:1", "")
+		deny("192.0.2.2:1", "")
+		deny("192.0.2.1:1", "user:ann")
+	}
+	must(t, l.Close())
+	got := events(t, dir)
+	if n := standsFor(t, got); n != floodKeys+6 {
+		t.Errorf("the records stand for %d events, want %d", n, floodKeys+6)
+	}
+	named := 0
+	for _, e := range got {
+		if e.Subject == "user:ann" {
+			named++
+		}
+		if e.Detail["peers"] == "many" && (e.Detail["count"] != "4" || e.Peer != "" || e.Trace != "") {
+			t.Errorf("of many: %+v", e)
+		}
+	}
+	if named != 2 {
+		t.Errorf("%d records name the subject, want 2", named)
+	}
+}
