@@ -139,6 +139,7 @@ func (g *Gateway) enforceLocked(sys *spec.System) error {
 		return fmt.Errorf("gateway: %w", err)
 	}
 	g.meet(t)
+	t.remember(g.table.Load())
 	t.stages, t.public = g.stages(t), g.publicStages(t)
 	g.bans.Set(banRule(sys, g.opt.Name))
 	g.table.Store(t)

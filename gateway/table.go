@@ -92,6 +92,20 @@ func newTarget(sys *spec.System, f spec.Flow) (*target, error) {
 	return tg, nil
 }
 
+// remember takes over, flow by flow, the nonces that were used under the table
+// before: a new file must not make them good again.
+func (t *table) remember(old *table) {
+	if old == nil {
+		return
+	}
+	for _, tg := range t.targets {
+		if used, f := old.nonces[tg.flow.ID], tg.flow; f.Nonce != nil && used != nil {
+			used.SetWindow(time.Duration(f.Nonce.Window))
+			t.nonces[f.ID] = used
+		}
+	}
+}
+
 // disjoint refuses two services that claim one operation: the router would
 // have to guess which authorization counts.
 func disjoint(targets []*target) error {

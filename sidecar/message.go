@@ -46,19 +46,25 @@ type subscription struct {
 	store  string
 	dead   string
 	verify func(raw []byte, stored time.Time) (message.Message, error)
+	seen   *message.Verifier // holds what was delivered
 	schema *openapi.Schema // nil: none declared
 	guard  cel.Program     // nil: none declared
 }
 
-func newSubscription(sys *spec.System, f spec.Flow, src *svid.Source) (*subscription, error) {
+// newSubscription compiles a flow. before, which may be nil, is whose place it
+// takes: what that one has seen is no news to this one.
+func newSubscription(sys *spec.System, f spec.Flow, src *svid.Source, before *subscription) (*subscription, error) {
 	sub := &subscription{flow: f, store: f.From, dead: sys.DeadLetter(f.From, f.Topic)}
 	accept := map[string]bool{}
 	for _, name := range f.Message.AcceptFrom {
 		accept[sys.ServiceID(name)] = true
 	}
-	sub.verify = message.NewVerifier(message.VerifierOptions{
-		Source: src, Accept: accept, Topic: f.Topic, Window: time.Duration(f.Message.ReplayWindow),
-	}).Verify
+	opt := message.VerifierOptions{Source: src, Accept: accept, Topic: f.Topic, Window: time.Duration(f.Message.ReplayWindow)}
+	if before != nil {
+		opt.After = before.seen
+	}
+	sub.seen = message.NewVerifier(opt)
+	sub.verify = sub.seen.Verify
 	if sys.Off("message.signature") {
 		sub.verify = func(raw []byte, _ time.Time) (message.Message, error) {
 			m := message.Unverified(raw)

@@ -58,7 +58,7 @@ func (s *Sidecar) compileIn(t *table, name string) error {
 			t.callers[t.sys.ServiceID(f.From)] = f
 			continue
 		}
-		sub, err := newSubscription(t.sys, f, s.opt.Link.Source())
+		sub, err := newSubscription(t.sys, f, s.opt.Link.Source(), s.subscribed(f))
 		if err != nil {
 			return fmt.Errorf("flow %s: %w", f.ID, err)
 		}
@@ -71,6 +71,20 @@ func (s *Sidecar) compileIn(t *table, name string) error {
 	api, err := openapi.Compile(name, doc)
 	t.api = api
 	return err
+}
+
+// subscribed is the subscription in force to the topic of a flow, nil for none.
+func (s *Sidecar) subscribed(f spec.Flow) *subscription {
+	now := s.table.Load()
+	if now == nil {
+		return nil
+	}
+	for _, sub := range now.consumes {
+		if sub.store == f.From && sub.flow.Topic == f.Topic {
+			return sub
+		}
+	}
+	return nil
 }
 
 func (s *Sidecar) compileOut(t *table, f spec.Flow) error {

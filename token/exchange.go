@@ -134,11 +134,12 @@ func once(form url.Values) error {
 
 // hop returns the flow by which the caller reaches the audience.
 func (s *Service) hop(c Caller, audience string) (flow, error) {
-	f, ok := s.flows[hop{c.ID, audience}]
+	now := s.file.Load()
+	f, ok := now.flows[hop{c.ID, audience}]
 	if ok {
 		return f, nil
 	}
-	if s.opt.System.Off(control) && s.presented[audience] != nil {
+	if now.sys.Off(control) && s.presented[audience] != nil {
 		return flow{}, nil
 	}
 	return flow{}, refuse("invalid_target", "no declared flow from %s to this audience", c.Name)
@@ -205,7 +206,7 @@ func (s *Service) subject(ctx context.Context, c Caller, req request) (Subject, 
 		}
 		return Subject{Principal: p, Issued: issued, Expires: now.Add(internalLife)}, nil
 	case wire.TypeSession, wire.TypeAPIKey:
-		if !s.external[c.Name] {
+		if !s.file.Load().external[c.Name] {
 			return Subject{}, refuse("unauthorized_client", "%s may not show credentials of the outside", c.Name)
 		}
 		if req.kind == wire.TypeSession {
@@ -221,11 +222,11 @@ func (s *Service) subject(ctx context.Context, c Caller, req request) (Subject, 
 // tokenSubject takes the gateway's token as a client's, everybody else's as an
 // internal one, and a client's only where the file says per_service.
 func (s *Service) tokenSubject(ctx context.Context, c Caller, value string) (Subject, error) {
-	if c.Name == s.opt.System.Gateway() {
+	if c.Name == s.system().Gateway() {
 		return s.AccessToken(ctx, value)
 	}
 	sub, err := s.overheard(c, value)
-	if err != nil && s.external[c.Name] && slices.Contains([]string{"alg", "kid"}, jwt.Rule(err)) {
+	if err != nil && s.file.Load().external[c.Name] && slices.Contains([]string{"alg", "kid"}, jwt.Rule(err)) {
 		return s.AccessToken(ctx, value)
 	}
 	return sub, err
@@ -255,7 +256,7 @@ func internalSubject(c jwt.InternalClaims) Subject {
 // presentable returns the verifiers of the audiences whose tokens c may trade:
 // its own. Where the file switches the control off, anybody's.
 func (s *Service) presentable(c Caller) []*jwt.Internal {
-	if s.opt.System.Off(control) {
+	if s.system().Off(control) {
 		return slices.Collect(maps.Values(s.presented))
 	}
 	if v, ok := s.presented[c.ID]; ok {

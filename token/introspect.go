@@ -97,7 +97,7 @@ func (s *Service) lookAsService(ctx context.Context, c Caller, text string) (map
 	}
 	claims, err := v.VerifySubject(text)
 	if err != nil {
-		if s.external[c.Name] {
+		if s.file.Load().external[c.Name] {
 			return s.lookAsClient(ctx, "", text)
 		}
 		return nil, err

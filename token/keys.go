@@ -114,8 +114,8 @@ func (s *Service) verifiers() {
 		Now:      s.opt.Now,
 	})
 	s.hints = jwt.NewIDHint(jwt.HintOptions{Keys: func() *jwt.KeySet { return s.keys.Load().id }, Issuer: s.opt.Issuer})
-	for name := range s.opt.System.Services {
-		id := s.opt.System.ServiceID(name)
+	for name := range s.system().Services {
+		id := s.system().ServiceID(name)
 		s.presented[id] = jwt.NewInternal(jwt.InternalOptions{
 			Keys: func() *jwt.KeySet { return s.keys.Load().internal }, Issuer: s.opt.Issuer, Audience: id,
 			Revoked: func(c jwt.InternalClaims) bool { return s.revoked.token(c.ID) }, Now: s.opt.Now,

@@ -123,7 +123,7 @@ func (s *Service) Metadata() map[string]any {
 func (s *Service) Resource() map[string]any {
 	return map[string]any{
 		"resource":                          s.opt.Issuer,
-		"resource_name":                     s.opt.System.Info.Name,
+		"resource_name":                     s.system().Info.Name,
 		"authorization_servers":             []string{s.opt.Issuer},
 		"scopes_supported":                  s.scopes(),
 		"bearer_methods_supported":          []string{"header"},
@@ -135,7 +135,7 @@ func (s *Service) Resource() map[string]any {
 // the protocol.
 func (s *Service) scopes() []string {
 	have := map[string]bool{scopeOpenID: true, scopeOffline: true}
-	for _, permissions := range s.opt.System.Authz.Roles {
+	for _, permissions := range s.system().Authz.Roles {
 		for _, p := range permissions {
 			if isPermission(p) && !strings.HasPrefix(p, "role:") {
 				have[p] = true

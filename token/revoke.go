@@ -225,8 +225,8 @@ func (s *Service) Cutoff(id string) time.Time { return s.revoked.of("svid", id) 
 // certified reports whether the file knows a service, gateway or queue by this
 // SPIFFE ID.
 func (s *Service) certified(id string) bool {
-	for name, st := range s.opt.System.Stores {
-		if st.Kind == "nats" && s.opt.System.StoreID(name) == id {
+	for name, st := range s.system().Stores {
+		if st.Kind == "nats" && s.system().StoreID(name) == id {
 			return true
 		}
 	}

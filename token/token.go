@@ -74,7 +74,7 @@ type Directory interface {
 
 // Options configure a Service. All but OnRevoke and Now are required.
 type Options struct {
-	System    *spec.System
+	System    *spec.System // in force at first; see SetSystem
 	Issuer    string // https://HOST[:PORT]/ of the edge
 	Rings     Rings  // those in force at first
 	Key       []byte // HMAC key of codes, refresh tokens and nonces, 32 bytes or more
@@ -98,9 +98,15 @@ type Service struct {
 	nonces     *jwt.Nonces
 	assertions *jwt.ClientAssertion
 	presented  map[string]*jwt.Internal // by the presenter's SPIFFE ID
-	flows      map[hop]flow             // declared hops
-	external   map[string]bool          // names that may show credentials of the outside
+	file       atomic.Pointer[file]
 	keys       atomic.Pointer[keyset]
+}
+
+// file is what the configuration in force says of tokens. It is immutable.
+type file struct {
+	sys      *spec.System
+	flows    map[hop]flow    // declared hops
+	external map[string]bool // names that may show credentials of the outside
 }
 
 // hop is a caller's and a callee's SPIFFE ID.
@@ -124,7 +130,8 @@ func New(ctx context.Context, opt Options) (*Service, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	s := &Service{opt: opt, presented: map[string]*jwt.Internal{}, flows: map[hop]flow{}, external: map[string]bool{}}
+	s := &Service{opt: opt, presented: map[string]*jwt.Internal{}}
+	s.SetSystem(opt.System)
 	past, err := opt.Store.Revocations(ctx, opt.Now())
 	if err != nil {
 		return nil, fmt.Errorf("token: %w", err)
@@ -140,7 +147,6 @@ func New(ctx context.Context, opt Options) (*Service, error) {
 	if err := s.loadProofs(); err != nil {
 		return nil, err
 	}
-	s.derive()
 	return s, nil
 }
 
@@ -156,10 +162,16 @@ func (s *Service) loadProofs() error {
 	return nil
 }
 
+// SetSystem has the service go by another configuration: by its flows, roles and
+// scopes. Services, stores and the trust domain must be those of before.
+func (s *Service) SetSystem(sys *spec.System) { s.file.Store(derive(sys)) }
+
+// system is the configuration in force.
+func (s *Service) system() *spec.System { return s.file.Load().sys }
+
 // derive reads from the file who may ask for what.
-func (s *Service) derive() {
-	sys := s.opt.System
-	s.external[sys.Gateway()] = true
+func derive(sys *spec.System) *file {
+	out := &file{sys: sys, flows: map[hop]flow{}, external: map[string]bool{sys.Gateway(): true}}
 	for _, f := range sys.Flows {
 		_, from := sys.Services[f.From]
 		_, to := sys.Services[f.To]
@@ -167,21 +179,22 @@ func (s *Service) derive() {
 			continue
 		}
 		h := hop{sys.ServiceID(f.From), sys.ServiceID(f.To)}
-		if first, ok := s.flows[h]; ok {
-			s.flows[h] = flow{first.id, join(first.scope, f.Scope)}
+		if first, ok := out.flows[h]; ok {
+			out.flows[h] = flow{first.id, join(first.scope, f.Scope)}
 		} else {
-			s.flows[h] = flow{f.ID, f.Scope}
+			out.flows[h] = flow{f.ID, f.Scope}
 		}
 		if f.Authn.Pattern == "per_service" {
-			s.external[f.To] = true // the file hands it the outside's credentials
+			out.external[f.To] = true // the file hands it the outside's credentials
 		}
 	}
+	return out
 }
 
 // MayShowExternal reports whether the service of this name may show
 // credentials of the outside: the gateway, and services that a flow reaches by
 // the pattern per_service.
-func (s *Service) MayShowExternal(name string) bool { return s.external[name] }
+func (s *Service) MayShowExternal(name string) bool { return s.file.Load().external[name] }
 
 // Sweep forgets what has expired. Nothing expired is accepted anyway.
 func (s *Service) Sweep(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -109,7 +110,23 @@ type Options struct {
 
 // Manager creates, resolves and ends sessions. Safe for concurrent use.
 type Manager struct {
-	opt Options
+	opt    Options
+	bounds atomic.Pointer[bounds]
+}
+
+// bounds of sessions in force.
+type bounds struct{ idle, absolute time.Duration }
+
+// SetBounds changes how long sessions may idle and live, 0 for the defaults. The
+// first counts at once for all sessions; the second for those that begin from now on.
+func (m *Manager) SetBounds(idle, absolute time.Duration) {
+	if idle <= 0 {
+		idle = 30 * time.Minute
+	}
+	if absolute <= 0 {
+		absolute = 12 * time.Hour
+	}
+	m.bounds.Store(&bounds{idle, absolute})
 }
 
 // New returns a Manager. It panics without a store or with a short key, which
@@ -118,16 +135,12 @@ func New(opt Options) *Manager {
 	if opt.Store == nil || len(opt.Key) < sha256.Size {
 		panic("session: a store and a 32-byte key are required")
 	}
-	if opt.Idle <= 0 {
-		opt.Idle = 30 * time.Minute
-	}
-	if opt.Absolute <= 0 {
-		opt.Absolute = 12 * time.Hour
-	}
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Manager{opt: opt}
+	m := &Manager{opt: opt}
+	m.SetBounds(opt.Idle, opt.Absolute)
+	return m
 }
 
 // Login is what opens a session.
@@ -157,7 +170,7 @@ func (m *Manager) CreateAt(ctx context.Context, l Login, at time.Time) (string, 
 		Subject:  l.Subject,
 		Created:  at,
 		LastSeen: at,
-		Expires:  at.Add(m.opt.Absolute),
+		Expires:  at.Add(m.bounds.Load().absolute),
 		IP:       cut(l.IP, maxIP),
 		Agent:    cut(l.Agent, maxAgent),
 		AuthTime: at,
@@ -261,7 +274,7 @@ func (m *Manager) Resolve(ctx context.Context, id string) (Session, error) {
 	if !now.Before(m.Until(s)) {
 		return Session{}, refused()
 	}
-	if now.Sub(s.LastSeen) < min(touchEvery, m.opt.Idle/4) {
+	if now.Sub(s.LastSeen) < min(touchEvery, m.bounds.Load().idle/4) {
 		return s, nil
 	}
 	if err := m.opt.Store.TouchSession(ctx, s.Key, now); err != nil {
@@ -273,7 +286,7 @@ func (m *Manager) Resolve(ctx context.Context, id string) (Session, error) {
 
 // Until is when s ends if nothing happens: the earlier of its two bounds.
 func (m *Manager) Until(s Session) time.Time {
-	idle := s.LastSeen.Add(m.opt.Idle)
+	idle := s.LastSeen.Add(m.bounds.Load().idle)
 	if idle.Before(s.Expires) {
 		return idle
 	}
@@ -311,7 +324,7 @@ func (m *Manager) EndOthers(ctx context.Context, subject, keep string) ([]string
 // Sweep forgets sessions past their bounds. Resolve refuses them anyway.
 func (m *Manager) Sweep(ctx context.Context) error {
 	now := m.opt.Now()
-	if err := m.opt.Store.SweepSessions(ctx, now, now.Add(-m.opt.Idle)); err != nil {
+	if err := m.opt.Store.SweepSessions(ctx, now, now.Add(-m.bounds.Load().idle)); err != nil {
 		return unavailable(err)
 	}
 	return nil

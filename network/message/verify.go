@@ -26,6 +26,7 @@ type VerifierOptions struct {
 	Accept map[string]bool // SPIFFE IDs whose signature counts; nil accepts nobody
 	Topic  string          // required, compared byte for byte
 	Window time.Duration   // most that may pass between signing and storing; required, positive
+	After  *Verifier       // of the same topic, whose place this one takes; it shares what that one remembers. nil: begins with nothing
 }
 
 // Verifier checks the messages of one topic. The zero Verifier refuses
@@ -33,6 +34,11 @@ type VerifierOptions struct {
 type Verifier struct {
 	opt VerifierOptions
 
+	past *past
+}
+
+// past is what verifiers of one topic, one after the other, have seen.
+type past struct {
 	mu     sync.Mutex
 	memory memory
 }
@@ -42,10 +48,16 @@ func NewVerifier(opt VerifierOptions) *Verifier {
 	if opt.Source == nil || opt.Topic == "" || opt.Window <= 0 {
 		panic("message: NewVerifier needs a source, topic and window")
 	}
-	return &Verifier{opt: opt, memory: memory{
-		keep:  opt.Window + ahead + disorder,
-		young: make(map[sighting]int64),
-	}}
+	keep, v := opt.Window+ahead+disorder, &Verifier{opt: opt}
+	if opt.After == nil {
+		v.past = &past{memory: memory{keep: keep, young: make(map[sighting]int64)}}
+		return v
+	}
+	v.past, v.opt.After = opt.After.past, nil // of which nothing else is kept
+	v.past.mu.Lock()
+	defer v.past.mu.Unlock()
+	v.past.memory.keep = max(v.past.memory.keep, keep)
+	return v
 }
 
 // Verify returns the message in raw, which the broker stored at the given
@@ -168,7 +180,7 @@ func (v *Verifier) fresh(msg Message, stored time.Time) error {
 	case msg.IssuedAt.After(stored.Add(ahead)):
 		return replayed(rampart.Conflict, "was signed after it was stored")
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.memory.see(msg, stored)
+	v.past.mu.Lock()
+	defer v.past.mu.Unlock()
+	return v.past.memory.see(msg, stored)
 }

@@ -66,6 +66,17 @@ func New(opt Options) *Guard {
 	}
 }
 
+// SetWindow changes how old a nonce may be, from now on; 0 is five minutes. What was
+// used stays used, and what has been forgotten stays refused.
+func (g *Guard) SetWindow(d time.Duration) {
+	if d <= 0 {
+		d = 5 * time.Minute
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.length = int64(d / time.Second)
+}
+
 // Check uses up value for scope, the subject that sends it, so that nobody can
 // use up another's. The value is the time in Unix seconds, a dot, and 16 random
 // bytes in unpadded base64url. Errors are of kind Invalid (malformed, stale or
