@@ -14,7 +14,7 @@
 //
 // Writing is asynchronous. Observe returns before a record is on disk, and fails
 // when it cannot be put in line: no decision is dropped in silence. A process
-// that is killed loses what is in line, mostly of one millisecond, a machine that loses power up to 50 ms
+// that is killed loses what is in line, mostly of ten milliseconds, a machine that loses power up to 50 ms
 // more; the audit log has those decisions: it waits for the disk where that
 // matters.
 package decisionlog
@@ -54,7 +54,7 @@ const (
 	youngest     = time.Hour // what was decided since should be on record, whatever is written
 	// The first of a batch waits so long for others, at most: waking for each
 	// costs more than writing it.
-	linger = time.Millisecond
+	linger = 10 * time.Millisecond
 )
 
 // Errors of Observe. Each denies.
