@@ -108,6 +108,37 @@ func TestBurstOfOneAddress(t *testing.T) {
 	}
 }
 
+// TestRefusalsAreToldAside: whoever hears of connections over a bound, and waits for
+// a disk, holds up nobody who comes after them.
+func TestRefusalsAreToldAside(t *testing.T) {
+	cert := issueEdge(t, authority(t, nil))
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	heard, disk := make(chan struct{}), make(chan struct{})
+	l := profile.NewListener(inner, profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }), profile.ListenerOptions{
+		MaxConns: 10, MaxPerIP: 1, OnRefuse: func(net.Addr, error) { heard <- struct{}{}; <-disk },
+	})
+	f := &flooded{Listener: l}
+	_, f.port, err = net.SplitHostPort(inner.Addr().String())
+	ok(t, err)
+	for range 3 {
+		f.from(t, "127.0.0.2", nil)
+	}
+	<-heard
+	<-heard
+	go tls.Client(f.from(t, "127.0.0.1", nil), raw()).Handshake()
+	c, err := l.Accept()
+	ok(t, err)
+	c.Close()
+	close(disk)
+	go func() {
+		for range heard { // those whose handshakes Close breaks off are not refused
+		}
+	}()
+	ok(t, l.Close())
+	close(heard)
+}
+
 // BenchmarkListener is one full handshake over TCP through the Listener.
 func BenchmarkListener(b *testing.B) {
 	f := newFlooded(b, 1000, 1000)

@@ -19,6 +19,7 @@ import (
 const (
 	handshakeTime = 5 * time.Second
 	defaultConns  = 4096
+	tellsAtOnce   = 64 // refusals of connections over a bound that OnRefuse may be hearing
 )
 
 // ListenerOptions bound a Listener.
@@ -63,6 +64,7 @@ type Listener struct {
 	cancel context.CancelFunc
 	ready  chan net.Conn
 	turns  *turns
+	tells  chan struct{} // one per refusal that is being told beside Accept
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex // guards below, and MaxConns and MaxPerIP of opt
@@ -94,6 +96,7 @@ func newListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 		opt:    opt,
 		ready:  make(chan net.Conn),
 		turns:  usualTurns(),
+		tells:  make(chan struct{}, tellsAtOnce),
 		perIP:  make(map[netip.Prefix]int),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -172,7 +175,7 @@ func (l *Listener) take(conn net.Conn) {
 	c.hop = l.opt.Hop != nil && l.opt.Hop(addr)
 	if err := l.admit(c, addr); err != nil {
 		conn.Close()
-		l.refused(conn.RemoteAddr(), err)
+		l.tell(conn.RemoteAddr(), err)
 		return
 	}
 	l.wg.Go(func() { l.shake(c) })
@@ -252,6 +255,21 @@ func (l *Listener) keep(p *peerConn, conn *tls.Conn, c *counted) bool {
 func (l *Listener) refused(peer net.Addr, err error) {
 	if l.opt.OnRefuse != nil {
 		l.opt.OnRefuse(peer, err)
+	}
+}
+
+// tell is refused for a connection that has no goroutine. Whoever hears of it may
+// wait for a disk, and those who come next must not: they wait only once so many
+// refusals are untold that telling none of them would be the other choice.
+func (l *Listener) tell(peer net.Addr, err error) {
+	select {
+	case l.tells <- struct{}{}:
+		l.wg.Go(func() {
+			l.refused(peer, err)
+			<-l.tells
+		})
+	default:
+		l.refused(peer, err)
 	}
 }
 
