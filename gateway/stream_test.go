@@ -218,7 +218,7 @@ func TestStreamsHoldNoPlaces(t *testing.T) {
 	}
 	refused := func(what, who string) {
 		t.Helper()
-		if res := h.do("GET", "/orders/o1", "", "Authorization", who); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+		if res := h.do("GET", "/orders/o1", "", "Authorization", who); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || !strings.Contains(res.body, `"streams"`) {
 			t.Errorf("%s: %s %v", what, res.Status, res.Header)
 		}
 	}

@@ -57,7 +57,7 @@ func (o *openStreams) leave(who string) {
 
 // tooManyStreams is 503, as of a full edge: it is no sign of an attack.
 func tooManyStreams(control, text string, most int) error {
-	return problem.With(rampart.Errorf(rampart.Unavailable, control, text, most), problem.Details{RetryAfter: 5 * time.Second})
+	return problem.With(rampart.Errorf(rampart.Unavailable, control, text, most), problem.Details{RetryAfter: 5 * time.Second, Limit: "streams"})
 }
 
 // stay has the call hold a place of a stream from here on to its end, and none of a
