@@ -57,6 +57,7 @@ func TestUnknownRule(t *testing.T) {
 		"a count of values":       {`SecRule &ARGS "@gt 2" "id:1,phase:2,deny"`, false},
 		"a variable it may set":   {`SecRule TX:EXTENSION "@rx ." "id:1,phase:2,deny"`, false},
 		"another body processor":  {`SecRule REQUEST_METHOD "@streq POST" "id:1,phase:1,pass,nolog,ctl:requestBodyProcessor=RAW"`, false},
+		"a control in a chain":    {"SecRule REQUEST_METHOD \"@streq POST\" \"id:1,phase:1,deny,chain,ctl:requestBodyProcessor=RAW\"\nSecRule REQUEST_METHOD \"@streq GET\" \"t:none\"", false},
 		"a directive":             {`SecUnicodeMapFile x`, true},
 		"targets that are added":  {`SecRuleUpdateTargetById 942100 "REQUEST_URI"`, true},
 		"a chain without its end": {`SecRule ARGS "@rx x" "id:1,phase:2,deny,chain"`, true},

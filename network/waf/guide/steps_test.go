@@ -16,8 +16,6 @@ func TestSteps(t *testing.T) {
 	for name, row := range map[string]struct{ rules, query string }{
 		"bytes are spelled out, longer than they came": {
 			`SecRule ARGS "@rx %ufffd%ufffd" "id:9,phase:1,pass,log,t:none,t:urlDecodeUni,t:utf8toUnicode"`, "q=%25e9%25e9"},
-		"the length of nothing is a digit": {
-			`SecRule ARGS "@rx 0" "id:9,phase:1,pass,log,t:none,t:length"`, "q="},
 		"a link captures nothing, so an earlier rule's capture stands": {
 			`SecRule REQUEST_METHOD "@rx ^(GET)$" "id:1,phase:1,pass,nolog,capture"
 SecRule ARGS "@rx ^hello" "id:9,phase:1,pass,log,t:none,chain,setvar:'tx.word=%{tx.1}'"
@@ -40,10 +38,6 @@ SecRule TX:1 "!@streq %{tx.2}" "t:none"`, "q=hello"},
 			`SecAction "id:1,phase:1,pass,nolog,setvar:tx.n=1"
 SecRule TX:n|TX:n "@eq 1" "id:2,phase:1,pass,nolog,setvar:tx.m=+1"
 SecRule TX:m "@eq 2" "id:9,phase:1,pass,log,t:none"`, "q=x"},
-		"a chain that does not match has a control": {
-			`SecRule REQUEST_METHOD "@streq GET" "id:1,phase:1,pass,log,t:none,chain,ctl:ruleEngine=DetectionOnly"
-SecRule ARGS "@streq no" "t:none"
-SecRule ARGS "@rx x" "id:9,phase:1,pass,log,t:none"`, "q=x"},
 		"two names are one": {
 			`SecRule ARGS_NAMES "@rx ." "id:1,phase:1,pass,nolog,setvar:'TX.paramcounter_%{MATCHED_VAR_NAME}=+1'"
 SecRule TX:/paramcounter_.*/ "@gt 1" "id:9,phase:1,pass,log"`, "Q=1&q=2"},
