@@ -18,15 +18,15 @@ type Edge struct {
 	TrustedHops   []string `yaml:"trusted_hops" shape:"one"` // CIDRs of proxies in front whose word on the client's address counts; none: the address of the connection
 	ProxyProtocol bool     `yaml:"proxy_protocol"`           // connections from trusted_hops begin with a PROXY protocol header of version 2
 	Connections   int      `yaml:"connections"`              // at once, default 10000
-	PerIP         int      `yaml:"per_ip"`                   // of them from one address (IPv6: /64), default 256
+	PerIP         int      `yaml:"per_ip"`                   // of them from one address (IPv6: /64; a /56 has four times as many, a /48 sixteen), default 256
 	Ban           Ban      `yaml:"ban"`
 	WAF           *WAF     `yaml:"waf"` // of flows to services that do not say themselves, key by key; exclusions belong to flows
 }
 
 // Ban keeps addresses away that are refused again and again: by a credential,
-// a policy, a limit or the WAF.
+// a policy, a limit, the WAF or the framing guard.
 type Ban struct {
-	After   Rate     `yaml:"after"`   // refusals of one address, default 120/m
+	After   Rate     `yaml:"after"`   // refusals of one address (IPv6: /64; a /56 at four times as many, a /48 at sixteen), default 120/m
 	First   Duration `yaml:"first"`   // the first ban; each further one is twice as long; default 1m
 	Longest Duration `yaml:"longest"` // default 1h
 }
