@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rampart-security/rampart/tls/profile"
 )
@@ -28,7 +30,7 @@ func newFlooded(t testing.TB, conns, perIP int) *flooded {
 	_, f.port, err = net.SplitHostPort(inner.Addr().String())
 	ok(t, err)
 	f.Listener = profile.NewListener(inner, profile.Edge(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }), profile.ListenerOptions{
-		MaxConns: conns, MaxPerIP: perIP, OnRefuse: func(_ net.Addr, err error) { f.last.Store(&err); f.refused.Add(1) },
+		MaxConns: conns, MaxPerIP: perIP, Patience: time.Hour, OnRefuse: func(_ net.Addr, err error) { f.last.Store(&err); f.refused.Add(1) },
 	})
 	t.Cleanup(func() { f.Close() })
 	return f
@@ -63,12 +65,19 @@ func firstOf(t testing.TB, cfg *tls.Config) []byte {
 // else is done while all of his still wait for their end.
 func TestStalledTakeNoTurns(t *testing.T) {
 	hello := firstOf(t, raw())
-	for name, say := range map[string][]byte{"nothing": nil, "half a hello": hello[:len(hello)/2], "a hello": hello} {
+	for name, tc := range map[string]struct {
+		say   []byte
+		times int // of each address
+	}{
+		"nothing":      {nil, 200},
+		"half a hello": {hello[:len(hello)/2], 200},
+		"a hello":      {hello, 2 * runtime.GOMAXPROCS(0)}, // together more than compute at once
+	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFlooded(t, 10_000, 256)
 			for _, addr := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} {
-				for range 200 {
-					f.from(t, addr, say)
+				for range tc.times {
+					f.from(t, addr, tc.say)
 				}
 			}
 			shaken := make(chan error, 1)
@@ -78,7 +87,7 @@ func TestStalledTakeNoTurns(t *testing.T) {
 			defer c.Close()
 			ok(t, <-shaken)
 			if n := f.refused.Load(); n != 0 {
-				t.Errorf("it waited until %d others ran out of time", n)
+				t.Errorf("%d of the others are refused: %v", n, *f.last.Load())
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 
 // Bounds of a Listener.
 const (
-	handshakeTime = 5 * time.Second
+	usualPatience = 5 * time.Second
 	defaultConns  = 4096
 	tellsAtOnce   = 64 // refusals of connections over a bound that OnRefuse may be hearing
 )
@@ -35,6 +35,9 @@ type ListenerOptions struct {
 	// IPv6; 0 means MaxConns. Of a /56 there may be four times as many, of a /48
 	// sixteen times: who has one has 256 or 65,536 of /64.
 	MaxPerIP int
+	// Patience is how long a handshake may take, with what a hop says before it and
+	// the wait for a turn; 0 means 5 s.
+	Patience time.Duration
 	Now      func() time.Time // of NewMTLSListener: judges dates; nil means time.Now
 
 	// Hop reports whether a peer is a proxy in front, which brings many clients:
@@ -50,7 +53,7 @@ type ListenerOptions struct {
 
 // Listener hands out TLS connections whose handshake is complete, so that a
 // slow or hostile client costs one of a bounded number of goroutines for at
-// most 5 s and never holds up Accept. Few handshakes compute at once; who waits
+// most 5 s, or Patience, and never holds up Accept. Few handshakes compute at once; who waits
 // for its turn waits behind its own network, and whose handshakes wait for the
 // client take no turn. Accept returns *tls.Conn, which lets net/http serve HTTP/2.
 type Listener struct {
@@ -89,6 +92,9 @@ func newListener(inner net.Listener, config *tls.Config, opt ListenerOptions) *L
 	}
 	if opt.MaxPerIP <= 0 {
 		opt.MaxPerIP = opt.MaxConns
+	}
+	if opt.Patience <= 0 {
+		opt.Patience = usualPatience
 	}
 	l := &Listener{
 		inner:  inner,
@@ -183,7 +189,7 @@ func (l *Listener) take(conn net.Conn) {
 
 // shake runs one handshake and delivers the connection.
 func (l *Listener) shake(c *counted) {
-	ctx, cancel := context.WithTimeout(l.ctx, handshakeTime)
+	ctx, cancel := context.WithTimeout(l.ctx, l.opt.Patience)
 	defer cancel()
 	if err := l.behind(ctx, c); err != nil {
 		c.Close()
