@@ -71,6 +71,9 @@ func (s forward) admit(c *call, idemKey string) (http.RoundTripper, *http.Reques
 	}
 	if idemKey != "" {
 		out.Header.Set(agent.HeaderIdem, idemKey)
+		if !c.repeats() {
+			out.GetBody = nil // the transport, too, may send no body twice: it would where it sees an Idempotency-Key
+		}
 	}
 	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
 		return nil, nil, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
