@@ -43,7 +43,7 @@ func transforms(fit *bestFit) map[string]transform {
 		{"urldecodeuni", urlAlphabet, fit.urlDecodeUni},
 		{"utf8tounicode", needs(alphabet{}.with(high), adds("%u0123456789abcdef")), exact(utf8ToUnicode)},
 		{"htmlentitydecode", needs(runes("&"), anything), exact(html.UnescapeString)},
-		{"jsdecode", needs(runes(`\`), anything), beyond(`\`)},
+		{"jsdecode", needs(runes(`\`), anything), exact(jsDecode)},
 		{"cssdecode", needs(runes(`\`), anything), beyond(`\`)},
 		{"escapeseqdecode", needs(runes(`\`), anything), beyond(`\`)},
 		// Never the same and not closed on any alphabet.

@@ -71,5 +71,5 @@ func FuzzTransform(f *testing.F) {
 var transformSeeds = []string{
 	"", "plain", "Mixed CASE \u212a\u0130", "a  b\t\n\vc\u0085d\u00a0e", "\x00a\x00", "/*x*/y/*z", "a*/b<!--c--d-->e#f", "<!-", "--", "/**/",
 	`a, "b";'c' ^d\ /(e`, "a ;/ (b", "../a/./b//c/", ".", "..", "/..", "a/..", `C:\x\y.txt. `, "file.txt:stream", "c:/a:b/c:d/", " ", ". .", "a /b. /c",
-	"%41%zz%4", "a+b%u0041%U00e9", "%", "%u00fc%uff41%UFF21%u0", "%u12", "caf\u00e9 \u6771\U0001f600", "\xff\xfe", "&lt;&amp;&nGt;&#65;&#x41;&bogus;", `\x41\u0041\101\n`, "aGVsbG8=", "aGVs bG8", "aGVsbG8\r\nd29ybGQ", "aG-V_s", "abc",
+	"%41%zz%4", "a+b%u0041%U00e9", "%", "%u00fc%uff41%UFF21%u0", "%u12", "caf\u00e9 \u6771\U0001f600", "\xff\xfe", "&lt;&amp;&nGt;&#65;&#x41;&bogus;", `\x41\u0041\101\n`, `\u{41}\u{0ff01}\u{1}\u{}\u{1234567}\uff5e\uff5f\uff00\u00\x4\777\38\8\q\`, `\u{`, `\u`, `\`, `\\`, "a\\\xff\\\u00e9", "aGVsbG8=", "aGVs bG8", "aGVsbG8\r\nd29ybGQ", "aG-V_s", "abc",
 }
