@@ -211,7 +211,7 @@ func TestNobodyHoldsAllPlaces(t *testing.T) {
 	if err := s.enter(&call{principal: rampart.Principal{Subject: "bob"}}); err != nil {
 		t.Error("another user:", err)
 	}
-	held[0].after()
+	held[0].leavePlaces()
 	if err := s.enter(ann()); err != nil {
 		t.Error("a place that was given back:", err)
 	}
