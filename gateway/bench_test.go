@@ -184,7 +184,12 @@ func (s *bench) edgeOnly(r *http.Request) error {
 			return err
 		}
 	}
-	defer c.after()
+	defer func() {
+		c.leavePlaces()
+		if c.after != nil {
+			c.after()
+		}
+	}()
 	out := request(c, s.shop)
 	if err := (forward{g}).identify(c, s.link.Now(), out.Header); err != nil {
 		return err
