@@ -92,12 +92,15 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminDEKRoutes(),
 		p.adminSecretRoutes(),
 		p.adminKEKRoutes(),
+		p.adminConfigRoutes(),
 	} {
 		for pattern, call := range routes {
 			limit := int64(maxBody)
 			switch pattern {
 			case "POST " + wire.AdminPolicies:
 				limit = maxPush
+			case "POST " + wire.AdminConfig:
+				limit = maxApply
 			case "POST " + wire.AdminRestore:
 				limit = maxPage
 			}

@@ -168,13 +168,14 @@ func (p *Plane) checkScopes(scopes []string) error {
 			}
 			continue
 		}
-		if len(p.opt.Permissions) == 0 || slices.Contains(p.opt.Permissions, s) || protocolScope(s) {
+		known := p.living().permissions
+		if len(known) == 0 || slices.Contains(known, s) || protocolScope(s) {
 			continue
 		}
-		if near, ok := spec.Nearest(s, p.opt.Permissions); ok {
+		if near, ok := spec.Nearest(s, known); ok {
 			return invalid("no operation asks for the permission %q and no role names it; did you mean %q?", s, near)
 		}
-		return invalid("no operation asks for the permission %q and no role names it; the permissions are: %s", s, some(p.opt.Permissions))
+		return invalid("no operation asks for the permission %q and no role names it; the permissions are: %s", s, some(known))
 	}
 	return nil
 }

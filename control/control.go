@@ -72,6 +72,12 @@ type Options struct {
 	// scope must be one of them. None: any of the form "type:verb" is one.
 	Permissions []string
 
+	// Examine compiles what only planes use of a file, before one is applied to the
+	// running system, and returns its Permissions. If nil, nothing is compiled.
+	Examine func(*spec.System) (permissions []string, err error)
+
+	File string // where System was read, for people; "": not known
+
 	// TestPolicies runs the tests that policies bring for a service, before they
 	// are shipped. If nil, none are run here; planes run them too.
 	TestPolicies func(ctx context.Context, set pap.Set, service string) error
@@ -104,6 +110,7 @@ type Plane struct {
 	hasher   *password.Hasher
 	reserve  *password.Hasher // for known devices, when strangers have filled the other's queue
 	hub      *hub
+	applying applying
 	deks     deks
 	backends *backends
 	guard    *guess.Guard
@@ -172,10 +179,11 @@ func New(opt Options) (*Plane, error) {
 	if err := opt.System.AdmitUnsafe(opt.State.Throwaway()); err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	alive, err := compileLiving(opt.System)
+	alive, err := compileLiving(opt.System, opt.File)
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
+	alive.permissions = opt.Permissions
 	p := &Plane{opt: opt, ids: identities(opt.System), svid: svid.NewSource()}
 	p.alive.Store(alive)
 	p.policies.trying = make(chan struct{}, 1)
@@ -233,16 +241,19 @@ func (p *Plane) warnUnsafe() {
 
 // assemble builds the engines on the store, in order of need.
 func (p *Plane) assemble(ctx context.Context) error {
-	sys, now := p.system(), p.opt.Now
 	k, err := openKeys(ctx, p.opt, p.svid)
 	if err != nil {
 		return err
 	}
+	p.keys = k
+	if err := p.chooseConfig(ctx); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	sys, now := p.system(), p.opt.Now
 	others, err := openBackends(ctx, p.opt, p.svid)
 	if err != nil {
 		return err
 	}
-	p.keys = k
 	sessionKey, err := k.open(ctx, p.opt, sealedSessionData, randomKey)
 	if err != nil {
 		return err

@@ -221,11 +221,12 @@ func (p *Plane) rememberOwnHead(ctx context.Context) {
 
 // status is what the planes last said of themselves.
 func (p *Plane) status() wire.Status {
-	s := wire.Status{System: p.system().Info.Name, Digest: p.system().Bundle().Digest, Backends: p.health.status()}
-	now := p.opt.Now()
+	now := p.living()
+	s := wire.Status{System: now.sys.Info.Name, Digest: now.sys.Bundle().Digest, File: now.file, Backends: p.health.status()}
+	at := p.opt.Now()
 	for _, v := range p.planes.all() {
-		one := wire.PlaneStatus{Heartbeat: v.hb, SeenSeconds: now.Sub(v.at).Seconds(), CertificateSeconds: max(0, v.hb.Trust.Until.Sub(now).Seconds())}
-		one.Ready = now.Sub(v.at) < readyAge && v.hb.Trust.Until.After(now)
+		one := wire.PlaneStatus{Heartbeat: v.hb, SeenSeconds: at.Sub(v.at).Seconds(), CertificateSeconds: max(0, v.hb.Trust.Until.Sub(at).Seconds())}
+		one.Ready = at.Sub(v.at) < readyAge && v.hb.Trust.Until.After(at)
 		s.Planes = append(s.Planes, one)
 	}
 	return s

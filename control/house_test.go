@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,7 +91,11 @@ type house struct {
 	still time.Time                                    // of the real clock when the house's was stopped; zero: it runs
 	deaf  bool                                         // the audit log fails
 	tests func(context.Context, pap.Set, string) error // of pushed policies; nil: none
-	tls   map[string]*http.Client
+
+	examine func(*spec.System) ([]string, error) // of applied files; nil: none
+	full    atomic.Bool                          // fullStore takes nothing
+
+	tls map[string]*http.Client
 }
 
 func (h *house) now() time.Time {
@@ -172,7 +177,12 @@ func (h *house) start() {
 	quiet := slog.New(slog.DiscardHandler)
 	opt := control.Options{
 		System: h.sys, State: h.state, Store: h.db, Audit: h, Logger: quiet, Now: h.now, Listen: "127.0.0.1:0", Issuer: issuer, Replica: h.replica, Upstream: h.upstream,
-		TestPolicies: h.tests, Resolver: here{},
+		TestPolicies: h.tests, Resolver: here{}, Examine: func(sys *spec.System) ([]string, error) {
+			if h.examine == nil {
+				return nil, nil
+			}
+			return h.examine(sys)
+		},
 	}
 	h.log, err = audit.Open(h.state.Path("audit"), opt.LogName(), audit.Options{Logger: quiet})
 	must(h.t, err)

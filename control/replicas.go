@@ -74,6 +74,9 @@ func (p *Plane) followOnce(ctx context.Context, withHeads bool) error {
 	if err := p.followPolicies(ctx); err != nil {
 		return err
 	}
+	if err := p.followConfig(ctx); err != nil {
+		return err
+	}
 	if err := p.followAuthority(ctx); err != nil {
 		return err
 	}

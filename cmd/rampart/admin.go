@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
 )
 
 func statusCmd() *cobra.Command {
@@ -34,19 +35,46 @@ func statusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			changed := fileChanged(st)
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(st)
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+					wire.Status
+					FileChanged string `json:"file_changed,omitempty"`
+				}{st, changed})
 			}
 			var services []wire.ServiceState
 			if err := admin.call(cmd.Context(), http.MethodGet, wire.AdminServices, nil, &services); err != nil {
 				return err
 			}
-			return printStatus(cmd.OutOrStdout(), st, services)
+			if err := printStatus(cmd.OutOrStdout(), st, services); err != nil || changed == "" {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "\n"+changed)
+			return err
 		},
 	}
 	stateFlag(cmd, &stateDir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return cmd
+}
+
+// fileChanged says that the file on this machine is not the one in force, "" if it
+// is, or is not on this machine.
+func fileChanged(st wire.Status) string {
+	if st.File == "" {
+		return ""
+	}
+	if _, err := os.Stat(st.File); err != nil {
+		return ""
+	}
+	sys, err := spec.Load(st.File)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%s has changed since, and is refused: see rampart check -f %s", st.File, st.File)
+	case sys.Bundle().Digest != st.Digest:
+		return fmt.Sprintf("%s has changed since; run rampart apply -f %s", st.File, st.File)
+	}
+	return ""
 }
 
 func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) error {
@@ -61,6 +89,9 @@ func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) erro
 		same := "the same file"
 		if p.Digest != st.Digest {
 			same = "ANOTHER FILE"
+		}
+		if p.Unenforced != "" {
+			same += ": " + p.Unenforced
 		}
 		if off[p.Plane] {
 			same += ", DISABLED"

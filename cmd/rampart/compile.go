@@ -22,12 +22,25 @@ import (
 // is wrong.
 func loadCompiled(file string) (*spec.System, error) {
 	sys, err := spec.Load(file)
-	if err != nil {
+	if err == nil {
+		err = compiled(sys, file)
+	}
+	return sys, err
+}
+
+// examined is what a running control plane asks of a file before it applies it.
+func examined(sys *spec.System) ([]string, error) {
+	if err := compiled(sys, "rampart.yaml"); err != nil {
 		return nil, err
 	}
+	return permissions(sys)
+}
+
+// compiled compiles all that planes will.
+func compiled(sys *spec.System, file string) error {
 	for _, name := range slices.Sorted(maps.Keys(sys.Services)) {
 		if err := compileService(sys, name, sys.Services[name]); err != nil {
-			return nil, placed(err)
+			return placed(err)
 		}
 	}
 	for i, f := range sys.Flows {
@@ -35,16 +48,16 @@ func loadCompiled(file string) (*spec.System, error) {
 			continue
 		}
 		if err := sidecar.CheckGuard(f.Guard.Recipient); err != nil {
-			return nil, &exitError{exitUsage, spec.Problems{sys.Problem(fmt.Sprintf("flows[%d].guard.recipient", i), err.Error(), "")}}
+			return &exitError{exitUsage, spec.Problems{sys.Problem(fmt.Sprintf("flows[%d].guard.recipient", i), err.Error(), "")}}
 		}
 	}
 	if err := routesAndScopes(sys); err != nil {
-		return nil, &exitError{exitUsage, err}
+		return &exitError{exitUsage, err}
 	}
 	if _, err := threat.Analyze(sys, threat.Evidence{}); err != nil {
-		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
+		return &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
 	}
-	return sys, nil
+	return nil
 }
 
 // unreachable lists operations that ask for a permission which no role holds:

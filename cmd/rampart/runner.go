@@ -19,6 +19,7 @@ import (
 type child struct {
 	name string
 	args []string
+	more []string // arguments besides, from the second start on
 	env  []string // beside what the runner passes on
 	dir  string
 	// service marks the user's own command, which may have to find and build a
@@ -56,6 +57,7 @@ func (r *runner) keep(ctx context.Context, c child) {
 		for ctx.Err() == nil {
 			started := time.Now()
 			err := r.once(ctx, c)
+			c.args, c.more = append(c.args[:len(c.args):len(c.args)], c.more...), nil
 			if ctx.Err() != nil {
 				return
 			}

@@ -186,7 +186,7 @@ func (u *up) logFile(name string) string { return freshLog(u.state.Path("logs"),
 func (u *up) controlChild() child {
 	return child{name: "control", dir: ".", log: u.logFile("control"), args: []string{
 		u.self, "control", "--file", u.file, "--state", u.stateDir, "--listen", u.running.Control, "--issuer", u.issuer(), "--svid-ttl", u.svidTTL.String(), "--lifeline",
-	}}
+	}, more: []string{"--applied"}}
 }
 
 // issuer is the public URL of the edge, which names the token service.

@@ -12,6 +12,7 @@ import (
 // is recorded before its answer. Names in a path are the caller's to escape.
 const (
 	AdminStatus    = "/admin/status"       // GET -> Status
+	AdminConfig    = "/admin/config"       // POST Apply -> Applied
 	AdminJoinToken = "/admin/join-tokens"  // POST JoinTokenRequest -> JoinToken
 	AdminUsers     = "/admin/users"        // POST User -> 204, creates or changes; GET -> []User
 	AdminClients   = "/admin/clients"      // POST Client -> 204, creates or changes; GET -> []Client
@@ -36,6 +37,21 @@ const (
 	SubRotate   = "/rotate"   // of a client's API key: POST RotateKey -> APIKey; of all signing keys: POST -> []SigningKey
 	SubRevoke   = "/revoke"   // of a signing key: POST -> 204
 )
+
+// Apply asks for a configuration to be put in force.
+type Apply struct {
+	Bundle spec.Bundle `json:"bundle"`
+	File   string      `json:"file"`              // where it was read, for people
+	DryRun bool        `json:"dry_run,omitempty"` // say what would change, and change nothing
+}
+
+// Applied is what an Apply changed, or would.
+type Applied struct {
+	Old     string        `json:"old"` // digests
+	New     string        `json:"new"` // in force from now on; of a dry run what would be
+	Changes []spec.Change `json:"changes"`
+	Policy  uint64        `json:"policy,omitempty"` // version of the policies that came with it; 0: they are as before
+}
 
 // JoinTokenRequest names who may join with the token, as the SPIFFE ID's path:
 // "service/orders", "gateway/edge", "store/events".
@@ -234,6 +250,7 @@ type SecretMeta struct {
 type Status struct {
 	System string        `json:"system"`
 	Digest string        `json:"digest"`
+	File   string        `json:"file,omitempty"` // where the configuration was read that is in force; "": not known
 	Planes []PlaneStatus `json:"planes"`
 	// Backends are those behind a network, and the key encryption keys that are not
 	// in a file, as the control plane that answers found them last.
