@@ -92,6 +92,7 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminDEKRoutes(),
 		p.adminSecretRoutes(),
 		p.adminKEKRoutes(),
+		p.adminBanRoutes(),
 		p.adminConfigRoutes(),
 	} {
 		for pattern, call := range routes {

@@ -95,7 +95,9 @@ func (p *Plane) lately(ctx context.Context) (wire.Forget, error) {
 		all.ID = n.ID
 		all.Secrets = append(all.Secrets, f.Secrets...)
 		all.DEKs = append(all.DEKs, f.DEKs...)
+		all.Lifts = append(all.Lifts, f.Lifts...)
 	}
+	all.Lifts = all.Lifts[max(0, len(all.Lifts)-wire.MaxLifts):] // the newest
 	return all, nil
 }
 

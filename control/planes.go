@@ -200,6 +200,7 @@ func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identi
 	}
 	hb.Refused = bounded(hb.Refused)
 	hb.Edge = boundedEdge(id, hb.Edge)
+	hb.Bans = boundedBans(id, hb.Bans)
 	head, err := headOf(hb, r.RemoteAddr, p.opt.Now())
 	if err != nil {
 		return p.refuse(r.Context(), e, err)

@@ -99,7 +99,7 @@ attacks the running system to prove each claim.`,
 		c.GroupID = "use"
 		cmd.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{statusCmd(), applyCmd(), canCmd(), whoCanCmd(), whatCanCmd(), auditCmd(), caCmd(), secretCmd(), kekCmd(), userCmd(), clientCmd(), keyCmd(), dekCmd(), sessionCmd(), tokenCmd(), serviceCmd()} {
+	for _, c := range []*cobra.Command{statusCmd(), applyCmd(), canCmd(), whoCanCmd(), whatCanCmd(), auditCmd(), caCmd(), secretCmd(), kekCmd(), userCmd(), clientCmd(), keyCmd(), dekCmd(), sessionCmd(), banCmd(), tokenCmd(), serviceCmd()} {
 		c.GroupID = "admin"
 		cmd.AddCommand(c)
 	}
