@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/frames"
 	"github.com/rampart-security/rampart/network/framing"
 	"github.com/rampart-security/rampart/ratelimit/ban"
@@ -131,5 +133,42 @@ func TestLifts(t *testing.T) {
 				t.Error("a lift that was repeated ended a ban that began after it")
 			}
 		})
+	}
+}
+
+// TestOperatorsSeeAndLiftBans: through the control plane, and on record.
+func TestOperatorsSeeAndLiftBans(t *testing.T) {
+	h := open(t)
+	who := netip.MustParseAddr("2001:db8::7")
+	h.gw.bans.Set(ban.Rule{Refusals: 1, Within: time.Minute, First: time.Hour, Longest: time.Hour}, nil)
+	for range 2 {
+		h.gw.refusedFraming(net.TCPAddrFromAddrPort(netip.AddrPortFrom(who, 1)), framing.LengthAndCoding)
+	}
+	old := netip.MustParseAddr("192.0.2.7")
+	for range 100 {
+		h.gw.refusedHandshake(net.TCPAddrFromAddrPort(netip.AddrPortFrom(old, 1)), rampart.Errorf(rampart.Unauthenticated, "tls.min13", "no"))
+	}
+	if h.gw.bans.Banned(old) != 0 || h.event("ban.begin").Peer != "2001:db8::/64" {
+		t.Errorf("an old device is banned: %v; on record %+v", h.gw.bans.Banned(old), h.event("ban.begin"))
+	}
+	listed := func() []wire.GatewayBans {
+		var list []wire.GatewayBans
+		h.Admin(wire.AdminBans, nil, &list)
+		return list
+	}
+	h.Until("the ban is listed", func() bool {
+		list := listed()
+		return len(list) == 1 && list[0].InForce == 1 && list[0].List[0].Addr == "2001:db8::/64"
+	})
+	var done wire.Lifted
+	h.Admin(wire.AdminBans, wire.Lift{Addr: who.String()}, &done)
+	if h.gw.bans.Banned(who) != 0 || len(done.Waiting) != 0 {
+		t.Errorf("still banned: %v; waiting: %v", h.gw.bans.Banned(who), done.Waiting)
+	}
+	h.Until("it is listed no more", func() bool { return listed()[0].InForce == 0 })
+	h.gw.endBans(t.Context())
+	h.Until("its end is on record", func() bool { return h.event("ban.end").Action != "" }) // the sweep may have been first
+	if e := h.event("ban.end"); e.Outcome != audit.Allowed || e.Peer != "2001:db8::/64" || e.Detail["lifted"] != "true" {
+		t.Errorf("on record: %+v", e)
 	}
 }
