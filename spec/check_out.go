@@ -62,9 +62,7 @@ func (c *checker) inject(key string, in Inject) {
 
 // query checks a flow to a database.
 func (c *checker) query(key string, f Flow) {
-	if f.DB.Pool < 1 || f.DB.Pool > 1000 {
-		c.bad(key+".db.pool", "a pool has from 1 to 1000 connections", "write a number such as 10")
-	}
+	c.number(key+".db.pool", f.DB.Pool, 1, 1000)
 	if c.s.Stores[f.To].Kind == "postgres" {
 		c.within(key+".db.timeout", f.DB.Timeout, 10*time.Millisecond, time.Hour)
 	} else if f.DB.Timeout != 0 {

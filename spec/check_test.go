@@ -62,7 +62,7 @@ func TestRefused(t *testing.T) {
 		{"list for map", `plans: { basic: { api_key: 60/m } }`, `plans: [basic]`, `10:1: plans: want a map of names, got a list; write NAME: and its keys below it`},
 		{"word for list", `holds: [order]`, `holds: order`, `17:30: stores.orders_db.holds: want a list, got a string; write [a, b], or one entry per line after a dash`},
 		{"word for truth", `{ class: secret }`, `{ class: secret, pci: yes }`, `5:26: data.card.pci: want true or false, got a string; write true or false without quotes`},
-		{"bad rate", `api_key: 60/m`, `api_key: 60`, `10:19: plans.basic.api_key: "60" is not accepted here; want a rate such as 10/s, 60/m, 1000/h or 10000/d`},
+		{"bad rate", `api_key: 60/m`, `api_key: 60`, `10:19: plans.basic.api_key: "60" is not accepted here; want a rate such as 10/s, 60/m, 1000/h or 10000/d, from 1 to 1000000000`},
 		{"bad duration", `{ name: shop }`, "{ name: shop }\nsessions: { idle: 30min }", `3:13: sessions.idle: "30min" is not accepted here; want a duration such as 90s, 5m, 24h or 30d, from 1s to 3650d`},
 		{"bad date", "flows:", "accept: [{ threat: RT-X@flow-1, owner: a, reason: b, until: soon }]\nflows:", `21:54: accept[0].until: "soon" is not accepted here; want a date such as 2027-06-30`},
 		{"authn word", `authn: session`, `authn: sesion`, `22:37: flows[0].authn: unknown way to authenticate "sesion"; did you mean "session"?`},

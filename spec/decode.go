@@ -16,6 +16,7 @@ import (
 // decimal is how a number is written: YAML's hexadecimal, octal and
 // underscored forms are read differently by different tools.
 var (
+	nothing  = regexp.MustCompile(`^0+(ms|s|m|h|d|KiB|MiB|/[smhd])?$`) // a duration, rate or size of none
 	decimal  = regexp.MustCompile(`^-?(0|[1-9][0-9]{0,17})$`)
 	fraction = regexp.MustCompile(`^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?$`)
 )
@@ -220,6 +221,9 @@ func (d *decoder) integer(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	v.SetInt(i)
+	if i == 0 {
+		d.zero[path] = true
+	}
 }
 
 // scalarOf decodes a type that has a written form of its own.
@@ -231,7 +235,11 @@ func scalarOf[T any](d *decoder, n *yaml.Node, to *T, path string, parse func(st
 	}
 	got, err := parse(n.Value)
 	if err != nil {
-		d.bad(path, fmt.Sprintf("%q is not accepted here", shorten(n.Value)), err.Error())
+		fix := err.Error()
+		if nothing.MatchString(n.Value) {
+			fix += "; leave the key out for its default"
+		}
+		d.bad(path, fmt.Sprintf("%q is not accepted here", shorten(n.Value)), fix)
 		return
 	}
 	*to = got

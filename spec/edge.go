@@ -215,8 +215,13 @@ func (c *checker) meets(key string, e Edge) {
 	}
 }
 
+// number reports a number that is out of bounds, and a 0 that is written: nobody
+// means the default by it.
 func (c *checker) number(key string, n, least, most int) {
-	if n < least || n > most {
+	switch {
+	case least > 0 && c.zero[key]: // n is the default by now
+		c.bad(key, fmt.Sprintf("want a number from %d to %d, got 0", least, most), fmt.Sprintf("write at least %d, or leave the key out for the default of %d", least, n))
+	case n < least || n > most:
 		c.bad(key, fmt.Sprintf("want a number from %d to %d", least, most), fmt.Sprintf("write %d", min(max(n, least), most)))
 	}
 }

@@ -27,13 +27,25 @@ func TestEdge(t *testing.T) {
 		change func(string) string
 		want   string
 	}{
-		"hops":                 {gateway(`trusted_hops: [10.0.0.0/8, "fd00::/8"], proxy_protocol: true`), ""},
-		"a hop with host bits": {gateway(`trusted_hops: 10.1.2.3/8`), `edge.trusted_hops[0]: "10.1.2.3/8" is no network`},
-		"everybody is a hop":   {gateway(`trusted_hops: 0.0.0.0/0`), `any client could choose its address`},
-		"PROXY from nobody":    {gateway(`proxy_protocol: true`), `no hop is trusted to say who the client is`},
-		"a ban that shrinks":   {gateway(`ban: { first: 2h, longest: 1h }`), `edge.ban.longest: 1h is out of bounds`},
-		"an edge of a service": {func(s string) string { return strings.Replace(s, "mail: {", "mail: { edge: { per_ip: 4 },", 1) }, `only the gateway listens`},
-		"a store of limits":    {top(`limits: { store: "rediss://10.0.0.7:6379", ca: limits.pem, gateways: 4 }`), ""},
+		"hops":                   {gateway(`trusted_hops: [10.0.0.0/8, "fd00::/8"], proxy_protocol: true`), ""},
+		"a hop with host bits":   {gateway(`trusted_hops: 10.1.2.3/8`), `edge.trusted_hops[0]: "10.1.2.3/8" is no network`},
+		"everybody is a hop":     {gateway(`trusted_hops: 0.0.0.0/0`), `any client could choose its address`},
+		"PROXY from nobody":      {gateway(`proxy_protocol: true`), `no hop is trusted to say who the client is`},
+		"a ban that shrinks":     {gateway(`ban: { first: 2h, longest: 1h }`), `edge.ban.longest: 1h is out of bounds`},
+		"an edge of a service":   {func(s string) string { return strings.Replace(s, "mail: {", "mail: { edge: { per_ip: 4 },", 1) }, `only the gateway listens`},
+		"no connections":         {gateway(`connections: 0`), `edge.connections: want a number from 16 to 1000000, got 0; write at least 16, or leave the key out for the default of 10000`},
+		"no connection of one":   {gateway(`per_ip: 0`), `edge.per_ip: want a number from 1 to 1000000, got 0; write at least 1, or leave the key out for the default of 256`},
+		"no gateways":            {top(`limits: { store: "rediss://10.0.0.7:6379", ca: limits.pem, gateways: 0 }`), `limits.gateways: want a number from 1 to 64, got 0; write at least 1, or leave the key out for the default of 2`},
+		"no level":               {route(`waf: { paranoia: 0 }`), `waf.paranoia: want a number from 1 to 4, got 0`},
+		"no score":               {route(`waf: { threshold: 0 }`), `waf.threshold: want a number from 1 to 100, got 0; write at least 1, or leave the key out for the default of 5`},
+		"a gateway's level of 0": {gateway(`waf: { paranoia: 0 }`), `edge.waf.paranoia: want a number from 1 to 4, got 0`},
+		"a breaker at nothing":   {route(`upstream: { breaker: { failures: 0 } }`), `breaker.failures: want a number from 5 to 100, got 0`},
+		"a breaker of nothing":   {route(`upstream: { breaker: { least: 0 } }`), `breaker.least: want a number from 1 to 100000, got 0`},
+		"none at once":           {func(s string) string { return strings.Replace(s, "api_key: 60/m", "api_key: 60/m, concurrency: 0", 1) }, `concurrency: want a number from 1 to 10000, got 0; write at least 1, or leave the key out for the default of 100`},
+		"no time for an answer":  {route(`upstream: { timeout: 0s }`), `"0s" is not accepted here; want a duration such as 100ms or 2s, from 1ms to 3650d; leave the key out for its default`},
+		"a ban for nothing":      {gateway(`ban: { after: 0/m }`), `"0/m" is not accepted here; want a rate such as 10/s, 60/m, 1000/h or 10000/d, from 1 to 1000000000; leave the key out for its default`},
+		"no body":                {route(`validate: { max_body: 0 }`), `"0" is not accepted here; want a size such as 512, 64KiB or 1MiB, from 1 to 1024MiB; leave the key out for its default`},
+		"a store of limits":      {top(`limits: { store: "rediss://10.0.0.7:6379", ca: limits.pem, gateways: 4 }`), ""},
 		"gateways that share keys": {func(s string) string {
 			return top(`limits: { store: "rediss://10.0.0.7:6379", ca: limits.pem, gateways: 2 }`)(route(`idempotency: { required: true }`)(s))
 		}, ""},

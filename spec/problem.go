@@ -80,6 +80,7 @@ type position struct{ line, col int }
 type report struct {
 	file string
 	at   map[string]position // key path -> place of the key; "" -> start of the file
+	zero map[string]bool     // key paths whose number is written as 0: a default must not take its place unnoticed
 	list []fault
 }
 
@@ -93,7 +94,7 @@ type fault struct {
 }
 
 func newReport(file string) *report {
-	return &report{file: file, at: map[string]position{"": {1, 1}}}
+	return &report{file: file, at: map[string]position{"": {1, 1}}, zero: map[string]bool{}}
 }
 
 // bad records that the value at the key path breaks a rule. A key that is not

@@ -48,7 +48,7 @@ func parseBrief(text string) (Duration, error) {
 	}
 	d, err := ParseDuration(text)
 	if err != nil {
-		return 0, fmt.Errorf("want a duration such as 100ms or 2s")
+		return 0, fmt.Errorf("want a duration such as 100ms or 2s, from 1ms to 3650d")
 	}
 	return d, nil
 }
@@ -76,7 +76,7 @@ func (d Duration) String() string {
 func ParseRate(text string) (Rate, error) {
 	m := rateForm.FindStringSubmatch(text)
 	if m == nil {
-		return Rate{}, fmt.Errorf("want a rate such as 10/s, 60/m, 1000/h or 10000/d")
+		return Rate{}, fmt.Errorf("want a rate such as 10/s, 60/m, 1000/h or 10000/d, from 1 to 1000000000")
 	}
 	n, _ := strconv.Atoi(m[1]) // at most ten digits
 	if n > maxRate {
@@ -107,7 +107,7 @@ func (r Rate) String() string {
 func ParseSize(text string) (Size, error) {
 	m := sizeForm.FindStringSubmatch(text)
 	if m == nil {
-		return 0, fmt.Errorf("want a size such as 512, 64KiB or 1MiB")
+		return 0, fmt.Errorf("want a size such as 512, 64KiB or 1MiB, from 1 to 1024MiB")
 	}
 	n, _ := strconv.ParseInt(m[1], 10, 64) // at most ten digits
 	switch m[2] {
