@@ -4,7 +4,7 @@ GO    ?= go
 FILE  ?= examples/payments/rampart.yaml
 STATE ?= .rampart
 
-.PHONY: bench-edge up test check verify falsify bench bench-authz rekey-long conformance-server test-vault crs slow fuzz chaos tools clean
+.PHONY: bench-edge up test check verify falsify bench bench-authz rekey-long conformance-server test-vault crs guided slow fuzz chaos tools clean
 
 up: ## run the payment system, defended, on https://localhost:8443
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
@@ -64,6 +64,9 @@ rotation: ## database passwords and certificates replaced under 500 transactions
 
 crs: ## all regression tests of the Core Rule Set against the WAF, with and without it
 	RAMPART_LONG=1 $(GO) test -count=1 -v -timeout 30m -run 'CoreRuleSet|Guid' ./network/waf/... | grep -v '^=== '
+
+guided: ## 100,000 made-up requests at each paranoia level: what the guide spares the rules, they find nothing in
+	RAMPART_LONG=1 $(GO) test -count=1 -v -timeout 90m -run '^TestGenerated$$' ./network/waf/guide | grep -v '^=== '
 
 slow: ## slow clients in every mode, 10,000 idle connections, bodies without end, beside a good client
 	RAMPART_LONG=1 $(GO) test -count=1 -v -timeout 30m -tags system -run '^TestSlowClients$$' ./test/system | grep -v '^=== '
