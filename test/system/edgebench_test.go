@@ -15,12 +15,14 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,8 +51,9 @@ func TestEdgeBench(t *testing.T) {
 	b := newEdgeBench(t)
 	b.peers()
 	b.rampart()
+	b.warm()
 	rounds := 5
-	if n, err := strconv.Atoi(os.Getenv("RAMPART_BENCH_EDGE")); err == nil && n > 1 {
+	if n, err := strconv.Atoi(os.Getenv("RAMPART_BENCH_EDGE")); err == nil && n > 0 {
 		rounds = n
 	}
 	for n := range rounds {
@@ -64,15 +67,29 @@ func TestEdgeBench(t *testing.T) {
 }
 
 // edgeKind is one request that all edges get.
-type edgeKind struct{ name, method, body string }
+type edgeKind struct {
+	name, method, body string
+	http2              bool // 16 at a time on one connection; else 16 connections
+}
 
-// edge is one server under measurement.
+// edge is one server under measurement. What counts is the process that stands at
+// the edge, as with every peer. A peer sends on in the clear, and there is nothing
+// behind it but the service; Rampart sends on over mutual TLS to a sidecar, which
+// checks once more: what that one used is told beside it.
 type edge struct {
-	name, base string
-	pid        int
-	client     *http.Client
-	cost       map[string][]float64 // kind -> CPU µs per request, a round each
-	only       []string             // kinds; none: all
+	name, base       string
+	pid              int
+	behind           int // process of the sidecar; 0: there is none
+	client, clientH2 *http.Client
+	cost             map[string][]float64 // kind -> CPU µs per request, a round each
+	costBehind       map[string][]float64
+}
+
+func newEdge(name, base string, pid, behind int, cfg *tls.Config, jar http.CookieJar) *edge {
+	e := &edge{name: name, base: base, pid: pid, behind: behind, client: edgeClient(cfg.Clone()), clientH2: edgeClient(cfg.Clone()), cost: map[string][]float64{}, costBehind: map[string][]float64{}}
+	e.client.Jar, e.clientH2.Jar = jar, jar
+	e.clientH2.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	return e
 }
 
 type edgeBench struct {
@@ -94,7 +111,8 @@ const (
 func newEdgeBench(t *testing.T) *edgeBench {
 	t.Helper()
 	b := &edgeBench{t: t, dir: t.TempDir(), roots: x509.NewCertPool(), kinds: []edgeKind{
-		{"GET", http.MethodGet, ""}, {"typed POST", http.MethodPost, typedBody}, {"free text POST", http.MethodPost, freeBody},
+		{name: "GET", method: http.MethodGet}, {name: "typed POST", method: http.MethodPost, body: typedBody}, {name: "free text POST", method: http.MethodPost, body: freeBody},
+		{name: "typed POST, HTTP/2", method: http.MethodPost, body: typedBody, http2: true},
 	}}
 	conf, err := filepath.Abs("testdata/edge")
 	fine(t, err)
@@ -146,6 +164,9 @@ func (b *edgeBench) peers() {
 	}
 	b.peer("haproxy", "haproxy", "haproxy.cfg", "", func(_, conf string) []string { return []string{"-db", "-f", conf} })
 	b.peer("Caddy", "caddy", "Caddyfile", "", func(_, conf string) []string { return []string{"run", "--adapter", "caddyfile", "--config", conf} })
+	if !b.wanted("bare Go proxy") {
+		return
+	}
 	bare := filepath.Join(b.dir, "bare")
 	build := exec.Command("go", "build", "-o", bare, "./testdata/edge/bare")
 	out, err := build.CombinedOutput()
@@ -156,7 +177,18 @@ func (b *edgeBench) peers() {
 	b.run("bare Go proxy", port, exec.Command(bare, "-listen", "127.0.0.1:"+port, "-to", "http://"+b.backend, "-cert", b.cert, "-key", b.key))
 }
 
+// wanted is for those who try one change on one edge: RAMPART_BENCH_EDGE_ONLY is an
+// expression that its name must match.
+func (b *edgeBench) wanted(name string) bool {
+	ok, err := regexp.MatchString(os.Getenv("RAMPART_BENCH_EDGE_ONLY"), name)
+	fine(b.t, err)
+	return ok
+}
+
 func (b *edgeBench) peer(name, program, conf, modules string, args func(dir, conf string) []string) {
+	if !b.wanted(name) {
+		return
+	}
 	path, err := exec.LookPath(program)
 	if err != nil {
 		b.t.Logf("left out: %s (package %s)", name, program)
@@ -216,8 +248,9 @@ func (b *edgeBench) run(name, port string, cmd *exec.Cmd) {
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+b.dir)
 	fine(b.t, cmd.Start())
 	b.t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() })
-	e := &edge{name: name, base: "https://localhost:" + port, pid: cmd.Process.Pid, client: edgeClient(&tls.Config{RootCAs: b.roots, MinVersion: tls.VersionTLS13}), cost: map[string][]float64{}}
+	e := newEdge(name, "https://localhost:"+port, cmd.Process.Pid, 0, &tls.Config{RootCAs: b.roots, MinVersion: tls.VersionTLS13}, nil)
 	b.t.Cleanup(e.client.CloseIdleConnections)
+	b.t.Cleanup(e.clientH2.CloseIdleConnections)
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		err := e.one(b.t.Context(), edgeKind{method: http.MethodGet})
 		if err == nil {
@@ -245,31 +278,55 @@ func (e *edge) one(ctx context.Context, k edgeKind) error {
 	if k.body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := e.client.Do(req)
+	client := e.client
+	if k.http2 {
+		client = e.clientH2
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
+	if k.http2 != (res.ProtoMajor == 2) {
+		return fmt.Errorf("answered by %s", res.Proto)
+	}
 	if err == nil && res.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%d %.300s", res.StatusCode, body)
 	}
 	return err
 }
 
+// warm sends enough for what is made on the way to be there, above all the guide
+// of the rules, and what it knows of each operation.
+func (b *edgeBench) warm() {
+	for range 2 {
+		for _, e := range b.edges {
+			for _, k := range b.kinds {
+				e.load(b.t, k, time.Second)
+			}
+		}
+	}
+}
+
 // measure sends one kind of request at the fixed rate and reads what the server's
 // processes used meanwhile. The first second warms it up and does not count.
 func (e *edge) measure(t *testing.T, round int, k edgeKind) {
 	t.Helper()
-	if len(e.only) > 0 && !slices.Contains(e.only, k.name) {
-		return
-	}
 	e.load(t, k, time.Second)
-	before := cpuOf(t, e.pid)
+	before, beforeBehind := cpuOf(t, e.pid), e.usedBehind(t)
 	n := e.load(t, k, edgeSeconds*time.Second)
-	used := cpuOf(t, e.pid) - before
-	e.cost[k.name] = append(e.cost[k.name], float64(used.Microseconds())/float64(n))
-	t.Logf("round %d, %s, %s: %.0f µs", round+1, e.name, k.name, e.cost[k.name][len(e.cost[k.name])-1])
+	used, usedBehind := cpuOf(t, e.pid)-before, e.usedBehind(t)-beforeBehind
+	cost, behind := float64(used.Microseconds())/float64(n), float64(usedBehind.Microseconds())/float64(n)
+	e.cost[k.name], e.costBehind[k.name] = append(e.cost[k.name], cost), append(e.costBehind[k.name], behind)
+	t.Logf("round %d, %s, %s: %.0f µs, behind it %.0f µs", round+1, e.name, k.name, cost, behind)
+}
+
+func (e *edge) usedBehind(t *testing.T) time.Duration {
+	if e.behind == 0 {
+		return 0
+	}
+	return cpuOf(t, e.behind)
 }
 
 // load returns how many were answered; one that is not fails the benchmark.
@@ -322,30 +379,29 @@ func cpuOf(t *testing.T, pid int) time.Duration {
 	return all
 }
 
-// report prints the medians, and the ratio to nginx.
+// report prints the medians, and the ratios to nginx and to Caddy.
 func (b *edgeBench) report() {
-	base := map[string]float64{}
-	for _, e := range b.edges {
-		if e.name == "nginx" {
-			for _, k := range b.kinds {
-				base[k.name] = median(e.cost[k.name])
+	of := func(name, kind string) float64 {
+		for _, e := range b.edges {
+			if e.name == name {
+				return median(e.cost[kind])
 			}
 		}
+		return math.NaN()
 	}
 	var out strings.Builder
-	for _, e := range b.edges {
-		fmt.Fprintf(&out, "%-46s", e.name)
-		for _, k := range b.kinds {
-			if len(e.cost[k.name]) == 0 {
-				fmt.Fprintf(&out, "  %-34s", k.name+" -")
-				continue
-			}
+	for _, k := range b.kinds {
+		fmt.Fprintf(&out, "\n%-50s %8s %12s %8s %8s %12s\n", k.name, "µs", "range", "× nginx", "× Caddy", "sidecar, µs")
+		for _, e := range b.edges {
 			m := median(e.cost[k.name])
-			fmt.Fprintf(&out, "  %s %4.0f µs (%3.0f-%3.0f) %5.2f ×", k.name, m, slices.Min(e.cost[k.name]), slices.Max(e.cost[k.name]), m/max(base[k.name], 1))
+			fmt.Fprintf(&out, "%-50s %8.0f %12s %8.2f %8.2f", e.name, m, fmt.Sprintf("%.0f-%.0f", slices.Min(e.cost[k.name]), slices.Max(e.cost[k.name])), m/of("nginx", k.name), m/of("Caddy", k.name))
+			if e.behind != 0 {
+				fmt.Fprintf(&out, " %12.0f", median(e.costBehind[k.name]))
+			}
+			out.WriteByte('\n')
 		}
-		out.WriteByte('\n')
 	}
-	b.t.Logf("CPU of the edge per request, median of rounds (range), and as a multiple of nginx:\n%s", out.String())
+	b.t.Logf("CPU per request of the process at the edge, median of rounds:\n%s", out.String())
 }
 
 // write puts a file that peers of other users can read, too.
@@ -393,12 +449,14 @@ func (b *edgeBench) rampart() {
 	y.WriteString("demo: { users: { alice: { roles: [customer], organizations: [acme] } } }\n")
 	r := start(b.t, write(b.t, filepath.Join(b.dir, "rampart.yaml"), []byte(y.String())))
 	alice := r.login("alice")
-	client := edgeClient(&tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS13})
-	client.Jar = alice.Jar
 	for _, s := range services {
-		b.edges = append(b.edges, &edge{name: "Rampart: " + map[string]string{
+		name := "Rampart: " + map[string]string{
 			"bare": "session, limits, decision, mTLS, audit", "schema": "… and schema", "guided": "… and guided WAF, answers checked", "full": "… and the whole WAF",
-		}[s.name], base: r.base() + "/" + s.name, pid: r.PIDs["gateway/gateway"], client: client, cost: map[string][]float64{}})
+		}[s.name]
+		if !b.wanted(name) {
+			continue
+		}
+		b.edges = append(b.edges, newEdge(name, r.base()+"/"+s.name, r.PIDs["gateway/gateway"], r.PIDs["sidecar/"+s.name], &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS13}, alice.Jar))
 	}
 	var check map[string]any
 	if status, text := r.call(alice, http.MethodPost, "/guided/orders", json.RawMessage(typedBody)); status != http.StatusOK || json.Unmarshal([]byte(text), &check) != nil {
