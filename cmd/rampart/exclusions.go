@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/rampart-security/rampart/network/waf"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
@@ -19,17 +22,71 @@ func idleExclusions(sys *spec.System, now time.Time) ([]string, error) {
 		return nil, err
 	}
 	var out []string
+	var unknown spec.Problems
 	for i, f := range sys.Flows {
-		if f.WAF == nil {
+		if f.WAF == nil || len(f.WAF.Exclude) == 0 {
 			continue
 		}
+		levels, err := ruleLevels()
+		if err != nil {
+			return nil, err
+		}
 		for j, x := range f.WAF.Exclude {
+			none, idle := idleRules(sys, fmt.Sprintf("flows[%d].waf.exclude[%d].rules", i, j), x.Rules, f.WAF.Paranoia, levels)
+			unknown, out = append(unknown, none...), append(out, idle...)
 			if key, msg, fix := idleExclusion(x, ops[f.To], now); key != "" {
 				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].waf.exclude[%d].%s", i, j, key), msg, fix).String())
 			}
 		}
 	}
+	if len(unknown) > 0 {
+		return nil, unknown
+	}
 	return out, nil
+}
+
+var (
+	ruleID    = regexp.MustCompile(`\bid:'?([0-9]{6})\b`)
+	ruleLevel = regexp.MustCompile(`paranoia-level/([1-4])`)
+)
+
+// ruleLevels returns the rules that there are, each with the paranoia level from
+// which on it is asked.
+func ruleLevels() (map[int]int, error) {
+	pool := &waf.Pool{}
+	defer pool.Close()
+	engine, err := pool.Engine(waf.Options{Paranoia: 4})
+	if err != nil {
+		return nil, err
+	}
+	out := map[int]int{}
+	for _, source := range engine.Rules().Sources {
+		for _, rule := range strings.Split(source.Text, "\nSec") {
+			if id := ruleID.FindStringSubmatch(rule); id != nil {
+				n, _ := strconv.Atoi(id[1]) // six digits
+				out[n] = 1
+				if level := ruleLevel.FindStringSubmatch(rule); level != nil {
+					out[n] = int(level[1][0] - '0')
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// idleRules sorts out ids that no rule has, which are slips, and rules that are not
+// asked at this level, which wait for it.
+func idleRules(sys *spec.System, key string, ids []int, level int, levels map[int]int) (unknown spec.Problems, idle []string) {
+	for k, id := range ids {
+		at := fmt.Sprintf("%s[%d]", key, k)
+		switch from := levels[id]; {
+		case from == 0:
+			unknown = append(unknown, sys.Problem(at, fmt.Sprintf("the Core Rule Set has no rule %d", id), "copy the id from rules of an event of class waf"))
+		case from > level:
+			idle = append(idle, sys.Problem(at, fmt.Sprintf("rule %d is asked from paranoia level %d on, and this is level %d, so this excludes nothing", id, from, level), "remove it, or raise paranoia").String())
+		}
+	}
+	return unknown, idle
 }
 
 // idleExclusion returns the key that is at fault, or "". What a service without
