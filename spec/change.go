@@ -343,7 +343,7 @@ external.* external.*.zone external.*.url
 flows.* flows.*.id flows.*.from flows.*.subject flows.*.to flows.*.carries flows.*.tls.min flows.*.tls.certificate flows.*.tls.verify flows.*.authn.all flows.*.authn.bind
 flows.*.authn.pattern flows.*.limit.ip flows.*.limit.user flows.*.limit.api_key flows.*.limit.plan flows.*.validate.openapi
 flows.*.validate.max_body flows.*.validate.response flows.*.validate.opaque flows.*.allow flows.*.authz.require flows.*.authz.ask
-flows.*.authz.search flows.*.scope flows.*.step_up flows.*.idempotency.header flows.*.idempotency.required flows.*.idempotency.keep flows.*.idempotency.repeat
+flows.*.authz.search flows.*.scope flows.*.step_up flows.*.idempotency.header flows.*.idempotency.required flows.*.idempotency.keep flows.*.idempotency.repeat flows.*.idempotency.repeat
 flows.*.nonce.header flows.*.nonce.window flows.*.egress.methods flows.*.egress.paths flows.*.egress.private_ips flows.*.inject.secret
 flows.*.inject.into flows.*.topic flows.*.message.sign flows.*.message.accept_from flows.*.message.schema flows.*.message.replay_window
 flows.*.message.refuse flows.*.guard.recipient flows.*.priority flows.*.stream flows.*.upstream.timeout flows.*.upstream.breaker.failures
