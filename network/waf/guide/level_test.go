@@ -37,8 +37,9 @@ func TestLevels(t *testing.T) {
 				r.Body = fmt.Appendf(nil, `{"a":%s,"b":{"c":[%s,%s]}}`, value(n), value(n+100), value(n+200))
 				if g.Clean(r) {
 					clean++
-				} else if v, err := e.Inspect(t.Context(), r); first == "" {
-					first = fmt.Sprint(summary(v), err)
+				} else if first == "" {
+					v, err := e.Inspect(t.Context(), r)
+					first = fmt.Sprint(summary(v), " ", err)
 				}
 			}
 			if (clean == 100) == found[paranoia][kind] {
