@@ -240,6 +240,18 @@ func (h *house) newest() audit.Event {
 	return list[len(list)-1]
 }
 
+// refusals counts those on record; what was allowed may be written a moment later.
+func (h *house) refusals() int {
+	h.t.Helper()
+	n := 0
+	for _, e := range h.Events("gateway_edge") {
+		if e.Outcome == audit.Refused {
+			n++
+		}
+	}
+	return n
+}
+
 // login returns the value of a Cookie header.
 func (h *house) login(name string) string {
 	h.t.Helper()
