@@ -92,8 +92,8 @@ func (p *Plane) adminRoutes() http.Handler {
 		p.adminDEKRoutes(),
 		p.adminSecretRoutes(),
 		p.adminKEKRoutes(),
-		p.adminBanRoutes(),
 		p.adminConfigRoutes(),
+		p.adminBanRoutes(),
 	} {
 		for pattern, call := range routes {
 			limit := int64(maxBody)

@@ -106,6 +106,19 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestApplyUnenforced: a plane that keeps an older file says why, and status passes it
+// on.
+func TestApplyUnenforced(t *testing.T) {
+	h := open(t, "")
+	long := strings.Repeat("x", 2*wire.MaxReason)
+	must(t, h.call("gateway/edge", http.MethodPost, wire.PathHeartbeat, wire.Heartbeat{Plane: "gateway/edge", Instance: "i", Digest: "old", Unenforced: long}, nil))
+	for _, p := range h.status().Planes {
+		if p.Plane == "gateway/edge" && (p.Digest != "old" || p.Unenforced != long[:wire.MaxReason]) {
+			t.Errorf("status says %s, %d bytes of why", p.Digest, len(p.Unenforced))
+		}
+	}
+}
+
 // TestApplyFlows: who may have a secret, and exchange a token for whom, follows the
 // flows of the file in force.
 func TestApplyFlows(t *testing.T) {

@@ -198,7 +198,7 @@ func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identi
 	if hb.Plane != id.plane() {
 		return p.refuse(r.Context(), e, rampart.Errorf(rampart.Denied, "mtls.peer_declared", "control: this certificate is of %s", id.plane()))
 	}
-	hb.Refused = bounded(hb.Refused)
+	hb.Refused, hb.Unenforced = bounded(hb.Refused), hb.Unenforced[:min(len(hb.Unenforced), wire.MaxReason)]
 	hb.Edge = boundedEdge(id, hb.Edge)
 	hb.Bans = boundedBans(id, hb.Bans)
 	head, err := headOf(hb, r.RemoteAddr, p.opt.Now())

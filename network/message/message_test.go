@@ -263,6 +263,22 @@ func TestReplay(t *testing.T) {
 
 // TestMemoryOutlastsTheWindow walks the broker's clock over generations of the
 // memory: no copy that passes the window is ever forgotten.
+// TestAfter: a verifier that takes the place of another knows what that one has seen,
+// and what it sees itself that one's successors know too.
+func TestAfter(t *testing.T) {
+	h := newHouse(t, time.Now())
+	first, raw := h.verifier(t), h.sign(t, orders, topic)
+	_, err := first.Verify(raw, h.now)
+	ok(t, err)
+	next := message.NewVerifier(message.VerifierOptions{Source: h.believer(t), Accept: map[string]bool{orders: true}, Topic: topic, Window: 2 * window, After: first})
+	_, err = next.Verify(raw, h.now)
+	ok(t, err) // delivered again
+	_, err = next.Verify(raw, h.now.Add(time.Second))
+	refusedBy(t, err, "message.replay")
+	_, err = next.Verify(h.sign(t, orders, topic), h.now)
+	ok(t, err)
+}
+
 func TestMemoryOutlastsTheWindow(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	h := newHouse(t, start)
