@@ -173,7 +173,7 @@ func TestApply(t *testing.T) {
 	}
 
 	for name, pair := range map[string][2]string{"a bad key": {"  - id: 3\n", "  - idd: 3\n"}, "another name": {"name: payments,", "name: other,"}} {
-		good, err := os.ReadFile(file)
+		kept, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func TestApply(t *testing.T) {
 		if code, text := r.apply("-f", file); code != 2 {
 			t.Errorf("%s: exit code %d, want 2:\n%s", name, code, text)
 		}
-		if err := os.WriteFile(file, good, 0o600); err != nil {
+		if err := os.WriteFile(file, kept, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -202,6 +202,21 @@ func TestApply(t *testing.T) {
 	}
 	t.Logf("%d requests", sent.Load())
 
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.kill("control") // comes back with what was applied
+	r.await("the control plane answers again", time.Minute, func() bool { code, _ := r.run("status"); return code == 0 })
+	if _, text := r.run("status"); !strings.Contains(text, "is refused: see rampart check") || strings.Contains(text, "ANOTHER FILE") {
+		t.Errorf("after a restart with a bad file on disk, status says:\n%s", text)
+	}
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	rewrite(t, file, calm, "authn: session, limit: { ip: 60000/m, user: 5/m }")
 	if code, text := r.apply("-f", file); code != 0 {
 		t.Errorf("a tight limit: exit code %d, and:\n%s", code, text)
