@@ -95,7 +95,7 @@ attacks the running system to prove each claim.`,
 		SilenceErrors: true,
 	}
 	cmd.AddGroup(&cobra.Group{ID: "use", Title: "Describe, run and prove:"}, &cobra.Group{ID: "admin", Title: "Look after a running system:"}, &cobra.Group{ID: "role", Title: "Single planes (rampart up starts these):"})
-	for _, c := range []*cobra.Command{initCmd(), checkCmd(), upCmd(), threatsCmd(), policyCmd(), wafCmd(), renderCmd(), verifyCmd()} {
+	for _, c := range []*cobra.Command{initCmd(), checkCmd(), upCmd(), routesCmd(), threatsCmd(), policyCmd(), wafCmd(), renderCmd(), verifyCmd()} {
 		c.GroupID = "use"
 		cmd.AddCommand(c)
 	}
