@@ -79,6 +79,7 @@ type wafFlow struct {
 	Service    string         `json:"service"`
 	Mode       string         `json:"mode"`
 	Paranoia   int            `json:"paranoia"`
+	NoDocument bool           `json:"no_document,omitempty"` // no schema guides the WAF, so every request is judged by every rule
 	Report     *guide.Report  `json:"rules,omitempty"`
 	Operations []wafOperation `json:"operations"`
 }
@@ -126,9 +127,9 @@ func (e *wafExplainer) explain(sys *spec.System, want []string) ([]wafFlow, erro
 		if f.WAF == nil {
 			continue
 		}
-		flow := wafFlow{Service: f.To, Mode: f.WAF.Mode, Paranoia: f.WAF.Paranoia, Operations: []wafOperation{}}
-		if f.WAF.Mode == spec.WAFGuided {
-			doc, _ := sys.Resource(sys.Services[f.To].OpenAPI)
+		doc, described := sys.Resource(sys.Services[f.To].OpenAPI)
+		flow := wafFlow{Service: f.To, Mode: f.WAF.Mode, Paranoia: f.WAF.Paranoia, Operations: []wafOperation{}, NoDocument: !described}
+		if f.WAF.Mode == spec.WAFGuided && described {
 			if err := e.flow(&flow, doc, chosen(ops[f.To], want)); err != nil {
 				return nil, err
 			}
@@ -139,7 +140,7 @@ func (e *wafExplainer) explain(sys *spec.System, want []string) ([]wafFlow, erro
 		}
 	}
 	if !some {
-		return nil, usageError("no service behind a guided firewall has the operation %s; rampart waf explain lists them", strings.Join(want, " "))
+		return nil, usageError("no service behind a guided firewall has the operation %s in its OpenAPI document; rampart waf explain lists them", strings.Join(want, " "))
 	}
 	return out, nil
 }
@@ -185,7 +186,15 @@ func (e *wafExplainer) flow(out *wafFlow, doc []byte, ops []*openapi.Operation) 
 // tellFirewall prints what was found, for people.
 func tellFirewall(w io.Writer, flows []wafFlow) {
 	for _, f := range flows {
-		if f.Report == nil {
+		switch {
+		case f.Report == nil && f.Mode == spec.WAFGuided:
+			fmt.Fprintf(w, "%[1]s: mode guided, and no OpenAPI document that could guide it: every request is judged by every rule, as with mode full\n"+
+				"  add openapi: %[1]s.yaml to services.%[1]s; what its schemas bound is then spared the engine, and what they do not declare is refused\n", f.Service)
+			continue
+		case f.Mode == spec.WAFOff:
+			fmt.Fprintf(w, "%s: mode off; no request is looked at\n", f.Service)
+			continue
+		case f.Report == nil:
 			fmt.Fprintf(w, "%s: mode %s; no rule is spared\n", f.Service, f.Mode)
 			continue
 		}
