@@ -54,6 +54,9 @@ func compiled(sys *spec.System, file string) error {
 	if err := routesAndScopes(sys); err != nil {
 		return &exitError{exitUsage, err}
 	}
+	if err := knownRules(sys); err != nil {
+		return &exitError{exitUsage, err}
+	}
 	if _, err := threat.Analyze(sys, threat.Evidence{}); err != nil {
 		return &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
 	}

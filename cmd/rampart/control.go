@@ -95,6 +95,9 @@ func startWith(state *statedir.Dir, file string, again bool) (*spec.System, stri
 	if err != nil {
 		return nil, "", err
 	}
+	if err := knownRules(sys); err != nil {
+		return nil, "", err
+	}
 	from, err := filepath.Abs(file)
 	return sys, from, err
 }

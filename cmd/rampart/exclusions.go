@@ -14,35 +14,59 @@ import (
 )
 
 // idleExclusions names exclusions of the firewall that do nothing: their date is
-// past, or no operation has the route or the field. They refuse too much and
-// never too little, so they are no errors.
+// past, no operation has the route or the field, or the rules are not asked at this
+// level. They refuse too much and never too little, so they are no errors.
 func idleExclusions(sys *spec.System, now time.Time) ([]string, error) {
 	ops, _, err := operations(sys)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	var unknown spec.Problems
+	_, out, err := excludedRules(sys)
+	if err != nil {
+		return nil, err
+	}
 	for i, f := range sys.Flows {
-		if f.WAF == nil || len(f.WAF.Exclude) == 0 {
+		if f.WAF == nil {
 			continue
 		}
-		levels, err := ruleLevels()
-		if err != nil {
-			return nil, err
-		}
 		for j, x := range f.WAF.Exclude {
-			none, idle := idleRules(sys, fmt.Sprintf("flows[%d].waf.exclude[%d].rules", i, j), x.Rules, f.WAF.Paranoia, levels)
-			unknown, out = append(unknown, none...), append(out, idle...)
 			if key, msg, fix := idleExclusion(x, ops[f.To], now); key != "" {
 				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].waf.exclude[%d].%s", i, j, key), msg, fix).String())
 			}
 		}
 	}
-	if len(unknown) > 0 {
-		return nil, unknown
-	}
 	return out, nil
+}
+
+// knownRules refuses a file that excludes a rule which does not exist. The gateway
+// would enforce it, and refuse what the file seems to let in.
+func knownRules(sys *spec.System) error {
+	unknown, _, err := excludedRules(sys)
+	if err != nil || len(unknown) == 0 {
+		return err
+	}
+	return unknown
+}
+
+// excludedRules sorts out the rules of all exclusions as idleRules does. The rules
+// are read only if there is an exclusion.
+func excludedRules(sys *spec.System) (unknown spec.Problems, idle []string, err error) {
+	var levels map[int]int
+	for i, f := range sys.Flows {
+		if f.WAF == nil {
+			continue
+		}
+		for j, x := range f.WAF.Exclude {
+			if levels == nil {
+				if levels, err = ruleLevels(); err != nil {
+					return nil, nil, err
+				}
+			}
+			none, waits := idleRules(sys, fmt.Sprintf("flows[%d].waf.exclude[%d].rules", i, j), x.Rules, f.WAF.Paranoia, levels)
+			unknown, idle = append(unknown, none...), append(idle, waits...)
+		}
+	}
+	return unknown, idle, nil
 }
 
 var (

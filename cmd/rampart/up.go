@@ -110,6 +110,9 @@ func (u *up) prepare() error {
 	if err != nil {
 		return err
 	}
+	if err := knownRules(sys); err != nil {
+		return err
+	}
 	for _, w := range sys.Warnings() {
 		fmt.Fprintln(os.Stderr, "warning:", w)
 	}
