@@ -25,8 +25,9 @@ const provider = new Provider(settings.issuer, {
   claims: { openid: ["sub"], email: ["email", "email_verified"], groups: ["groups"], acr: null, amr: null, auth_time: null, iss: null, sid: null },
   pkce: { required: () => true },
   features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true } },
-  // The edge of this test is on this machine, which the provider would not call.
-  fetch: (address, { dispatcher, ...options }) => fetch(address, options),
+  // The edge of this test is on this machine, which the provider would not call,
+  // and a busy machine takes longer than the 2.5 s that it would wait.
+  fetch: (address, { dispatcher, signal, ...options }) => fetch(address, { ...options, signal: AbortSignal.timeout(20_000) }),
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   findAccount: (_, sub) => ({ accountId: sub, claims: () => person }),
 });
