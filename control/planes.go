@@ -201,6 +201,7 @@ func (p *Plane) serveHeartbeat(w http.ResponseWriter, r *http.Request, id identi
 	hb.Refused, hb.Unenforced = bounded(hb.Refused), hb.Unenforced[:min(len(hb.Unenforced), wire.MaxReason)]
 	hb.Edge = boundedEdge(id, hb.Edge)
 	hb.Bans = boundedBans(id, hb.Bans)
+	hb.Health = boundedHealth(id, p.system(), hb.Health)
 	head, err := headOf(hb, r.RemoteAddr, p.opt.Now())
 	if err != nil {
 		return p.refuse(r.Context(), e, err)

@@ -193,6 +193,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	all.Go(func() error { src.run(ctx); return nil })
 	all.Go(func() error { g.judgeSamples(ctx); return nil })
+	g.opt.Link.OnHealth(g.health)
 	all.Go(func() error { g.watchBans(ctx); return nil })
 	all.Go(func() error { g.watchEdge(ctx, src); return nil })
 	return all.Wait()

@@ -93,7 +93,7 @@ func (m *limiters) compile(sys *spec.System) (*table, error) {
 			store.keys.check(sys, m.g.opt.Logger)
 		}
 	}
-	m.held, m.store, t.once = next, store, m.once(store)
+	m.held, m.store, t.store, t.once = next, store, store, m.once(store)
 	return t, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/control/controltest"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/ratelimit"
@@ -305,6 +306,9 @@ func TestSharedLimits(t *testing.T) {
 	key := []string{"X-Api-Key", secret, "Authorization", h.token("ann", "shop")}
 	together := func(g *Gateway) func() bool { return func() bool { return !g.limiters.store.Alone() } }
 	h.Until("the gateway counts in the store", together(h.gw))
+	if s := h.gw.health().Store; s == nil || *s != (wire.StoreHealth{}) {
+		t.Errorf("heartbeats say of the store: %+v", s)
+	}
 	// A burst faster than the store answers may be refused early, and is never let over.
 	if ok, control := h.passed(25, key...); ok > 20 || ok < 10 || control != "limit.api_key" {
 		t.Fatalf("%d of 20 let through, then %q", ok, control)
@@ -327,6 +331,9 @@ func TestSharedLimits(t *testing.T) {
 		t.Errorf("%d of 3 let through without the store", ok)
 	}
 	h.Until("the gateway knows that it is alone", func() bool { return h.gw.limiters.store.Alone() })
+	if s := h.gw.health().Store; !s.Alone || s.Away.IsZero() {
+		t.Errorf("heartbeats say of the store that died: %+v", s)
+	}
 	if ok, _ := h.passed(3, "Authorization", h.token("ann", "app")); ok != 3 {
 		t.Errorf("%d of 3 let through alone", ok)
 	}

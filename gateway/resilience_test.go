@@ -128,9 +128,15 @@ func TestSlowAndFailing(t *testing.T) {
 	if res := h.do("GET", "/stock/mugs", "", "Authorization", ann); res.StatusCode != 200 {
 		t.Errorf("another service meanwhile: %d", res.StatusCode)
 	}
+	if list := h.gw.health().Services; len(list) != 1 || list[0].Name != "shop" || list[0].Open.IsZero() || list[0].AtLimit {
+		t.Errorf("what heartbeats say of services: %+v", list)
+	}
 	h.pass(10 * time.Second)
 	if res := ask(); res.StatusCode != 200 {
 		t.Errorf("after a while: %d %s", res.StatusCode, res.body)
+	}
+	if list := h.gw.health().Services; len(list) != 0 {
+		t.Errorf("all is well, and heartbeats say %+v", list)
 	}
 	for _, want := range []audit.Event{{Code: "open", Outcome: audit.Failed}, {Code: "closed", Outcome: audit.Allowed}} {
 		h.Until("it is on record that the breaker is "+want.Code, func() bool {

@@ -30,6 +30,7 @@ type table struct {
 	user    ratelimit.Limiter       // all ways in together
 	nonces  map[string]*nonce.Guard // by flow
 	once    *idempotency.Guard      // set by limiters.compile
+	store   *sharing                // the same; nil: limits are not shared
 
 	hasCORS        bool // some target has
 	hasWebSocket   bool // some target may become one

@@ -101,7 +101,7 @@ func printStatus(w io.Writer, st wire.Status, services []wire.ServiceState) erro
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(printEdgeCerts(w, st), printBackends(w, st, time.Now()))
+	return errors.Join(printGateways(w, st, time.Now()), printEdgeCerts(w, st), printBackends(w, st, time.Now()))
 }
 
 // ownCert is how long a plane's own certificate holds.

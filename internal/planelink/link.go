@@ -85,6 +85,7 @@ type Link struct {
 	enforced atomic.Pointer[enforced]
 	refused  atomic.Pointer[string] // why the newest configuration is not in State; nil: it is
 	bans     atomic.Pointer[func() wire.Bans]
+	health   atomic.Pointer[func() wire.EdgeHealth]
 
 	mu       sync.Mutex // guards below
 	watchers []func(*State)

@@ -303,6 +303,7 @@ func (l *Link) beat(ctx context.Context) error {
 	}
 	l.reportForget(&hb)
 	l.reportBans(&hb)
+	l.reportHealth(&hb)
 	return l.Call(ctx, http.MethodPost, wire.PathHeartbeat, hb, nil)
 }
 

@@ -134,6 +134,7 @@ type Heartbeat struct {
 	Forgot    uint64     `json:"forgot,omitempty"` // highest Forget.ID that this plane and its service carried out
 	Edge      []EdgeCert `json:"edge,omitempty"`   // gateway: how its public certificates stand; at most MaxEdgeCerts
 	Bans      Bans       `json:"bans,omitzero"`    // gateway: who is turned away
+	Health    EdgeHealth `json:"health,omitzero"`  // gateway: how it fares with what stands behind it
 	AuditSeq  uint64     `json:"audit_seq"`
 	AuditHead []byte     `json:"audit_head"` // hash of the newest durable audit record
 }

@@ -40,6 +40,7 @@ type Adaptive struct {
 	inFlight int64
 	base     float64 // seconds that an answer takes when nothing queues; 0: not known yet
 	round    round
+	refused  time.Time // when Enter refused last; zero: never
 }
 
 // round is what was seen since the limit was last set.
@@ -85,6 +86,7 @@ func (a *Adaptive) Enter(p Priority) (time.Time, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.inFlight >= p.of(int64(a.limit)) {
+		a.refused = now
 		return now, busy()
 	}
 	a.inFlight++
@@ -113,6 +115,13 @@ func (a *Adaptive) Limit() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return int(a.limit)
+}
+
+// Refused returns when Enter refused last; the zero time: it never did.
+func (a *Adaptive) Refused() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused
 }
 
 // turn sets the limit by what the round has seen, when it has seen enough.

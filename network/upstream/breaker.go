@@ -138,7 +138,7 @@ func (s *Service) judge(now time.Time) {
 	if !s.tooMuch(n, bad) {
 		return
 	}
-	s.open, s.until, s.strainer = true, now.Add(s.opt.Open), ""
+	s.open, s.since, s.until, s.strainer = true, now, now.Add(s.opt.Open), ""
 	s.tell(Change{Open: true, Requests: n, Failed: bad})
 }
 

@@ -46,6 +46,7 @@ type Service struct {
 	window   window
 	evidence evidence
 	open     bool
+	since    time.Time // while open: when it opened
 	until    time.Time // while open: nobody is let through before
 	probing  bool      // one was let through and has not come back
 	strainer string    // whose request that was let through failed last, as it may have been made to; "": nobody's
@@ -57,6 +58,17 @@ func New(opt Options) *Service {
 		opt.Now = time.Now
 	}
 	return &Service{opt: opt, seed: maphash.MakeSeed()}
+}
+
+// Open reports whether the breaker is open, and since when. One that was tried in
+// vain has been open all the time.
+func (s *Service) Open() (since time.Time, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return time.Time{}, false
+	}
+	return s.since, true
 }
 
 // Repeatable reports whether a method means the same when it arrives twice (RFC

@@ -197,12 +197,19 @@ func TestBreaker(t *testing.T) {
 	at.t = at.t.Add(10 * time.Second)
 	must("half of twenty", ask(10, status(200))+ask(10, status(503)), 0)
 	must("it is open", ask(5, status(200)), 5)
+	opened := at.t
 	at.t = at.t.Add(5 * time.Second)
 	must("the one that is let through fails", ask(1, broken), 0)
 	must("open again", ask(5, status(200)), 5)
+	if since, open := s.Open(); !open || !since.Equal(opened) {
+		t.Errorf("open since %v, %v, want since %v", since, open, opened)
+	}
 	at.t = at.t.Add(5 * time.Second)
 	must("the next goes well", ask(1, status(200)), 0)
 	must("closed, with nothing held against it", ask(9, broken), 0)
+	if since, open := s.Open(); open || !since.IsZero() {
+		t.Errorf("closed, and open since %v, %v", since, open)
+	}
 	if len(changes) != 2 || !changes[0].Open || changes[0].Requests != 20 || changes[0].Failed != 10 || changes[1].Open {
 		t.Errorf("changes %+v", changes)
 	}

@@ -81,6 +81,7 @@ type Store struct {
 	kick   chan struct{}
 
 	alone  atomic.Bool  // decide by the share alone
+	away   atomic.Int64 // since when, on our clock, the server has not answered; here: it answers
 	offset atomic.Int64 // the server's clock minus ours since start, ns: at most what is true
 	pushes atomic.Uint64
 	most   atomic.Int64 // most that was ever unsaid of one key
@@ -130,6 +131,19 @@ func New(opt Options) (*Store, error) {
 // Alone reports whether this gateway counts for itself at the moment, because the
 // store is away or has just come back.
 func (s *Store) Alone() bool { return s.alone.Load() }
+
+// here is the value of away while the server answers; our clock starts at 0.
+const here = -1
+
+// Away reports whether the server does not answer, and since when: one that was
+// never reached, since New.
+func (s *Store) Away() (since time.Time, away bool) {
+	at := s.away.Load()
+	if at == here {
+		return time.Time{}, false
+	}
+	return s.start.Add(time.Duration(at)), true
+}
 
 // Run talks to the server until ctx ends, then says what is unsaid. It may be
 // called once; all I/O is its goroutine's.
@@ -202,6 +216,7 @@ func (s *Store) round(ctx context.Context) {
 
 // failed makes this gateway count alone: degraded, never open.
 func (s *Store) failed(err error) {
+	s.away.CompareAndSwap(here, s.since())
 	if s.alone.Store(true); !s.down || s.retry == 0 {
 		s.log(slog.LevelWarn, "the store of limits is away: this gateway admits its share alone", err)
 	}
@@ -210,6 +225,7 @@ func (s *Store) failed(err error) {
 }
 
 func (s *Store) found(now int64) {
+	s.away.Store(here)
 	s.down, s.retry = false, 0
 	s.settled = now + int64(s.settle)
 }
