@@ -210,8 +210,8 @@ func (s authenticate) bearer(c *call, value string) error {
 	if err != nil {
 		return err
 	}
-	if own := claims.ClientPrincipal; c.table.keyed[own] && own != c.entry.flow.From {
-		return notEnough("api_key") // whoever left the key out would leave its limits and its plan behind
+	if err := c.table.letsIn(claims.ClientPrincipal, c.entry); err != nil {
+		return err
 	}
 	p := claims.Principal()
 	if c.entry.flow.Authn.Bind != "" && p.Client != c.principal.Client && !c.table.sys.Off("authn.api_key_bound_to_jwt") {
@@ -221,6 +221,19 @@ func (s authenticate) bearer(c *call, value string) error {
 	p.Scope = rampart.MeetScopes(p.Scope, c.principal.Scope)
 	c.principal, c.cred, c.issued, c.tokenID = p, credential{wire.TypeAccess, value}, time.Unix(claims.IssuedAt, 0), claims.ID
 	return nil
+}
+
+// letsIn refuses a token whose client must not come in by e: tokens outlive the file
+// that they were issued under. The empty principal is a client that the file does
+// not name.
+func (t *table) letsIn(own string, e *entry) error {
+	switch {
+	case t.keyed[own] && own != e.flow.From:
+		return notEnough("api_key") // whoever left the key out would leave its limits and its plan behind
+	case own == "" || own == e.flow.From || slices.ContainsFunc(t.entries, func(e entry) bool { return e.flow.From == own && e.need&byJWT != 0 }):
+		return nil
+	}
+	return rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "no flow lets this token's client in")
 }
 
 // claims verifies an edge token as the caller presents it: as a bearer's, or
