@@ -26,8 +26,8 @@ is below its mount is passed on, shown as /NAME/* for each permission.
 
 CALLERS are the credentials that the ways in take, ASKS is what the gateway asks of
 them: a permission or an entry of allow, and a step-up. VALIDATED says whether a
-schema is checked. A guided WAF without a document is a full one, and shown so.
-LIMITS are the largest body and the widest rates of an address and a user.
+schema is checked. LIMITS are the largest body and the widest rates of an address
+and a user.
 
 The gateway itself answers below /login, /logout, /session, /sessions, /account,
 /oidc, /oauth2, /.well-known and /_rampart.`,
@@ -172,9 +172,6 @@ func undocumented(sys *spec.System, f spec.Flow, svc spec.Service) []route {
 		r.Method, r.Path = method, svc.Mount+"*"
 		if len(r.Asks) == 0 {
 			r.Asks = []string{f.To + ":" + verbOf(method)}
-		}
-		if r.WAF == spec.WAFGuided {
-			r.WAF = spec.WAFFull // no schema guides it
 		}
 		same := func(o route) bool { return slices.Equal(o.Asks, r.Asks) }
 		if i := slices.IndexFunc(out, same); i >= 0 {

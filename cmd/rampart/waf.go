@@ -79,7 +79,7 @@ type wafFlow struct {
 	Service    string         `json:"service"`
 	Mode       string         `json:"mode"`
 	Paranoia   int            `json:"paranoia"`
-	NoDocument bool           `json:"no_document,omitempty"` // no schema guides the WAF, so every request is judged by every rule
+	NoDocument bool           `json:"no_document,omitempty"` // no field is known, so that nothing can be told beforehand
 	Report     *guide.Report  `json:"rules,omitempty"`
 	Operations []wafOperation `json:"operations"`
 }
@@ -188,8 +188,9 @@ func tellFirewall(w io.Writer, flows []wafFlow) {
 	for _, f := range flows {
 		switch {
 		case f.Report == nil && f.Mode == spec.WAFGuided:
-			fmt.Fprintf(w, "%[1]s: mode guided, and no OpenAPI document that could guide it: every request is judged by every rule, as with mode full\n"+
-				"  add openapi: %[1]s.yaml to services.%[1]s; what its schemas bound is then spared the engine, and what they do not declare is refused\n", f.Service)
+			fmt.Fprintf(w, "%[1]s: mode guided, and no OpenAPI document: nothing says which fields there are, so nothing is proved of them beforehand; the WAF alone looks at what they hold\n"+
+				"  any field with any value comes as far as the WAF; each request with a value that is not provably harmless is judged by every rule\n"+
+				"  add openapi: %[1]s.yaml to services.%[1]s: what its schemas do not allow is refused before the WAF, and rampart waf explain lists the fields\n", f.Service)
 			continue
 		case f.Mode == spec.WAFOff:
 			fmt.Fprintf(w, "%s: mode off; no request is looked at\n", f.Service)
