@@ -114,7 +114,7 @@ func (i *inspector) inspect(c *call) (waf.Verdict, error) {
 	return i.engine.Inspect(c.r.Context(), r)
 }
 
-// Bounds of what the rules may cost, which is some 4 µs a byte.
+// Bounds of what the rules may cost, which is some 5 µs a byte.
 const (
 	longText = 8 << 10         // bytes of target and body that are inspected in turn
 	longWait = 5 * time.Second // for one's turn; then the request is refused: closed
