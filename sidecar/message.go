@@ -47,8 +47,8 @@ type subscription struct {
 	dead   string
 	verify func(raw []byte, stored time.Time) (message.Message, error)
 	seen   *message.Verifier // holds what was delivered
-	schema *openapi.Schema // nil: none declared
-	guard  cel.Program     // nil: none declared
+	schema *openapi.Schema   // nil: none declared
+	guard  cel.Program       // nil: none declared
 }
 
 // newSubscription compiles a flow. before, which may be nil, is whose place it

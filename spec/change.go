@@ -310,8 +310,8 @@ var frozen = map[string]string{
 	"external.*.stand_in": startsWith,
 	"external.*.run":      startsWith,
 
-	"flows.*.server_owned":    serviceReads,
-	"flows.*.db":              serviceReads,
+	"flows.*.server_owned": serviceReads,
+	"flows.*.db":           serviceReads,
 
 	"demo":           demoOnce,
 	"unsafe.disable": "planes leave a control out when they are made" + restartSystem,

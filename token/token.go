@@ -75,9 +75,9 @@ type Directory interface {
 // Options configure a Service. All but OnRevoke and Now are required.
 type Options struct {
 	System    *spec.System // in force at first; see SetSystem
-	Issuer    string // https://HOST[:PORT]/ of the edge
-	Rings     Rings  // those in force at first
-	Key       []byte // HMAC key of codes, refresh tokens and nonces, 32 bytes or more
+	Issuer    string       // https://HOST[:PORT]/ of the edge
+	Rings     Rings        // those in force at first
+	Key       []byte       // HMAC key of codes, refresh tokens and nonces, 32 bytes or more
 	Store     Store
 	Tickets   ticket.Store // remembers what counts once
 	Directory Directory
