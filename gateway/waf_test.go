@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/waf"
 )
 
 // injected is what a rule about SQL matches, and injectedPart is a part of it
@@ -163,5 +165,22 @@ func checkWAFEvent(t *testing.T, h *house, want audit.Outcome) {
 	if got.Outcome != want || got.Control != controlWAF || !strings.Contains(got.Detail["rules"], "942100") ||
 		!strings.Contains(got.Detail["fields"], "ARGS:json.item") || got.Detail["score"] == "" {
 		t.Errorf("on record: %+v, want outcome %s", got, want)
+	}
+}
+
+// TestGuidedWithoutDocument: the guide reads what came and rests on no schema, so it
+// goes before the rules of a service without a document, too.
+func TestGuidedWithoutDocument(t *testing.T) {
+	h := open(t)
+	i := h.gw.firewall(h.gw.table.Load()).by["stock"]
+	if i == nil || i.guide == nil {
+		t.Fatal("the service has no guide")
+	}
+	i.guide.make()
+	for query, clean := range map[string]bool{"blue+mugs": true, url.QueryEscape(injected): false} {
+		r := &waf.Request{Client: netip.MustParseAddr("192.0.2.1"), Method: "GET", Target: "/mugs?q=" + query, Host: "stock", Header: http.Header{"Accept": {"application/json"}, "User-Agent": {"curl/8.0"}}}
+		if got := i.guide.clean(r); got != clean {
+			t.Errorf("%s: spared the rules: %v, want %v", query, got, clean)
+		}
 	}
 }

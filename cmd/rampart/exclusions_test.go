@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,5 +63,28 @@ func TestIdleExclusion(t *testing.T) {
 	}
 	if key, _, _ := idleExclusion(spec.WAFExclude{Route: route, Field: "body:/text", Until: later}, nil, now); key != "" {
 		t.Errorf("a service without a document: %q", key)
+	}
+}
+
+// TestStartWithUnknownRule: a control plane does not start with a file that check
+// refuses. What was applied it takes as it is.
+func TestStartWithUnknownRule(t *testing.T) {
+	const text = `rampart: v1
+system: { name: notes }
+services:
+  edge: { role: gateway }
+  notes: { upstream: "http://127.0.0.1:9000" }
+flows:
+  - { from: users, to: edge, authn: session }
+  - { from: edge, to: notes, allow: any, waf: { exclude: [{ route: "GET /x", field: "query:q", rules: [942999], reason: prose, until: 2099-06-30 }] } }
+`
+	file := filepath.Join(t.TempDir(), "rampart.yaml")
+	for rule, refused := range map[string]bool{"942999": true, "942190": false} {
+		if err := os.WriteFile(file, []byte(strings.Replace(text, "942999", rule, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := startWith(nil, file, false); refused != (err != nil) || refused && !strings.Contains(err.Error(), "no rule 942999") {
+			t.Errorf("rule %s: %v, want it refused: %v", rule, err, refused)
+		}
 	}
 }
