@@ -11,9 +11,11 @@ import (
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/authz/policytest"
 	"github.com/rampart-security/rampart/authz/rbac"
+	"github.com/rampart-security/rampart/gateway"
 	"github.com/rampart-security/rampart/sidecar"
 	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/threat"
+	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
 
@@ -43,7 +45,13 @@ func compiled(sys *spec.System, file string) error {
 			return placed(err)
 		}
 	}
+	if err := compileEdge(sys); err != nil {
+		return &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
+	}
 	for i, f := range sys.Flows {
+		if err := compileSchema(sys, f); err != nil {
+			return &exitError{exitUsage, spec.Problems{sys.Problem(fmt.Sprintf("flows[%d].message.schema", i), err.Error(), "")}}
+		}
 		if f.Guard == nil {
 			continue
 		}
@@ -61,6 +69,31 @@ func compiled(sys *spec.System, file string) error {
 		return &exitError{exitUsage, fmt.Errorf("%s: %w", file, err)}
 	}
 	return nil
+}
+
+// compileEdge compiles what a gateway alone does: its routes, and the CA of the store
+// of its limits.
+func compileEdge(sys *spec.System) error {
+	if err := gateway.Check(sys); err != nil {
+		return err
+	}
+	if sys.Limits == nil {
+		return nil
+	}
+	ca, _ := sys.Resource(sys.Limits.CA)
+	if _, err := profile.Database(ca, "localhost"); err != nil {
+		return fmt.Errorf("limits.ca: %s: %w", sys.Limits.CA, err)
+	}
+	return nil
+}
+
+func compileSchema(sys *spec.System, f spec.Flow) error {
+	if f.Message == nil || f.Message.Schema == "" {
+		return nil
+	}
+	doc, _ := sys.Resource(f.Message.Schema)
+	_, err := openapi.CompileSchema(f.Message.Schema, doc)
+	return err
 }
 
 // unreachable lists operations that ask for a permission which no role holds:
