@@ -74,6 +74,7 @@ func TestEdge(t *testing.T) {
 		"CORS":                        {route(`cors: { origins: "https://app.example.com", credentials: true }`), ""},
 		"CORS for everybody":          {route(`cors: { origins: "*" }`), `"*" is no origin of the web`},
 		"CORS in clear text":          {route(`cors: { origins: "http://app.example.com" }`), `is no origin of the web`},
+		"CORS with credentials: yes":  {route(`cors: { origins: "https://app.example.com", credentials: yes }`), `cors.credentials: want true or false`},
 		"CORS with a path":            {route(`cors: { origins: "https://app.example.com/" }`), `is no origin of the web`},
 		"a stream":                    {route(`stream: [websocket, sse]`), ""},
 		"calls of gRPC":               {route(`stream: grpc, validate: { opaque: grpc }`), ""},

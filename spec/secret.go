@@ -49,6 +49,8 @@ func literalSecret(path, key string, value *yaml.Node) bool {
 		return false
 	case key == "client_secret" && (strings.HasPrefix(path, "identity.providers.") || strings.HasPrefix(path, "identity.providers[")):
 		return false // it names a credential; that a list is no map, the decoder says
+	case key == "credentials" && strings.HasSuffix(path, ".cors"):
+		return false // it is true or false, as the decoder says
 	case key == "api_key" && rateLike.MatchString(value.Value):
 		return false
 	case strings.HasPrefix(path, "verify.scenario") && (strings.HasPrefix(value.Value, "tok_") || strings.Contains(value.Value, "${")):
