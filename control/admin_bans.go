@@ -88,7 +88,7 @@ func bannable(text string) (string, error) {
 	if n, err := netip.ParsePrefix(text); err == nil && n == n.Masked() && n.Addr().Is6() && slices.Contains([]int{48, 56, 64}, n.Bits()) {
 		return n.String(), nil
 	}
-	return "", invalid("%.64q is no address that can be banned; write 192.0.2.7, 2001:db8::1, 2001:db8::/64 (or /56, /48), or * for all", text)
+	return "", invalid("%.64q is no address that can be banned; write 192.0.2.7, 2001:db8::1, 2001:db8::/64 (or /56, /48)", text)
 }
 
 // lifted waits until every gateway that is heard has carried a notice out, for as
