@@ -39,8 +39,8 @@ bench-authz: ## decisions beside OPA, cedar-go and OpenFGA (the first build of t
 	cd bench && RAMPART_BENCH_OPA="$$($(GO) tool -n opa)" RAMPART_BENCH_OPENFGA="$$($(GO) tool -n openfga)" \
 		$(GO) test -run '^$$' -bench . -benchmem -timeout 30m .
 
-bench-edge: ## CPU per request at the edge, beside nginx, ModSecurity with the same rules, haproxy, Caddy and a bare Go proxy, as far as they are installed; ROUNDS rounds (default 5)
-	RAMPART_BENCH_EDGE=$${ROUNDS:-5} $(GO) test -tags system -count=1 -v -timeout 60m -run '^TestEdgeBench$$' ./test/system | grep -v '^=== '
+bench-edge: ## CPU per request at the edge, beside nginx, ModSecurity with the same rules, haproxy, Caddy and a bare Go proxy, as far as they are installed; ROUNDS rounds (default 5), RATE requests a second (default 1000; 0: as many as 16 clients get)
+	RAMPART_BENCH_EDGE=$${ROUNDS:-5} RAMPART_BENCH_EDGE_RATE=$$RATE $(GO) test -tags system -count=1 -v -timeout 60m -run '^TestEdgeBench$$' ./test/system | grep -v '^=== '
 
 conformance-server: ## OpenFGA's assertions asked of its real server, and a sidecar beside it (the first build takes many minutes)
 	@export RAMPART_OPENFGA="$${RAMPART_OPENFGA:-$$(cd test/conformance && $(GO) tool -n openfga)}" && \

@@ -16,10 +16,11 @@ func passedOn(environ []string, service bool) []string {
 }
 
 // planeMaySee lists what a plane's own code reads: where the time is, where
-// temporary files go, and whom to trust on the way out.
+// temporary files go, whom to trust on the way out, and how much of the machine it
+// may take.
 func planeMaySee(name string) bool {
 	switch name {
-	case "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR":
+	case "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMAXPROCS", "GOGC", "GOMEMLIMIT":
 		return true
 	}
 	return false

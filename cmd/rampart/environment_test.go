@@ -13,15 +13,16 @@ import (
 
 // TestChildrenSeeLittle starts real processes that print what they see.
 func TestChildrenSeeLittle(t *testing.T) {
-	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "RAMPART_ANYTHING", "LD_PRELOADED", "HTTPS_PROXY", "GOPRIVATE_KEY", "LC", "TZ", "LC_ALL", "GOFLAGS", "SSL_CERT_FILE"} {
+	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "RAMPART_ANYTHING", "LD_PRELOADED", "HTTPS_PROXY", "GOPRIVATE_KEY", "LC", "TZ", "LC_ALL", "GOFLAGS", "GOGCX", "SSL_CERT_FILE"} {
 		t.Setenv(name, "operator")
 	}
+	t.Setenv("GOMAXPROCS", "2=operator")
 	for _, tc := range []struct {
 		service bool
 		want    []string // of the names set above, and what the runner sets
 	}{
-		{false, []string{"PORT=1", "SSL_CERT_FILE=operator", "TZ=operator"}},
-		{true, []string{"GOFLAGS=operator", "LC_ALL=operator", "PORT=1", "SSL_CERT_FILE=operator", "TZ=operator"}},
+		{false, []string{"GOMAXPROCS=2=operator", "PORT=1", "SSL_CERT_FILE=operator", "TZ=operator"}},
+		{true, []string{"GOFLAGS=operator", "GOMAXPROCS=2=operator", "LC_ALL=operator", "PORT=1", "SSL_CERT_FILE=operator", "TZ=operator"}},
 	} {
 		log := filepath.Join(t.TempDir(), "log")
 		r := runner{}

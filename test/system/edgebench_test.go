@@ -32,13 +32,24 @@ import (
 	"time"
 )
 
-// edgeRate is how many requests a second each edge gets: far below what any of
-// them can bear but one with a whole WAF.
 const (
-	edgeRate    = 1000
-	edgeConns   = 16
-	edgeSeconds = 4
+	edgeConns    = 16
+	edgeRequests = 4000 // in a row of each kind
 )
+
+// edgeRate is how many requests a second each edge gets: 1,000 are far below what
+// any of them can bear but one with a whole WAF. 0 is as many as 16 clients get
+// answered, where an edge does not go to sleep between two requests.
+func edgeRate(t *testing.T) int {
+	t.Helper()
+	v := os.Getenv("RAMPART_BENCH_EDGE_RATE")
+	if v == "" {
+		return 1000
+	}
+	n, err := strconv.Atoi(v)
+	fine(t, err)
+	return n
+}
 
 // TestEdgeBench measures the CPU that a request costs at the edge: Rampart with
 // more and more of its chain, and others that stand where it stands. All get the
@@ -48,6 +59,7 @@ func TestEdgeBench(t *testing.T) {
 		t.Skip("a benchmark of some minutes: make bench-edge")
 	}
 	need(t, "openssl")
+	t.Setenv("GOMAXPROCS", "1") // one thread for everyone, as nginx and haproxy are told
 	b := newEdgeBench(t)
 	b.peers()
 	b.rampart()
@@ -245,7 +257,7 @@ func (b *edgeBench) rules(dir string) string {
 func (b *edgeBench) run(name, port string, cmd *exec.Cmd) {
 	var said output
 	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+b.dir)
+	cmd.Env = append(os.Environ(), "HOME="+b.dir)
 	fine(b.t, cmd.Start())
 	b.t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() })
 	e := newEdge(name, "https://localhost:"+port, cmd.Process.Pid, 0, &tls.Config{RootCAs: b.roots, MinVersion: tls.VersionTLS13}, nil)
@@ -303,19 +315,20 @@ func (b *edgeBench) warm() {
 	for range 2 {
 		for _, e := range b.edges {
 			for _, k := range b.kinds {
-				e.load(b.t, k, time.Second)
+				e.load(b.t, k, 1000)
 			}
 		}
 	}
 }
 
-// measure sends one kind of request at the fixed rate and reads what the server's
-// processes used meanwhile. The first second warms it up and does not count.
+// measure sends one kind of request and reads what the server's processes used
+// meanwhile. The first thousand warm it up and do not count.
 func (e *edge) measure(t *testing.T, round int, k edgeKind) {
 	t.Helper()
-	e.load(t, k, time.Second)
+	e.load(t, k, edgeRequests/4)
 	before, beforeBehind := cpuOf(t, e.pid), e.usedBehind(t)
-	n := e.load(t, k, edgeSeconds*time.Second)
+	const n = edgeRequests
+	e.load(t, k, n)
 	used, usedBehind := cpuOf(t, e.pid)-before, e.usedBehind(t)-beforeBehind
 	cost, behind := float64(used.Microseconds())/float64(n), float64(usedBehind.Microseconds())/float64(n)
 	e.cost[k.name], e.costBehind[k.name] = append(e.cost[k.name], cost), append(e.costBehind[k.name], behind)
@@ -329,14 +342,18 @@ func (e *edge) usedBehind(t *testing.T) time.Duration {
 	return cpuOf(t, e.behind)
 }
 
-// load returns how many were answered; one that is not fails the benchmark.
-func (e *edge) load(t *testing.T, k edgeKind, d time.Duration) int {
+// load asks n times; an answer that is not the service's fails the benchmark.
+func (e *edge) load(t *testing.T, k edgeKind, n int) {
 	t.Helper()
 	var workers sync.WaitGroup
-	began, n := time.Now(), int(d.Seconds()*edgeRate)
+	began, rate := time.Now(), edgeRate(t)
 	due := make(chan time.Time, n)
 	for i := range n {
-		due <- began.Add(time.Duration(i) * time.Second / edgeRate)
+		at := began
+		if rate > 0 {
+			at = at.Add(time.Duration(i) * time.Second / time.Duration(rate))
+		}
+		due <- at
 	}
 	close(due)
 	errs := make(chan error, edgeConns)
@@ -357,7 +374,6 @@ func (e *edge) load(t *testing.T, k edgeKind, d time.Duration) int {
 		t.Fatalf("%s, %s: %v", e.name, k.name, err)
 	default:
 	}
-	return n
 }
 
 // cpuOf is what a process and its children have used.
