@@ -42,12 +42,14 @@ func (a *arrival) judgeCall(params openapi.Params) (doc any, err error) {
 	return doc, a.op.Check(params, a.r.URL.Query(), a.r.Header, doc)
 }
 
-// call passes a gRPC call on. It ends when what it was let in with is revoked.
+// call passes a gRPC call on. It ends when what it was let in with is
+// revoked, and when it would be refused now.
 func (s *Sidecar) call(w http.ResponseWriter, a *arrival) {
 	ctx, cancel := context.WithCancelCause(a.r.Context())
 	defer cancel(nil)
 	revoked := rampart.Errorf(rampart.Unauthenticated, "", "the credential is no longer valid")
 	defer s.opt.Link.WhileValid(a.by, func() { cancel(revoked) })()
+	defer s.mayStay(a, func(err error) { cancel(err) })()
 	_, err := relay.GRPC(w, a.r, s.request(a).WithContext(ctx), calls, relay.GRPCOptions{MaxMessage: s.maxMessage(a), Bounds: streamBounds, Head: dropOurs, Trailer: dropOurs})
 	if err == nil {
 		return

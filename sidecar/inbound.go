@@ -43,6 +43,8 @@ type arrival struct {
 	by        planelink.Credential // what the principal was let in with
 	forward   string               // Authorization for the service: an internal token, or a handle
 	op        *openapi.Operation   // nil: the service has no document
+	action    string               // that layer 2 was asked about; "": it was not
+	tenant    string               // likewise
 	webSocket bool                 // it asks to become one
 	grpc      bool                 // it is a call whose messages pass as they come
 	asked     bool                 // the service was handed the request
@@ -95,8 +97,8 @@ func (s *Sidecar) end(a *arrival) {
 	panic(http.ErrAbortHandler)
 }
 
-// refuse records the denial, then answers without saying what was judged.
-func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
+// recordRefused puts a denial on record.
+func (s *Sidecar) recordRefused(a *arrival, err error) {
 	e := a.event()
 	e.Outcome = audit.Refused
 	if k := rampart.KindOf(err); k == rampart.Internal || k == rampart.Unavailable {
@@ -119,6 +121,11 @@ func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
 		}
 	}
 	s.record(a.r.Context(), e)
+}
+
+// refuse records the denial, then answers without saying what was judged.
+func (s *Sidecar) refuse(w http.ResponseWriter, a *arrival, err error) {
+	s.recordRefused(a, err)
 	if a.body == nil && a.r.ContentLength != 0 && a.r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // an unread body must not become the next request
 	}
@@ -224,6 +231,7 @@ func (s *Sidecar) route(a *arrival) error {
 	if err != nil {
 		return err
 	}
+	a.action, a.tenant = action, tenant
 	if a.table.sys.Off("authz.service") {
 		return nil
 	}
@@ -267,7 +275,11 @@ func (s *Sidecar) toService(w http.ResponseWriter, a *arrival) {
 	done := func() {}
 	defer func() { done() }()
 	edit := func(h http.Header) {
-		done = s.opt.Link.WhileValid(a.by, cancel)
+		valid, stay := s.opt.Link.WhileValid(a.by, cancel), s.mayStay(a, func(err error) {
+			s.recordRefused(a, err)
+			cancel()
+		})
+		done = func() { valid(); stay() }
 		dropOurs(h)
 	}
 	if err := a.open(w, s.request(a).WithContext(ctx), await(s.opt.Service, a.flow, loopback), edit); err != nil {
