@@ -205,12 +205,12 @@ func TestDiesOfIt(t *testing.T) {
 		want    [2]int
 		asked   int
 	}{
-		"it dies":          {"", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, [2]int{503, 409}, 1},
+		"it dies":          {"", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, [2]int{502, 409}, 1},
 		"it knows the key": {", repeat: true", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, [2]int{503, 503}, 2},
 		"half of an answer": {"", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9")
 			io.WriteString(w, "boo")
-		}, [2]int{503, 409}, 1},
+		}, [2]int{502, 409}, 1},
 		"it lies": {"", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Rampart-Outcome", "not-sent")
 			w.WriteHeader(http.StatusInternalServerError)
@@ -227,6 +227,9 @@ func TestDiesOfIt(t *testing.T) {
 				res := h.do("POST", "/orders", good, "Authorization", ann, "Rampart-Nonce", freshNonce(), "Idempotency-Key", "k")
 				if res.StatusCode != want || res.Header.Get("Rampart-Outcome") != "" {
 					t.Errorf("%s %s %v, want %d", res.Status, res.body, res.Header, want)
+				}
+				if unsure := tc.want[1] == 409; unsure && (res.Header.Get("Retry-After") != "" || !strings.Contains(res.body, "it is not known whether")) {
+					t.Errorf("an answer of unknown outcome invites to a retry: %v %s", res.Header, res.body)
 				}
 			}
 			if n := h.served() - asked; n != tc.asked {

@@ -146,6 +146,13 @@ func TestErrorFreesTheKey(t *testing.T) {
 	}
 }
 
+// detail is the text of a problem document.
+func detail(w *httptest.ResponseRecorder) (text string) {
+	_, text, _ = strings.Cut(w.Body.String(), `"detail":"`)
+	text, _, _ = strings.Cut(text, `"`)
+	return text
+}
+
 func ends(o Outcome) func() Outcome { return func() Outcome { return o } }
 
 // TestOutcomes: what a retry gets, by what became of the first request. From an
@@ -169,12 +176,12 @@ func TestOutcomes(t *testing.T) {
 	}{
 		"never sent":                              {gone, NotDone, false, 503, 201, false},
 		"refused on its way":                      {says(403), NotDone, false, 403, 201, false},
-		"died of it":                              {gone, Unknown, false, 503, 409, false},
+		"died of it":                              {gone, Unknown, false, 502, 409, false},
 		"died of it, and may be repeated":         {gone, Unknown, true, 503, 201, false},
-		"its plane says that it died of it":       {says(503), Unknown, false, 503, 409, false},
+		"its plane says that it died of it":       {says(503), Unknown, false, 502, 409, false},
 		"no answer in time":                       {late, Unknown, false, 504, 409, false},
 		"no answer in time, and may be repeated":  {late, Unknown, true, 504, 409, false}, // until the lease ends
-		"the answer broke off":                    {cut, Unknown, false, 503, 409, false},
+		"the answer broke off":                    {cut, Unknown, false, 502, 409, false},
 		"the answer was withheld":                 {refusal(rampart.Unavailable, 502), Answered, false, 502, 502, true},
 		"withheld, and may be repeated":           {refusal(rampart.Unavailable, 502), Answered, true, 502, 502, true},
 		"a fault of the service's":                {says(500), Answered, false, 500, 500, true},
@@ -191,6 +198,9 @@ func TestOutcomes(t *testing.T) {
 			second := call(g, c, pay(&runs, 201))
 			if first.Code != tc.first || second.Code != tc.second || (runs == 1) != (tc.second == 201) {
 				t.Errorf("%d, then %d after %d runs; want %d, %d", first.Code, second.Code, runs, tc.first, tc.second)
+			}
+			if unsure := tc.outcome == Unknown && !tc.repeats; unsure && (first.Header().Get("Retry-After") != "" || detail(first) != detail(second)) {
+				t.Errorf("the first answer invites to a retry, or tells another story: %v %s, then %s", first.Header(), first.Body, second.Body)
 			}
 			if got := second.Header().Get(HeaderReplayed) == "true"; got != tc.replayed || got && second.Body.String() != first.Body.String() {
 				t.Errorf("replayed %v: %s, then %s", got, first.Body, second.Body)

@@ -145,8 +145,9 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 // run must either return an error, having written nothing, or write a whole answer
 // and return nil. What is kept and repeated is every answer but 429 and 503, with
 // which a service says that it did nothing, and the error of an answer that was
-// withheld. What was not done leaves the key free. Where the outcome is unknown, a
-// retry is told so with 409 as long as an answer would be kept. A call that Repeats
+// withheld. What was not done leaves the key free. Where the outcome is unknown, the
+// caller is told so with 502, or 504 if that is what run ended with, and a retry with
+// 409 as long as an answer would be kept. A call that Repeats
 // frees its key then, and after 5xx, but after 504 not before its lease ends: the
 // first request may still be at work. So it is when run panics, unless with
 // http.ErrAbortHandler before anything was passed on: that is an answer which broke
@@ -215,7 +216,7 @@ func (g *Guard) answered(ctx context.Context, call Call, claim Claim, r Response
 	case NotDone:
 		return g.store.Abandon(ctx, claim)
 	case Unknown:
-		return g.lost(ctx, call, claim, r.Status)
+		return g.lost(ctx, call, claim, r.Status, nil)
 	}
 	if r.Status == http.StatusTooManyRequests || r.Status == http.StatusServiceUnavailable || r.Status >= 500 && call.Repeats {
 		return g.store.Abandon(ctx, claim)
@@ -229,7 +230,7 @@ func (g *Guard) failed(ctx context.Context, call Call, claim Claim, err error) e
 	case NotDone:
 		return g.store.Abandon(ctx, claim)
 	case Unknown:
-		return g.lost(ctx, call, claim, problem.Status(err))
+		return g.lost(ctx, call, claim, problem.Status(err), err)
 	}
 	said := &recorder{header: http.Header{}}
 	if call.Render != nil {
@@ -240,15 +241,30 @@ func (g *Guard) failed(ctx context.Context, call Call, claim Claim, err error) e
 	return g.keep(ctx, call, claim, Response{Status: said.status, Header: kept(said.header), Body: said.body})
 }
 
-// lost settles the claim of a call whose outcome is unknown.
-func (g *Guard) lost(ctx context.Context, call Call, claim Claim, status int) error {
+// lost settles the claim of a call whose outcome is unknown. The error, if any,
+// stands in the place of the answer.
+func (g *Guard) lost(ctx context.Context, call Call, claim Claim, status int, cause error) error {
 	switch {
 	case !call.Repeats:
-		return g.store.Finish(ctx, claim, Response{Status: http.StatusGatewayTimeout, TooLarge: true})
+		if err := g.store.Finish(ctx, claim, Response{Status: http.StatusGatewayTimeout, TooLarge: true}); err != nil {
+			return err
+		}
+		return unknown(status, cause)
 	case status == http.StatusGatewayTimeout:
 		return nil
 	}
 	return g.store.Abandon(ctx, claim)
+}
+
+const unknownText = "it is not known whether the request with this idempotency key was carried out: ask for what it was to do, and send it with another key if that was not done"
+
+// unknown tells the first caller what a retry will be told. It is no 503, and says
+// nothing of a retry: that one could only fail.
+func unknown(status int, cause error) error {
+	if status != http.StatusGatewayTimeout {
+		status = http.StatusBadGateway
+	}
+	return problem.With(&rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: unknownText, Err: cause}, problem.Details{Status: status})
 }
 
 func (g *Guard) keep(ctx context.Context, call Call, claim Claim, r Response) error {
@@ -269,7 +285,7 @@ func (c Call) outcome(unless Outcome) Outcome {
 func replay(w http.ResponseWriter, call Call, claim Claim) error {
 	r := claim.Response
 	if r.TooLarge && r.Status == http.StatusGatewayTimeout {
-		return rampart.Errorf(rampart.Conflict, control, "it is not known whether the request with this idempotency key was carried out; look, and use another key if it was not")
+		return rampart.Errorf(rampart.Conflict, control, unknownText)
 	}
 	if r.TooLarge {
 		return rampart.Errorf(rampart.Conflict, control, "the request was carried out before; its answer cannot be repeated")
