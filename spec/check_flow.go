@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rampart-security/rampart/internal/relay"
 )
 
 var (
@@ -261,11 +263,22 @@ func (c *checker) internal(key string, f Flow) {
 	c.stepUp(key, f)
 	c.serverOwned(key, f)
 	if f.Idempotency != nil {
-		c.match(key+".idempotency.header", f.Idempotency.Header, headerForm, "write a header name, such as Idempotency-Key")
+		c.ownHeader(key+".idempotency.header", f.Idempotency.Header, "Idempotency-Key")
 	}
 	if f.Nonce != nil {
-		c.match(key+".nonce.header", f.Nonce.Header, headerForm, "write a header name, such as Rampart-Nonce")
+		c.ownHeader(key+".nonce.header", f.Nonce.Header, "Rampart-Nonce")
 		c.within(key+".nonce.window", f.Nonce.Window, time.Second, maxNonceWindow) // every nonce of the window is held in memory
+	}
+}
+
+// ownHeader checks the name of a header that clients send for Rampart alone: none
+// that carries a credential, belongs to one hop, or is what planes say to each other.
+func (c *checker) ownHeader(key, name, usual string) {
+	switch {
+	case !headerForm.MatchString(name):
+		c.bad(key, fmt.Sprintf("%q is not accepted here", shorten(name)), "write a header name, such as "+usual)
+	case !strings.EqualFold(name, usual) && !relay.Declarable(name):
+		c.bad(key, fmt.Sprintf("the header %q has another use: it carries a credential, belongs to one connection or to Rampart", name), "write a name of its own, such as "+usual)
 	}
 }
 
