@@ -73,6 +73,9 @@ func (a apply) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if err := warn(cmd.ErrOrStderr(), sys); err != nil {
+		return err
+	}
 	admin, _, err := openAdmin(a.stateDir)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -33,27 +34,8 @@ func checkCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, w := range sys.Warnings() {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			nobody, err := unreachable(sys)
-			if err != nil {
+			if err := warn(cmd.ErrOrStderr(), sys); err != nil {
 				return err
-			}
-			idle, err := idleScopes(sys)
-			if err != nil {
-				return err
-			}
-			excluded, err := idleExclusions(sys, time.Now())
-			if err != nil {
-				return err
-			}
-			notes, err := documentNotes(sys)
-			if err != nil {
-				return err
-			}
-			for _, w := range slices.Concat(nobody, idle, excluded, notes) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			if effective {
 				b, err := sys.Effective()
@@ -76,6 +58,36 @@ func checkCmd() *cobra.Command {
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVar(&effective, "effective", false, "print the file with every default filled in")
 	return cmd
+}
+
+// warn prints what is worth a look in a file that is not refused. check, up and
+// apply say the same.
+func warn(w io.Writer, sys *spec.System) error {
+	list, err := warnings(sys, time.Now())
+	for _, text := range list {
+		fmt.Fprintln(w, "warning:", text)
+	}
+	return err
+}
+
+func warnings(sys *spec.System, now time.Time) ([]string, error) {
+	var out []string
+	for _, w := range sys.Warnings() {
+		out = append(out, w.String())
+	}
+	for _, look := range []func(*spec.System) ([]string, error){
+		unreachable,
+		idleScopes,
+		func(sys *spec.System) ([]string, error) { return idleExclusions(sys, now) },
+		documentNotes,
+	} {
+		list, err := look(sys)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
 }
 
 func initCmd() *cobra.Command {

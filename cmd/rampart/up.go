@@ -113,8 +113,8 @@ func (u *up) prepare() error {
 	if err := knownRules(sys); err != nil {
 		return err
 	}
-	for _, w := range sys.Warnings() {
-		fmt.Fprintln(os.Stderr, "warning:", w)
+	if err := warn(os.Stderr, sys); err != nil {
+		return err
 	}
 	u.sys = sys
 	if u.dir, err = filepath.Abs(filepath.Dir(u.file)); err != nil {
