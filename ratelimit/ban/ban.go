@@ -236,8 +236,12 @@ func (l *Ladder) Refused(a netip.Addr) []Ban {
 	var begun []Ban
 	times := 1
 	for _, bits := range widths(a) {
-		if b, ok := l.refused(around(a, bits), r, times); ok {
+		b, ok, again := l.refused(around(a, bits), r, times)
+		if ok {
 			begun = append(begun, b)
+		}
+		if again {
+			break
 		}
 		times *= 4
 	}
@@ -258,23 +262,27 @@ func (l *Ladder) inForce(a netip.Addr) bool {
 	return false
 }
 
-func (l *Ladder) refused(p netip.Prefix, r *rules, times int) (Ban, bool) {
+// refused counts a refusal of p. again says that p was banned so lately that the
+// networks around it still hold against them what led to that: who has a site, and is
+// banned again and again, must not have his neighbours banned.
+func (l *Ladder) refused(p netip.Prefix, r *rules, times int) (b Ban, begun, again bool) {
 	s, e := l.keys.Lock(p, l.since())
 	defer s.Unlock()
 	if e == nil {
 		l.crowded.Add(1)
-		return Ban{}, false
+		return Ban{}, false, false
 	}
 	e.advance(s.Now(), r)
+	again = e.step > 0 && s.Now() < e.recent+int64(r.Within)
 	if e.until > s.Now() { // since just now
-		return Ban{}, false
+		return Ban{}, false, again
 	}
 	e.refused.Add(1, keyed.Buckets)
 	if !e.tooMany(r, times) {
-		return Ban{}, false
+		return Ban{}, false, again
 	}
 	l.end(p, e)
-	return l.begin(p, e, r, s.Now()), true
+	return l.begin(p, e, r, s.Now()), true, again
 }
 
 // Fault counts what may be an attack of a and may be a broken client of its house.

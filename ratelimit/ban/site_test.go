@@ -217,3 +217,33 @@ func BenchmarkGood(b *testing.B) {
 		})
 	}
 }
+
+// TestNeighbours: one customer never has the others banned who share his /48, however
+// long he goes on and whatever the rule says.
+func TestNeighbours(t *testing.T) {
+	for name, rule := range map[string]Rule{
+		"the usual":                           {120, time.Minute, time.Minute, time.Hour},
+		"bans shorter than what is looked at": {20, 10 * time.Minute, time.Minute, time.Hour},
+		"bans that are always short":          {20, time.Hour, time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1_800_000_000, 0)
+			l := New(Options{Rule: rule, Now: func() time.Time { return now }})
+			for range 90 { // steps of ten seconds
+				for i := range 64 {
+					a := netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 7: byte(i), 15: 1})
+					for range rule.Refusals + 1 {
+						if l.Banned(a) == 0 {
+							l.Refused(a)
+						}
+					}
+				}
+				if l.Banned(netip.MustParseAddr("2001:db8:0:ff00::1")) > 0 {
+					t.Fatalf("a neighbour is banned after %v", now.Sub(time.Unix(1_800_000_000, 0)))
+				}
+				now = now.Add(10 * time.Second)
+				l.Ended()
+			}
+		})
+	}
+}
