@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/relay"
@@ -47,10 +48,13 @@ func verdictOn(caller context.Context, slow bool, err error) verdict {
 	return strain
 }
 
+// maxStrainers is how many of those who strained an open service are remembered.
+const maxStrainers = 64
+
 // enter lets a request through, or says how long not to come back. While the
 // breaker is open one request at a time is let through to try, and no sooner than
-// it has been open for as long as it should. Whose request strained the service last
-// leaves others as long to try again.
+// it has been open for as long as it should. Whose request strained the service since
+// it is open leaves others as long to try again: two who agree must not take all tries.
 func (s *Service) enter(who string) (probe bool, err error) {
 	now := s.opt.Now()
 	s.mu.Lock()
@@ -65,7 +69,7 @@ func (s *Service) enter(who string) (probe bool, err error) {
 	if s.probing {
 		return false, s.closedFor(time.Second)
 	}
-	if wait := s.until.Add(s.opt.Open).Sub(now); wait > 0 && who != "" && who == s.strainer {
+	if wait := s.until.Add(s.opt.Open).Sub(now); wait > 0 && slices.Contains(s.strainers, who) {
 		return false, s.closedFor(wait)
 	}
 	s.probing = true
@@ -114,14 +118,23 @@ func (s *Service) tried(now time.Time, v verdict, who string) {
 	s.probing = false
 	switch v {
 	case well:
-		s.open, s.window, s.evidence, s.strainer = false, window{}, evidence{}, ""
+		s.open, s.window, s.evidence, s.strainers = false, window{}, evidence{}, nil
 		s.tell(Change{})
 	case failed, strain:
-		s.until, s.strainer = now.Add(s.opt.Open), ""
+		s.until = now.Add(s.opt.Open)
 		if v == strain {
-			s.strainer = who
+			s.strained(who)
 		}
 	}
+}
+
+// strained remembers who was let through to try and strained the service, the newest.
+func (s *Service) strained(who string) {
+	if who == "" || slices.Contains(s.strainers, who) {
+		return
+	}
+	s.strainers = append(s.strainers, who)
+	s.strainers = s.strainers[max(0, len(s.strainers)-maxStrainers):]
 }
 
 // judge opens the breaker when too much of the window failed. Requests under way
@@ -138,7 +151,7 @@ func (s *Service) judge(now time.Time) {
 	if !s.tooMuch(n, bad) {
 		return
 	}
-	s.open, s.since, s.until, s.strainer = true, now, now.Add(s.opt.Open), ""
+	s.open, s.since, s.until, s.strainers = true, now, now.Add(s.opt.Open), nil
 	s.tell(Change{Open: true, Requests: n, Failed: bad})
 }
 

@@ -109,6 +109,23 @@ func TestOneProbes(t *testing.T) {
 	}
 }
 
+// TestTwoProbe: callers who agree do not keep a service closed to others by taking
+// every try between them.
+func TestTwoProbe(t *testing.T) {
+	at := &clock{time.Unix(1_700_000_000, 0)}
+	s := New(Options{Name: "shop", Failures: 50, Least: 1, Open: time.Second, Now: at.now})
+	asked(t, s, absent, "ann", 1)
+	for range 3 {
+		at.t = at.t.Add(time.Second)
+		asked(t, s, late, "mallory", 1)
+		asked(t, s, late, "eve", 1)
+		if asked(t, s, status(200), "ann", 1) == 0 {
+			return
+		}
+	}
+	t.Error("nobody else gets a try")
+}
+
 // TestProbePanics: a try that ends in a panic leaves its place to the next.
 func TestProbePanics(t *testing.T) {
 	at := &clock{time.Unix(1_700_000_000, 0)}

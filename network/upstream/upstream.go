@@ -42,14 +42,14 @@ type Service struct {
 	opt  Options
 	seed maphash.Seed // tells callers apart
 
-	mu       sync.Mutex // guards below
-	window   window
-	evidence evidence
-	open     bool
-	since    time.Time // while open: when it opened
-	until    time.Time // while open: nobody is let through before
-	probing  bool      // one was let through and has not come back
-	strainer string    // whose request that was let through failed last, as it may have been made to; "": nobody's
+	mu        sync.Mutex // guards below
+	window    window
+	evidence  evidence
+	open      bool
+	since     time.Time // while open: when it opened
+	until     time.Time // while open: nobody is let through before
+	probing   bool      // one was let through and has not come back
+	strainers []string  // while open: whose requests that were let through failed, as they may have been made to
 }
 
 // New returns a Service. Now nil means time.Now.
