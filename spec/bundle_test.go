@@ -173,18 +173,6 @@ func TestScalars(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	keys := []string{"upstream", "mount", "methods", "policy", "zone"}
-	for name, want := range map[string]string{
-		"upstrem": "upstream", "upstraem": "upstream", "Upstream": "upstream", "metods": "methods", "zon": "zone", "moutn": "mount",
-		"backup": "", "": "", "z": "", "publicy_of_all": "",
-	} {
-		if got, _ := Nearest(name, keys); got != want {
-			t.Errorf("nearest to %q is %q, want %q", name, got, want)
-		}
-	}
-}
-
 // TestBounds demands that a file of any size and shape is refused or read in
 // bounded work.
 func TestBounds(t *testing.T) {

@@ -13,6 +13,9 @@ import (
 // opened on purpose is listed in full.
 const maxNotes = 5
 
+// maxUnknown bounds what check says of one document's unknown keywords.
+const maxUnknown = 20
+
 // documentNotes lists what the documents of services leave open, and what got a
 // default bound because they say none.
 func documentNotes(sys *spec.System) ([]string, error) {
@@ -33,14 +36,22 @@ func documentNotes(sys *spec.System) ([]string, error) {
 
 func notesOf(file string, notes []openapi.Note) []string {
 	var out []string
-	more := 0
+	more, unknown := 0, 0
 	for _, n := range notes {
-		if !n.Open {
+		switch {
+		case n.Unknown:
+			if unknown++; unknown > maxUnknown {
+				continue
+			}
+		case !n.Open:
 			if more++; more > maxNotes {
 				continue
 			}
 		}
 		out = append(out, fmt.Sprintf("%s:%d: %s %s", file, n.Line, n.Pointer, n.Text))
+	}
+	if unknown > maxUnknown {
+		out = append(out, fmt.Sprintf("%s: %d more unknown keywords in schemas", file, unknown-maxUnknown))
 	}
 	if more > maxNotes {
 		out = append(out, fmt.Sprintf("%s: %d more values have default bounds; write maxLength, maxItems, minimum and maximum, so that the WAF and the service know them", file, more-maxNotes))

@@ -37,25 +37,32 @@ type hardener struct {
 	open    map[string]bool // references that take part in a combination
 	answers bool            // answers are judged, not requests
 	notes   map[string]Note // by pointer and text
+	known   map[string]bool // keywords; see isKeyword
 }
 
 // Note tells what a reader of the document should know: a bound that it lacks
-// and got, or a schema that it leaves open.
+// and got, a schema that it leaves open, or a keyword that nobody knows.
 type Note struct {
 	Line    int    // 0 when the document is JSON
 	Pointer string // of the schema
 	Text    string
-	Open    bool // the document opens something; else it got a default
+	Open    bool // the document opens something
+	Unknown bool // a word in a schema says nothing; of neither: the document got a default
 }
 
-// Notes lists what hardening of requests found, by place.
+// Notes lists what hardening of requests found, by place, and then the unknown
+// keywords of answers.
 func (a *API) Notes() []Note { return slices.Clone(a.notes) }
 
-func (h *hardener) note(at, text string, open bool) {
+func (h *hardener) note(at, text string, open bool) { h.put(at, Note{Text: text, Open: open}) }
+
+// put notes n at its place, once.
+func (h *hardener) put(at string, n Note) {
 	if h.notes == nil {
 		h.notes = map[string]Note{}
 	}
-	h.notes[at+" "+text] = Note{Line: h.doc.line(at), Pointer: orRoot(at), Text: text, Open: open}
+	n.Line, n.Pointer = h.doc.line(at), orRoot(at)
+	h.notes[at+" "+n.Text] = n
 }
 
 func (h *hardener) sortedNotes() (out []Note) {
@@ -88,6 +95,7 @@ func (h *hardener) survey(v any, at string, whole bool) error {
 	if err := h.lint(m, at); err != nil {
 		return err
 	}
+	h.spell(m, at)
 	if ref, ok := m["$ref"].(string); ok && (!whole || !isPlainRef(m)) {
 		h.open[ref] = true
 	}

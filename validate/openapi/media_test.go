@@ -1,6 +1,8 @@
 package openapi
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -202,6 +204,19 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestNotJSON: a place in a body is named in one way, whether the body cannot be read
+// or breaks its schema.
+func TestNotJSON(t *testing.T) {
+	api := compile(t, mediaDoc)
+	for body, want := range map[string]string{`{"name":"a","name":"b"}`: "/body/name", `{"name":nope}`: "/body/name", `{`: "/body", `{"name":7}`: "/body/name"} {
+		err := readRequest(t, api, "POST /form", "application/json", body, nil)
+		d, _ := errors.AsType[*problem.Details](err)
+		if d == nil || len(d.Errors) != 1 || d.Errors[0].Pointer != want {
+			t.Errorf("%s: %v %+v, want %s", body, err, d, want)
+		}
+	}
+}
+
 // readRequest reads and checks a request; what passes must be forwarded in a
 // form that reads the same again, and hold to its facts.
 func readRequest(t testing.TB, api *API, request, kind, raw string, opaque []string) error {
@@ -353,6 +368,57 @@ paths:
 	} {
 		if err := checkRequest(t, api, "POST /a", body, nil); (err == nil) != ok {
 			t.Errorf("%.60s: %v", body, err)
+		}
+	}
+}
+
+// TestUnknownKeywords: a word that no vocabulary has takes a rule away in silence.
+// What a property is called is not one.
+func TestUnknownKeywords(t *testing.T) {
+	const doc = `
+paths:
+  /a:
+    post:
+      parameters:
+        - { name: q, in: query, schema: { type: string, maxLenght: 9 } }
+      requestBody:
+        content:
+          application/json:
+            schema:
+              type: object
+              requird: [text]
+              x-mine: 1
+              $comment: fine
+              properties:
+                requird: { type: string, maxLength: 9, exampel: { foo: 1 }, example: { foo: 1 }, not: { enums: [a] } }
+                free: { type: object, properties: {}, unevaluatedProperties: false, colour: red }
+      responses:
+        "200":
+          content:
+            application/json:
+              schema: { type: array, itmes: { type: string }, xml: { wrapped: true } }
+components:
+  schemas:
+    Unused: { type: object, propertys: {} }
+`
+	for _, version := range []string{"3.1.0", "3.0.3"} {
+		var got []string
+		for _, n := range compile(t, "openapi: "+version+doc).Notes() {
+			if n.Unknown {
+				got = append(got, fmt.Sprint(n.Line, " ", n.Pointer[strings.LastIndexByte(n.Pointer, '/')+1:], " ", n.Text[strings.Index(n.Text, "; ")+2:]))
+			}
+		}
+		want := []string{
+			`25 propertys did you mean "properties"?`,
+			`6 maxLenght did you mean "maxLength"?`,
+			`17 colour remove it, or write it with x- before it`,
+			`16 exampel did you mean "example"?`,
+			`16 enums did you mean "enum"?`,
+			`12 requird did you mean "required"?`,
+			`22 itmes did you mean "items"?`,
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", version, diff)
 		}
 	}
 }

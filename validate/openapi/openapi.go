@@ -84,7 +84,11 @@ func Compile(name string, text []byte) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	return api, out.answer(api)
+	if err := out.answer(api); err != nil {
+		return nil, err
+	}
+	api.unknowns(&out.compiler.harden)
+	return api, nil
 }
 
 func newBuilder(service string, doc *document) *builder {
