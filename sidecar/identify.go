@@ -174,7 +174,7 @@ func (a *arrival) judge(params openapi.Params) (doc any, err error) {
 	}
 	if a.table.sys.Off("validate.openapi") {
 		if len(a.body) > 0 {
-			return strictjson.Decode(a.body)
+			return strictjson.DecodeBody(a.body)
 		}
 		return nil, nil
 	}

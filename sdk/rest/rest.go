@@ -55,7 +55,7 @@ func Read(r *http.Request, v any) error {
 		return WithStatus(http.StatusRequestEntityTooLarge,
 			rampart.Errorf(rampart.Invalid, "validate.max_body", "the body is over %d bytes", MaxBody))
 	}
-	if _, err := strictjson.Decode(b); err != nil {
+	if _, err := strictjson.DecodeBody(b); err != nil {
 		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(b))

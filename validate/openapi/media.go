@@ -162,7 +162,7 @@ func (m *media) readJSON(raw []byte, opt ReadOptions) (Body, error) {
 		}
 		return Body{Doc: v, Raw: raw, Type: m.kind}, nil
 	}
-	v, err := strictjson.Decode(raw)
+	v, err := strictjson.DecodeBody(raw)
 	if err != nil {
 		return Body{}, err
 	}

@@ -9,6 +9,7 @@ package strictjson
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -46,8 +47,20 @@ func (e *Error) Error() string { return fmt.Sprintf("%s at byte %d", e.Rule, e.O
 // Decode parses one JSON text into map[string]any, []any, string, json.Number
 // (its text unchanged), bool or nil. An error is a rampart.Error of kind
 // Invalid, control validate.json, inside a problem.Details; an *Error is in its
-// chain. Size is the caller's to bound.
+// chain, and its pointers begin at the text's root. Size is the caller's to bound.
 func Decode(data []byte) (any, error) { return Limits{}.Decode(data) }
+
+// DecodeBody is Decode for the body of an HTTP request: what it tells the caller
+// stands below /body, as all that is told of a body.
+func DecodeBody(data []byte) (any, error) {
+	v, err := Limits{}.Decode(data)
+	if d, ok := errors.AsType[*problem.Details](err); ok {
+		for i := range d.Errors {
+			d.Errors[i].Pointer = "/body" + d.Errors[i].Pointer // made for this call alone
+		}
+	}
+	return v, err
+}
 
 // Decode is the package's Decode within other bounds.
 func (l Limits) Decode(data []byte) (any, error) {
