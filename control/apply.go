@@ -185,6 +185,10 @@ func (p *Plane) shipAgain(ctx context.Context, before shipped) error {
 	if err == nil {
 		err = p.shipSetLocked(ctx, b.Set, before.From)
 	}
+	if next := p.policies.now; err == nil && next.FromFile != before.FromFile {
+		next.FromFile = before.FromFile // else the file's would count as shipped when it is applied again
+		err = p.putPoliciesLocked(ctx, next)
+	}
 	if err != nil {
 		p.opt.Logger.LogAttrs(ctx, slog.LevelError, "THE POLICIES OF A FILE THAT WAS NOT APPLIED ARE IN FORCE; bring back those of before with `rampart policy push --rollback`",
 			slog.Uint64("version", before.Version), slog.Any("error", err))
