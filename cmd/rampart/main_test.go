@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 //	up st
 //
 // and is a browser at its edge with: edge BROWSER STATUS METHOD PATH [NAME=VALUE...]
-// where a VALUE of @FILE is the file's content and NAME: is a header.
+// where a VALUE of @FILE is the file's content and NAME: is a header; $TRACE is then
+// what a refusal says it is.
 // A client that proves itself makes a key, with its public half in FILE, and
 // gets a token for itself, as a header's value in FILE:
 //
@@ -102,6 +103,9 @@ func scriptEdge(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	fmt.Fprint(ts.Stdout(), text)
+	var refused struct{ Trace string }
+	json.Unmarshal([]byte(text), &refused) // a page and an answer have none
+	ts.Setenv("TRACE", refused.Trace)
 }
 
 func send(client *http.Client, req *http.Request) (int, string, error) {

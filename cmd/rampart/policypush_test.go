@@ -82,24 +82,54 @@ func TestMeantDecisions(t *testing.T) {
 	record(trace, "ACCC", audit.Refused)
 	record(trace, "ACCC", audit.Refused) // another plane tells of the same
 	record(other, "BDDD", audit.Allowed)
+	walled, lost := strings.Repeat("d", 32), strings.Repeat("e", 32)
+	for _, e := range []audit.Event{
+		{Class: audit.ClassWAF, Control: "waf.rules", Action: "POST /orders", Trace: walled, Detail: map[string]string{"decision": "BDDD", "rules": "942100", "fields": "ARGS:json.note", "error": "refused"}},
+		{Class: audit.ClassNetwork, Control: "edge.route", Action: "GET /nope", Trace: lost, Peer: "192.0.2.1:9", Detail: map[string]string{"error": "no such route"}},
+	} {
+		e.Time, e.Outcome = time.Now(), audit.Refused
+		if err := log.Record(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for text, want := range map[string]string{
-		trace: "ABBB ACCC", other: "allow", strings.Repeat("c", 32): "no decision of trace",
-		"BD": "BDDD", "A": "more than one", "X": "rampart audit tail names", "": "missing",
-	} {
-		ids, err := meantDecisions(t.Context(), state, text)
-		if got := strings.Join(ids, " "); err == nil && got != want || err != nil && !strings.Contains(err.Error(), want) {
+	for text, want := range map[string]string{"BD": "BDDD", "A": "more than one", "X": "rampart audit tail names", "": "missing"} {
+		got, err := meantDecision(t.Context(), state, text)
+		if err == nil && got != want || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
 		}
 	}
-	cmd := policyWhyCommand()
-	var out bytes.Buffer
-	cmd.SetOut(&out)
-	cmd.SetArgs([]string{trace, "--state", state.Path()})
-	if err := cmd.ExecuteContext(t.Context()); err != nil || strings.Count(out.String(), "because     too slow") != 2 || !strings.Contains(out.String(), "not: the audit log alone") {
-		t.Errorf("why: %v\n%s", err, out.String())
+	why := func(args ...string) string {
+		cmd := policyWhyCommand()
+		cmd.SilenceUsage, cmd.SilenceErrors = true, true
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs(append(args, "--state", state.Path()))
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			return out.String() + "error: " + err.Error()
+		}
+		return out.String()
+	}
+	if got := why(trace); strings.Count(got, "because     too slow") != 2 || !strings.Contains(got, "not: the audit log alone") || strings.Contains(got, "error: ") {
+		t.Errorf("why: %s", got)
+	}
+	for text, want := range map[string][]string{
+		other:                   {"error: ", "all 1 decisions", "allow"},
+		strings.Repeat("c", 32): {"error: ", "no event of trace"},
+		walled:                  {"refused     POST /orders\n", "control     waf.rules\n", "rules       942100\n", "fields      ARGS:json.note\n", "do          if the request is right, exclude these rules", "policies    none refused it; decision BDDD came before\n"},
+		lost:                    {"refused     GET /nope\n", "who         192.0.2.1:9\n", "because     no such route\n", "do          rampart routes", "policies    none refused it\n"},
+	} {
+		got := why(text)
+		for _, part := range want {
+			if !strings.Contains(got, part) || strings.Contains(got, "error: ") != (want[0] == "error: ") || strings.Contains(got, "answer") {
+				t.Errorf("why %s: want %q in %s", text, part, got)
+			}
+		}
+	}
+	if got := why(walled, "--json"); !strings.Contains(got, `"refused":{`) || !strings.Contains(got, `"by_policy":false`) {
+		t.Errorf("why --json: %s", got)
 	}
 	if _, err := findDecision(state, "ABBB"); !slices.Contains([]error{errNoDecision}, err) {
 		t.Errorf("%v, want %v, not %v", err, errNoDecision, decisionlog.ErrNotFound)

@@ -30,31 +30,29 @@ func policyWhyCommand() *cobra.Command {
 		Long: `why finds a decision in the logs of the planes by its id, which audit tail and
 denied answers name, or the beginning of one. It says what the decision rested on,
 and decides again from the same question and the policies of that time. The exit
-code is 1 when the two differ. Of a trace id (32 hex digits) it explains every
-denial. A list is not decided again: its audit event is all there is of it. Values
+code is 1 when the two differ. Of a trace id (32 hex digits), which every refusal
+tells its caller, it first says what no policy refused: the firewall, a schema, a
+limit, a route or a login, and what to do; then it explains every decision that
+denies. A list is not decided again: its audit event is all there is of it. Values
 of classified attributes stay hidden.`,
 		Example: `  rampart audit tail --follow=false            # each event names its decision
   rampart policy why WQ7S2KXJ4ZPB5T3MNLFA6DCREU
   rampart policy why WQ7S2K                    # the beginning, when it is the only one
-  rampart policy why 4bf92f3577b34da6a3ce929d0e0e4736   # all denials of a request`,
+  rampart policy why 4bf92f3577b34da6a3ce929d0e0e4736   # why a request was refused`,
 		Args: namedArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			state, err := statedir.Open(stateDir, statedir.Options{})
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			ids, err := meantDecisions(cmd.Context(), state, args[0])
+			if traceID.MatchString(args[0]) {
+				return explainTrace(cmd, state, args[0], asJSON)
+			}
+			id, err := meantDecision(cmd.Context(), state, args[0])
 			if err != nil {
 				return err
 			}
-			var errs []error
-			for i, id := range ids {
-				if i > 0 && !asJSON {
-					fmt.Fprintln(cmd.OutOrStdout())
-				}
-				errs = append(errs, explainID(cmd, state, id, asJSON))
-			}
-			return errors.Join(errs...)
+			return explainID(cmd, state, id, asJSON)
 		},
 	}
 	stateFlag(cmd, &stateDir)

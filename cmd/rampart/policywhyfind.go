@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -29,28 +28,25 @@ const (
 // errNoDecision is of an id that no log of decisions has.
 var errNoDecision = errors.New("no such decision")
 
-// meantDecisions returns the ids that a user means: one, the only one with such
-// a beginning, or the denials of a trace.
-func meantDecisions(ctx context.Context, state *statedir.Dir, text string) ([]string, error) {
-	if regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(text) {
-		return tracedDecisions(ctx, state, text)
-	}
+// meantDecision returns the id that a user means: it, or the only one with such a
+// beginning.
+func meantDecision(ctx context.Context, state *statedir.Dir, text string) (string, error) {
 	if len(text) >= decisionIDSize {
-		return []string{text}, nil
+		return text, nil
 	}
 	if text == "" {
-		return nil, usageError("an id is missing; rampart audit tail names those of decisions")
+		return "", usageError("an id is missing; rampart audit tail names those of decisions")
 	}
 	ids, err := decisionsLike(ctx, state, text)
 	switch {
 	case err != nil:
-		return nil, &exitError{exitFailed, err}
+		return "", &exitError{exitFailed, err}
 	case len(ids) == 0:
-		return nil, noDecision(state, text)
+		return "", noDecision(state, text)
 	case len(ids) > 1:
-		return nil, usageError("more than one decision begins with %q: %s; write more of it", text, strings.Join(ids, ", "))
+		return "", usageError("more than one decision begins with %q: %s; write more of it", text, strings.Join(ids, ", "))
 	}
-	return ids, nil
+	return ids[0], nil
 }
 
 func noDecision(state *statedir.Dir, text string) error {
@@ -93,30 +89,6 @@ func decided(ctx context.Context, state *statedir.Dir, see func(audit.Event)) er
 		see(e)
 		return nil
 	})
-}
-
-// tracedDecisions returns the denials of a trace.
-func tracedDecisions(ctx context.Context, state *statedir.Dir, trace string) ([]string, error) {
-	var denied []string
-	all := 0
-	err := decided(ctx, state, func(e audit.Event) {
-		if e.Trace != trace {
-			return
-		}
-		all++
-		if id := e.Detail["decision"]; e.Outcome == audit.Refused && !slices.Contains(denied, id) && len(denied) < maxExplained {
-			denied = append(denied, id)
-		}
-	})
-	switch {
-	case err != nil:
-		return nil, &exitError{exitFailed, err}
-	case all == 0:
-		return nil, usageError("the audit log has no decision of trace %s; was it this system, and this --state?", trace)
-	case len(denied) == 0:
-		return nil, usageError("all %d decisions of trace %s that are on record allow; give the id of one of them", all, trace)
-	}
-	return denied, nil
 }
 
 // explainID explains one decision.
