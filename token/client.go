@@ -63,7 +63,7 @@ func (c Client) may(grant string) bool {
 	return slices.Contains(c.Grants, grant)
 }
 
-// client returns a registered client that is not disabled.
+// client returns a registered client that is not disabled, of a principal that there is.
 func (s *Service) client(ctx context.Context, id string) (Client, error) {
 	unknown := refuse("invalid_client", "client is not registered")
 	if id == "" || len(id) > maxID {
@@ -78,6 +78,9 @@ func (s *Service) client(ctx context.Context, id string) (Client, error) {
 	}
 	if c.Disabled {
 		return Client{}, refuse("invalid_client", "client is disabled")
+	}
+	if _, ok := s.system().Principals[c.Principal]; !ok && c.Principal != "" { // the file in force may have dropped it
+		return Client{}, refuse("invalid_client", "the client's principal is no longer in rampart.yaml")
 	}
 	return c, nil
 }

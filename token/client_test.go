@@ -21,6 +21,10 @@ func TestPrivateKeyJWT(t *testing.T) {
 		token.Client{ID: "off", Auth: "private_key_jwt", Keys: own.jwks(), Grants: []string{"client_credentials"}, Disabled: true},
 		token.Client{ID: "service", Auth: "tls_client_auth", Identity: h.sys.ServiceID("a"), Grants: []string{"client_credentials"}},
 	)
+	gone := token.Client{ID: "gone", Principal: "merchants", Auth: "private_key_jwt", Keys: own.jwks(), Grants: []string{"client_credentials"}}
+	if err := h.db.PutClient(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
 	replayed := own.assertion(h, "batch")
 	for _, tc := range []struct {
 		name string
@@ -41,6 +45,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 		{"issued by another than its subject", with(asItself(), own.assertion(h, "batch", set("iss", "else"))), "invalid_client"},
 		{"of an unknown client", with(asItself(), own.assertion(h, "nobody")), "invalid_client"},
 		{"of a disabled client", with(asItself(), own.assertion(h, "off")), "invalid_client"},
+		{"of a client whose principal the file has dropped", with(asItself(), own.assertion(h, "gone")), "invalid_client"},
 		{"of a public client", with(asItself(), own.assertion(h, "shop")), "invalid_client"},
 		{"of a client with another way", with(asItself(), own.assertion(h, "service")), "invalid_client"},
 		{"no assertion", url.Values{"grant_type": {"client_credentials"}, "client_id": {"batch"}}, "invalid_client"},
