@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -221,17 +222,29 @@ func foundBy(err error) (waf.Verdict, bool) {
 	return f.Verdict, ok
 }
 
-// maxFindings bounds what one event tells.
+// maxFindings bounds what one event tells: pairs of a rule and a field.
 const maxFindings = 16
 
-// foundDetail names rules and fields, never values.
+// foundDetail names rules and the fields in which they matched, never values. The
+// fields are spelled as an exclusion has them.
 func foundDetail(detail map[string]string, v waf.Verdict) {
-	var rules, fields []string
-	for _, f := range v.Findings[:min(len(v.Findings), maxFindings)] {
-		rules, fields = append(rules, strconv.Itoa(f.Rule)), append(fields, f.Variable)
+	var pairs []string
+	for _, f := range v.Findings {
+		rule := strconv.Itoa(f.Rule)
+		if len(f.Fields) == 0 {
+			pairs = append(pairs, rule)
+		}
+		for _, at := range f.Fields {
+			pairs = append(pairs, rule+" in "+at)
+		}
 	}
-	detail["score"] = strconv.Itoa(v.Score)
-	detail["rules"], detail["fields"] = strings.Join(rules, " "), strings.Join(fields, "; ")
+	slices.Sort(pairs)
+	pairs = slices.Compact(pairs)
+	if more := len(pairs) - maxFindings; more > 0 {
+		pairs = append(pairs[:maxFindings], fmt.Sprintf("%d more", more))
+	}
+	detail["rules"] = strings.Join(pairs, "; ")
+	detail["score"] = fmt.Sprintf("%d of %d", v.Score, v.Threshold)
 	detail["findings"] = strconv.Itoa(len(v.Findings))
 }
 

@@ -162,8 +162,8 @@ func checkWAFEvent(t *testing.T, h *house, want audit.Outcome) {
 			got = e
 		}
 	}
-	if got.Outcome != want || got.Control != controlWAF || !strings.Contains(got.Detail["rules"], "942100") ||
-		!strings.Contains(got.Detail["fields"], "ARGS:json.item") || got.Detail["score"] == "" {
+	if got.Outcome != want || got.Control != controlWAF || !strings.Contains("; "+got.Detail["rules"]+";", "; 942100 in body:/item;") ||
+		strings.Count(got.Detail["rules"], "942100 in body:/item") != 1 || !strings.HasSuffix(got.Detail["score"], " of 5") {
 		t.Errorf("on record: %+v, want outcome %s", got, want)
 	}
 }

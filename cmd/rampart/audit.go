@@ -29,22 +29,35 @@ func auditTailCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail",
 		Short: "Print events of all planes in order of time",
+		Long: `tail prints events of the audit log, oldest first. With --trace it prints those of
+one request; with --follow=false the exit code is 1 when there are none.`,
 		Example: `  rampart audit tail                 # the last ten minutes, then what happens
   rampart audit tail --since 24h --follow=false --json
   rampart audit tail --since 24h --follow=false --trace f7c27a8f971da1208e2bfef7c25d4084   # why was this answer given?`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if trace = strings.ToLower(trace); trace != "" && !traceID.MatchString(trace) {
+				return usageError("%.64q is no trace: it has 32 hex digits, as the answer has them", trace)
+			}
 			state, err := statedir.Open(stateDir, statedir.Options{})
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			opt := audit.TailOptions{Follow: follow, Since: time.Now().Add(-since)}
-			return audit.Tail(cmd.Context(), state.Path("audit"), opt, func(e audit.Event, _ audit.Pos) error {
-				if !all && !asJSON && e.Class == audit.ClassAPIRead || trace != "" && e.Trace != trace {
-					return nil
+			opt := audit.TailOptions{Follow: follow, Since: time.Now().Add(-since), Filter: func(e audit.Event) bool {
+				if trace != "" {
+					return e.Trace == trace
 				}
+				return all || asJSON || e.Class != audit.ClassAPIRead
+			}}
+			shown := 0
+			err = audit.Tail(cmd.Context(), state.Path("audit"), opt, func(e audit.Event, _ audit.Pos) error {
+				shown++
 				return printEvent(cmd.OutOrStdout(), e, asJSON)
 			})
+			if err == nil && trace != "" && shown == 0 && !follow {
+				return &exitError{exitFailed, fmt.Errorf("no event of trace %s in the last %s; %s", trace, briefly(since), further(since))}
+			}
+			return err
 		},
 	}
 	stateFlag(cmd, &stateDir)
@@ -55,6 +68,26 @@ func auditTailCmd() *cobra.Command {
 	fl.StringVar(&trace, "trace", "", "only what belongs to the request with this trace, which every refusal tells its caller")
 	fl.DurationVar(&since, "since", 10*time.Minute, "how far back to start")
 	return cmd
+}
+
+// further says where a trace may be that is not found: further back, or elsewhere.
+func further(since time.Duration) string {
+	if since < 24*time.Hour {
+		return "try --since 24h"
+	}
+	return "try a longer --since, or another --state"
+}
+
+// briefly writes a span as its flag takes it: 10m, not 10m0s.
+func briefly(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 func printEvent(w io.Writer, e audit.Event, asJSON bool) error {
@@ -80,7 +113,7 @@ func whyOf(e audit.Event) string {
 	if reason := firstText(e.Detail["reason"], e.Detail["error"], e.Code); reason != "" {
 		parts = append(parts, "("+plainText(reason)+")")
 	}
-	for _, key := range [...]string{"rules", "fields", "seconds", "turned_away"} { // of the WAF, of schemas, of bans
+	for _, key := range [...]string{"rules", "score", "fields", "seconds", "turned_away"} { // of the WAF, of schemas, of bans
 		if v := e.Detail[key]; v != "" {
 			parts = append(parts, key+" "+plainText(v))
 		}

@@ -16,8 +16,8 @@ func TestPrintEvent(t *testing.T) {
 		want  string
 	}{
 		"a finding of the WAF": {
-			audit.Event{Action: "POST /notes", Subject: "user:ann", Peer: "192.0.2.1:9", Control: "waf.rules", Detail: map[string]string{"rules": "942190", "fields": "ARGS:json.text", "score": "5"}},
-			"user:ann waf.rules rules 942190 fields ARGS:json.text",
+			audit.Event{Action: "POST /notes", Subject: "user:ann", Peer: "192.0.2.1:9", Control: "waf.rules", Detail: map[string]string{"rules": "942190 in body:/text", "score": "5 of 5"}},
+			"user:ann waf.rules rules 942190 in body:/text score 5 of 5",
 		},
 		"a ban": {
 			audit.Event{Action: "ban.begin", Peer: "192.0.2.1", Control: "limit.ban", Detail: map[string]string{"seconds": "60", "step": "1"}},

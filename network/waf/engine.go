@@ -184,16 +184,18 @@ func (p *Pool) Close() {
 	p.levels = nil
 }
 
+const bodyVariable = "REQUEST_BODY"
+
 // Inspect runs every rule over r. After an error nothing is known of r: refuse
 // it. Its cost grows with the free text of r, some 4 µs a byte, and ctx is
 // heeded between the phases of the rules only: bound the body.
 func (e *Engine) Inspect(ctx context.Context, r *Request) (Verdict, error) {
 	if int64(len(r.Body)) > e.opt.MaxBody {
-		f := Finding{Rule: ruleSize, Message: "A longer body than is inspected", Severity: "CRITICAL", Variable: "REQUEST_BODY"}
-		return Verdict{Refuse: true, Status: http.StatusRequestEntityTooLarge, Findings: []Finding{f}, Mode: ModeFull}, nil
+		f := Finding{Rule: ruleSize, Message: "A longer body than is inspected", Severity: "CRITICAL", Variable: bodyVariable, Fields: []string{bodyVariable}}
+		return Verdict{Refuse: true, Status: http.StatusRequestEntityTooLarge, Threshold: e.opt.Threshold, Findings: []Finding{f}, Mode: ModeFull}, nil
 	}
 	if r.misnamed() {
-		return e.judge([]Finding{{Rule: ruleBody, Message: "The body is not what its type says", Severity: "CRITICAL", Variable: "REQUEST_BODY"}}), nil
+		return e.judge([]Finding{{Rule: ruleBody, Message: "The body is not what its type says", Severity: "CRITICAL", Variable: bodyVariable, Fields: []string{bodyVariable}}}), nil
 	}
 	c, err := e.compiled()
 	if err != nil {
@@ -211,7 +213,7 @@ func (e *Engine) Inspect(ctx context.Context, r *Request) (Verdict, error) {
 
 // judge adds up. Rules about what could not be read refuse whatever the score.
 func (e *Engine) judge(found []Finding) Verdict {
-	v := Verdict{Findings: found, Mode: ModeFull}
+	v := Verdict{Threshold: e.opt.Threshold, Findings: found, Mode: ModeFull}
 	for _, f := range found {
 		v.Score += f.Score
 		v.Refuse = v.Refuse || unreadable(f.Rule)
@@ -246,7 +248,7 @@ func (c *compiled) run(ctx context.Context, r *Request) (found []Finding, err er
 	if err := body(tx, r.Body); err != nil {
 		return nil, errors.Join(err, tx.Close())
 	}
-	found = c.findings(tx.MatchedRules())
+	found = c.findings(tx.MatchedRules(), r)
 	return found, tx.Close()
 }
 
@@ -305,8 +307,9 @@ func body(tx types.Transaction, b []byte) error {
 
 // findings are the matches that count. Rules that only set things up match
 // always and are left out.
-func (c *compiled) findings(matched []types.MatchedRule) []Finding {
+func (c *compiled) findings(matched []types.MatchedRule, in *Request) []Finding {
 	var out []Finding
+	s := &speller{r: in}
 	for _, m := range matched {
 		meta := m.Rule()
 		r := c.rules[meta.ID()]
@@ -315,7 +318,7 @@ func (c *compiled) findings(matched []types.MatchedRule) []Finding {
 		}
 		out = append(out, Finding{
 			Rule: meta.ID(), Message: r.msg, Severity: strings.ToUpper(meta.Severity().String()),
-			Variable: names(m.MatchedDatas()), Score: r.score(m.MatchedDatas()), Tags: meta.Tags(),
+			Variable: names(m.MatchedDatas()), Fields: s.fields(m.MatchedDatas()), Score: r.score(m.MatchedDatas()), Tags: meta.Tags(),
 		})
 	}
 	return out
@@ -333,27 +336,39 @@ func (r rule) score(matches []types.MatchData) int {
 	return sum
 }
 
-// The bounds of Finding.Variable: names come from clients.
+// The bounds of Finding.Variable and Finding.Fields: names come from clients.
 const (
 	maxName  = 96
 	maxNames = 8
 )
 
-// names lists what a rule matched in. What it computed on the way is nothing
-// that anybody could exclude.
+// isField tells variables of a request from what a rule computed on the way, which is
+// nothing that anybody could exclude.
+func isField(m types.MatchData) bool {
+	v := m.Variable().Name()
+	return v != "TX" && v != "UNKNOWN" && !strings.HasPrefix(v, "MATCHED_VAR")
+}
+
+// names lists what a rule matched in.
 func names(matches []types.MatchData) string {
-	var list []string
+	return strings.Join(each(matches, func(variable, key string) string {
+		if key != "" {
+			variable += ":" + key
+		}
+		return variable[:min(len(variable), maxName)]
+	}), " ")
+}
+
+func (s *speller) fields(matches []types.MatchData) []string { return each(matches, s.field) }
+
+// each names what is matched in by name, each once, in order, bounded.
+func each(matches []types.MatchData, name func(variable, key string) string) (list []string) {
 	for _, m := range matches {
-		v := m.Variable().Name()
-		if v == "TX" || v == "UNKNOWN" || strings.HasPrefix(v, "MATCHED_VAR") {
-			continue
+		if isField(m) {
+			list = append(list, name(m.Variable().Name(), m.Key()))
 		}
-		if m.Key() != "" {
-			v += ":" + m.Key()
-		}
-		list = append(list, v[:min(len(v), maxName)])
 	}
 	slices.Sort(list)
 	list = slices.Compact(list)
-	return strings.Join(list[:min(len(list), maxNames)], " ")
+	return list[:min(len(list), maxNames)]
 }

@@ -22,19 +22,21 @@ const (
 // Finding is one rule that matched. It holds no value of the request.
 type Finding struct {
 	Rule     int
-	Message  string // of the rule; never a value of the request
-	Severity string // CRITICAL, ERROR, WARNING, NOTICE
-	Variable string // what it matched in, such as ARGS:json.note
-	Score    int    // what it adds to the anomaly score
+	Message  string   // of the rule; never a value of the request
+	Severity string   // CRITICAL, ERROR, WARNING, NOTICE
+	Variable string   // what it matched in, as the engine has it, such as ARGS:json.note
+	Fields   []string // the same as an Exclusion would have it, such as body:/note; where none reaches, as the engine has it
+	Score    int      // what it adds to the anomaly score
 	Tags     []string
 }
 
 // Verdict is what the rules say of one request. The zero Verdict refuses
 // nothing, so nobody may use one that came with an error.
 type Verdict struct {
-	Refuse   bool
-	Status   int // of the refusal; 0 without
-	Score    int // sum of the findings' scores
-	Findings []Finding
-	Mode     Mode
+	Refuse    bool
+	Status    int // of the refusal; 0 without
+	Score     int // sum of the findings' scores
+	Threshold int // score that refuses; 0 if no rule ran
+	Findings  []Finding
+	Mode      Mode
 }
