@@ -63,11 +63,42 @@ func (p *Plane) adminLiftBan(r *http.Request, e *audit.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	unbanned := !p.banned(addr) // before it is carried out
 	id, err := p.forget(r.Context(), wire.Forget{Lifts: []wire.Lift{{ID: newLift(), Addr: addr}}})
 	if err != nil {
 		return nil, err
 	}
-	return p.lifted(r.Context(), id), nil
+	out := p.lifted(r.Context(), id)
+	out.Unbanned = unbanned
+	return out, nil
+}
+
+// banned reports whether a gateway turns an address away, or may do so: a heartbeat
+// names only so many.
+func (p *Plane) banned(addr string) bool {
+	for _, s := range p.planes.all() {
+		b := s.hb.Bans
+		if b.InForce > len(b.List) || addr == everybody && b.InForce > 0 {
+			return true
+		}
+		if slices.ContainsFunc(b.List, func(b wire.Ban) bool { return network(b.Addr).Overlaps(network(addr)) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// network reads an address or a network; the zero Prefix, which overlaps with none,
+// if it is neither.
+func network(text string) netip.Prefix {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+	}
+	n, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return n
 }
 
 // newLift returns 16 random bytes in hex.

@@ -58,6 +58,7 @@ func TestBans(t *testing.T) {
 				beat("gateway/edge", "gateway/edge", 1<<40)
 			}
 		}
+		v.Unbanned = false // see TestLiftOfNobody
 		if diff := cmp.Diff(wire.Lifted{Gateways: []string{"gateway/edge"}}, v); ok && diff != "" {
 			t.Errorf("%q: %s", addr, diff)
 		}
@@ -66,5 +67,42 @@ func TestBans(t *testing.T) {
 			continue
 		}
 		h.wantEvent("ban.lift", audit.Refused, "limit.ban", "")
+	}
+}
+
+// TestLiftOfNobody: a slip of the pen is told from a ban that ended. What a gateway
+// did not name counts as banned.
+func TestLiftOfNobody(t *testing.T) {
+	list := func(addrs ...string) (out []wire.Ban) {
+		for _, a := range addrs {
+			out = append(out, wire.Ban{Addr: a})
+		}
+		return out
+	}
+	for name, tc := range map[string]struct {
+		bans     wire.Bans
+		lift     string
+		unbanned bool
+	}{
+		"another address":           {wire.Bans{InForce: 1, List: list("192.0.2.7")}, "192.0.2.8", true},
+		"the address":               {wire.Bans{InForce: 1, List: list("192.0.2.7")}, "192.0.2.7", false},
+		"written as of IPv6":        {wire.Bans{InForce: 1, List: list("192.0.2.7")}, "::ffff:192.0.2.7", false},
+		"in a network":              {wire.Bans{InForce: 1, List: list("2001:db8::/56")}, "2001:db8::1", false},
+		"a network around":          {wire.Bans{InForce: 1, List: list("2001:db8::/64")}, "2001:db8::/48", false},
+		"one that nobody can parse": {wire.Bans{InForce: 1, List: list("x")}, "192.0.2.7", true},
+		"not all are named":         {wire.Bans{InForce: 2, List: list("192.0.2.7")}, "192.0.2.8", false},
+		"everybody":                 {wire.Bans{InForce: 1, List: list("192.0.2.7")}, "*", false},
+		"everybody, of none":        {wire.Bans{}, "*", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := open(t, "")
+			// it says at once that it has carried out all that is to come
+			must(t, h.call("gateway/edge", http.MethodPost, wire.PathHeartbeat, wire.Heartbeat{Plane: "gateway/edge", Instance: "i", Forgot: 1 << 40, Bans: tc.bans}, nil))
+			var v wire.Lifted
+			must(t, h.admin(http.MethodPost, wire.AdminBans, wire.Lift{Addr: tc.lift}, &v))
+			if diff := cmp.Diff(wire.Lifted{Gateways: []string{"gateway/edge"}, Unbanned: tc.unbanned}, v); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

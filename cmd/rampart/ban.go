@@ -12,6 +12,9 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 )
 
+// everyAddr is what wire.Lift calls everybody. Nobody types it: --all asks first.
+const everyAddr = "*"
+
 func banCmd() *cobra.Command {
 	var f adminFlags
 	cmd := group("ban", "See which addresses the gateways turn away, and let one in again")
@@ -52,7 +55,7 @@ func bansTable(all []wire.GatewayBans) (t table, unnamed int) {
 	t.head = []string{"ADDRESS", "GATEWAY", "STEP", "UNTIL", "TURNED AWAY"}
 	for _, g := range all {
 		for _, b := range g.List {
-			t.add(plainText(b.Addr), strings.TrimPrefix(g.Plane, "gateway/"), strconv.Itoa(b.Step), b.Until.Local().Format(time.DateTime), strconv.FormatUint(b.Away, 10))
+			t.add(plainText(b.Addr), strings.TrimPrefix(g.Plane, "gateway/"), strconv.Itoa(b.Step), b.Until.Local().Format(time.DateTime+" MST"), strconv.FormatUint(b.Away, 10))
 		}
 		unnamed += max(0, g.InForce-len(g.List))
 	}
@@ -66,7 +69,8 @@ func banLiftCmd(f *adminFlags) *cobra.Command {
 		Short: "End the bans of an address, and forget what led to them",
 		Long: `lift has every gateway let an address in again, and begin its count and its ladder
 anew. Of an address of IPv6 the bans of its networks (/64, /56, /48) end too. A
-gateway that is away does it when it is back.`,
+gateway that is away does it when it is back. What the address used of limit.ip
+stays used.`,
 		Example: `  rampart ban lift 192.0.2.7
   rampart ban lift 2001:db8::/64
   rampart ban lift --all --yes`,
@@ -76,9 +80,11 @@ gateway that is away does it when it is back.`,
 			if everybody == (len(args) == 1) {
 				return usageError("say whose bans end: rampart ban lift ADDRESS (rampart ban list shows them), or --all")
 			}
-			addr := "*"
+			addr := everyAddr
 			if !everybody {
-				addr = args[0]
+				if addr = args[0]; addr == everyAddr {
+					return usageError("* would end the bans of every address; say so with --all")
+				}
 			} else if err := f.confirm(cmd, "end the bans of every address"); err != nil {
 				return err
 			}
@@ -99,14 +105,23 @@ func (f *adminFlags) lift(cmd *cobra.Command, addr string) error {
 	if err := admin.call(cmd.Context(), http.MethodPost, wire.AdminBans, wire.Lift{Addr: addr}, &v); err != nil {
 		return err
 	}
-	text := words(names(v.Gateways), "no gateway") + " carried it out"
+	return f.tell(cmd, v, "%s", liftedText(addr, v))
+}
+
+// liftedText says what a lift did. That an address was not banned is mostly a slip.
+func liftedText(addr string, v wire.Lifted) string {
+	who, unbanned := addr, addr+" was not banned"
+	if addr == everyAddr {
+		who, unbanned = "everybody", "nobody was banned"
+	}
+	by := words(names(v.Gateways), "no gateway") + " carried it out"
 	if len(v.Waiting) > 0 {
-		text += "; " + words(names(v.Waiting), "") + " did not say so yet, and will when it hears of it"
+		by += "; " + words(names(v.Waiting), "") + " did not say so yet, and will when it hears of it"
 	}
-	if addr == "*" {
-		addr = "everybody"
+	if v.Unbanned {
+		return unbanned + ", as the gateways said last; what might have led to it is forgotten: " + by
 	}
-	return f.tell(cmd, v, "bans of %s are lifted: %s", addr, text)
+	return "bans of " + who + " are lifted: " + by + "; what was used of limit.ip stays used"
 }
 
 // names are gateways without their kind.

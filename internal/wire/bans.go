@@ -44,4 +44,8 @@ type GatewayBans struct {
 type Lifted struct {
 	Gateways []string `json:"gateways"`          // that carried it out
 	Waiting  []string `json:"waiting,omitempty"` // that did not say so in time; they do so when they hear of it
+
+	// Unbanned says that no gateway turned such an address away, as each said last:
+	// nothing was lifted but what might have led to a ban.
+	Unbanned bool `json:"unbanned,omitempty"`
 }
