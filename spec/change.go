@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -16,7 +17,7 @@ import (
 type Change struct {
 	Key  string `json:"key"`            // as in the file; a flow by its id: flows[customer>gateway].limit.ip
 	Line int    `json:"line,omitempty"` // in the new file; 0: it stands there no more, or has come by a default
-	Old  string `json:"old,omitempty"`  // short; "": it was not there
+	Old  string `json:"old,omitempty"`  // of a long value the part that differs; "": it was not there
 	New  string `json:"new,omitempty"`
 	Why  string `json:"why,omitempty"` // why it takes a restart; "": it may change in a running system
 }
@@ -148,6 +149,7 @@ func (d *differ) flows(at standing) {
 }
 
 func (d *differ) add(at standing, old, new string) {
+	old, new = apart(old, new)
 	d.out = append(d.out, Change{Key: at.key, Line: d.new.Line(at.at), Old: old, New: new, Why: why(at.pattern)})
 }
 
@@ -187,7 +189,41 @@ func patternOf(key string) string {
 	return strings.Join(parts, ".")
 }
 
-// show is a value in a few words, as the file would say it.
+// Bounds of what is shown of a value.
+const (
+	shownWhole  = 60  // bytes; a pair of which none is longer is shown as it is
+	shownMost   = 200 // bytes
+	shownBefore = 20  // bytes before what differs
+)
+
+// apart cuts two long values to where they differ: in a list of exclusions that may
+// be a date far behind.
+func apart(old, new string) (string, string) {
+	from := 0
+	if old != "" && new != "" && max(len(old), len(new)) > shownWhole {
+		for from < min(len(old), len(new)) && old[from] == new[from] {
+			from++
+		}
+		from = max(0, from-shownBefore)
+		if word := strings.LastIndexByte(old[:from], ' ') + 1; from-word < shownWhole {
+			from = word
+		}
+		for from > 0 && !utf8.RuneStart(old[from]) {
+			from--
+		}
+	}
+	return excerpt(old, from), excerpt(new, from)
+}
+
+func excerpt(s string, from int) string {
+	begin := ""
+	if from > 0 {
+		begin = "..."
+	}
+	return begin + cut(s[from:], shownMost)
+}
+
+// show is a value in one line, as the file would say it.
 func show(v reflect.Value) string {
 	n := node(v)
 	if n == nil {
@@ -198,7 +234,7 @@ func show(v reflect.Value) string {
 	if err != nil {
 		return ""
 	}
-	return shorten(strings.Join(strings.Fields(string(text)), " "))
+	return strings.Join(strings.Fields(string(text)), " ")
 }
 
 func flow(n *yaml.Node) {

@@ -146,3 +146,23 @@ func TestChangeSaysWhere(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestApart: of two long values both show what differs, not what is the same.
+func TestApart(t *testing.T) {
+	list := strings.Repeat(`{ route: "POST /x", field: "body:/n", rules: [942100], until: 2099-01-01 }, `, 5)
+	for name, tc := range map[string]struct{ old, new, wantOld, wantNew string }{
+		"short":             {"100/m", "90/m", "100/m", "90/m"},
+		"a date at the end": {list + "until: 2099-01-01", list + "until: 2099-02-01", "...2099-01-01 }, until: 2099-01-01", "...2099-01-01 }, until: 2099-02-01"},
+		"one more":          {list, list + "more", "...until: 2099-01-01 }, ", "...until: 2099-01-01 }, more"},
+		"a new value":       {"", list, "", list[:200] + "..."},
+		"one long word":     {strings.Repeat("x", 300) + "a", strings.Repeat("x", 300) + "b", "..." + strings.Repeat("x", 20) + "a", "..." + strings.Repeat("x", 20) + "b"},
+		"within a letter":   {strings.Repeat("é", 300) + "aaaaaaaaaaaaaaaaaaaà", strings.Repeat("é", 300) + "aaaaaaaaaaaaaaaaaaaá", "...éaaaaaaaaaaaaaaaaaaaà", "...éaaaaaaaaaaaaaaaaaaaá"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, new := apart(tc.old, tc.new)
+			if diff := cmp.Diff([]string{tc.wantOld, tc.wantNew}, []string{old, new}); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

@@ -280,14 +280,16 @@ func join(path, key string) string {
 func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
 // shorten cuts a text that is quoted in a message.
-func shorten(s string) string {
-	const most = 60
+func shorten(s string) string { return cut(s, 60) }
+
+// cut keeps at most so many bytes, and whole characters.
+func cut(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	cut := most
-	for !utf8.RuneStart(s[cut]) {
-		cut--
+	end := most
+	for !utf8.RuneStart(s[end]) {
+		end--
 	}
-	return s[:cut] + "..."
+	return s[:end] + "..."
 }
