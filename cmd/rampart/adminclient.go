@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/statedir"
@@ -61,6 +62,9 @@ func (a *adminClient) call(ctx context.Context, method, path string, in, out any
 	}
 	req.Header.Set("Content-Type", "application/json")
 	res, err := a.http.Do(req)
+	if silent(err) {
+		return &exitError{exitFailed, errors.New("the control plane does not answer; a rampart up that runs starts it again: try once more, or start the system with rampart up")}
+	}
 	if err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}
@@ -78,6 +82,12 @@ func (a *adminClient) call(ctx context.Context, method, path string, in, out any
 		return nil
 	}
 	return json.Unmarshal(b, out)
+}
+
+// silent reports whether nobody listens on the socket: what was killed leaves it
+// there, and what comes back makes it anew. Nothing was asked.
+func silent(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
 }
 
 // refusal is the control plane's no.

@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -35,8 +38,8 @@ those that do not enforce the file, and why: the exit code is 1.
 What needs another process, certificate or key cannot change in a running system:
 names, listeners, commands, services and stores that come or go, trust, secrets,
 kek, identity providers. apply lists such changes and refuses the whole file;
---dry-run shows them too. Policies that were pushed stay, unless the file brings
-others than it did before.`,
+--dry-run shows them too, and ends with the same exit code. Policies that were
+pushed stay, unless the file brings others than it did before.`,
 		Example: `  rampart apply --dry-run            # what would change, and what takes a restart
   rampart apply
   rampart apply -f examples/payments/rampart.yaml --state /var/lib/shop --json`,
@@ -71,7 +74,7 @@ type applyMissing struct {
 func (a apply) run(cmd *cobra.Command) error {
 	sys, err := loadCompiled(a.file)
 	if err != nil {
-		return err
+		return a.elsewhere(cmd.Context(), err)
 	}
 	if err := warn(cmd.ErrOrStderr(), sys); err != nil {
 		return err
@@ -112,6 +115,23 @@ func (a apply) run(cmd *cobra.Command) error {
 	return a.finish(cmd.OutOrStdout(), out)
 }
 
+// elsewhere names the file that is in force when there is none here: the command was
+// given in another folder.
+func (a apply) elsewhere(ctx context.Context, err error) error {
+	if _, there := os.Stat(a.file); !errors.Is(there, fs.ErrNotExist) {
+		return err
+	}
+	admin, _, bad := openAdmin(a.stateDir)
+	if bad != nil {
+		return err
+	}
+	st, bad := admin.status(ctx)
+	if bad != nil || st.File == "" {
+		return err
+	}
+	return usageError("%s: no such file; this system runs %s: say -f %s", a.file, st.File, st.File)
+}
+
 // finish says how it ended.
 func (a apply) finish(w io.Writer, out applyAnswer) error {
 	if a.asJSON {
@@ -120,6 +140,9 @@ func (a apply) finish(w io.Writer, out applyAnswer) error {
 		}
 	} else {
 		fmt.Fprint(w, out.summary())
+	}
+	if a.dry && len(frozenOf(out.Changes)) > 0 {
+		return &exitError{exitUsage, nil} // said already
 	}
 	if len(out.Unenforced) > 0 {
 		return &exitError{exitFailed, fmt.Errorf("%d planes do not enforce the file", len(out.Unenforced))}
@@ -149,7 +172,7 @@ func (o applyAnswer) summary() string {
 }
 
 // printDiffering lists what differs, one key a line, those that take a restart with
-// why.
+// why. Values come last: they may be long.
 func printDiffering(w io.Writer, out wire.Applied) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for _, c := range out.Changes {
@@ -157,7 +180,7 @@ func printDiffering(w io.Writer, out wire.Applied) {
 		if c.Line > 0 {
 			line = fmt.Sprintf("line %d", c.Line)
 		}
-		fmt.Fprintf(t, "%s\t%s -> %s\t%s\n", c.Key, cmp.Or(c.Old, "-"), cmp.Or(c.New, "-"), line)
+		fmt.Fprintf(t, "%s\t%s\t%s -> %s\n", c.Key, line, cmp.Or(c.Old, "-"), cmp.Or(c.New, "-"))
 		if c.Why != "" {
 			fmt.Fprintf(t, "  RESTART: %s\t\t\n", c.Why)
 		}
