@@ -84,7 +84,7 @@ func TestMeantDecisions(t *testing.T) {
 	record(other, "BDDD", audit.Allowed)
 	walled, lost := strings.Repeat("d", 32), strings.Repeat("e", 32)
 	for _, e := range []audit.Event{
-		{Class: audit.ClassWAF, Control: "waf.rules", Action: "POST /orders", Trace: walled, Detail: map[string]string{"decision": "BDDD", "rules": "942100", "fields": "ARGS:json.note", "error": "refused"}},
+		{Class: audit.ClassWAF, Control: "waf.rules", Action: "POST /orders", Trace: walled, Detail: map[string]string{"decision": "BDDD", "rules": "942100 in body:/note", "score": "5 of 5", "error": "refused"}},
 		{Class: audit.ClassNetwork, Control: "edge.route", Action: "GET /nope", Trace: lost, Peer: "192.0.2.1:9", Detail: map[string]string{"error": "no such route"}},
 	} {
 		e.Time, e.Outcome = time.Now(), audit.Refused
@@ -118,7 +118,7 @@ func TestMeantDecisions(t *testing.T) {
 	for text, want := range map[string][]string{
 		other:                   {"error: ", "all 1 decisions", "allow"},
 		strings.Repeat("c", 32): {"error: ", "no event of trace"},
-		walled:                  {"refused     POST /orders\n", "control     waf.rules\n", "rules       942100\n", "fields      ARGS:json.note\n", "do          if the request is right, exclude these rules", "policies    none refused it; decision BDDD came before\n"},
+		walled:                  {"refused     POST /orders\n", "control     waf.rules\n", "rules       942100 in body:/note\n", "score       5 of 5\n", "do          if the request is right, exclude these rules", "policies    none refused it; decision BDDD came before\n"},
 		lost:                    {"refused     GET /nope\n", "who         192.0.2.1:9\n", "because     no such route\n", "do          rampart routes", "policies    none refused it\n"},
 	} {
 		got := why(text)
@@ -127,6 +127,12 @@ func TestMeantDecisions(t *testing.T) {
 				t.Errorf("why %s: want %q in %s", text, part, got)
 			}
 		}
+	}
+	if got, err := afterwards(t.Context(), state, "BDDD"); err != nil || got != "the request was refused after it, by waf.rules: rampart policy why "+walled {
+		t.Errorf("afterwards: %q, %v", got, err)
+	}
+	if got, err := afterwards(t.Context(), state, "ABBB"); err != nil || got != "" {
+		t.Errorf("afterwards: %q, %v", got, err)
 	}
 	if got := why(walled, "--json"); !strings.Contains(got, `"refused":{`) || !strings.Contains(got, `"by_policy":false`) {
 		t.Errorf("why --json: %s", got)

@@ -108,6 +108,13 @@ func explainID(cmd *cobra.Command, state *statedir.Dir, id string, asJSON bool) 
 	} else {
 		err = w.print(cmd.OutOrStdout())
 	}
+	if err == nil && !asJSON && w.Decision.Allowed() {
+		var note string
+		note, err = afterwards(cmd.Context(), state, w.Decision.ID)
+		p := &printer{w: cmd.OutOrStdout(), err: err}
+		p.line("but", note)
+		err = p.err
+	}
 	if err == nil && !w.Same {
 		err = &exitError{exitFailed, errors.New("the decision does not come out the same")}
 	}

@@ -115,10 +115,23 @@ func printRefused(out io.Writer, e audit.Event, asJSON bool) error {
 	p.line("control", e.Control)
 	p.line("because", plainText(e.Detail["error"]))
 	p.line("rules", plainText(e.Detail["rules"]))
+	p.line("score", plainText(e.Detail["score"]))
 	p.line("fields", plainText(e.Detail["fields"]))
 	p.line("do", remedy(e))
 	p.line("policies", plainText(besides(e)))
 	return p.err
+}
+
+// afterwards says what refused a request that a decision allows, and where to read
+// more of it; "" if nothing is on record.
+func afterwards(ctx context.Context, state *statedir.Dir, id string) (string, error) {
+	out := ""
+	err := decided(ctx, state, func(e audit.Event) {
+		if e.Detail["decision"] == id && e.Outcome != audit.Allowed && !byPolicy(e) {
+			out = fmt.Sprintf("the request was %s after it, by %s: rampart policy why %s", e.Outcome, cmp.Or(e.Control, "nothing that has a name"), plainText(e.Trace))
+		}
+	})
+	return out, err
 }
 
 // besides says what policies had to do with it.
