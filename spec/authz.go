@@ -264,7 +264,8 @@ func (c *checker) granted(key string, u DemoUser) {
 		role, org, scoped := ScopedRole(text)
 		at := index(key, i)
 		switch {
-		case !c.ref(at, role, "role", c.roles):
+		case !c.roles[role]:
+			c.unknownRole(at, role)
 		case scoped && !slices.Contains(u.Organizations, org):
 			c.unknown(at, fmt.Sprintf("the user does not belong to organization %q", shorten(org)), org, words(u.Organizations...), "the user's organizations are")
 		case slices.Contains(u.Roles[:i], text):
@@ -279,6 +280,31 @@ func (c *checker) granted(key string, u DemoUser) {
 			c.bad(key, fmt.Sprintf("nobody is granted both %s and %s (authz.separate, line %d)", got[0], got[1], c.where(index("authz.separate", i)).line), "grant one of them")
 		}
 	}
+}
+
+// unknownRole reports a role that is declared nowhere. The one that may be meant can
+// be a slip itself: roles that no authz.roles lists are known from what flows allow.
+func (c *checker) unknownRole(key, role string) {
+	at := c.where(key)
+	c.add(fault{
+		Problem: Problem{c.file, at.line, at.col, key, fmt.Sprintf("role %q is not declared", shorten(role)), ""},
+		name:    role, candidates: c.roles, what: "declared are", origin: c.allowedAt,
+	})
+}
+
+// allowedAt says which flow brings a role that authz.roles does not list, "" for one
+// that it does.
+func (c *checker) allowedAt(role string) string {
+	if c.has(join("authz.roles", role)) {
+		return ""
+	}
+	for i, f := range c.s.Flows {
+		if j := slices.Index(f.Allow, "role:"+role); j >= 0 {
+			at := index(index("flows", i)+".allow", j)
+			return fmt.Sprintf(" that one is known from %s alone, line %d", at, c.where(at).line)
+		}
+	}
+	return ""
 }
 
 func (c *checker) attrProvider(key string, p AttrProvider) {

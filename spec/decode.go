@@ -87,7 +87,9 @@ func (d *decoder) kind(n *yaml.Node, v reflect.Value, path string) {
 		v.Set(reflect.New(v.Type().Elem()))
 		d.decode(n, v.Elem(), path)
 	case reflect.Struct:
-		if d.want(n, yaml.MappingNode, path, "a map", "write { key: value }") {
+		if n.Kind != yaml.MappingNode {
+			d.wrong(n, path, "a map", d.example(path, v.Type()))
+		} else {
 			d.structure(n, v, path)
 		}
 	case reflect.Map:
@@ -107,6 +109,33 @@ func (d *decoder) kind(n *yaml.Node, v reflect.Value, path string) {
 	case reflect.Int:
 		d.integer(n, v, path)
 	}
+}
+
+// examples are what to write where a map is due and a word stands, and whether the
+// thing can be had off: true and off are what people try first.
+var examples = map[string]string{
+	"idempotency": "write { required: true }, or remove the key to have none",
+	"nonce":       "write { window: 5m }, or remove the key to have none",
+	"cors":        "write { origins: [\"https://app.example.com\"] }, or remove the key to have none",
+	"ban":         "write { after: 120/m, first: 1m, longest: 1h }; it cannot be switched off, so write a higher rate to ban less",
+	"breaker":     "write { failures: 50, least: 20, open: 5s }; it cannot be switched off, so write failures: 100 to open it only when every request fails",
+	"upstream":    "write { timeout: 30s }; it cannot be switched off",
+	"edge":        "write { connections: 10000, per_ip: 256 }, or remove the key for the defaults",
+	"limits":      "write { store: \"rediss://HOST:PORT\", ca: FILE.pem }, or remove the key to let each gateway count alone",
+	"limit":       "write { ip: 100/m, user: 60/m }, or remove the key for the defaults",
+	"validate":    "write { max_body: 64KiB }, or remove the key for the defaults",
+}
+
+// example is what to write where a map is due: of keys that exist.
+func (d *decoder) example(path string, t reflect.Type) string {
+	if fix, ok := examples[path[strings.LastIndexByte(path, '.')+1:]]; ok {
+		return fix
+	}
+	keys := slices.Sorted(slices.Values(names(d.keys(t))))
+	if len(keys) == 0 {
+		return "write { key: value }"
+	}
+	return "write { KEY: VALUE }, of the keys " + strings.Join(keys[:min(len(keys), maxListed)], ", ")
 }
 
 // want reports a node of another kind than the model has at this key.

@@ -91,6 +91,7 @@ type fault struct {
 	name       string
 	candidates map[string]bool // nil: Fix is final
 	what       string
+	origin     func(name string) string // if not nil: where the name that may be meant comes from
 }
 
 func newReport(file string) *report {
@@ -111,7 +112,7 @@ func (r *report) badAt(at position, path, msg, fix string) {
 // list of them when none is near.
 func (r *report) unknown(path, msg, name string, candidates map[string]bool, what string) {
 	at := r.where(path)
-	r.add(fault{Problem{r.file, at.line, at.col, path, msg, ""}, name, candidates, what})
+	r.add(fault{Problem: Problem{r.file, at.line, at.col, path, msg, ""}, name: name, candidates: candidates, what: what})
 }
 
 func (r *report) add(f fault) {
@@ -144,6 +145,16 @@ func (r *report) err() error {
 	return r.problems()
 }
 
+// suggestion is the fix of an unknown name.
+func (f fault) suggestion() string {
+	list := names(f.candidates)
+	fix := suggest(f.name, list, f.what)
+	if best, ok := Nearest(f.name, list); ok && f.origin != nil {
+		fix += f.origin(best)
+	}
+	return fix
+}
+
 // problems returns the first problems by position.
 func (r *report) problems() Problems {
 	slices.SortFunc(r.list, func(a, b fault) int {
@@ -152,7 +163,7 @@ func (r *report) problems() Problems {
 	var out Problems
 	for _, f := range r.list {
 		if f.candidates != nil {
-			f.Fix = suggest(f.name, names(f.candidates), f.what)
+			f.Fix = f.suggestion()
 		}
 		if len(out) == maxProblems {
 			break
