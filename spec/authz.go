@@ -301,7 +301,7 @@ func (c *checker) allowedAt(role string) string {
 	for i, f := range c.s.Flows {
 		if j := slices.Index(f.Allow, "role:"+role); j >= 0 {
 			at := index(index("flows", i)+".allow", j)
-			return fmt.Sprintf(" that one is known from %s alone, line %d", at, c.where(at).line)
+			return fmt.Sprintf(" that one is known from %s alone, line %d", c.s.told(at), c.where(at).line)
 		}
 	}
 	return ""

@@ -135,6 +135,7 @@ func parse(name string, text []byte) (*System, error) {
 	}
 	r.at[""] = place(root)
 	s := &System{source: r}
+	r.sys = s
 	newDecoder(r).root(root, s)
 	if err := r.err(); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rampart-security/rampart"
@@ -21,7 +22,7 @@ type Problem struct {
 	File string // as the caller named it
 	Line int    // 1-based; 0 when no line is meant
 	Col  int    // 1-based, in characters
-	Key  string // path of the key, such as services.orders.upstream; "" for a fault of the text itself
+	Key  string // path of the key, such as services.orders.upstream, a flow by its id: flows[edge>orders].allow; "" for a fault of the text itself
 	Msg  string // the rule that is broken
 	Fix  string // what to write instead
 }
@@ -52,7 +53,26 @@ func (s *System) Problem(key, msg, fix string) Problem {
 		return Problem{Key: key, Msg: msg, Fix: fix}
 	}
 	at := s.source.where(key)
-	return Problem{s.source.file, at.line, at.col, key, msg, fix}
+	return Problem{s.source.file, at.line, at.col, s.told(key), msg, fix}
+}
+
+// told is a key path as people are told it, with a flow's id in the place of its
+// index, which nobody counts: as Change has it. nil tells it as it is.
+func (s *System) told(key string) string {
+	rest, ok := strings.CutPrefix(key, "flows[")
+	place, rest, closed := strings.Cut(rest, "]")
+	i, err := strconv.Atoi(place)
+	if s == nil || !ok || !closed || err != nil || i < 0 || i >= len(s.Flows) {
+		return key
+	}
+	id := s.Flows[i].ID
+	if f := s.Flows[i]; id == "" && f.From != "" && f.To != "" {
+		id = f.From + ">" + f.To // not filled yet
+	}
+	if id == "" {
+		return key
+	}
+	return "flows[" + cut(id, 126) + "]" + rest
 }
 
 // Problems is the error of a file that was refused: up to 20 problems, sorted
@@ -82,6 +102,7 @@ type report struct {
 	at   map[string]position // key path -> place of the key; "" -> start of the file
 	zero map[string]bool     // key paths whose number is written as 0: a default must not take its place unnoticed
 	list []fault
+	sys  *System // as far as it is decoded; nil: flows are told by their place
 }
 
 // fault is a problem on its way. The fix of an unknown name is worked out for
@@ -168,6 +189,7 @@ func (r *report) problems() Problems {
 		if len(out) == maxProblems {
 			break
 		}
+		f.Key = r.sys.told(f.Key)
 		if len(out) == 0 || out[len(out)-1] != f.Problem {
 			out = append(out, f.Problem)
 		}

@@ -309,10 +309,10 @@ flows:
 		`rampart.yaml:5:3: services.gateway: no principal reaches the gateway, so nothing outside is served; add { from: users, to: gateway, authn: session } to flows`,
 		`rampart.yaml:6:3: services.files: without an openapi document requests are not validated, and only GET and HEAD pass; add openapi: FILE`,
 		`rampart.yaml:7:3: services.idle: no flow reaches the service, so nobody can call it; add { from: gateway, to: idle } to flows`,
-		`rampart.yaml:10:33: flows[0].allow: every caller that proves who it is may use this flow; write "role:NAME" to narrow it`,
-		`rampart.yaml:11:47: flows[1].allow[0]: role "membre" is not declared and holds no permission; did you mean "member"?`,
-		`rampart.yaml:12:5: flows[2]: messages are not checked against a schema; add message: { schema: FILE.json }`,
-		`rampart.yaml:12:5: flows[2]: messages are not signed, so whoever reaches the queue can forge them; add sign: svid where they are published and accept_from where they are taken`,
+		`rampart.yaml:10:33: flows[gateway>files].allow: every caller that proves who it is may use this flow; write "role:NAME" to narrow it`,
+		`rampart.yaml:11:47: flows[2].allow[0]: role "membre" is not declared and holds no permission; did you mean "member"?`,
+		`rampart.yaml:12:5: flows[files>events]: messages are not checked against a schema; add message: { schema: FILE.json }`,
+		`rampart.yaml:12:5: flows[files>events]: messages are not signed, so whoever reaches the queue can forge them; add sign: svid where they are published and accept_from where they are taken`,
 	}
 	var got []string
 	for _, w := range s.Warnings() {
@@ -336,7 +336,7 @@ func TestProblems(t *testing.T) {
 		t.Fatalf("got %d problems: %v", len(ps), err)
 	}
 	for i, p := range ps {
-		if p.Line != 9+i || p.Key != fmt.Sprintf("flows[%d].from", 2+i) {
+		if p.Line != 9+i || p.Key != fmt.Sprintf("flows[x%d].from", i) {
 			t.Errorf("problem %d: %v", i, p)
 		}
 	}

@@ -14,7 +14,7 @@ func (s *System) Warnings() []Problem { return s.warnings }
 // warn collects the warnings of a System that check accepted.
 func warn(s *System) []Problem {
 	r := newReport(s.source.file)
-	r.at = s.source.at
+	r.at, r.sys = s.source.at, s
 	s.warnServices(r)
 	s.warnFlows(r)
 	s.warnRoles(r)
