@@ -44,7 +44,37 @@ var methods = [...]struct {
 // set of credentials equals the set that was shown.
 type authenticate struct{ g *Gateway }
 
-func (s authenticate) check(c *call) error {
+func (s authenticate) check(c *call) error { return withChallenge(c.table, s.who(c)) }
+
+// withChallenge says in a 401 which way in there is (RFC 9110, section 15.5.2): tokens,
+// unless no flow takes any.
+func withChallenge(t *table, err error) error {
+	if rampart.KindOf(err) != rampart.Unauthenticated {
+		return err
+	}
+	if d, ok := errors.AsType[*problem.Details](err); ok && d.Challenge != "" {
+		return err
+	}
+	if slices.ContainsFunc(t.entries, func(e entry) bool { return e.need&byJWT != 0 }) {
+		return err // the plain Bearer of package problem
+	}
+	return problem.With(err, problem.Details{Challenge: sessionChallenge})
+}
+
+const (
+	sessionChallenge = "Session"                      // no registered scheme has a login in a browser
+	tokenChallenge   = `Bearer error="invalid_token"` // RFC 6750, section 3.1
+)
+
+// invalidToken marks the refusal of a token that was shown.
+func invalidToken(m method, err error) error {
+	if d, ok := errors.AsType[*problem.Details](err); m != byJWT || rampart.KindOf(err) != rampart.Unauthenticated || ok && d.Challenge != "" {
+		return err
+	}
+	return problem.With(err, problem.Details{Challenge: tokenChallenge})
+}
+
+func (s authenticate) who(c *call) error {
 	if err := s.g.opt.Link.Bound(c.table.sys, c.target.flow); err != nil {
 		return err
 	}
@@ -61,10 +91,10 @@ func (s authenticate) check(c *call) error {
 			continue
 		}
 		if err := s.verify(c, m.method, shown.value[i]); err != nil {
-			return err
+			return invalidToken(m.method, err)
 		}
 		if s.g.opt.Link.State().CredentialRevoked(c.credential()) {
-			return rampart.Errorf(rampart.Unauthenticated, "authn."+m.name, "the credential was revoked")
+			return invalidToken(m.method, rampart.Errorf(rampart.Unauthenticated, "authn."+m.name, "the credential was revoked"))
 		}
 	}
 	if c.principal.IsZero() {

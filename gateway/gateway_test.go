@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 )
@@ -96,6 +97,9 @@ func TestEdge(t *testing.T) {
 			}
 			before := h.refusals()
 			res := h.do(tc.method, tc.path, tc.body, header...)
+			if want := map[string]string{"anonymous": "Bearer", "an unknown session": "Bearer", "a forged token": tokenChallenge}[tc.name]; want != "" && res.Header.Get("WWW-Authenticate") != want {
+				t.Errorf("challenge %q, want %q", res.Header.Get("WWW-Authenticate"), want)
+			}
 			if res.StatusCode != tc.status {
 				t.Fatalf("status %d, want %d: %s", res.StatusCode, tc.status, res.body)
 			}
@@ -154,6 +158,22 @@ func TestForward(t *testing.T) {
 	}
 	if !strings.Contains(got.Header.Get("Traceparent"), "4bf92f3577b34da6a3ce929d0e0e4736") || strings.Contains(got.Header.Get("Authorization"), ann) {
 		t.Errorf("trace %q, authorization is the caller's: %v", got.Header.Get("Traceparent"), strings.Contains(got.Header.Get("Authorization"), ann))
+	}
+}
+
+// TestChallengeOfSessions: where no flow takes a token, none is asked for.
+func TestChallengeOfSessions(t *testing.T) {
+	only := &table{entries: []entry{{need: bySession}}}
+	refused := rampart.Errorf(rampart.Unauthenticated, "authn.session", "authentication is required")
+	for want, tb := range map[string]*table{"Session": only, "Bearer": {entries: []entry{{need: bySession}, {need: byAPIKey | byJWT}}}} {
+		w := httptest.NewRecorder()
+		problem.Write(w, withChallenge(tb, refused), "")
+		if got := w.Header().Get("WWW-Authenticate"); w.Code != 401 || got != want {
+			t.Errorf("%d, challenge %q, want %q", w.Code, got, want)
+		}
+	}
+	if err := withChallenge(only, nil); err != nil {
+		t.Error(err)
 	}
 }
 
