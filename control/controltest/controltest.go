@@ -192,6 +192,9 @@ func (h *House) Log(plane string) *audit.Log {
 // of the plane, "/" written as "_".
 func (h *House) Events(folder string) []audit.Event {
 	h.t.Helper()
+	for _, l := range h.logs { // what nobody waits for is written a moment later
+		_ = l.Flush(context.WithoutCancel(h.t.Context())) // one that cannot is read as it is
+	}
 	files, err := filepath.Glob(h.State.Path("audit", folder, "*.jsonl"))
 	must(h.t, err)
 	var out []audit.Event

@@ -35,7 +35,7 @@ func (l *Log) commitNext() {
 		l.mu.Unlock()
 		return
 	}
-	l.next = newBatch()
+	l.next, l.writing = newBatch(), b
 	l.mu.Unlock()
 	close(b.taken)
 	if err := l.commit(b.events); err != nil {

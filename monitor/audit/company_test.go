@@ -29,5 +29,13 @@ func TestCompany(t *testing.T) {
 		if seq, _ := l.Head(); seq != 102 || time.Since(began) > 0 {
 			t.Errorf("%d records are durable after %v", seq, time.Since(began))
 		}
+		for range 2 { // the second time there is nothing to wait for
+			must(t, l.Record(t.Context(), passing))
+			must(t, l.Flush(t.Context()))
+			must(t, l.Flush(t.Context()))
+		}
+		if seq, _ := l.Head(); seq != 104 || time.Since(began) > 0 {
+			t.Errorf("flushed: %d records are durable after %v", seq, time.Since(began))
+		}
 	})
 }

@@ -59,6 +59,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	next    *batch
+	writing *batch // taken last; nil: none was
 	head    Head
 	failure error     // why events are refused; nil when they are not
 	retry   time.Time // when to try again after a failure; zero: never
@@ -284,6 +285,27 @@ func (l *Log) Head() (seq uint64, hash [32]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head.Seq, l.head.Hash
+}
+
+// Flush waits until the events that were accepted before are on disk, and returns
+// why they are not. Refusals that are being counted are none yet.
+func (l *Log) Flush(ctx context.Context) error {
+	l.mu.Lock()
+	b := l.next
+	if len(b.events) == 0 {
+		b = l.writing
+	}
+	l.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	signal(l.hurry)
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
 }
 
 // Close writes what was accepted, counted refusals included, and ends the log.
