@@ -123,7 +123,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	answer, f := s.judge(r, body)
+	answer, f := s.encoded(r, body)
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.Header().Set("X-Amzn-Requestid", "0e4a1d1c-0000-4000-8000-000000000000")
 	if f != nil {
@@ -131,12 +131,26 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(map[string]string{"__type": f.kind, "message": f.text})
 		return
 	}
-	json.NewEncoder(w).Encode(answer)
+	w.Write(answer)
 }
 
-func (s *Server) judge(r *http.Request, body []byte) (any, *fault) {
+// encoded judges a call and writes its answer down while nobody changes what it
+// tells of.
+func (s *Server) encoded(r *http.Request, body []byte) ([]byte, *fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	answer, f := s.judgeLocked(r, body)
+	if f != nil {
+		return nil, f
+	}
+	text, err := json.Marshal(answer)
+	if err != nil {
+		return nil, &fault{http.StatusInternalServerError, "InternalServiceError", err.Error()}
+	}
+	return text, nil
+}
+
+func (s *Server) judgeLocked(r *http.Request, body []byte) (any, *fault) {
 	service, action, ok := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	s.calls[action]++
 	switch {
