@@ -149,7 +149,7 @@ func (s *Sidecar) operation(a *arrival) (permission, tenant string, err error) {
 		if err := canonical.Body(a.r, false); err != nil {
 			return "", "", err
 		}
-		return s.opt.Service + ":" + verbOf(a.r.Method), "", nil
+		return s.opt.Service + ":" + openapi.Verb(a.r.Method), "", nil
 	}
 	op, params, err := a.table.api.Route(a.r.Method, a.path)
 	if err != nil {
@@ -187,18 +187,6 @@ func (a *arrival) judge(params openapi.Params) (doc any, err error) {
 		a.r.Header["Content-Type"] = []string{b.Type}
 	}
 	return doc, a.op.Check(params, a.r.URL.Query(), a.r.Header, doc)
-}
-
-func verbOf(method string) string {
-	switch method {
-	case http.MethodPost:
-		return "create"
-	case http.MethodPut, http.MethodPatch:
-		return "update"
-	case http.MethodDelete:
-		return "delete"
-	}
-	return "read"
 }
 
 // readBody takes the whole body, bounded by the flow, before anything is

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -171,7 +170,7 @@ func undocumented(sys *spec.System, f spec.Flow, svc spec.Service) []route {
 		r := routeOf(sys, f)
 		r.Method, r.Path = method, svc.Mount+"*"
 		if len(r.Asks) == 0 {
-			r.Asks = []string{f.To + ":" + verbOf(method)}
+			r.Asks = []string{f.To + ":" + openapi.Verb(method)}
 		}
 		same := func(o route) bool { return slices.Equal(o.Asks, r.Asks) }
 		if i := slices.IndexFunc(out, same); i >= 0 {
@@ -181,19 +180,6 @@ func undocumented(sys *spec.System, f spec.Flow, svc spec.Service) []route {
 		out = append(out, r)
 	}
 	return out
-}
-
-// verbOf is what the gateway asks for on a method that no document describes.
-func verbOf(method string) string {
-	switch method {
-	case http.MethodPost:
-		return "create"
-	case http.MethodPut, http.MethodPatch:
-		return "update"
-	case http.MethodDelete:
-		return "delete"
-	}
-	return "read"
 }
 
 // routeOf is what all routes of a flow have in common.

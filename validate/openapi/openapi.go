@@ -353,7 +353,7 @@ func (b *builder) place(v any, at string) string {
 // that nobody asks for.
 func (b *builder) setExtension(op *Operation, s source) error {
 	at := s.at + "/x-rampart"
-	op.Permission = b.service + ":" + verb(s.method)
+	op.Permission = b.service + ":" + Verb(s.method)
 	if enc, ok := s.op["x-rampart-encoding"]; ok {
 		if list, _ := enc.([]any); len(list) != 1 || list[0] != any("gzip") {
 			return b.doc.fail(s.at+"/x-rampart-encoding", "write [gzip], or nothing for bodies that are not compressed")
@@ -376,7 +376,7 @@ func (b *builder) setExtension(op *Operation, s source) error {
 		case k == "permission" && isPermission(text):
 			op.Permission = text
 		case k == "permission":
-			return b.doc.fail(join(at, k), `permission must be "type:verb", for example %s:%s`, b.service, verb(s.method))
+			return b.doc.fail(join(at, k), `permission must be "type:verb", for example %s:%s`, b.service, Verb(s.method))
 		case k == "tenant" && op.names(text):
 			op.Tenant = text
 		case k == "tenant":
@@ -391,7 +391,9 @@ func (b *builder) setExtension(op *Operation, s source) error {
 	return nil
 }
 
-func verb(method string) string {
+// Verb is what a permission says of a method where no document names another: read,
+// create, update or delete.
+func Verb(method string) string {
 	switch method {
 	case http.MethodPost:
 		return "create"
