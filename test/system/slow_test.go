@@ -74,7 +74,7 @@ func TestSlowClients(t *testing.T) {
 type slowSystem struct {
 	*running
 	good   *http.Client
-	cookie string
+	cookie string       // the attacker's
 	bytes  atomic.Int64 // of bodies that reached the service
 }
 
@@ -104,10 +104,11 @@ services:
 flows:
   - { from: customer, to: gateway, authn: session, limit: { ip: 60000000/m, user: 60000000/m } }
   - { from: gateway, to: things, authn: exchange, validate: { max_body: 1MiB, response: off } }
-demo: { users: { alice: { roles: [customer], organizations: [acme] } } }
+demo: { users: { alice: { roles: [customer], organizations: [acme] }, mallory: { roles: [customer], organizations: [acme] } } }
 `)))
-	alice := s.login("alice")
-	// The good client has an address of its own: the attacker may use up its own.
+	alice, mallory := s.login("alice"), s.login("mallory")
+	// The good client has an address and a user of its own: the attacker may use up
+	// those that it has.
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS13}, ForceAttemptHTTP2: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		_, port, _ := net.SplitHostPort(addr)
@@ -117,7 +118,7 @@ demo: { users: { alice: { roles: [customer], organizations: [acme] } } }
 	s.good = &http.Client{Transport: tr, Jar: alice.Jar, Timeout: 20 * time.Second}
 	req, err := http.NewRequest(http.MethodGet, s.base(), nil)
 	fine(t, err)
-	for _, c := range alice.Jar.Cookies(req.URL) {
+	for _, c := range mallory.Jar.Cookies(req.URL) {
 		s.cookie += c.Name + "=" + c.Value + "; "
 	}
 	s.cookie = strings.TrimSuffix(s.cookie, "; ")
