@@ -194,7 +194,7 @@ func TestRekey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "postgres" && testing.Short() {
-				t.Skip("short")
+				t.Skip("starts a PostgreSQL, which the short form leaves out")
 			}
 			testRekey(t, store(t))
 		})
