@@ -196,9 +196,10 @@ func (g *Guide) cleanRequest(r *waf.Request) bool {
 		st = &scratch{}
 	}
 	st.budget, st.args, st.used = maxSteps, 0, 0
-	clean := g.cleanShape(&v, st) && g.cleanNames(&v, st) && g.cleanLine(&v, st) && g.cleanHeader(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st)
-	g.scratch.Put(st)
-	return clean && st.args <= maxArguments
+	clean := g.cleanShape(&v, st) && g.cleanNames(&v, st) && g.cleanLine(&v, st) && g.cleanHeader(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st) &&
+		st.args <= maxArguments
+	g.scratch.Put(st) // another request has it from here on
+	return clean
 }
 
 func (g *Guide) cleanShape(v *view, st *scratch) bool {
