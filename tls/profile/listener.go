@@ -201,6 +201,7 @@ func (l *Listener) shake(c *counted) {
 	err := conn.HandshakeContext(ctx)
 	c.shaken()
 	if err != nil {
+		answerPlain(c, err)
 		c.Close()
 		if l.ctx.Err() == nil {
 			l.refused(c.RemoteAddr(), l.classify(err, conn.ConnectionState(), c))

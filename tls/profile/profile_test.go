@@ -1,6 +1,8 @@
 package profile_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -191,18 +193,46 @@ func refusedBy(t *testing.T, err error, control string) {
 	}
 }
 
+// TestPlainTCPIsRefused: who speaks no TLS is refused by its control, and told so
+// if it is HTTP that he speaks; what comes after the first bytes is never read as
+// a request.
 func TestPlainTCPIsRefused(t *testing.T) {
 	a := authority(t, nil)
 	addr, refusals := serve(t, profile.MTLSServer(source(t, a, orders), onlyEdge))
-	conn, err := net.Dial("tcp", addr)
-	ok(t, err)
-	defer conn.Close()
-	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	ok(t, err)
-	refusedBy(t, next(t, refusals), "tls.min13")
-	answer, _ := io.ReadAll(conn)
-	if strings.Contains(string(answer), "HTTP/1.1 200") {
-		t.Errorf("plain HTTP got %q", answer)
+	for name, tc := range map[string]struct {
+		say  string
+		want int // status; 0: no word
+	}{
+		"GET":                            {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		"a head of which most is unread": {"GET /?" + strings.Repeat("x", 20<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		"POST with two requests":         {"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+		"something else":                 {"HELO x\r\n", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", addr)
+			ok(t, err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, tc.say)
+			ok(t, err)
+			answer, err := io.ReadAll(conn)
+			conn.Close()
+			refusedBy(t, next(t, refusals), "tls.min13")
+			if tc.want == 0 {
+				if strings.Contains(string(answer), "HTTP") {
+					t.Errorf("answer %q", answer)
+				}
+				return
+			}
+			ok(t, err)
+			from := bufio.NewReader(bytes.NewReader(answer))
+			resp, err := http.ReadResponse(from, nil)
+			ok(t, err)
+			body, err := io.ReadAll(resp.Body)
+			ok(t, err)
+			if resp.StatusCode != tc.want || !resp.Close || !strings.Contains(string(body), "HTTPS") || from.Buffered() != 0 {
+				t.Errorf("answer %q", answer)
+			}
+		})
 	}
 }
 
