@@ -27,7 +27,7 @@ type field struct {
 	// shape is the tag of the same name: "one" (a single value stands for a
 	// list of one), "number" (a number is taken as text), "plan" (the word
 	// plan sets the struct's field Plan instead), "brief" (milliseconds are
-	// taken too).
+	// taken too), "usual" (true stands for the map with nothing in it).
 	shape string
 }
 
@@ -114,8 +114,8 @@ func (d *decoder) kind(n *yaml.Node, v reflect.Value, path string) {
 // examples are what to write where a map is due and a word stands, and whether the
 // thing can be had off: true and off are what people try first.
 var examples = map[string]string{
-	"idempotency": "write { required: true }, or remove the key to have none",
-	"nonce":       "write { window: 5m }, or remove the key to have none",
+	"idempotency": "write true for the defaults, { required: true } to demand a key, or remove the key to have none",
+	"nonce":       "write true for the defaults, { window: 5m }, or remove the key to have none",
 	"cors":        "write { origins: [\"https://app.example.com\"] }, or remove the key to have none",
 	"ban":         "write { after: 120/m, first: 1m, longest: 1h }; it cannot be switched off, so write a higher rate to ban less",
 	"breaker":     "write { failures: 50, least: 20, open: 5s }; it cannot be switched off, so write failures: 100 to open it only when every request fails",
@@ -190,6 +190,8 @@ func (d *decoder) shaped(n *yaml.Node, v reflect.Value, f field, path string) {
 		v.FieldByName("Plan").SetBool(true)
 	case f.shape == "one" && n.Kind == yaml.ScalarNode && n.Tag != "!!null":
 		d.list(&yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{n}}, to, path)
+	case f.shape == "usual" && n.Tag == "!!bool" && strings.EqualFold(n.Value, "true"):
+		to.Set(reflect.New(to.Type().Elem()))
 	case f.shape == "brief":
 		scalarOf(d, n, to.Addr().Interface().(*Duration), path, parseBrief)
 	case f.shape == "number" && n.Tag == "!!int":

@@ -231,8 +231,8 @@ type Flow struct {
 	Scope       []string     `yaml:"scope" shape:"one"` // into a service: permissions "type:verb" or "type:*" that a credential may keep on this flow; nil: all that it has
 	StepUp      []StepUp     `yaml:"step_up"`
 	ServerOwned ServerOwned  `yaml:"server_owned"`
-	Idempotency *Idempotency `yaml:"idempotency"`
-	Nonce       *Nonce       `yaml:"nonce"`
+	Idempotency *Idempotency `yaml:"idempotency" shape:"usual"`
+	Nonce       *Nonce       `yaml:"nonce" shape:"usual"`
 	Egress      *Egress      `yaml:"egress"`
 	Inject      *Inject      `yaml:"inject"`
 	DB          *DB          `yaml:"db"`
@@ -308,7 +308,8 @@ type ServerOwned struct {
 	Source string   `yaml:"source"` // data item that holds the truth
 }
 
-// Idempotency makes retries of unsafe methods safe.
+// Idempotency makes retries of unsafe methods safe. In YAML: the map, or true for
+// its defaults, by which a request without a key is served as without this.
 type Idempotency struct {
 	Header   string   `yaml:"header"` // default Idempotency-Key
 	Required bool     `yaml:"required"`
@@ -316,7 +317,8 @@ type Idempotency struct {
 	Repeat   bool     `yaml:"repeat"` // the service knows again the key that it is told, and answers a second request as the first: what may have been carried out is sent again. Default: a retry of it gets 409
 }
 
-// Nonce makes a captured request worthless: "unix-seconds.22-base64url-chars".
+// Nonce makes a captured request worthless: "unix-seconds.22-base64url-chars". In
+// YAML: the map, or true for its defaults.
 type Nonce struct {
 	Header string   `yaml:"header"` // default Rampart-Nonce
 	Window Duration `yaml:"window"` // default 5m

@@ -89,6 +89,7 @@ func TestShapes(t *testing.T) {
 	s := mustParse(t, strings.NewReplacer(
 		`openapi: catalog.openapi.yaml`, `policy: [a.cedar, b.rego]`,
 		`authn: session`, `authn: { all: [session] }, id: 007x, limit: { ip: 5/s }`,
+		`allow: "role:member"`, `allow: "role:member", idempotency: true, nonce: true`,
 	).Replace(tenLines)+`  - { id: 3, from: shop, to: gateway, authn: { all: [jwt, api_key] } }
   - { id: 4, from: till, to: gateway, authn: api_key, limit: { api_key: 10/h } }
 principals: { shop: { kind: client, plan: basic }, till: { kind: client, plan: basic } }
@@ -101,6 +102,10 @@ verify: { scenario: { call: "GET /a", body: { n: 1, f: 1.5, yes: true, none: nul
 	}
 	if f := s.Flows[0]; f.ID != "007x" || f.Limit.IP != (Rate{5, time.Second}) || f.Limit.Plan {
 		t.Errorf("flow 0: %+v", f)
+	}
+	if f, long := s.Flows[1], mustParse(t, strings.Replace(tenLines, `allow: "role:member"`, `allow: "role:member", idempotency: {}, nonce: {}`, 1)).Flows[1]; f.Idempotency == nil || f.Nonce == nil ||
+		!cmp.Equal(f.Idempotency, long.Idempotency) || !cmp.Equal(f.Nonce, long.Nonce) {
+		t.Errorf("true means %+v and %+v, want as {}: %+v, %+v", f.Idempotency, f.Nonce, long.Idempotency, long.Nonce)
 	}
 	if f := s.Flows[2]; f.ID != "3" || f.Authn.Bind != bindClient || !f.Limit.Plan {
 		t.Errorf("a flow of key and JWT is bound and takes the plan's rate: %+v", f)
