@@ -16,24 +16,29 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/fairshare"
 	"github.com/rampart-security/rampart/internal/problem"
 )
 
 // limits bound a File.
 type limits struct {
-	keys  int   // remembered at once
-	owner int   // of them, those of one owner
-	share int64 // bytes of one owner's answers; 0: as many as there is room for
-	bytes int64 // of the file, above which it is compacted, and refuses if that does not help
+	keys, few       int64 // remembered at once; those that one owner may have before it counts as many
+	bytes, fewBytes int64 // the same of their answers
+	file            int64 // of the file, above which it is compacted, and refuses if that does not help
 }
+
+// holding is what an owner holds, or all of them.
+type holding struct{ keys, bytes int64 }
 
 // File is a Store in one append-only file of JSON lines, for one process at a
 // time. It survives kill -9 and loss of power: each change is written and synced
 // before it counts, many waiting changes with one sync. Answers stay on disk;
 // memory holds a few words per key.
 //
-// Beside the file's own bounds nothing is evicted: a key that were forgotten
-// early would let its request run twice. A full File refuses new keys.
+// Nothing is evicted: a key that were forgotten early would let its request run
+// twice. A full File refuses new keys, and before that whoever holds their share of
+// it, which shrinks as it fills (package fairshare). An owner who came to hold it while
+// a request ran has that request's answer forgotten, and never that it ran.
 type File struct {
 	path   string
 	limits limits
@@ -43,10 +48,10 @@ type File struct {
 	mu      sync.Mutex
 	file    *os.File
 	records map[ID]*record
-	owners  map[Owner]int   // keys in records
-	answers map[Owner]int64 // bytes of their answers
-	size    int64           // of the file once next is written
-	next    *batch          // lines that wait for a sync
+	owners  map[Owner]holding // those who hold something
+	held    holding           // of all of them
+	size    int64             // of the file once next is written
+	next    *batch            // lines that wait for a sync
 	lease   uint64
 	swept   time.Time // when expired keys were last dropped
 	shrunk  time.Time // when the file was last compacted
@@ -63,6 +68,7 @@ type record struct {
 	lease  uint64        // of the holder in flight; 0 when done, or when its process died
 	offset int64         // of the line with the answer
 	length int           // of that line; 0 while in flight
+	bytes  int64         // of it, from when it waits for its sync
 }
 
 // batch is a group of lines that one sync makes durable.
@@ -91,7 +97,7 @@ type line struct {
 // is an error. The folder must exist. Answers come sealed
 // from the Guard; the file has mode 0600 all the same.
 func NewFile(path string) (*File, error) {
-	return open(path, limits{keys: 400_000, owner: 100_000, share: 1 << 28, bytes: 1 << 30}, time.Now())
+	return open(path, limits{keys: MaxKeys, few: FewKeys, bytes: MaxBytes, fewBytes: FewBytes, file: MaxBytes * 3 / 2}, time.Now())
 }
 
 func open(path string, l limits, now time.Time) (*File, error) {
@@ -99,7 +105,7 @@ func open(path string, l limits, now time.Time) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("idempotency: %w", err)
 	}
-	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, owners: map[Owner]int{}, answers: map[Owner]int64{}, next: &batch{}, swept: now, shrunk: now}
+	f := &File{path: path, limits: l, file: file, records: map[ID]*record{}, owners: map[Owner]holding{}, next: &batch{}, swept: now, shrunk: now}
 	if err := f.load(); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("idempotency: %s: %w", filepath.Base(path), err)
@@ -128,6 +134,9 @@ func (f *File) Begin(_ context.Context, r Request, now time.Time) (Claim, error)
 		return Claim{}, err
 	}
 	claim, b, err := f.begin(r, now)
+	if err != nil && f.sweptAgain(now) {
+		claim, b, err = f.begin(r, now)
+	}
 	if err != nil || claim.State != New {
 		return claim, err
 	}
@@ -145,10 +154,10 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 		claim, err := f.foundLocked(r, old)
 		return claim, nil, err
 	}
-	if !taken && len(f.records) >= f.limits.keys || f.size >= f.limits.bytes {
+	if !taken && f.held.keys >= f.limits.keys || f.held.bytes >= f.limits.bytes || f.size >= f.limits.file {
 		return Claim{}, nil, Unavailable(errors.New("full"))
 	}
-	if f.owners[r.Owner] >= f.limits.owner && !(taken && old.owner == r.Owner) || f.limits.share > 0 && f.answers[r.Owner] >= f.limits.share {
+	if many := f.owners[r.Owner].keys >= fairshare.Of(f.limits.keys, f.held.keys, f.limits.few); many && !(taken && old.owner == r.Owner) || f.longLocked(r.Owner) {
 		return Claim{}, nil, TooMany()
 	}
 	f.lease++
@@ -159,6 +168,11 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 	}
 	f.putLocked(r.ID, rec)
 	return Claim{State: New, ID: r.ID, Lease: rec.lease}, b, nil
+}
+
+// longLocked reports whether the answers of an owner take up their share.
+func (f *File) longLocked(o Owner) bool {
+	return f.owners[o].bytes >= fairshare.Of(f.limits.bytes, f.held.bytes, f.limits.fewBytes)
 }
 
 // isFree reports whether a key may be used as if it were new.
@@ -185,7 +199,19 @@ func (r *record) line(id ID) line {
 func (f *File) putLocked(id ID, rec *record) {
 	f.dropLocked(id)
 	f.records[id] = rec
-	f.owners[rec.owner]++
+	f.holdLocked(rec.owner, holding{1, rec.bytes})
+}
+
+// holdLocked counts what an owner holds more, or less.
+func (f *File) holdLocked(o Owner, more holding) {
+	f.held.keys += more.keys
+	f.held.bytes += more.bytes
+	h := f.owners[o]
+	if h.keys, h.bytes = h.keys+more.keys, h.bytes+more.bytes; h.keys > 0 {
+		f.owners[o] = h
+		return
+	}
+	delete(f.owners, o)
 }
 
 func (f *File) dropLocked(id ID) {
@@ -194,11 +220,7 @@ func (f *File) dropLocked(id ID) {
 		return
 	}
 	delete(f.records, id)
-	f.answers[rec.owner] -= int64(rec.length)
-	if f.owners[rec.owner]--; f.owners[rec.owner] <= 0 {
-		delete(f.owners, rec.owner)
-		delete(f.answers, rec.owner)
-	}
+	f.holdLocked(rec.owner, holding{-1, -rec.bytes})
 }
 
 // answeredLocked notes where the answer of a key is, unless the key is forgotten.
@@ -206,8 +228,14 @@ func (f *File) answeredLocked(id ID, rec *record, offset int64, length int) {
 	if f.records[id] != rec {
 		return
 	}
-	f.answers[rec.owner] += int64(length - rec.length)
+	f.weighLocked(rec, length)
 	rec.offset, rec.length, rec.lease = offset, length, 0
+}
+
+// weighLocked counts the answer of a record that is remembered.
+func (f *File) weighLocked(rec *record, length int) {
+	f.holdLocked(rec.owner, holding{0, int64(length) - rec.bytes})
+	rec.bytes = int64(length)
 }
 
 // TooMany is what a Store refuses an owner with that holds its part: its keys must not
@@ -252,12 +280,16 @@ func (f *File) finish(c Claim, r Response) (*batch, error) {
 	if !held {
 		return nil, nil
 	}
+	if f.longLocked(rec.owner) {
+		r = r.Forgotten()
+	}
 	offset := f.size
 	b, err := f.appendLocked(line{Op: "done", ID: hex.EncodeToString(c.ID[:]), Response: &r})
 	if err != nil {
 		return nil, err
 	}
 	length := int(f.size - offset)
+	f.weighLocked(rec, length) // before it is durable: many may be about to be
 	// Others may see the answer only once it is durable.
 	b.apply = append(b.apply, func() { f.answeredLocked(c.ID, rec, offset, length) })
 	return b, nil
@@ -337,12 +369,24 @@ func Unavailable(err error) error {
 	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "idempotency keys cannot be recorded, so the request is not carried out", Err: err}
 }
 
-// makeRoom drops expired keys once a minute and when there are too many, and
-// compacts a file that has reached its bound, at most once a minute.
+// sweptAgain drops expired keys before somebody is refused for want of room, at most
+// once a second: it walks through all.
+func (f *File) sweptAgain(now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil || now.Sub(f.swept) < time.Second {
+		return false
+	}
+	f.sweepLocked(now)
+	return true
+}
+
+// makeRoom drops expired keys once a minute, and compacts a file that has reached
+// its bound, at most once a minute.
 func (f *File) makeRoom(now time.Time) error {
 	f.mu.Lock()
-	full := f.size >= f.limits.bytes && now.Sub(f.shrunk) >= time.Minute
-	if full || len(f.records) >= f.limits.keys || now.Sub(f.swept) >= time.Minute {
+	full := f.size >= f.limits.file && now.Sub(f.shrunk) >= time.Minute
+	if full || now.Sub(f.swept) >= time.Minute {
 		f.sweepLocked(now)
 	}
 	f.mu.Unlock()

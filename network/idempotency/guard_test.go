@@ -23,6 +23,11 @@ import (
 
 var start = time.Unix(1_700_000_000, 0)
 
+// wide are limits that leave all of a file to one owner.
+func wide(keys, file int64) limits {
+	return limits{keys: keys, few: keys, bytes: file, fewBytes: file, file: file}
+}
+
 func newFile(t testing.TB, l limits) *File {
 	t.Helper()
 	f, err := open(filepath.Join(t.TempDir(), "keys.jsonl"), l, start)
@@ -34,7 +39,7 @@ func newFile(t testing.TB, l limits) *File {
 }
 
 func newGuard(t testing.TB) *Guard {
-	return NewGuard(newFile(t, limits{keys: 100, owner: 100, bytes: 1 << 20}), func() time.Time { return start })
+	return NewGuard(newFile(t, wide(100, 1<<20)), func() time.Time { return start })
 }
 
 // call does one call and returns what the client sees.
@@ -271,7 +276,7 @@ func (broken) Finish(context.Context, Claim, Response) error {
 }
 
 func TestAnswerWaitsForTheDisk(t *testing.T) {
-	g := NewGuard(broken{newFile(t, limits{keys: 10, owner: 10, bytes: 1 << 20})}, func() time.Time { return start })
+	g := NewGuard(broken{newFile(t, wide(10, 1<<20))}, func() time.Time { return start })
 	runs := 0
 	w := call(g, Call{Scope: "s", Key: "k"}, pay(&runs, 201))
 	if w.Code != 503 || strings.Contains(w.Body.String(), "paid") || strings.Contains(w.Body.String(), "disk") {
@@ -304,7 +309,7 @@ func TestHundredDuplicates(t *testing.T) {
 // TestFullRefuses: a full store refuses new keys and forgets none; when answers
 // expire there is room again.
 func TestFullRefuses(t *testing.T) {
-	for name, l := range map[string]limits{"keys": {keys: 5, owner: 5, bytes: 1 << 20}, "bytes": {keys: 1000, owner: 1000, bytes: 4000}} {
+	for name, l := range map[string]limits{"keys": wide(5, 1<<20), "bytes": wide(1000, 4000)} {
 		t.Run(name, func(t *testing.T) {
 			f := newFile(t, l)
 			now := start
@@ -333,8 +338,8 @@ func TestFullRefuses(t *testing.T) {
 			if c, err := f.Begin(t.Context(), Request{ID: ID{99}, Keep: time.Hour}, now); err != nil || c.State != New {
 				t.Errorf("state %d, %v: no room although all has expired", c.State, err)
 			}
-			if f.size > l.bytes {
-				t.Errorf("%d bytes, want at most %d", f.size, l.bytes)
+			if f.size > l.file {
+				t.Errorf("%d bytes, want at most %d", f.size, l.file)
 			}
 		})
 	}
@@ -343,7 +348,7 @@ func TestFullRefuses(t *testing.T) {
 // TestCompactionKeepsAnswers lets the file reach its bound again and again while
 // requests run.
 func TestCompactionKeepsAnswers(t *testing.T) {
-	f := newFile(t, limits{keys: 10_000, owner: 10_000, bytes: 40_000})
+	f := newFile(t, wide(10_000, 40_000))
 	var mu sync.Mutex
 	kept := map[ID]bool{} // of those that were let in: a file that is full lets in whoever comes first
 	for round := range byte(50) {
@@ -395,7 +400,7 @@ func FuzzReplayLine(f *testing.F) {
 	f.Add([]byte(`{"op":"begin","id":"00","hash":"00"}`))
 	f.Add([]byte(`{"op":"done","id":"` + strings.Repeat("00", 32) + `","response":null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		file := &File{records: map[ID]*record{}, owners: map[Owner]int{}, answers: map[Owner]int64{}}
+		file := &File{records: map[ID]*record{}, owners: map[Owner]holding{}}
 		if err := file.replayLine(text); err != nil && len(file.records) > 0 {
 			t.Fatal("a damaged line left something behind")
 		}
@@ -432,62 +437,124 @@ func TestAnswersRestSealed(t *testing.T) {
 	}
 }
 
-// TestOwnersShare: who fills their own part of the store is refused, and nobody
-// else; their repeats are answered, and what expires makes room.
+// TestOwnersShare: who has taken their share of the store is refused, and nobody else;
+// their repeats are answered, after a restart too, and what expires makes room. A few
+// long answers fill a store as well as many keys do.
 func TestOwnersShare(t *testing.T) {
-	f := newFile(t, limits{keys: 100, owner: 3, bytes: 1 << 20})
-	now := start
-	g := NewGuard(f, func() time.Time { return now })
-	ask := func(owner, key string) error {
-		call := Call{Owner: owner, Scope: owner + " POST /x", Key: key, Required: true, Keep: time.Hour}
-		return g.Do(t.Context(), httptest.NewRecorder(), call, func(w http.ResponseWriter) error { w.WriteHeader(http.StatusCreated); return nil })
-	}
-	for _, key := range []string{"1", "2", "3", "1"} {
-		must(t, ask("ann", key))
-	}
-	if err := ask("ann", "4"); rampart.KindOf(err) != rampart.Limited {
-		t.Errorf("a fourth key: %v; want limited", err)
-	}
-	must(t, ask("bob", "1"))
-	must(t, f.Close())
-	f, err := open(f.path, f.limits, now)
-	must(t, err)
-	t.Cleanup(func() { f.Close() })
-	g = NewGuard(f, func() time.Time { return now })
-	if err := ask("ann", "4"); rampart.KindOf(err) != rampart.Limited {
-		t.Errorf("a fourth key after a restart: %v; want limited", err)
-	}
-	now = now.Add(time.Hour)
-	must(t, ask("ann", "4"))
-}
-
-// TestOwnersShareOfBytes: a few long answers fill a store as well as many keys do.
-func TestOwnersShareOfBytes(t *testing.T) {
-	f := newFile(t, limits{keys: 100, owner: 100, share: 20 << 10, bytes: 1 << 20})
-	now := start
-	ask := func(owner, key string) error {
-		call := Call{Owner: owner, Scope: owner + " POST /x", Key: key, Required: true, Keep: time.Hour}
-		return NewGuard(f, func() time.Time { return now }).Do(t.Context(), httptest.NewRecorder(), call, func(w http.ResponseWriter) error {
-			_, err := w.Write(make([]byte, 10<<10))
-			return err
+	for name, tc := range map[string]struct {
+		limits limits
+		answer int
+	}{
+		"of keys":  {limits{keys: 12, few: 1, bytes: 1 << 20, fewBytes: 1 << 20, file: 1 << 20}, 0},
+		"of bytes": {limits{keys: 100, few: 100, bytes: 162_000, fewBytes: 1, file: 1 << 20}, 10 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFile(t, tc.limits)
+			now := start
+			ask := func(owner, key string) error {
+				call := Call{Owner: owner, Scope: owner + " POST /x", Key: key, Required: true, Keep: time.Hour}
+				return NewGuard(f, func() time.Time { return now }).Do(t.Context(), httptest.NewRecorder(), call, func(w http.ResponseWriter) error {
+					_, err := w.Write(make([]byte, tc.answer))
+					return err
+				})
+			}
+			for _, key := range []string{"1", "2", "3", "1"} {
+				must(t, ask("ann", key))
+			}
+			for _, when := range []string{"at once", "after a restart"} {
+				if err := ask("ann", "4"); rampart.KindOf(err) != rampart.Limited {
+					t.Errorf("%s: a fourth key: %v; want limited", when, err)
+				}
+				must(t, f.Close())
+				var err error
+				f, err = open(f.path, f.limits, now)
+				must(t, err)
+				t.Cleanup(func() { f.Close() })
+			}
+			must(t, ask("bob", "1"))
+			must(t, ask("ann", "1"))
+			now = now.Add(time.Hour)
+			must(t, ask("ann", "4"))
 		})
 	}
-	must(t, ask("ann", "1"))
-	must(t, ask("ann", "2"))
-	for _, when := range []string{"at once", "after a restart"} {
-		if err := ask("ann", "3"); rampart.KindOf(err) != rampart.Limited {
-			t.Errorf("%s: %v; want limited", when, err)
-		}
-		must(t, f.Close())
-		var err error
-		f, err = open(f.path, f.limits, now)
-		must(t, err)
-		t.Cleanup(func() { f.Close() })
+}
+
+// TestNewcomersFindRoom: twenty owners, one after another, who take what they can get
+// do not fill the store for who comes next; and what has expired goes before anybody
+// is refused.
+func TestNewcomersFindRoom(t *testing.T) {
+	for name, tc := range map[string]struct {
+		limits limits
+		answer int
+	}{
+		"keys":  {limits{keys: 400, few: 4, bytes: 1 << 20, fewBytes: 1 << 20, file: 1 << 20}, 0},
+		"bytes": {limits{keys: 10_000, few: 10_000, bytes: 400 * 700, fewBytes: 4 * 700, file: 1 << 20}, 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFile(t, tc.limits)
+			now, held := start, 0
+			take := func(owner byte) (n int, err error) {
+				for ; ; n++ {
+					r := Request{ID: ID{owner, byte(n), byte(n >> 8)}, Owner: Owner{owner}, Keep: time.Hour}
+					c, err := f.Begin(t.Context(), r, now)
+					if err != nil {
+						return n, err
+					}
+					must(t, f.Finish(t.Context(), c, Response{Status: 200, Body: make([]byte, tc.answer)}))
+				}
+			}
+			for owner := range byte(20) {
+				n, err := take(owner)
+				if held += n; rampart.KindOf(err) != rampart.Limited || n < 2 {
+					t.Fatalf("owner %d is refused after %d keys, of %d: %v", owner, n, held, err)
+				}
+			}
+			if held < 280 {
+				t.Errorf("only %d are held: the large ones did not take what they could", held)
+			}
+			now = now.Add(time.Hour)
+			if n, _ := take(0); n < 80 {
+				t.Errorf("%d keys of one owner when all others have expired", n)
+			}
+		})
 	}
-	must(t, ask("bob", "1"))
-	must(t, ask("ann", "1"))
-	now = now.Add(time.Hour)
-	must(t, ask("ann", "3"))
+}
+
+// TestAnswersAtOnce: an owner's answers that come at once, when each was begun within
+// the share, do not take more than it: they are not kept, but that they ran is.
+func TestAnswersAtOnce(t *testing.T) {
+	f := newFile(t, limits{keys: 1000, few: 1000, bytes: 40_000, fewBytes: 100, file: 1 << 20})
+	var claims []Claim
+	for i := range byte(100) {
+		c, err := f.Begin(t.Context(), Request{ID: ID{i}, Keep: time.Hour}, start)
+		must(t, err)
+		claims = append(claims, c)
+	}
+	whole, brief := 0, 0
+	var wg sync.WaitGroup
+	for _, c := range claims {
+		wg.Go(func() {
+			if err := f.Finish(t.Context(), c, Response{Status: 200, Body: make([]byte, 3000)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range claims {
+		c, err := f.Begin(t.Context(), Request{ID: ID{byte(i)}, Keep: time.Hour}, start)
+		must(t, err)
+		switch {
+		case c.State != Done:
+			t.Errorf("key %d: state %d, want done", i, c.State)
+		case c.Response.TooLarge:
+			brief++
+		default:
+			whole++
+		}
+	}
+	if whole < 2 || whole > 4 || f.held.bytes > 30_000 {
+		t.Errorf("%d answers are kept and %d forgotten, of %d bytes", whole, brief, f.held.bytes)
+	}
 }
 
 func must(t *testing.T, err error) {

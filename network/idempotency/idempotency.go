@@ -24,6 +24,14 @@ const (
 	maxKey      = 255
 )
 
+// The bounds of a store. How much of it one owner may hold says package fairshare.
+const (
+	MaxKeys  = 400_000
+	MaxBytes = 1 << 30   // of answers, as they are kept
+	FewKeys  = 64        // that an owner may hold although others have filled most of it
+	FewBytes = 256 << 10 // the same of bytes; one answer may be longer
+)
+
 // HeaderReplayed is "true" on an answer that repeats an earlier one.
 const HeaderReplayed = "Idempotency-Replayed"
 
@@ -72,6 +80,9 @@ type Response struct {
 	TooLarge bool        `json:"too_large,omitzero"` // the body was not kept
 }
 
+// Forgotten is r without its answer: that it ran is kept, and no more.
+func (r Response) Forgotten() Response { return Response{Status: r.Status, TooLarge: true} }
+
 // Claim is what Begin found. Lease tells two holders of one key apart, for when
 // the first outlives its lease.
 type Claim struct {
@@ -83,9 +94,10 @@ type Claim struct {
 
 // Store remembers keys. Every change is durable when the method returns: an
 // answer must not leave before a crash can no longer undo it. A key in flight is
-// free again after its lease, in case whoever held it died. One owner holds a
-// bounded part of a store. Errors are of kind Unavailable, or Limited for an owner
-// with too many keys; then nothing may run. Stores are safe for concurrent use.
+// free again after its lease, in case whoever held it died. One owner holds a part of
+// a store that shrinks as the store fills; what has expired counts for nobody. Errors
+// are of kind Unavailable, or Limited for an owner with too many keys; then nothing may
+// run. Stores are safe for concurrent use.
 type Store interface {
 	// Begin claims the key, or says why it cannot be had.
 	Begin(ctx context.Context, r Request, now time.Time) (Claim, error)
