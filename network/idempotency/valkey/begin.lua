@@ -1,5 +1,5 @@
 -- ARGV: prefix, the time ('': the server's), name, mark, owner, lease, its length, how long
--- the answer is kept, and the bounds: keys, bytes, keys of one owner, bytes of one owner.
+-- the answer is kept, and the bounds: keys, bytes, a few keys, a few bytes.
 -- Returns the state, and the answer if it is done.
 local now, name, mark, owner, lease = clock(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local within, keep = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -17,10 +17,10 @@ if v[1] and now < tonumber(v[3]) then
 end
 if v[1] then forget(v[4]) end
 
-local held = redis.call('HMGET', P .. 'counts', 'n', 'b', 'n' .. owner, 'b' .. owner)
-local function full(i) return tonumber(held[i] or 0) >= tonumber(ARGV[8 + i]) end
-if full(1) or full(2) then return { 'full' } end
-if full(3) or full(4) then return { 'too many' } end
+local keys, bytes, ours, ourBytes = held('n'), held('b'), held('n' .. owner), held('b' .. owner)
+local most, mostBytes = tonumber(ARGV[9]), tonumber(ARGV[10])
+if keys >= most or bytes >= mostBytes then return { 'full' } end
+if ours >= share(most, keys, tonumber(ARGV[11])) or ourBytes >= share(mostBytes, bytes, tonumber(ARGV[12])) then return { 'too many' } end
 
 local member = name .. '.' .. owner .. '.0'
 redis.call('HSET', row, 'mark', mark, 'lease', lease, 'begun', now, 'keep', keep, 'ends', now + within, 'member', member)

@@ -28,6 +28,17 @@ local function count(member, sign)
 	bump('b' .. owner, sign * bytes)
 end
 
+local function held(field) return tonumber(redis.call('HGET', P .. 'counts', field) or 0) end
+
+-- share is what one owner may hold of most while used of it is taken by all, as package
+-- fairshare says: what is free less the last quarter, halved; of that quarter a few.
+local function share(most, used, few)
+	local free, kept = most - used, math.floor(most / 4)
+	if free <= 0 then return 0 end
+	if free > kept then return math.max(math.floor((free - kept) / 2), few, 1) end
+	return math.max(math.floor(few * free / kept), 1)
+end
+
 local function enter(member, ends)
 	if redis.call('ZADD', P .. 'ends', ends, member) == 1 then count(member, 1) end
 end

@@ -12,9 +12,10 @@
 // told apart by eight bytes of a hash. Whoever may write to the server can still
 // forget a key, and its request would run again: let gateways reach it only.
 //
-// One owner holds 100,000 keys and 256 MiB of answers, all of them 400,000 keys
-// and 1 GiB: above that an owner, or everybody, is refused, and nothing is
-// forgotten early.
+// All owners together hold 400,000 keys and 1 GiB of answers, one the share that
+// package fairshare gives, counted over all gateways: above that an owner, or
+// everybody, is refused, and nothing is forgotten early. What has expired leaves at
+// each Begin, a hundred at a time.
 //
 // Closed when the server is away, full, or not to be relied on: a request whose key
 // cannot be claimed within a second does not run. It must be one primary that evicts
@@ -68,8 +69,8 @@ var finishLua string
 //go:embed abandon.lua
 var abandonLua string
 
-// limits bound what is held.
-type limits struct{ keys, bytes, ownerKeys, ownerBytes int }
+// limits bound what is held; few of it one owner may have before it counts as many.
+type limits struct{ keys, bytes, few, fewBytes int }
 
 // Options of a Store. URL and TLS are required.
 type Options struct {
@@ -104,7 +105,7 @@ func New(opt Options) (*Store, error) {
 	of := func(body string) *redis.Script { return redis.NewScript(commonLua + body) }
 	s := &Store{
 		prefix: cmp.Or(opt.Prefix, "rampart:idem:"), logger: opt.Logger, insist: insist,
-		limits: limits{keys: 400_000, bytes: 1 << 30, ownerKeys: 100_000, ownerBytes: 256 << 20},
+		limits: limits{keys: idempotency.MaxKeys, bytes: idempotency.MaxBytes, few: idempotency.FewKeys, fewBytes: idempotency.FewBytes},
 		begin:  of(beginLua), finish: of(finishLua), abandon: of(abandonLua),
 	}
 	s.db = redis.NewClient(&redis.Options{
@@ -167,7 +168,7 @@ func (s *Store) beginning(r idempotency.Request, now time.Time) (args []any, lea
 	lease = newLease()
 	return []any{
 		at, name, mark, hex.EncodeToString(r.Owner[:]), lease, within.Microseconds(), r.Keep.Microseconds(),
-		s.limits.keys, s.limits.bytes, s.limits.ownerKeys, s.limits.ownerBytes,
+		s.limits.keys, s.limits.bytes, s.limits.few, s.limits.fewBytes,
 	}, lease, nil
 }
 
@@ -211,7 +212,11 @@ func (s *Store) Finish(ctx context.Context, c idempotency.Claim, r idempotency.R
 	if err != nil {
 		return idempotency.Unavailable(err)
 	}
-	return s.insisting(ctx, s.finish, c, answer)
+	brief, err := seal(c.ID, r.Forgotten())
+	if err != nil {
+		return idempotency.Unavailable(err)
+	}
+	return s.insisting(ctx, s.finish, c, answer, brief, s.limits.bytes, s.limits.fewBytes)
 }
 
 // Abandon implements idempotency.Store. It tries as long: a lease may last as an answer.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/fairshare"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/network/idempotency/idempotencytest"
 	"github.com/rampart-security/rampart/test/valkeytest"
@@ -132,8 +133,8 @@ func TestBounds(t *testing.T) {
 		refused rampart.Kind
 		others  bool // may still begin
 	}{
-		"keys of an owner":  {limits{100, 1 << 20, 5, 1 << 20}, rampart.Limited, true},
-		"bytes of an owner": {limits{100, 1 << 20, 100, 5000}, rampart.Limited, true},
+		"keys of an owner":  {limits{18, 1 << 20, 1, 1 << 20}, rampart.Limited, true},
+		"bytes of an owner": {limits{100, 20_000, 100, 1}, rampart.Limited, true},
 		"keys":              {limits{5, 1 << 20, 100, 1 << 20}, rampart.Unavailable, false},
 		"bytes":             {limits{100, 5000, 100, 1 << 20}, rampart.Unavailable, false},
 	} {
@@ -171,6 +172,47 @@ func TestBounds(t *testing.T) {
 				t.Errorf("%q is left when nothing is held, %v", keys, err)
 			}
 		})
+	}
+}
+
+// TestShares: the scripts give one owner what package fairshare does, so that a few who
+// take what they can leave room for who comes next; and answers that come at once take
+// no more than the share either.
+func TestShares(t *testing.T) {
+	s := open(t, valkeytest.Start(t, valkeytest.CertificatesAlone()...))
+	s.byCaller, s.limits = true, limits{keys: 100, bytes: 40_000, few: 3, fewBytes: 100}
+	now, held := time.Unix(1_700_000_000, 0), int64(0)
+	var claims []idempotency.Claim
+	for owner := range byte(12) {
+		for own := int64(0); ; own++ {
+			r := request(fmt.Sprint(owner, own))
+			r.Owner[0] = owner
+			c, err := s.Begin(t.Context(), r, now)
+			if share := fairshare.Of(100, held, 3); (err == nil) != (own < share) || err != nil && rampart.KindOf(err) != rampart.Limited {
+				t.Fatalf("owner %d with %d keys, of %d held: %v; its share is %d", owner, own, held, err, share)
+			}
+			if err != nil {
+				break
+			}
+			if held++; owner == 0 {
+				claims = append(claims, c)
+			}
+		}
+	}
+	whole := 0
+	for i, c := range claims {
+		must(t, s.Finish(t.Context(), c, idempotency.Response{Status: 200, Body: make([]byte, 3000)}))
+		r := request(fmt.Sprint(0, i))
+		again, err := s.Begin(t.Context(), r, now)
+		if err != nil || again.State != idempotency.Done {
+			t.Errorf("key %d: state %d, %v, want done", i, again.State, err)
+		}
+		if !again.Response.TooLarge {
+			whole++
+		}
+	}
+	if len(claims) < 20 || whole != 3 {
+		t.Errorf("of %d answers %d are kept, want 3 of at least 20", len(claims), whole)
 	}
 }
 
