@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -25,7 +26,10 @@ is below its mount is passed on, shown as /NAME/* for each permission.
 
 CALLERS are the credentials that the ways in take, ASKS is what the gateway asks of
 them: a permission or an entry of allow, and a step-up. VALIDATED says whether a
-schema is checked. LIMITS are the largest body and the widest rates of an address
+schema is checked. REPEATS says what a request that changes something carries against
+being carried out twice: a nonce, an idempotency key (required, or heeded where there
+is one). CORS names the origins whose pages may read answers, "with session" if as the
+user who looks at them. LIMITS are the largest body and the widest rates of an address
 and a user.
 
 The gateway itself answers below /login, /logout, /session, /sessions, /account,
@@ -88,6 +92,9 @@ type route struct {
 	Validated bool        `json:"validated"`
 	WAF       string      `json:"waf"` // guided | full | off
 	Detect    bool        `json:"detect,omitempty"`
+	Nonce     *routeNonce `json:"nonce,omitempty"`
+	Key       *routeKey   `json:"idempotency,omitempty"`
+	CORS      *routeCORS  `json:"cors,omitempty"` // nil: no page of another origin reads answers
 	Limits    routeLimits `json:"limits"`
 }
 
@@ -102,6 +109,23 @@ type wayIn struct {
 type routeProof struct {
 	ACR    string `json:"acr,omitempty"`
 	MaxAge string `json:"max_age,omitempty"`
+}
+
+// routeNonce and routeKey are there for methods that change something.
+type routeNonce struct {
+	Header string `json:"header"`
+	Window string `json:"window"`
+}
+
+type routeKey struct {
+	Header   string `json:"header"`
+	Required bool   `json:"required"`
+	Keep     string `json:"keep"`
+}
+
+type routeCORS struct {
+	Origins     []string `json:"origins"`
+	Credentials bool     `json:"credentials"`
 }
 
 type routeLimits struct {
@@ -143,8 +167,8 @@ func routesOf(sys *spec.System, f spec.Flow, ops []*openapi.Operation) []route {
 	}
 	var out []route
 	for _, op := range ops {
-		r := routeOf(sys, f)
-		r.Method, r.Path, r.Validated = op.Method, strings.TrimSuffix(svc.Mount, "/")+op.Path, true
+		r := routeOf(sys, f, op.Method)
+		r.Path, r.Validated = strings.TrimSuffix(svc.Mount, "/")+op.Path, true
 		if op.ID != op.Method+" "+op.Path {
 			r.Operation = op.ID
 		}
@@ -167,12 +191,12 @@ func routesOf(sys *spec.System, f spec.Flow, ops []*openapi.Operation) []route {
 func undocumented(sys *spec.System, f spec.Flow, svc spec.Service) []route {
 	var out []route
 	for _, method := range svc.Methods {
-		r := routeOf(sys, f)
-		r.Method, r.Path = method, svc.Mount+"*"
+		r := routeOf(sys, f, method)
+		r.Path = svc.Mount + "*"
 		if len(r.Asks) == 0 {
 			r.Asks = []string{f.To + ":" + openapi.Verb(method)}
 		}
-		same := func(o route) bool { return slices.Equal(o.Asks, r.Asks) }
+		same := func(o route) bool { return slices.Equal(o.Asks, r.Asks) && o.repeats() == r.repeats() }
 		if i := slices.IndexFunc(out, same); i >= 0 {
 			out[i].Method += "," + method
 			continue
@@ -182,9 +206,9 @@ func undocumented(sys *spec.System, f spec.Flow, svc spec.Service) []route {
 	return out
 }
 
-// routeOf is what all routes of a flow have in common.
-func routeOf(sys *spec.System, f spec.Flow) route {
-	r := route{Service: f.To, Callers: []wayIn{}, Asks: f.Allow, Require: f.Authz.Require, WAF: f.WAF.Mode, Detect: f.WAF.Detect, Limits: routeLimits{Body: f.Validate.MaxBody.String()}}
+// routeOf is what all routes of a flow with a method have in common.
+func routeOf(sys *spec.System, f spec.Flow, method string) route {
+	r := route{Method: method, Service: f.To, Callers: []wayIn{}, Asks: f.Allow, Require: f.Authz.Require, WAF: f.WAF.Mode, Detect: f.WAF.Detect, Limits: routeLimits{Body: f.Validate.MaxBody.String()}}
 	var ip, user spec.Rate
 	for _, in := range sys.FlowsTo(sys.Gateway()) {
 		r.Callers = append(r.Callers, wayIn{in.From, strings.Join(in.Authn.All, "+"), in.Limit.IP.String(), in.Limit.User.String()})
@@ -193,7 +217,26 @@ func routeOf(sys *spec.System, f spec.Flow) route {
 	if len(r.Callers) > 0 {
 		r.Limits.IP, r.Limits.User = ip.String(), user.String()
 	}
+	if f.CORS != nil {
+		r.CORS = &routeCORS{f.CORS.Origins, f.CORS.Credentials}
+	}
+	if method != http.MethodGet && method != http.MethodHead {
+		r.Nonce, r.Key = onceOnly(f)
+	}
 	return r
+}
+
+// onceOnly is what a flow has against requests that come twice.
+func onceOnly(f spec.Flow) (*routeNonce, *routeKey) {
+	var nonce *routeNonce
+	var key *routeKey
+	if n := f.Nonce; n != nil {
+		nonce = &routeNonce{n.Header, n.Window.String()}
+	}
+	if k := f.Idempotency; k != nil {
+		key = &routeKey{k.Header, k.Required, k.Keep.String()}
+	}
+	return nonce, key
 }
 
 // wider is the rate that allows more in the long run; the zero Rate allows nothing.
@@ -205,13 +248,13 @@ func wider(a, b spec.Rate) spec.Rate {
 }
 
 func routeTable(list []route) table {
-	t := table{head: []string{"METHOD", "PATH", "SERVICE", "OPERATION", "CALLERS", "ASKS", "VALIDATED", "WAF", "LIMITS"}}
+	t := table{head: []string{"METHOD", "PATH", "SERVICE", "OPERATION", "CALLERS", "ASKS", "VALIDATED", "WAF", "REPEATS", "CORS", "LIMITS"}}
 	for _, r := range list {
 		validated := "yes"
 		if !r.Validated {
 			validated = "no"
 		}
-		t.add(r.Method, r.Path, r.Service, cmp.Or(r.Operation, "-"), r.callers(), r.asks(), validated, r.waf(), r.limits())
+		t.add(r.Method, r.Path, r.Service, cmp.Or(r.Operation, "-"), r.callers(), r.asks(), validated, r.waf(), r.repeats(), r.cors(), r.limits())
 	}
 	return t
 }
@@ -242,6 +285,38 @@ func (r route) waf() string {
 		return r.WAF + ", detect"
 	}
 	return r.WAF
+}
+
+func (r route) repeats() string {
+	var out []string
+	if r.Nonce != nil {
+		out = append(out, "nonce")
+	}
+	if r.Key != nil {
+		out = append(out, "key")
+		if r.Key.Required {
+			out[len(out)-1] += " required"
+		}
+	}
+	return cmp.Or(strings.Join(out, " + "), "-")
+}
+
+// maxOriginsShown keeps a line of the table in sight; --json has them all.
+const maxOriginsShown = 2
+
+func (r route) cors() string {
+	if r.CORS == nil {
+		return "-"
+	}
+	shown := r.CORS.Origins[:min(len(r.CORS.Origins), maxOriginsShown)]
+	out := strings.Join(shown, ", ")
+	if more := len(r.CORS.Origins) - len(shown); more > 0 {
+		out += fmt.Sprintf(" and %d more", more)
+	}
+	if r.CORS.Credentials {
+		out += ", with session"
+	}
+	return out
 }
 
 func (r route) limits() string {
