@@ -129,7 +129,13 @@ func BenchmarkStage(b *testing.B) {
 	run("canonicalize", s.basic, nil, canonicalize{}.check)
 	run("route", s.basic, in[:1], route{}.check)
 	counted := func(st stage) func(c *call) error {
-		return func(c *call) error { clear(c.w.Header()); return st.check(c) }
+		return func(c *call) error {
+			clear(c.w.Header())
+			err := st.check(c)
+			s.gw.end(c) // gives the places back
+			c.after = nil
+			return err
+		}
 	}
 	run("ip_limit", s.basic, in, counted(ipLimit{t.ip}))
 	run("caps", s.basic, in[:2], caps{}.check)
@@ -138,8 +144,8 @@ func BenchmarkStage(b *testing.B) {
 	run("api_key_cached", s.both, in, authenticate{g}.check)
 	run("csrf", s.cookie, known, csrf{http.NewCrossOriginProtection()}.check)
 	run("plan_limit", s.both, known, counted(planLimit{newInflight()}))
-	run("user_limit", s.basic, known, counted(userLimit{}))
-	run("authorize", s.basic, known, authorize{}.check)
+	run("user_limit", s.basic, known, counted(userLimit{newInflight()}))
+	run("authorize", s.basic, known, authorize{g}.check)
 	run("body_json", s.basic, known, func(c *call) error {
 		c.r.Body, c.read = io.NopCloser(strings.NewReader(good)), false
 		if err := (body{}).check(c); err != nil {
