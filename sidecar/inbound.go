@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/authz/pdp"
 	"github.com/rampart-security/rampart/internal/agent"
+	"github.com/rampart-security/rampart/internal/hop"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/relay"
@@ -319,7 +321,13 @@ func (s *Sidecar) request(a *arrival) *http.Request {
 
 // loopback reaches the service itself: never a proxy, never a redirect. How long it
 // waits is its user's to say.
-var loopback = &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true}
+var loopback = hop.New(hop.Options{
+	Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	},
+	Else: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true},
+	Wait: 10 * time.Minute,
+})
 
 // dropOurs keeps a service from answering with what only planes may say, its
 // caller's identity above all.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/hop"
 	"github.com/rampart-security/rampart/internal/relay"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
@@ -32,6 +33,9 @@ type calledConn struct {
 	id   string // SPIFFE ID of the plane
 	tls  *tls.Conn
 }
+
+// NetConn is the connection below, of whom what lies above it can ask the socket.
+func (c *calledConn) NetConn() net.Conn { return c.Conn }
 
 // Close closes the connection and forgets it.
 func (c *calledConn) Close() error {
@@ -125,23 +129,43 @@ func (l *Link) endDenied() {
 // showed has an end: past that, a new transport takes over and the old one runs
 // dry. The end of our own certificate is that of the generation.
 type carrier struct {
-	fresh func() *http.Transport
+	fresh func() transport
 	now   func() time.Time
 
 	mu        sync.Mutex // guards below
-	transport *http.Transport
+	transport transport
 	until     time.Time // zero: nothing was shown yet
+}
+
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 func (l *Link) carrier(src *svid.Source, name, id string, wait time.Duration, speak ...string) *carrier {
 	c := &carrier{now: l.opt.Now}
-	c.fresh = func() *http.Transport {
+	dial := l.dialer(src, name, id, speak, c.shown)
+	c.fresh = func() transport {
 		t := newTransport(nil, wait)
-		t.DialTLSContext = l.dialer(src, name, id, speak, c.shown)
+		t.DialTLSContext = dial
 		if slices.Equal(speak, []string{protoHTTP2}) {
 			t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer}
 		}
 		return t
+	}
+	c.transport = c.fresh()
+	return c
+}
+
+// http1 is a carrier that speaks HTTP/1.1, which costs less than net/http's.
+func (l *Link) http1(src *svid.Source, name, id string) *carrier {
+	c := l.carrier(src, name, id, maxServiceWait, protoHTTP1)
+	other, dial := c.fresh, l.dialer(src, name, id, []string{protoHTTP1}, c.shown)
+	c.fresh = func() transport {
+		return hop.New(hop.Options{
+			Dial: func(ctx context.Context, addr string) (net.Conn, error) { return dial(ctx, "tcp", addr) },
+			Else: other(), Wait: maxServiceWait, Now: l.opt.Now,
+		})
 	}
 	c.transport = c.fresh()
 	return c
@@ -156,7 +180,7 @@ func (c *carrier) shown(until time.Time) {
 }
 
 // current is the transport for a request that begins now.
-func (c *carrier) current() *http.Transport {
+func (c *carrier) current() transport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.until.IsZero() && !c.now().Before(c.until) {

@@ -35,9 +35,12 @@ type Generation struct {
 	host    string // of calls to control; "" is https at its address
 
 	mu    sync.Mutex // guards peers and tokens
-	peers map[string]*carrier
+	peers map[peer]*carrier
 	tokens
 }
+
+// peer is a service, by the protocol that it is spoken to.
+type peer struct{ name, protocol string }
 
 func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, error) {
 	snap, err := svid.NewSnapshot(id.Chain, key, id.Bundle)
@@ -48,7 +51,7 @@ func (l *Link) newGeneration(id wire.Identity, key crypto.Signer) (*Generation, 
 		time.AfterFunc(30*time.Second, old.closeIdle)
 	}
 	l.source.Set(snap)
-	g := &Generation{link: l, pinned: l.source.Pinned(snap), cert: snap, peers: map[string]*carrier{}}
+	g := &Generation{link: l, pinned: l.source.Pinned(snap), cert: snap, peers: map[peer]*carrier{}}
 	g.control = &http.Client{Transport: l.carrier(g.pinned, "the control plane", l.controlID(), controlWait)}
 	l.notAfter.Store(snap.NotAfter.UnixNano())
 	l.gen.Store(g)
@@ -67,6 +70,7 @@ const controlWait = 35 * time.Second
 const maxServiceWait = 10*time.Minute + 5*time.Second
 
 const (
+	protoHTTP1 = "http/1.1"
 	protoHTTP2 = "h2"
 	// streamBuffer is how much of one call's answer waits for its reader.
 	streamBuffer = 256 << 10
@@ -99,7 +103,7 @@ func (g *Generation) Pinned() *svid.Source { return g.pinned }
 // certificate was issued. It speaks HTTP/1.1, which costs both ends a fifth less
 // than HTTP/2 (BenchmarkHop), and whose framing the sidecar judges to the letter.
 func (g *Generation) Service(name string) (http.RoundTripper, string, error) {
-	return g.service(name, "http/1.1")
+	return g.service(name, protoHTTP1)
 }
 
 // Streaming is Service for calls that stay open, over HTTP/2 and connections of
@@ -116,13 +120,20 @@ func (g *Generation) service(name, protocol string) (http.RoundTripper, string, 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	key := name + " by " + protocol
+	key := peer{name, protocol}
 	c, ok := g.peers[key]
 	if !ok {
-		c = g.link.carrier(g.pinned, name, st.System.ServiceID(name), maxServiceWait, protocol)
+		c = g.carrierTo(key, st.System.ServiceID(name))
 		g.peers[key] = c
 	}
 	return c, addr, nil
+}
+
+func (g *Generation) carrierTo(p peer, id string) *carrier {
+	if p.protocol == protoHTTP1 {
+		return g.link.http1(g.pinned, p.name, id)
+	}
+	return g.link.carrier(g.pinned, p.name, id, maxServiceWait, p.protocol)
 }
 
 func (g *Generation) closeIdle() {

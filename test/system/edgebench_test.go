@@ -129,6 +129,7 @@ func newEdgeBench(t *testing.T) *edgeBench {
 	conf, err := filepath.Abs("testdata/edge")
 	fine(t, err)
 	b.conf = conf
+	b.kinds = slices.DeleteFunc(b.kinds, func(k edgeKind) bool { return !picked(t, "RAMPART_BENCH_EDGE_KIND", k.name) })
 	b.backend = constant(t)
 	b.certificate()
 	return b
@@ -190,10 +191,13 @@ func (b *edgeBench) peers() {
 }
 
 // wanted is for those who try one change on one edge: RAMPART_BENCH_EDGE_ONLY is an
-// expression that its name must match.
-func (b *edgeBench) wanted(name string) bool {
-	ok, err := regexp.MatchString(os.Getenv("RAMPART_BENCH_EDGE_ONLY"), name)
-	fine(b.t, err)
+// expression that its name must match, RAMPART_BENCH_EDGE_KIND one for requests.
+func (b *edgeBench) wanted(name string) bool { return picked(b.t, "RAMPART_BENCH_EDGE_ONLY", name) }
+
+func picked(t *testing.T, variable, name string) bool {
+	t.Helper()
+	ok, err := regexp.MatchString(os.Getenv(variable), name)
+	fine(t, err)
 	return ok
 }
 
