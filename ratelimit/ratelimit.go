@@ -33,8 +33,13 @@ type Verdict struct {
 // (draft-ietf-httpapi-ratelimit-headers-10), so that several limits may apply,
 // and sets Retry-After when v refuses.
 func Headers(h http.Header, v Verdict, name string) {
-	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], item(name, ";q=", int64(v.Limit), ";w=", seconds(v.Window)))
-	h["Ratelimit"] = append(h["Ratelimit"], item(name, ";r=", int64(v.Remaining), ";t=", seconds(v.Reset)))
+	policy, rest := items(v, name)
+	if h["Ratelimit-Policy"] == nil && h["Ratelimit"] == nil {
+		var room [4]string // for two limits, as most requests meet
+		h["Ratelimit-Policy"], h["Ratelimit"] = room[0:0:2], room[2:2:4]
+	}
+	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], policy)
+	h["Ratelimit"] = append(h["Ratelimit"], rest)
 	if !v.OK {
 		h.Set("Retry-After", strconv.FormatInt(max(1, seconds(v.RetryAfter)), 10))
 	}
@@ -47,13 +52,19 @@ func AtOnce(h http.Header, most int, name string) {
 	h["Ratelimit"] = append(h["Ratelimit"], `"`+name+`";r=0`)
 }
 
-// item writes a quoted name with two integer parameters (RFC 9651, section 3.3).
-func item(name, first string, a int64, second string, b int64) string {
-	text := make([]byte, 0, 64)
+// items returns what Headers adds: two parts of one string.
+func items(v Verdict, name string) (policy, rest string) {
+	text := appendItem(make([]byte, 0, 128), name, ";q=", int64(v.Limit), ";w=", seconds(v.Window))
+	cut := len(text)
+	both := string(appendItem(text, name, ";r=", int64(v.Remaining), ";t=", seconds(v.Reset)))
+	return both[:cut], both[cut:]
+}
+
+// appendItem writes a quoted name with two integer parameters (RFC 9651, section 3.3).
+func appendItem(text []byte, name, first string, a int64, second string, b int64) []byte {
 	text = append(append(append(text, '"'), name...), '"')
 	text = strconv.AppendInt(append(text, first...), a, 10)
-	text = strconv.AppendInt(append(text, second...), b, 10)
-	return string(text)
+	return strconv.AppendInt(append(text, second...), b, 10)
 }
 
 // seconds rounds up: a client that waits this long must not be refused again.

@@ -23,6 +23,19 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// TestHeadersAllocate: two limits are told of in nearly every answer.
+func TestHeadersAllocate(t *testing.T) {
+	h := http.Header{"Ratelimit": nil, "Ratelimit-Policy": nil}
+	v := Verdict{OK: true, Limit: 300, Remaining: 299, Window: time.Minute, Reset: 66 * time.Second}
+	if n := testing.AllocsPerRun(100, func() {
+		clear(h)
+		Headers(h, v, "ip")
+		Headers(h, v, "user")
+	}); n > 3 {
+		t.Errorf("%v allocations, want 3: the room, and one text each", n)
+	}
+}
+
 func TestZeroVerdictRefuses(t *testing.T) {
 	h := http.Header{}
 	Headers(h, Verdict{}, "ip")

@@ -16,6 +16,7 @@ import (
 const (
 	ahead       = 30 // seconds that a client's clock may be fast
 	randomBytes = 16
+	textBytes   = 22 // of them in base64url
 	control     = "nonce.window"
 )
 
@@ -143,20 +144,41 @@ func (g *Guard) forgetLocked(now int64) {
 // parse reads a nonce in its one spelling: no leading zero or sign, no padding,
 // and no stray bits in the last character, or one nonce would have many names.
 func parse(value string) (stamp int64, random [randomBytes]byte, err error) {
-	malformed := refuse(rampart.Invalid, "must be unix-seconds, a dot and 22 base64url characters")
 	seconds, text, ok := strings.Cut(value, ".")
-	if !ok || len(seconds) > 12 || len(text) != 22 {
-		return 0, random, malformed
+	if !ok || len(text) != textBytes || !isCount(seconds) {
+		return 0, random, malformed()
 	}
 	stamp, err = strconv.ParseInt(seconds, 10, 64)
-	if err != nil || stamp < 0 || strconv.FormatInt(stamp, 10) != seconds {
-		return 0, random, malformed
+	if err != nil {
+		return 0, random, malformed()
 	}
-	n, err := base64.RawURLEncoding.Strict().Decode(random[:], []byte(text))
+	var raw [textBytes]byte
+	copy(raw[:], text)
+	n, err := oneSpelling.Decode(random[:], raw[:])
 	if err != nil || n != randomBytes {
-		return 0, random, malformed
+		return 0, random, malformed()
 	}
 	return stamp, random, nil
+}
+
+// oneSpelling refuses stray bits in the last character.
+var oneSpelling = base64.RawURLEncoding.Strict()
+
+// isCount reports whether s is a number of seconds as strconv writes it.
+func isCount(s string) bool {
+	if s == "" || len(s) > 12 || s[0] == '0' && len(s) > 1 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func malformed() error {
+	return refuse(rampart.Invalid, "must be unix-seconds, a dot and 22 base64url characters")
 }
 
 func refuse(kind rampart.Kind, msg string) error {

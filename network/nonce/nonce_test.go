@@ -125,6 +125,18 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
+// TestParseAllocates: what refuses is made for who is refused.
+func TestParseAllocates(t *testing.T) {
+	value := at(1, 1)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, _, err := parse(value); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
 func BenchmarkNonce(b *testing.B) {
 	w := New(Options{Now: func() time.Time { return time.Unix(born, 0) }, Max: 1 << 16})
 	values := make([]string, 1<<16)
