@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/fairshare"
 )
 
 // Bounds of a Listener.
 const (
 	usualPatience = 5 * time.Second
 	defaultConns  = 4096
+	fewPerNetwork = 32 // connections that a network may have although others have taken most
 	tellsAtOnce   = 64 // refusals of connections over a bound that OnRefuse may be hearing
 )
 
@@ -32,7 +34,9 @@ type ListenerOptions struct {
 	MaxConns int // open at once; 0 means 4096
 	// MaxPerIP bounds those that are open at once from one address, or one /64 of
 	// IPv6; 0 means MaxConns. Of a /56 there may be four times as many, of a /48
-	// sixteen times: who has one has 256 or 65,536 of /64.
+	// sixteen times: who has one has 256 or 65,536 of /64. All of these shrink as
+	// MaxConns fills, as package fairshare says: three of a /48 would hold all
+	// otherwise. Not so where MaxPerIP leaves everything to one address.
 	MaxPerIP int
 	// Patience is how long a handshake may take, with what a hop says before it and
 	// the wait for a turn; 0 means 5 s.
@@ -303,13 +307,16 @@ func (l *Listener) seat(c *counted, addr netip.Addr) error {
 }
 
 // seatLocked counts c among those of its address and of the networks around it.
-// Each may have four times as many as the one within, and none more than all.
+// Each may have four times as many as the one within, and none more than its share.
 func (l *Listener) seatLocked(c *counted, addr netip.Addr) error {
 	at := network(addr)
-	most := l.opt.MaxPerIP
+	most, share := l.opt.MaxPerIP, l.opt.MaxConns
+	if most < share {
+		share = int(fairshare.Of(int64(l.opt.MaxConns), int64(l.open), fewPerNetwork))
+	}
 	for _, bits := range widths(at) {
-		if l.perIP[around(at, bits)] >= min(most, l.opt.MaxConns) {
-			return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", min(most, l.opt.MaxConns))
+		if l.perIP[around(at, bits)] >= min(most, share) {
+			return rampart.Errorf(rampart.Limited, "limit.ip", "tls: more than %d connections are open from one address", min(most, share))
 		}
 		most *= 4
 	}

@@ -11,7 +11,7 @@ import (
 // TestSeats: how many connections there may be of one address, and of a site that
 // has many networks of IPv6.
 func TestSeats(t *testing.T) {
-	const all, perIP = 40, 2
+	const all, perIP = 80, 2
 	for name, tc := range map[string]struct {
 		addr func(i int) string // of the client that comes next
 		want int                // that get in, of 100
@@ -51,3 +51,32 @@ func TestSeats(t *testing.T) {
 func always(addr string) func(int) string { return func(int) string { return addr } }
 
 func each(form string) func(int) string { return func(i int) string { return fmt.Sprintf(form, i) } }
+
+// TestNewcomersFindSeats: twenty sites of IPv6, one after another, that open all they
+// may do not take the places of who comes next; and one alone has what it had. Where
+// nothing is said of one address, one may have all.
+func TestNewcomersFindSeats(t *testing.T) {
+	l := newListener(nil, new(tls.Config), ListenerOptions{MaxConns: 1000, MaxPerIP: 25})
+	fill := func(l *Listener, form string) (n int) {
+		for i := range 2000 {
+			if l.admit(&counted{l: l}, netip.MustParseAddr(fmt.Sprintf(form, i))) == nil {
+				n++
+			}
+		}
+		return n
+	}
+	if n := fill(l, "2001:db8:0:%x::1"); n < 240 || n > 260 {
+		t.Errorf("one site opens %d of 1000, want a quarter", n)
+	}
+	for i := range 20 {
+		if n := fill(l, fmt.Sprintf("2001:db8:%x:%%x::1", i+1)); n < 4 {
+			t.Fatalf("site %d opens %d, when %d are open", i, n, l.open)
+		}
+	}
+	if l.open < 850 {
+		t.Errorf("%d are open: they did not take what they could", l.open)
+	}
+	if n := fill(newListener(nil, new(tls.Config), ListenerOptions{MaxConns: 1000}), "2001:db8::%x"); n != 1000 {
+		t.Errorf("one address that nothing bounds opens %d of 1000", n)
+	}
+}
