@@ -41,7 +41,7 @@ type State uint8
 // The states.
 const (
 	InFlight State = iota // another request with this key is running
-	Mismatch              // the key was used for another query or body
+	Mismatch              // the key was used for another request
 	Done                  // the request was carried out; its answer is known
 	New                   // the caller holds the key and may run
 )
@@ -55,7 +55,7 @@ type Owner [8]byte
 // Request names what is about to run.
 type Request struct {
 	ID    ID
-	Hash  [sha256.Size]byte // of query and body
+	Hash  [sha256.Size]byte // of query, body and headers that count
 	Owner Owner             // whose keys are counted together
 	Keep  time.Duration     // how long the answer is kept
 	Lease time.Duration     // how long it holds its key in flight; 0: Lease
@@ -116,6 +116,7 @@ type Call struct {
 	Required bool
 	Query    string        // raw, as forwarded
 	Body     []byte        // as forwarded
+	Meant    string        // what else changes what is asked: headers, in a form that a retry has again
 	Keep     time.Duration // if 0, DefaultKeep
 	Lease    time.Duration // must exceed the time that run may take; if 0, Lease. A holder that dies leaves the key taken until then
 
@@ -151,7 +152,7 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 // Do answers a call on w: by run, or by repeating what run answered before. When
 // it returns an error nothing was written to w. The refusals carry control
 // idempotency.key: Invalid (no key, a malformed one, or, with status 422, a key
-// of another query or body), Conflict (in flight), Limited (too many keys of one owner) or
+// of another query, body or header that counts), Conflict (in flight), Limited (too many keys of one owner) or
 // Unavailable (the store).
 //
 // run must either return an error, having written nothing, or write a whole answer
@@ -332,7 +333,16 @@ func checkKey(key string) error {
 
 func (c Call) request(keep time.Duration) Request {
 	owner := sha256.Sum256([]byte(c.Owner))
-	return Request{ID: idOf(c.Scope, c.Key), Hash: idOf(c.Query, string(c.Body)), Owner: Owner(owner[:8]), Keep: keep, Lease: c.Lease}
+	return Request{ID: idOf(c.Scope, c.Key), Hash: c.hash(), Owner: Owner(owner[:8]), Keep: keep, Lease: c.Lease}
+}
+
+// hash tells requests of one key apart.
+func (c Call) hash() [sha256.Size]byte {
+	h := idOf(c.Query, string(c.Body))
+	if c.Meant == "" {
+		return h
+	}
+	return sha256.Sum256(append(h[:], c.Meant...))
 }
 
 // idOf binds a key to its scope. The length keeps ("a", "bc") and ("ab", "c")
