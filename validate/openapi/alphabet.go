@@ -23,6 +23,8 @@ func bytesOf(text string) (a alphabet) {
 
 func (a *alphabet) add(c byte) { a[c/64] |= 1 << (c % 64) }
 
+func (a *alphabet) has(c byte) bool { return a[c/64]&(1<<(c%64)) != 0 }
+
 func (a alphabet) or(b alphabet) alphabet {
 	return alphabet{a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]}
 }

@@ -29,7 +29,7 @@ const problemSchema = `{
 const maxAnswerValues = 200_000
 
 // answer is what the document declares for one status.
-type answer map[string]*Schema // media type -> schema; nil: not judged
+type answer map[string]*Answer // by media type
 
 // answers are the declared ones of an operation.
 type answers struct {
@@ -47,6 +47,10 @@ func (op *Operation) Answer(status int, contentType string, hasBody bool) (*Answ
 	if status == http.StatusNotModified {
 		return &Answer{}, nil
 	}
+	declared, ok := op.answers.find(status)
+	if a := declared[contentType]; a != nil && hasBody && (status < 400 || contentType != problem.ContentType) {
+		return a, nil // of exactly this spelling
+	}
 	kind := ""
 	if contentType != "" {
 		var params map[string]string
@@ -56,7 +60,6 @@ func (op *Operation) Answer(status int, contentType string, hasBody bool) (*Answ
 		}
 	}
 	own := status >= 400 && kind == problem.ContentType
-	declared, ok := op.answers.find(status)
 	switch {
 	case !ok && own:
 		return &Answer{either: []*Schema{op.answers.problem}}, nil
@@ -65,14 +68,12 @@ func (op *Operation) Answer(status int, contentType string, hasBody bool) (*Answ
 	case !hasBody:
 		return &Answer{}, nil
 	}
-	schema, ok := declared[kind]
+	a, ok := declared[kind]
 	switch {
-	case ok && schema == nil:
-		return &Answer{}, nil
-	case ok && own:
-		return &Answer{either: []*Schema{schema, op.answers.problem}}, nil
+	case ok && own && a.Judged():
+		return &Answer{either: []*Schema{a.either[0], op.answers.problem}}, nil
 	case ok:
-		return &Answer{either: []*Schema{schema}}, nil
+		return a, nil
 	case own:
 		return &Answer{either: []*Schema{op.answers.problem}}, nil
 	}
@@ -80,15 +81,20 @@ func (op *Operation) Answer(status int, contentType string, hasBody bool) (*Answ
 }
 
 func (a answers) find(status int) (answer, bool) {
-	for _, key := range [...]string{strconv.Itoa(status), strconv.Itoa(status/100) + "XX", "default"} {
-		if v, ok := a.byStatus[key]; ok {
-			return v, true
-		}
+	var few [8]byte
+	key := strconv.AppendInt(few[:0], int64(status), 10)
+	if v, ok := a.byStatus[string(key)]; ok {
+		return v, true
 	}
-	return nil, false
+	key = append(strconv.AppendInt(few[:0], int64(status/100), 10), "XX"...)
+	if v, ok := a.byStatus[string(key)]; ok {
+		return v, true
+	}
+	v, ok := a.byStatus["default"]
+	return v, ok
 }
 
-// Answer judges the body of one answer.
+// Answer judges the body of one answer. It is read-only and safe for concurrent use.
 type Answer struct {
 	either []*Schema // one of them must match; none: nothing to judge
 }
@@ -211,13 +217,15 @@ func (b *builder) setAnswers(op *Operation, s source, problems *Schema) error {
 		op.answers.byStatus[status] = answer{}
 	}
 	for _, a := range list {
-		var schema *Schema
+		judge := &Answer{}
 		if _, ok := a.v["schema"]; ok && isJSONType(a.kind) {
-			if schema, err = b.compiler.schema(a.at + "/schema"); err != nil {
+			schema, err := b.compiler.schema(a.at + "/schema")
+			if err != nil {
 				return err
 			}
+			judge.either = []*Schema{schema}
 		}
-		op.answers.byStatus[a.status][a.kind] = schema
+		op.answers.byStatus[a.status][a.kind] = judge
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ const docURL = "schema:///document"
 // document. It is a validate.Validator.
 type Schema struct {
 	compiled *jsonschema.Schema
+	known    *recognizer // of compiled; nil knows nothing
 }
 
 // CompileSchema compiles a stand-alone JSON Schema, in YAML or JSON, for example
@@ -77,6 +78,7 @@ type compiler struct {
 	doc    *document
 	lib    *jsonschema.Compiler
 	harden hardener
+	known  recognizers
 }
 
 // newLibrary returns the library's compiler with our formats.
@@ -95,7 +97,7 @@ func newLibrary(asserted bool) *jsonschema.Compiler {
 
 // newCompiler returns a compiler of doc, whose definitions stand below defs.
 func newCompiler(doc *document, defs string) *compiler {
-	return &compiler{doc: doc, lib: newLibrary(true), harden: hardener{doc: doc, defs: defs, open: map[string]bool{}}}
+	return &compiler{doc: doc, lib: newLibrary(true), harden: hardener{doc: doc, defs: defs, open: map[string]bool{}}, known: recognizers{}}
 }
 
 // add hands the hardened document to the library; then schema may be called.
@@ -113,7 +115,7 @@ func (c *compiler) schema(at string) (*Schema, error) {
 		where, rule := locate(at, err)
 		return nil, c.doc.fail(where, "not a JSON Schema: %s", rule)
 	}
-	return &Schema{compiled: compiled}, nil
+	return &Schema{compiled: compiled, known: c.known.of(compiled)}, nil
 }
 
 // fragment writes a JSON pointer as a URI fragment.
@@ -155,8 +157,12 @@ type findings struct {
 	fields []problem.Field
 }
 
-// judge validates v, found at pointer base of the request.
+// judge validates v, found at pointer base of the request. What is not recognized
+// as valid is the library's to judge.
 func (f *findings) judge(s *Schema, base string, v any) {
+	if s.known != nil && s.known.knows(v) {
+		return
+	}
 	err := s.compiled.Validate(v)
 	if err == nil {
 		return
@@ -314,7 +320,7 @@ func CompilePlain(schema any, opt Plain) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schema: %w", err)
 	}
-	return &Schema{compiled: compiled}, nil
+	return &Schema{compiled: compiled, known: recognizers{}.of(compiled)}, nil
 }
 
 type loader func(url string) (any, error)
