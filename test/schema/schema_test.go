@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/rampart-security/rampart/validate/openapi"
 )
 
@@ -87,15 +89,7 @@ func remotes(t *testing.T, from fs.FS, draft string) func(url string) (any, erro
 // come out otherwise than the suite says.
 func run(t *testing.T, from fs.FS, opt openapi.Plain, draft, file string) (n int, wrong []string) {
 	t.Helper()
-	text, err := fs.ReadFile(from, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var groups []group
-	if err := json.Unmarshal(text, &groups); err != nil {
-		t.Fatalf("%s: %v", file, err)
-	}
-	for _, g := range groups {
+	for _, g := range read(t, from, file) {
 		s, err := openapi.CompilePlain(named(value(t, g.Schema), draft), opt)
 		for _, tc := range g.Tests {
 			n++
@@ -105,6 +99,18 @@ func run(t *testing.T, from fs.FS, opt openapi.Plain, draft, file string) (n int
 		}
 	}
 	return n, wrong
+}
+
+func read(t *testing.T, from fs.FS, file string) (groups []group) {
+	t.Helper()
+	text, err := fs.ReadFile(from, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &groups); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return groups
 }
 
 // named gives a schema of an older draft, which does not name its own, its
@@ -188,3 +194,68 @@ func TestFormats(t *testing.T) {
 	}
 	t.Logf("%d tests of formats, %d of them answered otherwise on purpose; not checked: %s", total, len(strict), strings.Join(unchecked, ", "))
 }
+
+// TestRecognized: what package openapi takes for valid before it asks the library
+// the library takes, too. Each schema of the suite meets each value of the suite,
+// whatever it was written for.
+func TestRecognized(t *testing.T) {
+	from, draft := suite(t), "draft2020-12"
+	load := remotes(t, from, draft)
+	var schemas, values []json.RawMessage
+	for _, file := range files(t, from, "tests/"+draft+"/*.json") {
+		for _, g := range read(t, from, file) {
+			schemas = append(schemas, g.Schema)
+			for _, tc := range g.Tests {
+				values = append(values, tc.Data)
+			}
+		}
+	}
+	slices.SortFunc(values, func(a, b json.RawMessage) int { return bytes.Compare(a, b) })
+	values = slices.CompactFunc(values, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
+	docs := make([]any, len(values))
+	for i, raw := range values {
+		docs[i] = value(t, raw)
+	}
+	pairs, valid := 0, 0
+	for _, raw := range schemas {
+		ours, err := openapi.CompilePlain(value(t, raw), openapi.Plain{Load: load})
+		if err != nil {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		alone := library(t, value(t, raw), load)
+		for i, doc := range docs {
+			pairs++
+			accepted, want := ours.Validate(doc) == nil, alone.Validate(doc) == nil
+			if accepted != want {
+				t.Errorf("%s by %s: valid = %t, the library says %t", values[i], raw, accepted, want)
+			}
+			if want {
+				valid++
+			}
+		}
+	}
+	t.Logf("%d schemas, %d values: %d pairs, %d of them valid", len(schemas), len(docs), pairs, valid)
+	if pairs < 100_000 {
+		t.Errorf("%d pairs: the suite is not whole", pairs)
+	}
+}
+
+// library compiles a schema with the library alone.
+func library(t *testing.T, schema any, load func(string) (any, error)) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	c.UseLoader(loader(load))
+	if err := c.AddResource("schema:///alone", schema); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("schema:///alone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+type loader func(string) (any, error)
+
+func (l loader) Load(url string) (any, error) { return l(url) }
