@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -30,7 +32,7 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	within := time.Duration(c.target.flow.Upstream.Timeout) // here for the whole answer, second try included
 	call := idempotency.Call{
 		Owner: c.principal.Subject, Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
-		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
+		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Meant: c.meant(), Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
 		Outcome: c.outcome, Repeats: c.repeats(), Render: func(w http.ResponseWriter, err error) {
 			harden(w.Header(), c.table)
 			problem.Write(w, err, c.trace)
@@ -55,6 +57,45 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	e.Control, e.Code = "idempotency.key", "replayed"
 	s.g.record(c, e)
 	return nil
+}
+
+// preconditions change what a request does, and every service gets them.
+var preconditions = [...]string{"If-Match", "If-Modified-Since", "If-None-Match", "If-Unmodified-Since"}
+
+// meant is what the service gets beside path, query and body that changes what is
+// asked of it: the type of the body, preconditions, and the headers and cookies that
+// it declares. A retry repeats those. It need not repeat what is made for each try (the
+// nonce, a trace), nor what the answer looks like (Accept).
+func (c *call) meant() string {
+	var out strings.Builder
+	say := func(name, value string) { out.WriteString(name + ": " + value + "\n") } // no value has a line's end
+	kind, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
+	say("Content-Type", strings.ToLower(strings.TrimSpace(kind)))
+	names := slices.Concat(preconditions[:], c.op.Headers(), c.target.svc.Headers)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if c.eachTry(name) {
+			continue
+		}
+		for _, v := range c.r.Header[name] {
+			say(name, v)
+		}
+	}
+	if v := c.op.Cookie(c.r.Header); v != "" {
+		say("Cookie", v)
+	}
+	return out.String()
+}
+
+// eachTry reports headers that name a try and not what is asked, or the key itself,
+// whoever declares them.
+func (c *call) eachTry(name string) bool {
+	switch name {
+	case "Traceparent", "Tracestate", "Baggage", "X-Request-Id", "X-Correlation-Id":
+		return true
+	}
+	f := &c.target.flow
+	return strings.EqualFold(name, f.Idempotency.Header) || f.Nonce != nil && strings.EqualFold(name, f.Nonce.Header)
 }
 
 // repeats reports whether the service may get the request a second time: by what its
