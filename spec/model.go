@@ -386,7 +386,7 @@ type Verify struct {
 // they can replay it, change it and count what was booked. Text in ${...} is
 // replaced by what an earlier step took.
 type Scenario struct {
-	User    DemoUser `yaml:"user"`    // facts of the probes' user; a second one lives in another tenant
+	User    DemoUser `yaml:"user"`    // facts of the probes' user, default every role; a second one lives in another tenant
 	Prepare []Step   `yaml:"prepare"` // run in order as the probes' user
 	Call    string   `yaml:"call"`    // "POST /payments"
 	Body    any      `yaml:"body"`

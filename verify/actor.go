@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -54,10 +55,10 @@ type tokens struct {
 	Error     string `json:"error"`
 }
 
-// facts are those of the scenario's user; without a scenario, of somebody who
-// holds every role.
+// facts are those of the scenario's user; where the file names none, of somebody
+// who holds every role.
 func (t *target) facts() spec.DemoUser {
-	if s := t.sys.Verify.Scenario; s != nil {
+	if s := t.sys.Verify.Scenario; s != nil && !reflect.DeepEqual(s.User, spec.DemoUser{}) {
 		return s.User
 	}
 	return spec.DemoUser{Roles: slices.Sorted(maps.Keys(t.sys.Authz.Roles)), Organizations: []string{"verify-a"}, Team: "verify"}

@@ -97,23 +97,26 @@ func all(needs ...func(*spec.System) (bool, string)) func(*spec.System) (bool, s
 	}
 }
 
+// sayHow leads from what is not judged to what would have it judged.
+const sayHow = "; rampart verify --help shows one"
+
 func needScenario(sys *spec.System) (bool, string) {
-	return sys.Verify.Scenario != nil && sys.Verify.Scenario.Call != "", "the file has no verify.scenario, so no consequential request is known"
+	return sys.Verify.Scenario != nil && sys.Verify.Scenario.Call != "", "the file has no verify.scenario, so no consequential request is known" + sayHow
 }
 
 func needLedger(sys *spec.System) (bool, string) {
 	if ok, why := needScenario(sys); !ok {
 		return false, why
 	}
-	return sys.Verify.Scenario.Ledger != "", "verify.scenario names no ledger to count bookings in"
+	return sys.Verify.Scenario.Ledger != "", "verify.scenario names no ledger to count bookings in" + sayHow
 }
 
 func needObject(sys *spec.System) (bool, string) {
-	return sys.Verify.Scenario != nil && sys.Verify.Scenario.Object != "", "verify.scenario names no object of one subject"
+	return sys.Verify.Scenario != nil && sys.Verify.Scenario.Object != "", "verify.scenario names no object of one subject" + sayHow
 }
 
 func needList(sys *spec.System) (bool, string) {
-	return sys.Verify.Scenario != nil && sys.Verify.Scenario.List != "", "verify.scenario names no list of objects"
+	return sys.Verify.Scenario != nil && sys.Verify.Scenario.List != "", "verify.scenario names no list of objects" + sayHow
 }
 
 // needMethod asks for an entry flow whose credentials are exactly these.

@@ -19,7 +19,7 @@ func replayProbes() []Probe {
 		{ID: "P-112", Title: "a changed amount is refused, and nothing is booked", SeedRow: "payment: 1 tampered amount", Controls: []string{"field.server_owned"},
 			Proves: []string{"PAY-2", "owasp2021:A04", "api2023:API3"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needLedger, needCompare), Run: changedAmount},
 		{ID: "P-121", Title: "a repeated request is answered with the first answer and booked once", SeedRow: "payment: 2 replayed request", Controls: []string{"idempotency.key"},
-			Proves: []string{"PAY-3", "owasp2021:A04", "api2023:API6"}, Vantage: asUser, Safety: intrusive, Needs: all(needLedger, needIdempotency), Run: repeated},
+			Proves: []string{"PAY-3", "owasp2021:A04", "api2023:API6"}, Vantage: asUser, Safety: intrusive, Needs: all(needLedger, needIdempotency, needAmount), Run: repeated},
 		{ID: "P-122", Title: "a captured request is worthless, also under a new key", SeedRow: "payment: 2 replayed request", Controls: []string{"nonce.window"},
 			Proves: []string{"PAY-3", "owasp2021:A08"}, Vantage: fromOutside, Safety: intrusive, Needs: all(needLedger, needNonce), Run: captured},
 	}
@@ -41,6 +41,11 @@ func callFlow(sys *spec.System) spec.Flow {
 
 func needIdempotency(sys *spec.System) (bool, string) {
 	return callFlow(sys).Idempotency != nil, "the flow of the consequential request has no idempotency"
+}
+
+// needAmount: another body under the same key is the same body with another amount.
+func needAmount(sys *spec.System) (bool, string) {
+	return sys.Verify.Scenario.Amount != "", "verify.scenario names no amount, a number of the body to change" + sayHow
 }
 
 func needNonce(sys *spec.System) (bool, string) {

@@ -53,6 +53,47 @@ func TestControlsAndProbesAgree(t *testing.T) {
 	}
 }
 
+// TestScenario: what a probe does not judge for want of a word in the file names the
+// word and where to read of it, and a scenario that names no user has one who may.
+func TestScenario(t *testing.T) {
+	const file = `rampart: v1
+system: { name: shop }
+authz: { roles: { member: ["orders:create"] } }
+services:
+  edge: { role: gateway, listen: ":8443" }
+  orders: { upstream: "http://127.0.0.1:9000", methods: [GET, POST] }
+flows:
+  - { from: users, to: edge, authn: session }
+  - { from: edge, to: orders, allow: "role:member", idempotency: true }
+`
+	const call = `verify: { scenario: { call: "POST /orders/x", `
+	for name, tc := range map[string]struct{ add, probe, want string }{
+		"no scenario":                      {"", "P-121", "the file has no verify.scenario, so no consequential request is known; rampart verify --help shows one"},
+		"no object":                        {call + "} }", "P-022", "verify.scenario names no object of one subject; rampart verify --help shows one"},
+		"no ledger":                        {call + "} }", "P-121", "verify.scenario names no ledger to count bookings in; rampart verify --help shows one"},
+		"nothing to change under that key": {call + `ledger: "GET /orders/x" } }`, "P-121", "verify.scenario names no amount, a number of the body to change; rampart verify --help shows one"},
+		"all that it takes":                {call + `ledger: "GET /orders/x", amount: /n } }`, "P-121", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "rampart.yaml")
+			if err := os.WriteFile(path, []byte(file+tc.add), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			sys, err := spec.Load(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			probe := Probes()[slices.IndexFunc(Probes(), func(p Probe) bool { return p.ID == tc.probe })]
+			if ok, why := probe.Needs(sys); ok != (tc.want == "") || !ok && why != tc.want {
+				t.Errorf("%s is judged: %v, %q; want %q", tc.probe, ok, why, tc.want)
+			}
+			if got := (&target{sys: sys}).facts().Roles; !slices.Equal(got, []string{"member"}) {
+				t.Errorf("the probes' user has the roles %v", got)
+			}
+		})
+	}
+}
+
 func TestProbesAreWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range Probes() {

@@ -45,6 +45,21 @@ tenant, as a compromised service, as somebody who got at the database. A probe
 passes when the legitimate request got through, the attack did not, and the
 audit log names the control that refused it.
 
+What probes must know of your system beyond flows and schemas, such as one valid
+request that must not be repeated, is verify.scenario of rampart.yaml:
+
+  verify:
+    scenario:
+      prepare:                                        # done first; each takes from its answer
+        - { call: "POST /items", body: { name: tea }, take: { item: /id } }
+      call: "POST /orders"                            # what must not be forged, changed or repeated
+      body: { item: "${item}", count: 2, words: for tomorrow }
+      amount: /count                                  # a number of the body, which attacks change
+      ledger: "GET /orders?item=${item}"              # a JSON array: a row for each time it was done
+
+With object: "GET /orders/${order}" and list: "GET /orders" it also asks for one
+user's object as another. The probes' user has every role, or what user says.
+
 With --falsify it starts throw-away copies of the system, each without one
 control, and demands that exactly the probes of that control turn red.
 
