@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -52,12 +51,13 @@ type call struct {
 	fate      relay.Outcome // of a request with an idempotency key
 	body      []byte        // as it will be forwarded
 	hasBody   bool
-	doc       any       // what the body says, of openapi.Body; nil: none, or not read
-	gzip      bool      // the body comes compressed
-	limit     int64     // bytes of the body, expanded
-	read      bool      // nothing is left of the caller's body
-	places    [2]func() // that a request holds, to leave them
-	after     func()    // if not nil, runs when the request ends, however it ends
+	doc       any      // what the body says, of openapi.Body; nil: none, or not read
+	gzip      bool     // the body comes compressed
+	limit     int64    // bytes of the body, expanded
+	read      bool     // nothing is left of the caller's body
+	places    [2]place // that a request holds, to leave them
+	after     func()   // if not nil, runs when the request ends, however it ends
+	pacing    pacing
 }
 
 // credential is what the caller showed, on its way to the exchange.
@@ -106,13 +106,13 @@ func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, s := range stages {
 		err := s.check(c)
-		if errors.Is(err, errAnswered) {
-			return
+		if err == nil {
+			continue
 		}
-		if err != nil {
+		if !errors.Is(err, errAnswered) {
 			g.refuse(c, err)
-			return
 		}
+		return
 	}
 	if c.entry != nil {
 		g.bans.Good(c.ip)
@@ -270,15 +270,11 @@ func classOf(control string) string {
 // peerIP is the address at the other end of the connection: of whom the PROXY
 // header names, where there is one.
 func peerIP(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return netip.Addr{}
 	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a.Unmap().WithZone("")
+	return ap.Addr().Unmap().WithZone("")
 }
 
 // decided carries a decision inside an error, for the log alone.

@@ -59,10 +59,11 @@ func (s planLimit) check(c *call) error {
 	if !ok {
 		return rampart.Errorf(rampart.Denied, "limit.api_key", "the API key has no plan")
 	}
-	if !s.flight.enter(c.keyID, p.atOnce) {
+	key := heldBy{key: c.keyID}
+	if !s.flight.enter(key, p.atOnce) {
 		return limitedAtOnce(c, p.atOnce)
 	}
-	c.onEnd(func() { s.flight.leave(c.keyID) })
+	c.onEnd(func() { s.flight.leave(key) })
 	if err := limited(c, p.rate.Allow(c.keyID, 1), limitPlan); err != nil || p.quota == nil {
 		return err
 	}
@@ -80,27 +81,33 @@ type plan struct {
 // looked up, and those in flight are bounded: so is this.
 type inflight struct {
 	mu sync.Mutex
-	n  map[string]int
+	n  map[heldBy]int
 }
 
-func newInflight() *inflight { return &inflight{n: map[string]int{}} }
+// heldBy is whose requests are counted: an API key, or a subject.
+type heldBy struct{ key, subject string }
 
-func (f *inflight) enter(key string, most int) bool {
+func newInflight() *inflight { return &inflight{n: map[heldBy]int{}} }
+
+func (f *inflight) enter(who heldBy, most int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.n[key] >= most {
+	n := f.n[who]
+	if n >= most {
 		return false
 	}
-	f.n[key]++
+	f.n[who] = n + 1
 	return true
 }
 
-func (f *inflight) leave(key string) {
+func (f *inflight) leave(who heldBy) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.n[key]--; f.n[key] <= 0 {
-		delete(f.n, key)
+	if n := f.n[who] - 1; n > 0 {
+		f.n[who] = n
+		return
 	}
+	delete(f.n, who)
 }
 
 // userShare is how many requests of one subject may be in flight: of all places a
@@ -126,11 +133,11 @@ func (s userLimit) check(c *call) error {
 
 // enter answers 503 as a full edge does: it is no sign of an attack.
 func (s userLimit) enter(c *call) error {
-	who := "subject:" + c.principal.Subject
+	who := heldBy{subject: c.principal.Subject}
 	if !s.flight.enter(who, userShare) {
 		return problem.With(rampart.Errorf(rampart.Unavailable, "limit.user", "more than %d requests of this user at once", userShare), problem.Details{RetryAfter: time.Second, Limit: nameAtOnce})
 	}
-	c.hold(func() { s.flight.leave(who) })
+	c.hold(place{of: s.flight, who: who})
 	return nil
 }
 

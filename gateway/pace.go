@@ -22,14 +22,25 @@ func usualPace() pace {
 	return pace{header: headerTimeout, idle: idleTimeout, first: bodyTimeout, grace: bodyGrace, rate: bodyRate, ahead: stallTimeout, whole: wholeTimeout}
 }
 
+// pacing is what a call holds of its deadlines, so that all of it is one piece of
+// memory.
+type pacing struct {
+	control http.ResponseController
+	body    pacedBody
+	answer  pacedAnswer
+}
+
 // paced gives the request's body and answer the deadlines of p.
 func (c *call) paced(p pace) {
-	control := http.NewResponseController(c.w)
+	c.pacing.control = *http.NewResponseController(c.w)
+	control := &c.pacing.control
 	if !c.read {
 		_ = control.SetReadDeadline(time.Now().Add(p.first)) // from here on: who is refused may not dribble either
-		c.r.Body = &pacedBody{ReadCloser: c.r.Body, pace: p, control: control}
+		c.pacing.body = pacedBody{ReadCloser: c.r.Body, pace: p, control: control}
+		c.r.Body = &c.pacing.body
 	}
-	c.w = &pacedAnswer{ResponseWriter: c.w, pace: p, control: control}
+	c.pacing.answer = pacedAnswer{ResponseWriter: c.w, pace: p, control: control}
+	c.w = &c.pacing.answer
 }
 
 // pacedBody is a body that must come at a rate: after the grace, at no moment may

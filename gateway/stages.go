@@ -94,7 +94,7 @@ func (s shedder) check(c *call) error {
 	if err := s.gate.Enter(s.priority(c)); err != nil {
 		return err
 	}
-	c.hold(s.gate.Leave)
+	c.hold(place{gate: s.gate})
 	return nil
 }
 
