@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -230,5 +231,34 @@ func TestStreamsHoldNoPlaces(t *testing.T) {
 	h.Until("there is room again", func() bool { streams.mu.Lock(); defer streams.mu.Unlock(); return streams.n == 1 })
 	if res := h.do("GET", "/orders/o1", "", "Authorization", ann); res.StatusCode != 200 {
 		t.Errorf("afterwards: %s", res.Status)
+	}
+}
+
+// TestNewcomersFindStreams: sixty callers, one after another, who open all they may do
+// not take the places of who comes next; and one alone has what it had.
+func TestNewcomersFindStreams(t *testing.T) {
+	o := newOpenStreams()
+	open := func(who string) (n int) {
+		for o.enter(who) == nil {
+			n++
+		}
+		return n
+	}
+	if n := open("0"); n != streamShare {
+		t.Errorf("one alone opens %d, want %d", n, streamShare)
+	}
+	for i := range 60 {
+		if n := open("a" + strconv.Itoa(i)); n < 2 || n > streamShare {
+			t.Fatalf("caller %d opens %d, when %d are open", i, n, o.n)
+		}
+	}
+	if o.n < maxStreams*7/8 {
+		t.Errorf("%d are open: they did not take what they could", o.n)
+	}
+	for range streamShare {
+		o.leave("0")
+	}
+	if n := open("new"); n < streamFew/2 {
+		t.Errorf("a newcomer opens %d when a large one has gone", n)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/fairshare"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/network/shed"
 )
@@ -12,15 +13,17 @@ import (
 // How many streams may be open at once at one gateway: of one service, and of one
 // caller at that service. They cost memory and connections for up to an hour, and
 // next to no work, so they have places of their own: requests that end soon are not
-// turned away for them.
+// turned away for them. As they fill, a caller's part shrinks (package fairshare): eight
+// callers would take all for an hour otherwise.
 const (
 	maxStreams  = 1024
 	streamShare = maxStreams / 8
+	streamFew   = 8 // that a caller may have although others have taken most
 )
 
 // openStreams counts those of one service. Its methods may be called concurrently.
 type openStreams struct {
-	most, each int
+	most, each, few int
 
 	mu   sync.Mutex // guards below
 	n    int
@@ -28,7 +31,7 @@ type openStreams struct {
 }
 
 func newOpenStreams() *openStreams {
-	return &openStreams{most: maxStreams, each: streamShare, held: map[string]int{}}
+	return &openStreams{most: maxStreams, each: streamShare, few: streamFew, held: map[string]int{}}
 }
 
 // enter lets a stream in or refuses it, and never waits. Every success must be
@@ -36,15 +39,20 @@ func newOpenStreams() *openStreams {
 func (o *openStreams) enter(who string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	switch {
-	case o.held[who] >= o.each:
-		return tooManyStreams("limit.user", "more than %d streams of this user at once", o.each)
-	case o.n >= o.most:
+	if o.n >= o.most {
 		return tooManyStreams("", "more than %d streams of this service at once", o.most)
+	}
+	if each := o.share(); o.held[who] >= each {
+		return tooManyStreams("limit.user", "more than %d streams of this user at once", each)
 	}
 	o.n++
 	o.held[who]++
 	return nil
+}
+
+// share is how many one caller may have now. mu is held.
+func (o *openStreams) share() int {
+	return min(o.each, int(fairshare.Of(int64(o.most), int64(o.n), int64(o.few))))
 }
 
 func (o *openStreams) leave(who string) {
