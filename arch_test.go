@@ -30,7 +30,7 @@ var may = map[string]string{
 	"validate":           ". internal",
 	"tls":                ". internal",
 	"data":               ". internal",
-	"monitor":            ".",
+	"monitor":            ". internal/jsonline",
 	"authn":              ". internal",
 	"authz":              ". internal",
 	"authz/pap":          ". spec",

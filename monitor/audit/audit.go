@@ -19,7 +19,8 @@
 // report their head to the control plane, and VerifyDir compares.
 //
 // Audit is not logging: a security event that cannot be made durable fails the
-// request that caused it.
+// request that caused it. What is recorded of requests that were let through is
+// the kernel's after ten milliseconds, and durable 250 ms later: see Log.
 package audit
 
 import (
@@ -32,7 +33,7 @@ import (
 )
 
 // Classes of events. Record returns for ClassAuthzAllow and ClassAPIRead at
-// once; every other class waits for the disk.
+// once; every other class waits for the disk, and with it all that came before.
 const (
 	ClassAuthentication = "authentication"
 	ClassAuthzDeny      = "authz_deny"

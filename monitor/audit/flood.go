@@ -150,6 +150,7 @@ func (l *Log) watchLocked(f *flood, key floodKey, c *floodCount) {
 // Detail["refused.more"]: "and N more". Those that were counted together say so in
 // Detail["peers"], and name no peer and no subject.
 func (l *Log) flushLocked(f *flood) {
+	var t text
 	for _, c := range f.seen {
 		if c.n == c.recorded {
 			continue
@@ -159,9 +160,13 @@ func (l *Log) flushLocked(f *flood) {
 			e.Detail = make(map[string]string, 1)
 		}
 		c.describe(e.Detail)
-		if b, err := encode(e); err == nil { // strings and times always encode
+		if b, err := t.encode(e); err == nil { // strings and times always encode
 			l.addLocked(b, false)
+			l.next.sync = true // they are refusals, and have waited for their window already
 		}
+	}
+	if l.next.sync {
+		signal(l.hurry)
 	}
 	if f.timer != nil {
 		f.timer.Stop()

@@ -22,8 +22,14 @@ const (
 	maxBatchBytes  = 4 << 20
 	retryAfter     = time.Second // between attempts to leave a failed segment
 	// Events for which nobody waits do so for each other: at some hundred requests
-	// a second a flush for each costs more than all else that is done for it.
+	// a second a write for each costs more than all else that is done for it.
 	company = 10 * time.Millisecond
+	// What was written and nobody waits for is flushed so much later, at most: a
+	// flush costs as much as fifty requests, and only a machine that loses power, or
+	// whose kernel dies, can tell the difference.
+	syncEvery = 250 * time.Millisecond
+
+	maxSpare = 1 << 20 // bytes of a buffer that is used again
 )
 
 // Options of a Log. The zero Options is ready to use.
@@ -38,29 +44,35 @@ type Options struct {
 // One goroutine writes. Whoever calls Record while it waits for the disk goes
 // into the next batch together; nobody who waits for the disk ever waits for
 // company. Events for which nobody waits are written when one comes for which
-// somebody does, after ten milliseconds at the latest: a process that is killed
-// loses so much of them.
+// somebody does, after ten milliseconds at the latest, and flushed with the next
+// event for which somebody waits, 250 ms after they were written at the latest. A
+// process that is killed loses ten milliseconds of them, a machine that loses
+// power 260; what was waited for is on disk, and with it all before it.
 //
 // When a write or fsync fails, the batch fails and every Record after it, for
 // a second. Then the log cuts the segment, through a new descriptor, to the
 // length known to be durable, starts a new segment that continues the chain
 // from there, and records the gap. When the open segment was removed, replaced
 // or changed by someone else, the log refuses every event until it is opened
-// again.
+// again; it looks after each flush, before it answers those who wait for it.
 type Log struct {
 	plane  string
 	now    func() time.Time
 	logger *slog.Logger
 	max    int64
 	folder *os.File      // holds the lock
-	wake   chan struct{} // a batch has something; closed by Close
-	hurry  chan struct{} // and somebody waits for it
+	hurry  chan struct{} // somebody waits for the batch, or it is full
+	late   *time.Timer   // the batch has waited for company long enough
+	quit   chan struct{} // closed by Close
 	done   chan struct{} // the committer has ended
+	texts  sync.Pool     // *text
 
 	mu      sync.Mutex
 	next    *batch
-	writing *batch // taken last; nil: none was
-	head    Head
+	writing *batch    // taken last; nil: none was
+	spare   room      // for the next batch
+	settled bool      // all of the batches that were taken is durable, or has failed
+	head    Head      // newest durable record
 	failure error     // why events are refused; nil when they are not
 	retry   time.Time // when to try again after a failure; zero: never
 	closed  bool
@@ -69,30 +81,56 @@ type Log struct {
 
 	// The rest belongs to the committer.
 	segment segmentFile
+	settle  *time.Timer // what was written is due to be flushed
+	tip     Head        // newest record that was written
+	loose   int         // records between head and tip: nobody waits for them
 	buf     []byte
+	hash    hasher
 	lost    int // events that were accepted without waiting and then lost
 }
 
-// batch is a group of events with one fsync.
+// batch is a group of events with one write.
 type batch struct {
-	events [][]byte
-	size   int
-	async  int           // events for which nobody waits
-	taken  chan struct{} // closed when the committer has it: there is room in the next
-	done   chan struct{} // closed when err is set
-	err    error
+	room
+	async int           // events for which nobody waits
+	sync  bool          // somebody waits for the disk
+	taken chan struct{} // closed when the committer has it: there is room in the next
+	done  chan struct{} // closed when err is set
+	err   error
 }
 
-func newBatch() *batch {
-	return &batch{taken: make(chan struct{}), done: make(chan struct{})}
+// room holds events, encoded, one behind the other.
+type room struct {
+	text []byte
+	ends []int // where each ends
 }
 
-func (b *batch) full() bool { return len(b.events) >= maxBatch || b.size >= maxBatchBytes }
+// emptied is the room to use again, unless a rare large batch made it large.
+func (r room) emptied() room {
+	if cap(r.text) > maxSpare {
+		return room{}
+	}
+	return room{r.text[:0], r.ends[:0]}
+}
+
+// newBatchLocked takes what room there is.
+func (l *Log) newBatchLocked() *batch {
+	b := &batch{room: l.spare, taken: make(chan struct{}), done: make(chan struct{})}
+	l.spare = room{}
+	return b
+}
+
+func (b *batch) add(event []byte) {
+	b.text = append(b.text, event...)
+	b.ends = append(b.ends, len(b.text))
+}
+
+func (b *batch) full() bool { return len(b.ends) >= maxBatch || len(b.text) >= maxBatchBytes }
 
 // Open opens or creates the log of plane, such as "gateway/edge", under dir,
-// the audit folder of the state folder. A torn record at the very end, which
-// was never acknowledged, is cut, and the cut is recorded; any other damage is
-// an error that names file, line and byte. A second writer is refused.
+// the audit folder of the state folder. What a crash tore at the very end, which
+// nobody was told to be durable, is cut, and the cut is recorded; any other damage
+// is an error that names file, line and byte. A second writer is refused.
 func Open(dir, plane string, opt Options) (*Log, error) {
 	name, err := folderOf(plane)
 	if err != nil {
@@ -121,9 +159,12 @@ func Open(dir, plane string, opt Options) (*Log, error) {
 func newLog(plane string, folder *os.File, opt Options) *Log {
 	l := &Log{
 		plane: plane, now: opt.Now, logger: opt.Logger, max: opt.MaxSegment, folder: folder,
-		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{}), next: newBatch(),
+		hurry: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		late: stopped(), settle: stopped(), settled: true,
 		segment: segmentFile{folder: folder.Name(), sync: (*os.File).Sync},
 	}
+	l.texts.New = func() any { return new(text) }
+	l.next = l.newBatchLocked()
 	if l.now == nil {
 		l.now = time.Now
 	}
@@ -136,6 +177,13 @@ func newLog(plane string, folder *os.File, opt Options) *Log {
 	l.requests.all, l.requests.window = floodAll, floodWindow
 	l.strangers.all, l.strangers.window = strangeAll, strangeWindow
 	return l
+}
+
+// stopped is a timer that is to be set.
+func stopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 // lockFolder makes this process the one writer. The kernel frees the lock when
@@ -160,11 +208,14 @@ func (l *Log) recover() error {
 	if err != nil {
 		return err
 	}
-	l.head = at.head
+	l.head, l.tip = at.head, at.head
 	if at.segment == 0 {
 		err = l.segment.rotate()
 	} else {
 		err = l.segment.open(at.segment, at.size)
+	}
+	if err == nil {
+		err = l.segment.openMark()
 	}
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
@@ -178,12 +229,14 @@ func (l *Log) recover() error {
 	if err != nil {
 		return err
 	}
-	return l.commit([][]byte{note})
+	var b batch
+	b.add(note)
+	return l.commit(&b, true)
 }
 
 // note is an event of the log about itself.
 func (l *Log) note(action string, detail map[string]string) ([]byte, error) {
-	return encode(Event{
+	return new(text).encode(Event{
 		Time: l.now().UTC(), Plane: l.plane, Class: ClassConfig, Action: action,
 		Outcome: Failed, Control: control, Detail: detail,
 	})
@@ -208,7 +261,7 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 	if e.Outcome == Refused && l.counted(e) {
 		return nil
 	}
-	b, err := l.put(ctx, e)
+	b, err := l.put(ctx, &e)
 	if err != nil || !e.waits() {
 		return err
 	}
@@ -221,8 +274,10 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 }
 
 // put adds e to the batch that is filling.
-func (l *Log) put(ctx context.Context, e Event) (*batch, error) {
-	event, err := encode(e)
+func (l *Log) put(ctx context.Context, e *Event) (*batch, error) {
+	t := l.texts.Get().(*text)
+	defer l.give(t)
+	event, err := t.encode(*e)
 	if err != nil {
 		return nil, &rampart.Error{Kind: rampart.Internal, Control: control, Msg: "audit: the event cannot be encoded", Err: err}
 	}
@@ -236,6 +291,13 @@ func (l *Log) put(ctx context.Context, e Event) (*batch, error) {
 		case <-ctx.Done():
 			return nil, unavailable(fmt.Errorf("the queue is full: %w", ctx.Err()))
 		}
+	}
+}
+
+// give hands t back for the next event, unless a rare large one made it large.
+func (l *Log) give(t *text) {
+	if cap(t.buf) <= 2*maxEvent {
+		l.texts.Put(t)
 	}
 }
 
@@ -256,15 +318,20 @@ func (l *Log) tryPut(event []byte, waits bool) (b *batch, room bool, err error) 
 	return l.next, true, nil
 }
 
+// addLocked wakes the committer once for a batch: now if somebody waits, else when
+// the first event in it has waited long enough.
 func (l *Log) addLocked(event []byte, waits bool) {
-	l.next.events = append(l.next.events, event)
-	l.next.size += len(event)
+	b := l.next
+	b.add(event)
 	if waits {
+		b.sync = true
 		signal(l.hurry)
-	} else {
-		l.next.async++
+		return
 	}
-	signal(l.wake)
+	b.async++
+	if len(b.ends) == 1 {
+		l.late.Reset(company)
+	}
 }
 
 // signal tells the committer. What it was told and has not heard is for whatever
@@ -280,7 +347,9 @@ func unavailable(err error) error {
 	return &rampart.Error{Kind: rampart.Unavailable, Control: control, Msg: "the audit log is not available", Err: err}
 }
 
-// Head returns the newest durable record.
+// Head returns the newest durable record: what was written and not flushed yet is
+// not counted. Planes report it, and a log that is shorter than what was reported
+// was cut; a machine that loses power must not look like that.
 func (l *Log) Head() (seq uint64, hash [32]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -290,22 +359,29 @@ func (l *Log) Head() (seq uint64, hash [32]byte) {
 // Flush waits until the events that were accepted before are on disk, and returns
 // why they are not. Refusals that are being counted are none yet.
 func (l *Log) Flush(ctx context.Context) error {
-	l.mu.Lock()
-	b := l.next
-	if len(b.events) == 0 {
-		b = l.writing
-	}
-	l.mu.Unlock()
+	b := l.hasten()
 	if b == nil {
 		return nil
 	}
-	signal(l.hurry)
 	select {
 	case <-b.done:
 		return b.err
 	case <-ctx.Done():
 		return unavailable(ctx.Err())
 	}
+}
+
+// hasten has flushed what was accepted, and returns the batch with which that is
+// done; nil when there was none.
+func (l *Log) hasten() *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.next.ends) == 0 && (l.settled || l.closed) {
+		return l.writing
+	}
+	l.next.sync = true
+	signal(l.hurry)
+	return l.next
 }
 
 // Close writes what was accepted, counted refusals included, and ends the log.
@@ -318,8 +394,7 @@ func (l *Log) Close() error {
 		l.flushLocked(&l.requests)
 		l.flushLocked(&l.strangers)
 		l.closed = true
-		signal(l.hurry)
-		close(l.wake)
+		close(l.quit)
 	}
 	l.mu.Unlock()
 	<-l.done

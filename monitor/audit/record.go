@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
+	"hash"
 	"math"
 	"strconv"
 )
@@ -37,16 +37,30 @@ type record struct {
 
 // sum computes the hash that a record must carry.
 func (r *record) sum() [sha256.Size]byte {
-	h := sha256.New()
-	var head [len(hashDomain) + 8 + sha256.Size]byte
-	n := copy(head[:], hashDomain)
-	binary.BigEndian.PutUint64(head[n:], r.seq)
-	copy(head[n+8:], r.prev[:])
-	h.Write(head[:])
-	h.Write(r.event)
-	var out [sha256.Size]byte
-	h.Sum(out[:0])
-	return out
+	var h hasher
+	return h.sum(r)
+}
+
+// hasher computes the hashes of many records. The zero value is ready; it is for
+// one goroutine.
+type hasher struct {
+	hash hash.Hash
+	head [len(hashDomain) + 8 + sha256.Size]byte // what comes before the event
+	out  [sha256.Size]byte
+}
+
+func (h *hasher) sum(r *record) [sha256.Size]byte {
+	if h.hash == nil {
+		h.hash = sha256.New()
+	}
+	n := copy(h.head[:], hashDomain)
+	binary.BigEndian.PutUint64(h.head[n:], r.seq)
+	copy(h.head[n+8:], r.prev[:])
+	h.hash.Reset()
+	h.hash.Write(h.head[:])
+	h.hash.Write(r.event)
+	h.hash.Sum(h.out[:0])
+	return h.out
 }
 
 // appendTo appends the line of r, newline included.
@@ -120,42 +134,4 @@ func parseHash(dst *[sha256.Size]byte, src []byte) bool {
 	}
 	_, err := hex.Decode(dst[:], src)
 	return err == nil
-}
-
-// encode renders e as the bytes that will be hashed. An event over maxEvent is
-// cut: an attacker's long input must neither fill the disk nor keep his deed
-// out of the log. What is cut is replaced by its beginning, length and hash.
-func encode(e Event) ([]byte, error) {
-	b, err := json.Marshal(e)
-	if err != nil || len(b) <= maxEvent {
-		return b, err
-	}
-	e.Detail = cutValues(e.Detail)
-	short, err := json.Marshal(e)
-	if err != nil || len(short) <= maxEvent {
-		return short, err
-	}
-	for _, s := range []*string{&e.Action, &e.Control, &e.Flow, &e.Layer, &e.Code, &e.Subject, &e.Actor, &e.Resource, &e.Trace, &e.Peer} {
-		*s = cut(*s)
-	}
-	e.Policies = nil
-	e.Detail = map[string]string{"cut": cut(string(b))}
-	return json.Marshal(e)
-}
-
-func cutValues(m map[string]string) map[string]string {
-	out := make(map[string]string, len(m))
-	for k, v := range m {
-		out[k] = cut(v)
-	}
-	return out
-}
-
-// cut shortens a long string to its first 256 bytes, its length and hash.
-func cut(s string) string {
-	const keep = 256
-	if len(s) <= keep+128 {
-		return s
-	}
-	return fmt.Sprintf("%s...[%d bytes, sha256 %x]", s[:keep], len(s), sha256.Sum256([]byte(s)))
 }

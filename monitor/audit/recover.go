@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -35,7 +36,7 @@ func (h *Head) after(r record) error {
 type recovered struct {
 	segment int   // number of the newest segment, 0 when there is none
 	size    int64 // its sound length in bytes
-	torn    int64 // bytes behind that which were never acknowledged
+	torn    int64 // bytes behind that which nobody was told to be durable
 	head    Head
 }
 
@@ -61,7 +62,11 @@ func recoverFolder(folder, plane string) (recovered, error) {
 			return out, err
 		}
 	}
-	size, torn, err := out.head.scan(filepath.Join(folder, segmentName(full)), plane)
+	settled, err := durableIn(folder, full)
+	if err != nil {
+		return out, err
+	}
+	size, torn, err := out.head.scan(filepath.Join(folder, segmentName(full)), plane, settled)
 	if err != nil {
 		return out, err
 	}
@@ -73,6 +78,21 @@ func recoverFolder(folder, plane string) (recovered, error) {
 		return out, corrupt(segmentName(full), errors.New("it ends in a broken record though a segment follows"))
 	}
 	return out, nil
+}
+
+// durableIn returns how many bytes of segment n were made durable, for all that is
+// known. What is behind may be torn in any way after a loss of power.
+func durableIn(folder string, n int) (int64, error) {
+	m, ok, err := readMark(folder)
+	switch {
+	case err != nil:
+		return 0, err
+	case !ok || m.segment > n:
+		return math.MaxInt64, nil
+	case m.segment < n:
+		return 0, nil
+	}
+	return m.size, nil
 }
 
 // lastFull returns the highest segment number up to n whose file is not empty,
@@ -121,9 +141,10 @@ func lastHead(path string) (Head, error) {
 }
 
 // scan moves h over the records of one segment and returns the length of the
-// sound part and of what must be cut behind it. A broken record with a sound
-// one behind it was acknowledged once: that is corruption, not a crash.
-func (h *Head) scan(path, plane string) (size, torn int64, err error) {
+// sound part and of what must be cut behind it. Of its first settled bytes, a
+// broken record with a sound one behind it was durable once: that is corruption,
+// not a crash.
+func (h *Head) scan(path, plane string, settled int64) (size, torn int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0, 0, fmt.Errorf("audit: %w", err)
@@ -150,7 +171,7 @@ func (h *Head) scan(path, plane string) (size, torn int64, err error) {
 		if err != nil {
 			return 0, 0, fmt.Errorf("audit: %s: %w", filepath.Base(path), err)
 		}
-		if more {
+		if more && size < settled {
 			return 0, 0, where
 		}
 		return size, lines.next - size, nil

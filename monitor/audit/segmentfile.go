@@ -13,17 +13,21 @@ var errTampered = errors.New("the open segment was removed, replaced or changed 
 
 // segmentFile is the segment being written. Only the committer uses it.
 type segmentFile struct {
-	folder string
-	number int         // 0 before the first segment exists
-	file   *os.File    // nil before the first segment and after a failed write
-	info   os.FileInfo // of file when it was opened: device and inode
-	size   int64       // bytes known to be durable
-	sync   func(*os.File) error
+	folder   string
+	number   int         // 0 before the first segment exists
+	file     *os.File    // nil before the first segment and after a failed write
+	info     os.FileInfo // of file when it was opened: device and inode
+	size     int64       // bytes written
+	durable  int64       // of them, known to be on disk
+	tampered bool        // it was found changed by someone else
+	mark     *os.File    // tells whoever recovers what is durable
+	sync     func(*os.File) error
 }
 
 func (s *segmentFile) path() string { return filepath.Join(s.folder, segmentName(s.number)) }
 
-// open continues an existing segment at size and cuts what is behind.
+// open continues an existing segment at size and cuts what is behind. What is there
+// may be in the memory of the kernel only, left by a process that was killed.
 func (s *segmentFile) open(number int, size int64) error {
 	s.number, s.size = number, size
 	f, err := os.OpenFile(s.path(), os.O_WRONLY|os.O_APPEND, 0)
@@ -31,11 +35,14 @@ func (s *segmentFile) open(number int, size int64) error {
 		return err
 	}
 	info, err := s.cutTo(f)
+	if err == nil {
+		err = s.sync(f)
+	}
 	if err != nil {
 		f.Close()
 		return err
 	}
-	s.file, s.info = f, info
+	s.file, s.info, s.durable = f, info, size
 	return nil
 }
 
@@ -56,33 +63,62 @@ func (s *segmentFile) cutTo(f *os.File) (os.FileInfo, error) {
 	return info, s.sync(f)
 }
 
-// append writes b and makes it durable. After an error the segment is closed:
-// what the disk holds behind size is unknown then, and a second fsync on the
-// same descriptor could report success for pages that the kernel has dropped.
-func (s *segmentFile) append(b []byte) error {
-	if err := s.unchanged(); err != nil {
-		return err
+// write appends b. The kernel has it then, whatever becomes of this process. After
+// an error the segment is closed.
+func (s *segmentFile) write(b []byte) error {
+	if s.tampered {
+		return errTampered
 	}
-	_, err := s.file.Write(b)
-	if err == nil {
-		err = s.sync(s.file)
+	if len(b) == 0 {
+		return nil
 	}
-	if err != nil {
-		s.file.Close()
-		s.file = nil
+	if _, err := s.file.Write(b); err != nil {
+		s.drop()
 		return err
 	}
 	s.size += int64(len(b))
-	return s.unchanged() // removed while we wrote: nobody would find these records
+	return nil
+}
+
+// settle makes durable what was written, and then makes sure that it is in its
+// place: nobody would find records in a file that was removed while we wrote.
+func (s *segmentFile) settle() error {
+	if s.tampered {
+		return errTampered
+	}
+	if err := s.sync(s.file); err != nil {
+		s.drop()
+		return err
+	}
+	if !s.unchanged() {
+		s.tampered = true
+		return errTampered
+	}
+	s.durable = s.size
+	s.tell()
+	return nil
+}
+
+// drop closes the segment after an error. What the disk holds behind durable is
+// unknown then, and a second fsync on the same descriptor could report success for
+// pages that the kernel has dropped.
+func (s *segmentFile) drop() {
+	s.file.Close()
+	s.file, s.size = nil, s.durable
+}
+
+func (s *segmentFile) close() {
+	for _, f := range []*os.File{s.file, s.mark} {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
 // unchanged compares device, inode and length with what we left.
-func (s *segmentFile) unchanged() error {
+func (s *segmentFile) unchanged() bool {
 	now, err := os.Lstat(s.path())
-	if err != nil || !os.SameFile(now, s.info) || now.Size() != s.size {
-		return errTampered
-	}
-	return nil
+	return err == nil && os.SameFile(now, s.info) && now.Size() == s.size
 }
 
 // repair cuts a segment after a failed write to what is known to be durable,
@@ -132,6 +168,6 @@ func (s *segmentFile) rotate() error {
 	if s.file != nil {
 		s.file.Close()
 	}
-	s.number, s.size, s.file, s.info = s.number+1, 0, f, info
+	s.number, s.size, s.durable, s.file, s.info = s.number+1, 0, 0, f, info
 	return nil
 }
