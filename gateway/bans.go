@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -89,6 +90,11 @@ func (g *Gateway) count(ctx context.Context, from netip.Addr, w weight) {
 // made it do is a fault: images and top-level navigations, which bring lax cookies,
 // may be refused by a policy, the WAF or a limit, and a page can have thousands made.
 //
+// Old browsers and mail programs do not say so, and pages of this origin show what
+// their users wrote: a GET over a limit is a fault, whoever says what of it, unless it
+// shows what no page can. A ban would add little: the limit refuses such a flood before
+// anything that costs, new connections wait for their turn, and per_ip bounds them.
+//
 // Anybody can write the browser's mark himself. It spares him the ban and nothing
 // else: each request is refused all the same, the limit of his address holds, and
 // a credential that no page can have a browser show counts with it and without.
@@ -101,7 +107,10 @@ func weigh(c *call, err error) weight {
 	case rampart.Denied:
 		w = offenceIf(control != "authn.csrf" && control != controlCORS)
 	case rampart.Limited:
-		w = offenceIf(control != controlBan)
+		w = offenceIf(control != controlBan && control != "idempotency.key") // that store is full of others' keys, maybe
+		if w == offence && !shown && (c.r.Method == http.MethodGet || c.r.Method == http.MethodHead) {
+			return fault
+		}
 	}
 	if w == offence && !shown && foreign(c.r.Header.Get("Sec-Fetch-Site")) {
 		return fault

@@ -33,7 +33,11 @@ func TestNoPageHasItsVisitorBanned(t *testing.T) {
 		"a form of another site":                     {rampart.Denied, "authn.csrf", []string{"Sec-Fetch-Site", "cross-site"}, harmless},
 		"pictures of another site, by the hundred":   {rampart.Limited, "limit.ip", []string{"Sec-Fetch-Site", "cross-site"}, fault},
 		"the same with a forged token":               {rampart.Limited, "limit.ip", []string{"Sec-Fetch-Site", "cross-site", "Authorization", "Bearer x"}, offence},
-		"a flood that is no browser's":               {rampart.Limited, "limit.ip", nil, offence},
+		"pictures in a mail, by the hundred":         {rampart.Limited, "limit.ip", nil, fault},
+		"pictures in a page of ours":                 {rampart.Limited, "limit.user", []string{"Cookie", sessionCookie + "=x", "Sec-Fetch-Site", "same-origin"}, fault},
+		"a flood that no picture makes":              {rampart.Limited, "limit.ip", []string{":method", "POST"}, offence},
+		"one with a token that goes on":              {rampart.Limited, "limit.user", []string{"Authorization", "Bearer x"}, offence},
+		"keys beyond a share":                        {rampart.Limited, "idempotency.key", []string{":method", "POST", "Authorization", "Bearer x"}, harmless},
 		"nothing shown":                              {rampart.Unauthenticated, "authn.session", nil, harmless},
 		"a forged session":                           {rampart.Unauthenticated, "authn.session", []string{"Cookie", sessionCookie + "=x"}, offence},
 		"a visit by a link, and the session is over": {rampart.Unauthenticated, "authn.session", []string{"Cookie", sessionCookie + "=x", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}, fault},
@@ -48,6 +52,10 @@ func TestNoPageHasItsVisitorBanned(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			for i := 0; i+1 < len(tc.header); i += 2 {
+				if tc.header[i] == ":method" {
+					r.Method = tc.header[i+1]
+					continue
+				}
 				r.Header.Set(tc.header[i], tc.header[i+1])
 			}
 			if got := weigh(&call{r: r}, rampart.Errorf(tc.kind, tc.control, "no")); got != tc.want {
