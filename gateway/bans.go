@@ -3,12 +3,14 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart"
@@ -71,17 +73,52 @@ const (
 
 // refused counts a refusal by what it tells of an attack, and records the bans that
 // begin with it.
-func (g *Gateway) refused(c *call, err error) { g.count(c.r.Context(), c.ip, weigh(c, err)) }
+func (g *Gateway) refused(c *call, err error) {
+	g.count(c.r.Context(), c.ip, weigh(c, err), kindOf(err))
+}
 
-func (g *Gateway) count(ctx context.Context, from netip.Addr, w weight) {
+func (g *Gateway) count(ctx context.Context, from netip.Addr, w weight, kind ban.Kind) {
 	switch w {
 	case fault:
 		g.bans.Fault(from)
 	case offence:
-		for _, b := range g.bans.Refused(from) {
-			g.recordBan(ctx, "ban.begin", audit.Refused, b, map[string]string{"seconds": strconv.Itoa(int(b.For.Seconds())), "step": strconv.Itoa(b.Step)})
+		for _, b := range g.bans.Refused(from, kind) {
+			g.recordBan(ctx, "ban.begin", audit.Refused, b, map[string]string{"seconds": strconv.Itoa(int(b.For.Seconds())), "step": strconv.Itoa(b.Step), "why": whyBanned(b)})
 		}
 	}
+}
+
+// kindOf is what a refusal that counts for a ban was for.
+func kindOf(err error) ban.Kind {
+	switch rampart.KindOf(err) {
+	case rampart.Unauthenticated:
+		return ban.Credential
+	case rampart.Denied:
+		if controlOf(err, "") == controlWAF {
+			return ban.Attack
+		}
+		return ban.Policy
+	case rampart.Limited:
+		return ban.Limit
+	}
+	return ban.Other
+}
+
+// kindNames are what the log calls the kinds of refusals.
+var kindNames = [ban.Kinds]string{"other", "401", "403", "429", "waf", "protocol"}
+
+// whyBanned is what an address was refused for before its ban: "401: 12, waf: 2".
+func whyBanned(b ban.Ban) string {
+	var out []string
+	for kind, n := range b.Why {
+		if n > 0 {
+			out = append(out, fmt.Sprintf("%s: %d", kindNames[kind], n))
+		}
+	}
+	if b.Faults > 0 {
+		out = append(out, fmt.Sprintf("faults: %d", b.Faults))
+	}
+	return strings.Join(out, ", ")
 }
 
 // weigh lets no page have its visitor banned. Of no weight are requests that show

@@ -92,7 +92,7 @@ func TestBansNow(t *testing.T) {
 	l := ban.New(ban.Options{Rule: ban.Rule{Refusals: 1, Within: time.Minute, First: time.Minute, Longest: time.Hour}, Now: func() time.Time { return now }})
 	for i := range wire.MaxBans + 1 {
 		for range 2 {
-			l.Refused(netip.MustParseAddr(fmt.Sprintf("192.0.%d.%d", i/256, i%256)))
+			l.Refused(netip.MustParseAddr(fmt.Sprintf("192.0.%d.%d", i/256, i%256)), ban.Other)
 		}
 		now = now.Add(time.Millisecond)
 	}
@@ -125,8 +125,8 @@ func TestLifts(t *testing.T) {
 			v4, v6 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::1")
 			misbehave := func() {
 				for range 2 {
-					l.bans.Refused(v4)
-					l.bans.Refused(v6)
+					l.bans.Refused(v4, ban.Other)
+					l.bans.Refused(v6, ban.Other)
 				}
 			}
 			misbehave()
@@ -178,5 +178,20 @@ func TestOperatorsSeeAndLiftBans(t *testing.T) {
 	h.Until("its end is on record", func() bool { return h.event("ban.end").Action != "" }) // the sweep may have been first
 	if e := h.event("ban.end"); e.Outcome != audit.Allowed || e.Peer != "2001:db8::/64" || e.Detail["lifted"] != "true" {
 		t.Errorf("on record: %+v", e)
+	}
+}
+
+// TestWhyBanned: the log's words for what led to a ban, a kind at a time.
+func TestWhyBanned(t *testing.T) {
+	b := ban.Ban{Faults: 9}
+	for _, e := range []error{
+		rampart.Errorf(rampart.Unauthenticated, "authn.jwt", "x"), rampart.Errorf(rampart.Denied, "authz.gateway", "x"), rampart.Errorf(rampart.Denied, controlWAF, "x"),
+		rampart.Errorf(rampart.Limited, "limit.ip", "x"), rampart.Errorf(rampart.Limited, "limit.user", "x"), rampart.Errorf(rampart.Invalid, "", "x"),
+	} {
+		b.Why[kindOf(e)]++
+	}
+	b.Why[ban.Protocol]++
+	if got, want := whyBanned(b), "other: 1, 401: 1, 403: 1, 429: 2, waf: 1, protocol: 1, faults: 9"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -272,7 +272,7 @@ func TestProxyProtocol(t *testing.T) {
 	}
 	h.gw.bans.Set(ban.Rule{Refusals: 1, Within: time.Minute, First: time.Minute, Longest: time.Hour}, nil)
 	for range 2 {
-		h.gw.bans.Refused(netip.MustParseAddr("192.0.2.3"))
+		h.gw.bans.Refused(netip.MustParseAddr("192.0.2.3"), ban.Other)
 	}
 	if _, err := h.through(proxied(t, "192.0.2.3:1")); err == nil {
 		t.Error("a banned client got a handshake")

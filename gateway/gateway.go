@@ -220,7 +220,7 @@ func (g *Gateway) guarded(l net.Listener) net.Listener {
 // refusedFraming records bytes that never became a request. The log counts those
 // of one address: a flood must not fill it.
 func (g *Gateway) refusedFraming(peer net.Addr, r framing.Rule) {
-	g.count(context.Background(), peerAddr(peer), weighFraming(r))
+	g.count(context.Background(), peerAddr(peer), weighFraming(r), ban.Protocol)
 	e := audit.Event{Class: "network", Action: "http.framing " + r.Code(), Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}
 	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
 		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))
@@ -229,7 +229,7 @@ func (g *Gateway) refusedFraming(peer net.Addr, r framing.Rule) {
 
 // refusedFrames records an HTTP/2 connection that was ended.
 func (g *Gateway) refusedFrames(peer net.Addr, r frames.Rule) {
-	g.count(context.Background(), peerAddr(peer), weighFrames(r))
+	g.count(context.Background(), peerAddr(peer), weighFrames(r), ban.Protocol)
 	e := audit.Event{Class: "network", Action: "http.framing " + r.Code(), Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}
 	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
 		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))
@@ -286,7 +286,7 @@ func (g *Gateway) refusedHandshake(peer net.Addr, err error) {
 	if controlOf(err, "") == controlBan {
 		return
 	}
-	g.count(context.Background(), peerAddr(peer), weighHandshake(err))
+	g.count(context.Background(), peerAddr(peer), weighHandshake(err), ban.Other)
 	e := audit.Event{Class: "network", Action: "handshake", Outcome: audit.Refused, Control: controlOf(err, "tls.min13"), Peer: peer.String(), Detail: map[string]string{"error": err.Error()}}
 	if rerr := g.opt.Audit.Record(context.Background(), e); rerr != nil {
 		g.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "audit", slog.Any("error", rerr))

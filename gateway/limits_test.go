@@ -244,7 +244,7 @@ func TestBan(t *testing.T) {
 	if res.StatusCode != 429 || res.Header.Get("Retry-After") != "60" || !strings.Contains(res.body, "limit.ban") && !strings.Contains(res.body, "refused requests") {
 		t.Errorf("%s after %s: %s; want a ban", res.Status, res.Header.Get("Retry-After"), res.body)
 	}
-	if e := h.event("ban.begin"); e.Control != controlBan || e.Peer != "127.0.0.1" || e.Detail["seconds"] != "60" {
+	if e := h.event("ban.begin"); e.Control != controlBan || e.Peer != "127.0.0.1" || e.Detail["seconds"] != "60" || !strings.HasPrefix(e.Detail["why"], "401: ") {
 		t.Errorf("the log says %+v", e)
 	}
 	if conn, err := net.Dial("tcp", h.gw.Addr()); err == nil {
@@ -278,7 +278,7 @@ func TestWhoIsNeverBanned(t *testing.T) {
 	l := ban.New(ban.Options{Rule: rule, Exempt: exempt})
 	for addr, want := range map[string]bool{"10.2.3.4": false, "127.0.0.1": false, "::1": false, "192.0.2.1": true} {
 		for range 11 {
-			l.Refused(netip.MustParseAddr(addr))
+			l.Refused(netip.MustParseAddr(addr), ban.Other)
 		}
 		if got := l.Banned(netip.MustParseAddr(addr)) > 0; got != want {
 			t.Errorf("%s: banned %v, want %v", addr, got, want)

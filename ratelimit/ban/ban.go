@@ -22,6 +22,7 @@ package ban
 
 import (
 	"hash/maphash"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,21 @@ type Options struct {
 // faultsPer is how many faults count as one refusal.
 const faultsPer = 8
 
+// Kind is what a refusal was for. It counts alike; whoever reads of the ban that
+// began wants to know.
+type Kind uint8
+
+// The kinds of refusals. The zero Kind is of none of the others.
+const (
+	Other      Kind = iota
+	Credential      // 401
+	Policy          // 403 of a policy or a rule of the edge
+	Limit           // 429
+	Attack          // of the WAF
+	Protocol        // no HTTP by the letter
+	Kinds           // how many there are
+)
+
 // Ban is the time away of one address, or of one network.
 type Ban struct {
 	Addr    string        // of IPv4 an address; of IPv6 a network of 64, 56 or 48 bits
@@ -60,6 +76,9 @@ type Ban struct {
 	Refused uint64        // how often it was turned away meanwhile
 	Left    time.Duration // of List: until it ends
 	Lifted  bool          // it ended before its time
+
+	Why    [Kinds]uint32 // of Refused: the refusals of each kind since the address was last a whole Within without one
+	Faults int           // of Refused: faults within Within, eight of which count as a refusal
 }
 
 // Ladder remembers who was refused. Its memory is bounded: when it is full, an
@@ -91,8 +110,9 @@ type entry struct {
 	refused keyed.Wheel
 	good    keyed.Wheel
 	faults  keyed.Wheel
-	until   int64 // end of the ban; 0: none, or its end was told
-	recent  int64 // end of the newest ban
+	why     [Kinds]uint32 // of refused, and of what was there before it, since it was last empty
+	until   int64         // end of the ban; 0: none, or its end was told
+	recent  int64         // end of the newest ban
 	step    int
 	length  time.Duration
 	away    uint64 // turned away since the ban began
@@ -162,11 +182,28 @@ func (e *entry) advance(now int64, r *rules) {
 	}
 	k := now / r.bucket
 	e.refused.Advance(k, keyed.Buckets)
+	if e.refused.Sum() == 0 {
+		e.why = [Kinds]uint32{}
+	}
 	e.good.Advance(k, keyed.Buckets)
 	e.faults.Advance(k, keyed.Buckets)
 }
 
-func (e *entry) clear() { e.refused, e.good, e.faults = keyed.Wheel{}, keyed.Wheel{}, keyed.Wheel{} }
+func (e *entry) clear() {
+	e.refused, e.good, e.faults = keyed.Wheel{}, keyed.Wheel{}, keyed.Wheel{}
+	e.why = [Kinds]uint32{}
+}
+
+// note counts a refusal of a kind.
+func (e *entry) note(k Kind) {
+	e.refused.Add(1, keyed.Buckets)
+	if k >= Kinds {
+		k = Other
+	}
+	if e.why[k] < math.MaxUint32 {
+		e.why[k]++
+	}
+}
 
 // tooMany judges the counts of a network that may be refused so many times as
 // often as an address. Only what was refused is held against what was let through.
@@ -225,9 +262,9 @@ func (l *Ladder) Good(a netip.Addr) {
 	}
 }
 
-// Refused counts a refusal of a, and returns the bans that begin with it: of a
+// Refused counts a refusal of a for k, and returns the bans that begin with it: of a
 // itself, and of the networks around it.
-func (l *Ladder) Refused(a netip.Addr) []Ban {
+func (l *Ladder) Refused(a netip.Addr, k Kind) []Ban {
 	r := l.rule.Load()
 	a = a.Unmap().WithZone("")
 	if r.off() || !a.IsValid() || r.spares(a) || l.inForce(a) {
@@ -236,7 +273,7 @@ func (l *Ladder) Refused(a netip.Addr) []Ban {
 	var begun []Ban
 	times := 1
 	for _, bits := range widths(a) {
-		b, ok, again := l.refused(around(a, bits), r, times)
+		b, ok, again := l.refused(around(a, bits), k, r, times)
 		if ok {
 			begun = append(begun, b)
 		}
@@ -265,7 +302,7 @@ func (l *Ladder) inForce(a netip.Addr) bool {
 // refused counts a refusal of p. again says that p was banned so lately that the
 // networks around it still hold against them what led to that: who has a site, and is
 // banned again and again, must not have his neighbours banned.
-func (l *Ladder) refused(p netip.Prefix, r *rules, times int) (b Ban, begun, again bool) {
+func (l *Ladder) refused(p netip.Prefix, k Kind, r *rules, times int) (b Ban, begun, again bool) {
 	s, e := l.keys.Lock(p, l.since())
 	defer s.Unlock()
 	if e == nil {
@@ -277,7 +314,7 @@ func (l *Ladder) refused(p netip.Prefix, r *rules, times int) (b Ban, begun, aga
 	if e.until > s.Now() { // since just now
 		return Ban{}, false, again
 	}
-	e.refused.Add(1, keyed.Buckets)
+	e.note(k)
 	if !e.tooMany(r, times) {
 		return Ban{}, false, again
 	}
@@ -314,10 +351,11 @@ func (l *Ladder) begin(p netip.Prefix, e *entry, r *rules, now int64) Ban {
 	e.length = max(r.First, min(length, r.Longest))
 	e.until = now + int64(e.length)
 	e.recent, e.away = e.until, 0
+	b := Ban{Addr: name(p), Step: e.step, For: e.length, Why: e.why, Faults: e.faults.Sum()}
 	e.clear()
 	e.advance(now, r)
 	l.banned.Add(1)
-	return Ban{Addr: name(p), Step: e.step, For: e.length}
+	return b
 }
 
 // end notes the end of a ban that was not told yet.

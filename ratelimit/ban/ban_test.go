@@ -15,7 +15,7 @@ var rule = Rule{Refusals: 5, Within: time.Minute, First: time.Minute, Longest: 5
 func refuse(l *Ladder, a string, n int) []Ban {
 	var out []Ban
 	for range n {
-		out = append(out, l.Refused(netip.MustParseAddr(a))...)
+		out = append(out, l.Refused(netip.MustParseAddr(a), Policy)...)
 	}
 	return out
 }
@@ -28,7 +28,7 @@ func TestLadder(t *testing.T) {
 			if got := refuse(l, "192.0.2.7", 5); got != nil || l.Banned(addr) != 0 {
 				t.Fatalf("step %d: banned within the rate: %v", step, got)
 			}
-			if diff := cmp.Diff([]Ban{{Addr: "192.0.2.7", Step: step + 1, For: want}}, refuse(l, "192.0.2.7", 1)); diff != "" {
+			if diff := cmp.Diff([]Ban{{Addr: "192.0.2.7", Step: step + 1, For: want, Why: [Kinds]uint32{Policy: 6}}}, refuse(l, "192.0.2.7", 1)); diff != "" {
 				t.Fatal(diff)
 			}
 			if refuse(l, "192.0.2.7", 50) != nil {
@@ -49,6 +49,26 @@ func TestLadder(t *testing.T) {
 		time.Sleep(rule.Longest)
 		if got := refuse(l, "192.0.2.7", 6); len(got) != 1 || got[0].Step != 1 || got[0].For != time.Minute {
 			t.Errorf("after a quiet time: %v, want a first ban", got)
+		}
+	})
+}
+
+// TestWhy: a ban says what was refused before it, since the address was last quiet.
+func TestWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{Rule: rule})
+		addr := netip.MustParseAddr("192.0.2.7")
+		l.Refused(addr, Attack)
+		time.Sleep(2 * rule.Within)
+		l.Fault(addr)
+		l.Fault(addr)
+		var got []Ban
+		for _, k := range []Kind{Credential, Credential, Limit, Kinds, Attack, Credential} {
+			got = append(got, l.Refused(addr, k)...)
+		}
+		want := []Ban{{Addr: "192.0.2.7", Step: 1, For: time.Minute, Why: [Kinds]uint32{Credential: 3, Limit: 1, Other: 1, Attack: 1}, Faults: 2}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
 		}
 	})
 }
@@ -123,7 +143,7 @@ func TestMemory(t *testing.T) {
 		a := netip.MustParseAddr("10.0.0.0")
 		for range 100_000 {
 			a = a.Next()
-			l.Refused(a)
+			l.Refused(a, Other)
 		}
 		if l.Banned(netip.MustParseAddr("198.51.100.1")) == 0 {
 			t.Error("a flood ended a ban")

@@ -74,7 +74,7 @@ func TestOneTellsBoth(t *testing.T) {
 		for i := range 3 {
 			refuse(l, fmt.Sprintf("2001:db8:0:%x::1", i), 5)
 		}
-		want := []Ban{{Addr: "2001:db8:0:3::/64", Step: 1, For: time.Minute}, {Addr: "2001:db8::/56", Step: 1, For: time.Minute}}
+		want := []Ban{{Addr: "2001:db8:0:3::/64", Step: 1, For: time.Minute, Why: [Kinds]uint32{Policy: 6}}, {Addr: "2001:db8::/56", Step: 1, For: time.Minute, Why: [Kinds]uint32{Policy: 21}}}
 		if diff := cmp.Diff(want, refuse(l, "2001:db8:0:3::1", 6)); diff != "" {
 			t.Error(diff)
 		}
@@ -234,7 +234,7 @@ func TestNeighbours(t *testing.T) {
 					a := netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 7: byte(i), 15: 1})
 					for range rule.Refusals + 1 {
 						if l.Banned(a) == 0 {
-							l.Refused(a)
+							l.Refused(a, Other)
 						}
 					}
 				}
