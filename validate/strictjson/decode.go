@@ -64,7 +64,7 @@ func DecodeBody(data []byte) (any, error) {
 
 // Decode is the package's Decode within other bounds.
 func (l Limits) Decode(data []byte) (any, error) {
-	d := decoder{data: data, depth: l.Depth, values: l.Values}
+	d := decoder{data: string(data), depth: l.Depth, values: l.Values, path: make([]step, 0, 4)} // most texts are no deeper
 	if d.depth == 0 {
 		d.depth = MaxDepth
 	}
@@ -84,8 +84,10 @@ func refuse(err *Error) error {
 		problem.Details{Errors: []problem.Field{{Pointer: err.Pointer, Detail: err.Rule}}})
 }
 
+// decoder reads a text of which names, strings and numbers of the result are parts:
+// one piece of memory for all of them, which lives as long as the longest of them.
 type decoder struct {
-	data   []byte
+	data   string
 	pos    int
 	depth  int // containers still allowed
 	values int // values still allowed
@@ -95,9 +97,10 @@ type decoder struct {
 // step is one token of the pointer to the value in hand.
 type step struct {
 	name  string
-	index int // when name is unused
-	array bool
+	index int // of an array; inObject: name counts
 }
+
+const inObject = -1
 
 func (d *decoder) document() (any, *Error) {
 	if d.word("\ufeff") {
@@ -159,7 +162,8 @@ func (d *decoder) array() (any, *Error) {
 	if d.skip(']') {
 		return out, nil
 	}
-	d.path = append(d.path, step{array: true})
+	d.path = append(d.path, step{})
+	out = make([]any, 0, 4)
 	for {
 		d.path[len(d.path)-1].index = len(out)
 		d.space()
@@ -186,7 +190,7 @@ func (d *decoder) object() (any, *Error) {
 		return out, nil
 	}
 	var names folded
-	d.path = append(d.path, step{})
+	d.path = append(d.path, step{index: inObject})
 	for {
 		d.space()
 		if err := d.member(out, &names); err != nil {
@@ -238,7 +242,7 @@ func (d *decoder) number() (any, *Error) {
 	if d.skip('.') && !d.digits() {
 		return nil, d.fail("digit missing")
 	}
-	exponent := "0"
+	exponent := ""
 	if d.skip('e') || d.skip('E') {
 		if !d.skip('-') {
 			d.skip('+')
@@ -247,9 +251,9 @@ func (d *decoder) number() (any, *Error) {
 		if !d.digits() {
 			return nil, d.fail("digit missing")
 		}
-		exponent = string(d.data[from:d.pos])
+		exponent = d.data[from:d.pos]
 	}
-	text := string(d.data[start:d.pos])
+	text := d.data[start:d.pos]
 	if !inRange(text, exponent) {
 		d.pos = start
 		return nil, d.fail("number out of range")
@@ -258,10 +262,14 @@ func (d *decoder) number() (any, *Error) {
 }
 
 // inRange bounds the exponent in both directions: 1e-999999 is a zero to
-// encoding/json but megabytes of digits to exact arithmetic.
+// encoding/json but megabytes of digits to exact arithmetic. Without one, no number
+// of that length is out of range.
 func inRange(text, exponent string) bool {
 	if len(text) > MaxNumber {
 		return false
+	}
+	if exponent == "" {
+		return true
 	}
 	n, err := strconv.Atoi(exponent)
 	if err != nil || n > maxExponent {
@@ -308,7 +316,7 @@ func (d *decoder) skip(c byte) bool {
 
 func (d *decoder) word(w string) bool {
 	end := d.pos + len(w)
-	if end > len(d.data) || string(d.data[d.pos:end]) != w {
+	if end > len(d.data) || d.data[d.pos:end] != w {
 		return false
 	}
 	d.pos = end
@@ -329,7 +337,7 @@ func pointer(path []step) string {
 	var b strings.Builder
 	for _, s := range path {
 		b.WriteByte('/')
-		if s.array {
+		if s.index != inObject {
 			b.WriteString(strconv.Itoa(s.index))
 			continue
 		}

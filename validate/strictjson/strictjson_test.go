@@ -172,6 +172,32 @@ func std(t *testing.T, data []byte) any {
 	return v
 }
 
+// TestDecodeAllocates: names and strings are parts of one copy of the text, so what
+// is left is the text, the path, and per value its place in an interface.
+func TestDecodeAllocates(t *testing.T) {
+	text := []byte(`{"a":"b","c":"d","e":1.5}`)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := Decode(text); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 7 {
+		t.Errorf("%v allocations, want 7: text, path, two of the object, three values", n)
+	}
+}
+
+// TestDecodeKeepsNothing: what was decoded stays when the bytes change.
+func TestDecodeKeepsNothing(t *testing.T) {
+	text := []byte(`{"a":"b","c":[1,"d"]}`)
+	v, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(text)
+	if out, err := Encode(v); err != nil || string(out) != `{"a":"b","c":[1,"d"]}` {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
 func BenchmarkStrictJSON(b *testing.B) {
 	data := []byte(payment)
 	b.SetBytes(int64(len(data)))

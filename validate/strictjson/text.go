@@ -19,7 +19,7 @@ func (d *decoder) text() (string, *Error) {
 	for d.pos < len(d.data) {
 		switch c := d.data[d.pos]; {
 		case c == '"':
-			s := string(d.data[start:d.pos])
+			s := d.data[start:d.pos]
 			d.pos++
 			return s, nil
 		case c == '\\':
@@ -50,11 +50,11 @@ func (d *decoder) escaped(start int) (string, *Error) {
 	for d.pos < len(d.data) {
 		switch c := d.data[d.pos]; {
 		case c == '"':
-			b.Write(d.data[start:d.pos])
+			b.WriteString(d.data[start:d.pos])
 			d.pos++
 			return b.String(), nil
 		case c == '\\':
-			b.Write(d.data[start:d.pos])
+			b.WriteString(d.data[start:d.pos])
 			r, err := d.escape()
 			if err != nil {
 				return "", err
@@ -79,7 +79,7 @@ func (d *decoder) rune() *Error {
 		d.pos++
 		return nil
 	}
-	r, size := utf8.DecodeRune(d.data[d.pos:])
+	r, size := utf8.DecodeRuneInString(d.data[d.pos:])
 	if r == utf8.RuneError && size == 1 {
 		return d.fail("invalid UTF-8")
 	}
@@ -136,7 +136,7 @@ func (d *decoder) hex4() (rune, *Error) {
 	if d.pos+4 > len(d.data) {
 		return 0, d.fail("escape cut short")
 	}
-	n, err := strconv.ParseUint(string(d.data[d.pos:d.pos+4]), 16, 16)
+	n, err := strconv.ParseUint(d.data[d.pos:d.pos+4], 16, 16)
 	if err != nil {
 		return 0, d.fail("escape is not hexadecimal")
 	}
