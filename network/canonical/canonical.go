@@ -28,7 +28,7 @@ func Path(raw, rawQuery string) (string, error) {
 	if !strings.HasPrefix(raw, "/") {
 		return "", refuse("path: must begin with a slash")
 	}
-	if hasFold(raw, "%2f") || hasFold(raw, "%5c") {
+	if hidesSlash(raw) {
 		return "", refuse("path: encoded slash")
 	}
 	path, err := url.PathUnescape(raw)
@@ -44,7 +44,19 @@ func Path(raw, rawQuery string) (string, error) {
 	return path, checkQuery(rawQuery)
 }
 
-func hasFold(s, lower string) bool { return strings.Contains(strings.ToLower(s), lower) }
+// hidesSlash reports whether raw holds %2f or %5c.
+func hidesSlash(raw string) bool {
+	for rest := raw; ; {
+		at := strings.IndexByte(rest, '%')
+		if at < 0 {
+			return false
+		}
+		rest = rest[at+1:]
+		if len(rest) >= 2 && (rest[0] == '2' && rest[1]|0x20 == 'f' || rest[0] == '5' && rest[1]|0x20 == 'c') {
+			return true
+		}
+	}
+}
 
 // checkText looks at the characters of a decoded path. A percent sign is one
 // too many: a second decoding would change the path.
@@ -70,12 +82,13 @@ func checkText(path string) error {
 // checkSegments refuses what another parser would resolve (RFC 3986, section
 // 5.2.4) or merge. A slash at the end is a path of its own.
 func checkSegments(path string) error {
-	segments := strings.Split(path[1:], "/")
-	for i, s := range segments {
+	for rest, more := path[1:], true; more; {
+		var s string
+		s, rest, more = strings.Cut(rest, "/")
 		if s == "." || s == ".." {
 			return refuse("path: dot segment")
 		}
-		if s == "" && i < len(segments)-1 {
+		if s == "" && more {
 			return refuse("path: empty segment")
 		}
 	}

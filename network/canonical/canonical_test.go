@@ -272,6 +272,21 @@ func FuzzHost(f *testing.F) {
 	})
 }
 
+// TestCanonicalAllocates: what is plain already costs no memory.
+func TestCanonicalAllocates(t *testing.T) {
+	r := httptest.NewRequest("POST", "/payments/17", nil)
+	r.ContentLength = 4711
+	r.Header["Content-Length"] = []string{"4711"}
+	if n := testing.AllocsPerRun(100, func() {
+		_, err := Path("/payments/17/lines", "limit=10")
+		if err := errors.Join(err, Headers(r)); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
 func BenchmarkCanonicalPath(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {

@@ -48,8 +48,10 @@ func checkTarget(r *http.Request) error {
 		return refuse("request target must be a path")
 	}
 	// net/url reads what is no URI, and writes it anew in another spelling.
-	if strings.ContainsFunc(r.RequestURI, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' || c == '\\' }) {
-		return refuse("request target holds bytes that no URI has")
+	for i := range len(r.RequestURI) {
+		if c := r.RequestURI[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '\\' {
+			return refuse("request target holds bytes that no URI has")
+		}
 	}
 	return nil
 }
@@ -69,7 +71,7 @@ func repeatable(name string) bool {
 
 func checkFields(r *http.Request) error {
 	for name, values := range r.Header {
-		if strings.ContainsAny(name, "_") {
+		if strings.IndexByte(name, '_') >= 0 {
 			return refuse("header: name with an underscore")
 		}
 		if len(values) > 1 && !repeatable(name) {
@@ -116,7 +118,12 @@ func isPadded(s string) bool {
 }
 
 func notASCII(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return true
+		}
+	}
+	return false
 }
 
 // checkAuthority refuses a second host: in HTTP/2 net/http lets a Host field
@@ -133,7 +140,7 @@ func checkBody(r *http.Request) error {
 		return refuse("trailers are not accepted")
 	}
 	// In HTTP/2 net/http takes a length that is no number for 0.
-	if v, ok := r.Header["Content-Length"]; ok && (len(v) != 1 || v[0] != strconv.FormatInt(r.ContentLength, 10)) {
+	if v, ok := r.Header["Content-Length"]; ok && (len(v) != 1 || !isNumber(v[0], r.ContentLength)) {
 		return refuse("header: Content-Length is not the length of the body")
 	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
@@ -141,6 +148,12 @@ func checkBody(r *http.Request) error {
 			problem.Details{Status: http.StatusUnsupportedMediaType})
 	}
 	return nil
+}
+
+// isNumber reports whether text is n as strconv writes it.
+func isNumber(text string, n int64) bool {
+	var buf [20]byte
+	return text == string(strconv.AppendInt(buf[:0], n, 10))
 }
 
 // Body refuses a body on the methods for which RFC 9110 gives it no meaning
