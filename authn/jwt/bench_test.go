@@ -58,6 +58,21 @@ func BenchmarkVerifyCached(b *testing.B) {
 	}
 }
 
+// TestCachedAllocates: a token seen before is looked up without a copy of it.
+func TestCachedAllocates(t *testing.T) {
+	k := newIssuer(t)
+	token, err := k.internal.SignInternal(validClaims())
+	ok(t, err)
+	v := jwt.NewInternalCache(jwt.NewInternal(jwt.InternalOptions{Keys: k.keys, Issuer: issuer, Audience: orders, Now: clock}), 10)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := v.Verify(token, peer); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 2 {
+		t.Errorf("%v allocations, want 2: the text of the peer's fingerprint", n)
+	}
+}
+
 func BenchmarkVerifyColdES256(b *testing.B) {
 	k := newIssuer(b)
 	token, err := k.edge.SignEdge(edgeClaims())

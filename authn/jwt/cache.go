@@ -14,6 +14,7 @@ import (
 // remembered. Safe for concurrent use.
 type InternalCache struct {
 	verifier *Internal
+	open     opener[InternalClaims] // of verifier
 	seen     *lru[InternalClaims]
 }
 
@@ -23,24 +24,25 @@ func NewInternalCache(v *Internal, size int) *InternalCache {
 	if v == nil {
 		panic("jwt: NewInternalCache needs a verifier")
 	}
-	return &InternalCache{v, newLRU[InternalClaims](size)}
+	return &InternalCache{v, v.open, newLRU[InternalClaims](size)}
 }
 
 // Verify is Internal.Verify.
 func (c *InternalCache) Verify(token string, peer [32]byte) (InternalClaims, error) {
-	claims, err := c.seen.open(token, c.verifier.door, c.verifier.open)
+	e, err := c.seen.open(token, &c.verifier.door, c.open)
 	if err != nil {
 		return InternalClaims{}, err
 	}
-	if err := c.verifier.admit(claims, peer); err != nil {
+	if err := c.verifier.admit(e.claims, peer); err != nil {
 		return InternalClaims{}, err
 	}
-	return claims, nil
+	return e.claims, nil
 }
 
 // EdgeCache is InternalCache for access tokens of clients.
 type EdgeCache struct {
 	verifier *Edge
+	open     opener[EdgeClaims] // of verifier
 	seen     *lru[EdgeClaims]
 }
 
@@ -50,7 +52,7 @@ func NewEdgeCache(v *Edge, size int) *EdgeCache {
 	if v == nil {
 		panic("jwt: NewEdgeCache needs a verifier")
 	}
-	return &EdgeCache{v, newLRU[EdgeClaims](size)}
+	return &EdgeCache{v, v.open, newLRU[EdgeClaims](size)}
 }
 
 // Verify is Edge.Verify.
@@ -64,14 +66,14 @@ func (c *EdgeCache) VerifyBound(token string, proof Confirmation) (EdgeClaims, e
 }
 
 func (c *EdgeCache) verify(token string, held possession) (EdgeClaims, error) {
-	claims, err := c.seen.open(token, c.verifier.door, c.verifier.open)
+	e, err := c.seen.open(token, &c.verifier.door, c.open)
 	if err != nil {
 		return EdgeClaims{}, err
 	}
-	if err := c.verifier.admit(claims, held); err != nil {
+	if err := c.verifier.admit(e.claims, held); err != nil {
 		return EdgeClaims{}, err
 	}
-	return claims, nil
+	return e.claims, nil
 }
 
 // lru holds the claims of the tokens used last, keyed by the SHA-256 of their
@@ -81,9 +83,13 @@ type lru[C any] struct {
 
 	mu      sync.Mutex
 	entries map[[32]byte]*list.Element
-	order   *list.List // of entry[C], most recently used first
+	order   *list.List // of *entry[C], most recently used first
 }
 
+// opener verifies all of a token that does not change with time.
+type opener[C any] func(token string) (C, *signed.Key, error)
+
+// entry is what is remembered of a token. It is never changed.
 type entry[C any] struct {
 	hash   [32]byte
 	key    *signed.Key
@@ -97,37 +103,44 @@ func newLRU[C any](size int) *lru[C] {
 	return &lru[C]{size: size, entries: make(map[[32]byte]*list.Element), order: list.New()}
 }
 
-// open returns the remembered claims of token, or those that verify finds.
-func (l *lru[C]) open(token string, d ownDoor, verify func(string) (C, *signed.Key, error)) (C, error) {
+// open returns what is remembered of token, or what verify finds.
+func (l *lru[C]) open(token string, d *ownDoor, verify opener[C]) (*entry[C], error) {
 	if len(token) > maxToken {
-		claims, _, err := verify(token) // refuses, without hashing a megabyte
-		return claims, err
+		claims, key, err := verify(token) // refuses, without hashing a megabyte
+		return &entry[C]{key: key, claims: claims}, err
 	}
-	hash := sha256.Sum256([]byte(token))
-	if e, ok := l.get(hash); ok && d.keys().holds(e.key) {
-		return e.claims, nil
+	hash := hashOf(token)
+	if e := l.get(hash); e != nil && d.keys().holds(e.key) {
+		return e, nil
 	}
 	claims, key, err := verify(token)
 	if err != nil {
-		return claims, err
+		return nil, err
 	}
-	l.put(entry[C]{hash, key, claims})
-	return claims, nil
+	e := &entry[C]{hash, key, claims}
+	l.put(e)
+	return e, nil
 }
 
-func (l *lru[C]) get(hash [32]byte) (entry[C], bool) {
+// hashOf hashes tokens of usual length without a copy on the heap.
+func hashOf(token string) [32]byte {
+	var room [1 << 10]byte
+	return sha256.Sum256(append(room[:0], token...))
+}
+
+func (l *lru[C]) get(hash [32]byte) *entry[C] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	el := l.entries[hash]
 	if el == nil {
-		return entry[C]{}, false
+		return nil
 	}
 	l.order.MoveToFront(el)
-	e, ok := el.Value.(entry[C])
-	return e, ok
+	e, _ := el.Value.(*entry[C])
+	return e
 }
 
-func (l *lru[C]) put(e entry[C]) {
+func (l *lru[C]) put(e *entry[C]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if el := l.entries[e.hash]; el != nil {
@@ -140,6 +153,7 @@ func (l *lru[C]) put(e entry[C]) {
 		return
 	}
 	last := l.order.Back()
-	old, _ := l.order.Remove(last).(entry[C])
-	delete(l.entries, old.hash)
+	if old, ok := l.order.Remove(last).(*entry[C]); ok {
+		delete(l.entries, old.hash)
+	}
 }
