@@ -1,11 +1,16 @@
 package gateway
 
 import (
+	"bufio"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rampart-security/rampart/control/controltest"
 	"github.com/rampart-security/rampart/internal/wire"
@@ -90,8 +95,52 @@ func TestAppliedKeepsNonces(t *testing.T) {
 	}
 }
 
+// TestWebSocketOverApply: one stays open while files are applied that keep its flow, and
+// one whose flow takes none any more ends.
+func TestWebSocketOverApply(t *testing.T) {
+	keeps := shopFlow("    stream: [websocket]\n")
+	both := append(slices.Clone(keeps), "carries: [order], authn: gateway }", "carries: [order], authn: gateway, stream: [websocket] }")
+	h := open(t, both...)
+	h.serve(echo)
+	ann := h.token("ann", "app")
+	dial := func(path string) (*tls.Conn, *bufio.Reader) {
+		conn, in, res := h.dial(path, "Authorization", ann)
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("%s: %s", path, res.Status)
+		}
+		must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+		return conn, in
+	}
+	says := func(when string, conn *tls.Conn, in *bufio.Reader) {
+		t.Helper()
+		got := make([]byte, 5)
+		_, err := io.WriteString(conn, "hello")
+		if _, bad := io.ReadFull(in, got); err != nil || bad != nil || string(got) != "hello" {
+			t.Errorf("%s: %q, %v, %v", when, got, err, bad)
+		}
+	}
+	orders, fromOrders := dial("/orders/o1")
+	stock, fromStock := dial("/stock/mugs")
+	const limit = "limit: { ip: 100000/m, user: 100000/m }"
+	h.apply(append(slices.Clone(both), limit, strings.Replace(limit, "user: 100000", "user: 90000", 1))...)
+	time.Sleep(streamCheck + streamCheck/4) // both were judged anew by then
+	says("another limit", orders, fromOrders)
+	says("another limit, the other", stock, fromStock)
+	h.apply(keeps...)
+	select {
+	case err := <-ending(fromStock):
+		if err == nil {
+			t.Error("a byte came")
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("one whose flow takes no WebSockets any more stays open")
+	}
+	time.Sleep(streamCheck + streamCheck/4)
+	says("without the other's", orders, fromOrders)
+}
+
 // TestManyApplied: a hundred files one after the other leave the memory and the
-// goroutines of a gateway as they were, and a stream open.
+// goroutines of a gateway as they were.
 func TestManyApplied(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a hundred files take a while")
