@@ -303,21 +303,24 @@ authz: { roles: { member: [] } }
 services:
   gateway: { role: gateway }
   files: { upstream: "http://127.0.0.1:9000" }
+  hooks: { upstream: "http://127.0.0.1:9002", methods: [POST] }
   idle: { upstream: "http://127.0.0.1:9001" }
 stores: { events: { kind: nats } }
 flows:
   - { from: gateway, to: files, allow: any }
   - { id: 2, from: gateway, to: files, allow: "role:membre" }
   - { from: files, to: events, topic: seen }
+  - { from: gateway, to: hooks, allow: "role:member" }
 `)
 	want := []string{
 		`rampart.yaml:5:3: services.gateway: no principal reaches the gateway, so nothing outside is served; add { from: users, to: gateway, authn: session } to flows`,
-		`rampart.yaml:6:3: services.files: without an openapi document requests are not validated, and only GET and HEAD pass; add openapi: FILE`,
-		`rampart.yaml:7:3: services.idle: no flow reaches the service, so nobody can call it; add { from: gateway, to: idle } to flows`,
-		`rampart.yaml:10:33: flows[gateway>files].allow: every caller that proves who it is may use this flow; write "role:NAME" to narrow it`,
-		`rampart.yaml:11:47: flows[2].allow[0]: role "membre" is not declared and holds no permission; did you mean "member"?`,
-		`rampart.yaml:12:5: flows[files>events]: messages are not checked against a schema; add message: { schema: FILE.json }`,
-		`rampart.yaml:12:5: flows[files>events]: messages are not signed, so whoever reaches the queue can forge them; add sign: svid where they are published and accept_from where they are taken`,
+		`rampart.yaml:6:3: services.files: without an openapi document requests are not validated, and only GET and HEAD pass; add openapi: FILE, or list in methods: what may pass unvalidated, such as methods: [GET, HEAD, POST]`,
+		`rampart.yaml:7:47: services.hooks.methods: without an openapi document requests are not validated, and only POST pass; add openapi: FILE, or list in methods: what may pass unvalidated, such as methods: [GET, HEAD, POST]`,
+		`rampart.yaml:8:3: services.idle: no flow reaches the service, so nobody can call it; add { from: gateway, to: idle } to flows`,
+		`rampart.yaml:11:33: flows[gateway>files].allow: every caller that proves who it is may use this flow; write "role:NAME" to narrow it`,
+		`rampart.yaml:12:47: flows[2].allow[0]: role "membre" is not declared and holds no permission; did you mean "member"?`,
+		`rampart.yaml:13:5: flows[files>events]: messages are not checked against a schema; add message: { schema: FILE.json }`,
+		`rampart.yaml:13:5: flows[files>events]: messages are not signed, so whoever reaches the queue can forge them; add sign: svid where they are published and accept_from where they are taken`,
 	}
 	var got []string
 	for _, w := range s.Warnings() {

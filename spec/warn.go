@@ -43,7 +43,10 @@ func (s *System) warnServices(r *report) {
 			r.bad(key, "no flow reaches the service, so nobody can call it", "add { from: "+cmp.Or(s.Gateway(), "SERVICE")+", to: "+name+" } to flows")
 		}
 		if called[name] && svc.OpenAPI == "" {
-			r.bad(key, "without an openapi document requests are not validated, and only "+strings.Join(svc.Methods, " and ")+" pass", "add openapi: FILE")
+			if r.has(key + ".methods") {
+				key += ".methods"
+			}
+			r.bad(key, "without an openapi document requests are not validated, and only "+strings.Join(svc.Methods, " and ")+" pass", "add openapi: FILE, or list in methods: what may pass unvalidated, such as methods: [GET, HEAD, POST]")
 		}
 	}
 }

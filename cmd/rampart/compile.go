@@ -117,7 +117,7 @@ func unreachable(sys *spec.System) ([]string, error) {
 		}
 		for _, op := range api.Operations() {
 			if !roles.Check(everybody, rampart.Action(op.Permission), "") {
-				out = append(out, fmt.Sprintf("%s: %s %s asks for %s, which no role holds, so nobody can use it; grant it in authz.roles, or say allow: on flow %s", svc.OpenAPI, op.Method, op.Path, op.Permission, f.ID))
+				out = append(out, fmt.Sprintf("%s: %s %s asks for %s, which no role holds, so nobody can use it; grant it in authz.roles, or say allow: on flow %s, line %d", svc.OpenAPI, op.Method, op.Path, op.Permission, f.ID, f.Line))
 			}
 		}
 	}

@@ -55,6 +55,16 @@ func (u *up) choosePorts() error {
 	return free.err
 }
 
+// narrowed says that fewer reach the edge than the file lets, if so.
+func (u *up) narrowed() []string {
+	listen := u.sys.Services[u.sys.Gateway()].Listen
+	host, _, _ := net.SplitHostPort(listen)
+	if ip := net.ParseIP(host); !u.freePorts || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return []string{fmt.Sprintf("with --free-ports the edge listens on %s, for this machine alone; the file says %q, for others too", u.running.Edge, listen)}
+}
+
 // standIns notes where stand-ins of external parties listen. The file fixes
 // that, for the sidecars that reach them.
 func (u *up) standIns() error {

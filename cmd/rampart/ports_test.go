@@ -4,6 +4,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/rampart-security/rampart/spec"
 )
 
 // A service whose command names the file's port cannot be moved; one that reads
@@ -40,5 +42,27 @@ func TestPorts(t *testing.T) {
 			}
 			seen[addr] = true
 		}
+	}
+}
+
+// A copy on free ports says so where the file lets other machines in.
+func TestNarrowed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		listen string
+		free   bool
+		says   bool
+	}{
+		"every address, moved":      {":8443", true, true},
+		"one of a network, moved":   {"192.0.2.1:443", true, true},
+		"loopback, moved":           {"127.0.0.1:8443", true, false},
+		"loopback of IPv6, moved":   {"[::1]:8443", true, false},
+		"every address, as written": {":8443", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := up{freePorts: tc.free, sys: &spec.System{Services: map[string]spec.Service{"edge": {Role: "gateway", Listen: tc.listen}}}}
+			if got := u.narrowed(); (len(got) == 1 && strings.Contains(got[0], tc.listen)) != tc.says {
+				t.Errorf("says %q", got)
+			}
+		})
 	}
 }

@@ -146,7 +146,7 @@ func (u *up) banner(trouble []string) {
 		state = "is up, but its edge is not as rampart.yaml says,"
 	}
 	fmt.Printf("\n%s %s after %s.\n", u.sys.Info.Name, state, sinceRounded(u.started))
-	for _, line := range trouble {
+	for _, line := range append(trouble, u.narrowed()...) {
 		fmt.Println("  ! " + line)
 	}
 	fmt.Printf(`

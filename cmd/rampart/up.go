@@ -37,7 +37,8 @@ log and demo identities; later starts reuse it. Ctrl-C stops everything.
 
 A service is told its port in $PORT. With --free-ports that is another port than
 the file's, unless the run command names the file's port itself: such a service
-cannot be moved and stays where it is.`,
+cannot be moved and stays where it is. The edge is then on 127.0.0.1 alone, also
+where the file's listen, such as ":8443", lets other machines in.`,
 		Example: `  rampart up -f examples/payments/rampart.yaml
   rampart up --state /var/lib/shop`,
 		Args: cobra.NoArgs,
@@ -46,7 +47,7 @@ cannot be moved and stays where it is.`,
 	fileFlag(cmd, &u.file)
 	stateFlag(cmd, &u.stateDir)
 	cmd.Flags().BoolVar(&u.throwaway, "throwaway", false, "make a state folder to be thrown away: the only kind that accepts unsafe: {disable: [...]}")
-	cmd.Flags().BoolVar(&u.freePorts, "free-ports", false, "put every listener on a free port, so that this copy can run beside another")
+	cmd.Flags().BoolVar(&u.freePorts, "free-ports", false, "put every listener on a free port of 127.0.0.1, so that this copy can run beside another")
 	httpFlag(cmd, &u.http)
 	cmd.Flags().DurationVar(&u.svidTTL, "svid-ttl", 0, "life of workload certificates, instead of trust.leaf in rampart.yaml; they are renewed at half of it")
 	return cmd
