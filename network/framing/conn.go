@@ -85,7 +85,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 func (l *Listener) guard(conn net.Conn) *Conn {
-	return &Conn{Conn: conn, opt: &l.opt, m: machine{limit: l.opt.MaxHead}}
+	return &Conn{
+		Conn: conn, opt: &l.opt, m: machine{limit: l.opt.MaxHead},
+		reading: deadline{below: conn.SetReadDeadline}, writing: deadline{below: conn.SetWriteDeadline},
+	}
 }
 
 // secureConn is a guarded connection over TLS. net/http fills Request.TLS from
@@ -124,7 +127,8 @@ type Conn struct {
 	ended  bool
 	tunnel bool
 
-	answer atomic.Uint32
+	answer           atomic.Uint32
+	reading, writing deadline
 }
 
 // NetConn returns the connection below, which must not be read.
@@ -143,13 +147,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	case c.bad != 0:
 		return 0, c.refuse()
 	case len(p) == 0:
-		return c.Conn.Read(p)
+		return c.read(p)
 	case len(c.rest) > 0:
 		return c.readAhead(p)
 	case c.later != nil:
 		return 0, c.over(c.later)
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.read(p)
 	switch {
 	case c.tunnel:
 		return n, err
@@ -224,7 +228,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if c.answer.Load() == refused {
 		return 0, net.ErrClosed
 	}
-	return c.Conn.Write(p)
+	return c.write(p)
 }
 
 // refuse answers, if no other answer has begun, and takes nothing more.
@@ -246,16 +250,21 @@ func (c *Conn) say() {
 	if c.SetWriteDeadline(time.Now().Add(answerTime)) != nil {
 		return
 	}
-	if _, err := c.Conn.Write(c.document()); err != nil {
+	if _, err := c.write(c.document()); err != nil {
 		return
 	}
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() != nil {
 		return
 	}
 	if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes) // whatever ends it, the connection ends
+		_, _ = io.CopyN(io.Discard, lingering{c}, lingerBytes) // whatever ends it, the connection ends
 	}
 }
+
+// lingering reads what nobody will look at.
+type lingering struct{ c *Conn }
+
+func (l lingering) Read(p []byte) (int, error) { return l.c.read(p) }
 
 // document is the whole answer.
 func (c *Conn) document() []byte {
