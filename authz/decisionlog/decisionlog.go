@@ -14,9 +14,10 @@
 //
 // Writing is asynchronous. Observe returns before a record is on disk, and fails
 // when it cannot be put in line: no decision is dropped in silence. A process
-// that is killed loses what is in line, mostly of ten milliseconds, a machine that loses power up to 50 ms
-// more; the audit log has those decisions: it waits for the disk where that
-// matters.
+// that is killed loses what is in line, mostly of ten milliseconds, a machine that
+// loses power up to 250 ms more, and what the disk had of those in parts is a
+// damaged record to readers; the audit log has those decisions: it waits for the
+// disk where that matters.
 package decisionlog
 
 import (
@@ -47,13 +48,13 @@ const (
 	lineBytes    = 2 * recordBytes        // one record, whatever else is sealed of it when it is written
 	inLine       = 4096                   // records that wait for the disk
 	perBatch     = 512                    // records that share one write
-	syncEvery    = 50 * time.Millisecond  // a record that was written waits so long, at most, for the disk
+	syncEvery    = 250 * time.Millisecond // a record that was written waits so long, at most, for the disk
 	maxWait      = time.Second            // Observe waits so long at most
 	retryEvery   = 250 * time.Millisecond // after a failed write
 	sweepEvery   = 10 * time.Minute
 	youngest     = time.Hour // what was decided since should be on record, whatever is written
-	// The first of a batch waits so long for others, at most: waking for each
-	// costs more than writing it.
+	// The first in line waits so long for others, at most: waking for each costs
+	// more than writing it.
 	linger = 10 * time.Millisecond
 )
 
@@ -92,6 +93,8 @@ type Log struct {
 	out    segments
 	enc    *encoder
 	spare  sync.Pool             // *entry, all zero
+	linger *time.Timer           // the first in line has waited long enough
+	armed  atomic.Bool           // linger is set for whatever is in line
 	hurry  chan struct{}         // ends a linger
 	failed atomic.Pointer[error] // why the disk takes nothing, now
 	done   chan struct{}         // closed when the writer has ended
@@ -136,7 +139,7 @@ func Open(opt Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decisionlog: key: %w", err)
 	}
-	l := &Log{opt: opt, done: make(chan struct{}), hurry: make(chan struct{}, 1), line: make(chan *entry, inLine)}
+	l := &Log{opt: opt, done: make(chan struct{}), linger: stopped(), hurry: make(chan struct{}, 1), line: make(chan *entry, inLine)}
 	l.folder = Folder{path: opt.State.Path(FolderName("decisions", opt.Plane)), key: key}
 	l.out, l.enc = segments{folder: l.folder.path}, newEncoder(key)
 	if err := l.out.recover(); err != nil {
@@ -144,6 +147,13 @@ func Open(opt Options) (*Log, error) {
 	}
 	go l.write()
 	return l, nil
+}
+
+// stopped is a timer that is to be set.
+func stopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 // openKey reads the key of a log, or makes it at the first start.
@@ -193,9 +203,7 @@ func (l *Log) put(ctx context.Context, e *entry, deny bool) error {
 	urgent := e.flushed != nil // e is the writer's once it is in line
 	select {
 	case l.line <- e:
-		if urgent || len(l.line) > inLine/4 {
-			l.hasten()
-		}
+		l.wake(urgent || len(l.line) > inLine/4)
 		return nil
 	default:
 	}
@@ -212,6 +220,19 @@ func (l *Log) put(ctx context.Context, e *entry, deny bool) error {
 		return fmt.Errorf("%w: %w", ErrFull, ctx.Err())
 	case <-patience.C:
 		return ErrFull
+	}
+}
+
+// wake has the writer look at the line: now, or once for all that come while the
+// first of them waits. It is called after something was put there, and the writer
+// disarms before it looks: whatever it does not see arms anew.
+func (l *Log) wake(now bool) {
+	if now {
+		l.hasten()
+		return
+	}
+	if l.armed.CompareAndSwap(false, true) {
+		l.linger.Reset(linger)
 	}
 }
 

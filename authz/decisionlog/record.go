@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -105,13 +104,15 @@ type encoder struct {
 	text
 	seal   sealer
 	hash   hash.Hash
+	domain []byte // prefix
+	sum    [sha256.Size]byte
 	plain  text // what is sealed
 	sealed []byte
 	hidden []string
 }
 
 func newEncoder(key []byte) *encoder {
-	return &encoder{seal: sealer{key: key}, hash: sha256.New()}
+	return &encoder{seal: sealer{key: key}, hash: sha256.New(), domain: []byte(prefix)}
 }
 
 // begin starts a batch. It lets go of what a rare large one took.
@@ -137,8 +138,7 @@ func (e *encoder) record(q *pdp.Question, d *rampart.Decision, schema *authz.Sch
 		e.buf = e.buf[:start]
 		return e.err
 	}
-	var sum [sha256.Size]byte
-	hex.Encode(e.buf[start:], digest(e.hash, text, sum[:0]))
+	hex.Encode(e.buf[start:], digest(e.hash, e.domain, text, e.sum[:0]))
 	e.buf = append(e.buf, '\n')
 	return nil
 }
@@ -162,13 +162,13 @@ func (e *encoder) line(q *pdp.Question, d *rampart.Decision, schema *authz.Schem
 }
 
 func sum(text []byte) (out [sha256.Size]byte) {
-	digest(sha256.New(), text, out[:0])
+	digest(sha256.New(), []byte(prefix), text, out[:0])
 	return out
 }
 
-func digest(h hash.Hash, text, to []byte) []byte {
+func digest(h hash.Hash, domain, text, to []byte) []byte {
 	h.Reset()
-	io.WriteString(h, prefix)
+	h.Write(domain)
 	h.Write(text)
 	return h.Sum(to)
 }

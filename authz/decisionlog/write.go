@@ -19,64 +19,54 @@ import (
 func (l *Log) write() {
 	defer close(l.done)
 	batch := make([]*entry, 0, perBatch)
-	pause := time.NewTimer(time.Hour)
-	defer pause.Stop()
-	beat := time.NewTicker(syncEvery)
-	defer beat.Stop()
-	swept := time.Time{}
-	for open := true; open; {
-		var due bool
-		batch, due, open = l.gather(batch[:0], beat.C, pause)
-		if !l.store(l.encode(batch), due || !open) {
+	settle, broom := stopped(), time.NewTicker(sweepEvery)
+	defer broom.Stop()
+	l.sweep(l.opt.Now())
+	for loose, open := false, true; open; {
+		due, waits := false, false
+		if len(batch) < perBatch { // else there may be more in line
+			due = l.rest(settle.C, broom.C)
+		}
+		batch, waits, open = l.gather(batch[:0])
+		if !l.store(l.encode(batch), due || waits || !open) {
 			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "decisions lost: the log was closed while the disk took nothing", slog.Int("decisions", len(batch)))
 		}
+		loose = l.out.await(settle, loose)
 		l.tell(batch)
-		if now := l.opt.Now(); due && now.Sub(swept) >= sweepEvery {
-			swept = now
-			l.sweep(now)
-		}
 	}
 }
 
-// gather takes what waits in line, and tells whether what was written is to be
-// made durable now: when it is time, or somebody waits for it.
-func (l *Log) gather(batch []*entry, beat <-chan time.Time, pause *time.Timer) (all []*entry, due, open bool) {
+// rest waits until there is something to do, and tells whether what was written is
+// to be made durable now.
+func (l *Log) rest(settle, broom <-chan time.Time) (due bool) {
 	select {
-	case <-beat:
-		return batch, true, true
-	case e, open := <-l.line:
-		if !open {
-			return batch, true, false
-		}
-		batch = append(batch, e)
-		l.wait(e, pause)
+	case <-l.linger.C:
+	case <-l.hurry:
+	case <-settle:
+		return true
+	case <-broom:
+		l.sweep(l.opt.Now())
 	}
-	for len(batch) < perBatch && batch[len(batch)-1].flushed == nil {
+	return false
+}
+
+// gather takes what is in line, and tells whether somebody waits for it.
+func (l *Log) gather(batch []*entry) (all []*entry, waits, open bool) {
+	l.linger.Stop()
+	l.armed.Store(false) // before it looks: see wake
+	for len(batch) < perBatch {
 		select {
-		case <-beat:
-			return batch, true, true
 		case e, open := <-l.line:
 			if !open {
-				return batch, true, false
+				return batch, waits, false
 			}
 			batch = append(batch, e)
+			waits = waits || e.flushed != nil
 		default:
-			return batch, false, true
+			return batch, waits, true
 		}
 	}
-	return batch, batch[len(batch)-1].flushed != nil, true
-}
-
-// wait lets others join e, unless somebody waits for it or a batch is there.
-func (l *Log) wait(e *entry, pause *time.Timer) {
-	if e.flushed != nil || len(l.line) >= perBatch {
-		return
-	}
-	pause.Reset(linger)
-	select {
-	case <-pause.C:
-	case <-l.hurry:
-	}
+	return batch, waits, true
 }
 
 // encode renders a batch. A record that cannot be rendered is a fault of this
@@ -275,6 +265,18 @@ func fitting(b []byte, room int64) int {
 		return len(b)
 	}
 	return bytes.LastIndexByte(b[:max(0, room)], '\n') + 1
+}
+
+// await sets timer for what was written and is not durable, unless it is set, as was
+// says. It returns whether there is such.
+func (s *segments) await(timer *time.Timer, was bool) bool {
+	switch {
+	case !s.dirty:
+		timer.Stop()
+	case !was:
+		timer.Reset(syncEvery)
+	}
+	return s.dirty
 }
 
 // sync makes durable what was written. A second fsync on the same file could
