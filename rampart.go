@@ -245,11 +245,27 @@ type traceKey struct{}
 
 // WithTrace returns a context that carries the W3C trace id (32 hex digits).
 func WithTrace(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, traceKey{}, id)
+	return &traced{ctx, id}
+}
+
+// traced is a context with a trace id, in one piece of memory: every request has one.
+type traced struct {
+	context.Context
+	id string
+}
+
+// Value implements context.Context.
+func (t *traced) Value(key any) any {
+	if key == (traceKey{}) {
+		return t
+	}
+	return t.Context.Value(key)
 }
 
 // TraceFrom returns the trace id in ctx, or "".
 func TraceFrom(ctx context.Context) string {
-	id, _ := ctx.Value(traceKey{}).(string)
-	return id
+	if t, ok := ctx.Value(traceKey{}).(*traced); ok {
+		return t.id
+	}
+	return ""
 }
