@@ -26,6 +26,7 @@ type class struct {
 	checks []*check
 	plans  [128][4]atomic.Pointer[plan]
 	turn   atomic.Uint32 // which of full slots goes next
+	short  shorts        // values that are clean
 }
 
 // plan is what is left to do for values over an alphabet: the residual.
@@ -37,10 +38,14 @@ type plan struct {
 // planStep are the checks that see the value after the same transformations,
 // those left out that change nothing of such a value.
 type planStep struct {
-	trans  []transform
-	checks []*check
-	gated  bool // some check has words
-	least  int  // shorter values have none of the words that all checks want
+	trans []transform
+	from  int         // an earlier step that begins with some of these; -1: none
+	rest  []transform // those that come after
+	gated []*check    // which want words
+	gates bitset      // their numbers
+	folds bool        // some of them fold
+	open  []*check    // the others
+	least int         // shorter values have none of the words that all checks want
 }
 
 func (c *class) plan(a alphabet) *plan {
@@ -89,14 +94,46 @@ func (c *class) newPlan(a alphabet) *plan {
 				index[name] = i
 				p.steps = append(p.steps, planStep{trans: trans})
 			}
-			p.steps[i].checks = append(p.steps[i].checks, k)
-			p.steps[i].gated = p.steps[i].gated || k.op.gate != nil
+			p.steps[i].add(k)
 		})
 	}
 	for i := range p.steps {
 		p.steps[i].least = p.steps[i].shortest(a)
+		p.begin(i)
 	}
 	return p
+}
+
+func (p *planStep) add(k *check) {
+	if k.op.gate == nil {
+		p.open = append(p.open, k)
+		return
+	}
+	p.gated = append(p.gated, k)
+	p.gates.set(k.number)
+	p.folds = p.folds || k.op.folds
+}
+
+// begin finds what step i can go on from: of the earlier steps the one whose
+// transformations are the most of its first ones.
+func (p *plan) begin(i int) {
+	step := &p.steps[i]
+	step.from, step.rest = -1, step.trans
+	for j := range i {
+		done := p.steps[j].trans
+		if len(done) > len(step.trans)-len(step.rest) && len(done) <= len(step.trans) && startsWith(step.trans, done) {
+			step.from, step.rest = j, step.trans[len(done):]
+		}
+	}
+}
+
+func startsWith(list, first []transform) bool {
+	for i, t := range first {
+		if list[i].name != t.name {
+			return false
+		}
+	}
+	return true
 }
 
 // shortest is the length of the shortest word, where all checks have words and
@@ -105,11 +142,11 @@ func (p *planStep) shortest(a alphabet) int {
 	if a.wide || slices.ContainsFunc(p.trans, func(t transform) bool { return longer[t.name] }) {
 		return 0
 	}
+	if len(p.open) > 0 {
+		return 0
+	}
 	least := maxBody
-	for _, k := range p.checks {
-		if k.op.gate == nil {
-			return 0
-		}
+	for _, k := range p.gated {
 		for _, w := range k.op.gate {
 			least = min(least, len(w))
 		}
@@ -147,71 +184,132 @@ type scratch struct {
 	budget int
 	key    []byte
 	args   int
-	used   int
 	names  *nameSet // where names are counted
+	flat   flat
+	whole  seen   // the value in hand
+	seen   []seen // by step of its plan
 }
+
+// seen is what a step made of the value.
+type seen struct {
+	known bool
+	text  string
+	words *bitset // that are in text; nil: nobody looked
+	own   bitset
+}
+
+// forget lets go of the request's texts.
+func (st *scratch) forget() {
+	clear(st.seen)
+	st.whole.text = ""
+	clear(st.flat.leaves)
+	st.flat.text = ""
+	if cap(st.flat.names) > maxKept {
+		st.flat = flat{}
+	}
+}
+
+// maxKept is how many bytes of names a scratch keeps room for.
+const maxKept = 64 << 10
 
 // clean reports whether no check of c matches s for sure.
 func (g *Guide) clean(c *class, s string, st *scratch) bool {
-	if len(c.checks) == 0 {
+	if len(c.checks) == 0 || c.short.has(s) {
 		return true
 	}
-	a := alphabetOf(s).coarse()
-	p := c.plan(a)
-	var base bitset // the words of s itself
-	based := false
+	if !g.cleanBy(c.plan(alphabetOf(s).coarse()), s, st) {
+		return false
+	}
+	c.short.add(s)
+	return true
+}
+
+func (g *Guide) cleanBy(p *plan, s string, st *scratch) bool {
+	st.seen = slices.Grow(st.seen[:0], len(p.steps))[:len(p.steps)]
+	whole := &st.whole
+	whole.text, whole.words = s, nil
 	for i := range p.steps {
-		step := &p.steps[i]
+		step, at := &p.steps[i], &st.seen[i]
+		at.known, at.words = false, nil
 		if len(s) < step.least {
 			continue
 		}
-		text, ok := step.text(s)
-		if !ok {
+		before := whole
+		if step.from >= 0 && st.seen[step.from].known {
+			before = &st.seen[step.from]
+		}
+		if !step.see(at, before, whole) {
 			return false
 		}
-		var found *bitset
-		if step.gated && (text == s || !a.wide && step.lowers()) {
-			if !based {
-				g.words.find(s, &base)
-				based = true
-			}
-			found = &base
-		} else if step.gated {
-			found = new(bitset)
-			g.words.find(text, found)
+		if len(step.gated) > 0 {
+			g.look(step, at, before, whole, p.over.wide)
 		}
-		if !step.clean(text, found, st) {
+		if !step.clean(at, st) {
 			return false
 		}
 	}
 	return true
+}
+
+// see transforms the value, from where another step has come to.
+func (p *planStep) see(at, before, whole *seen) bool {
+	rest := p.trans
+	if before != whole {
+		rest = p.rest
+	}
+	at.text = before.text
+	for _, t := range rest {
+		if at.text, at.known = t.apply(at.text); !at.known {
+			return false
+		}
+	}
+	at.known = true
+	return true
+}
+
+// look finds the words in the step's text, unless the text is one that was looked
+// at. Case makes no difference to words.
+func (g *Guide) look(p *planStep, at, before, whole *seen, wide bool) {
+	same := before
+	if at.text == whole.text || !wide && p.lowers() {
+		same = whole
+	} else if at.text != before.text {
+		same = at
+	}
+	if same.words == nil {
+		same.own = bitset{}
+		g.words.find(same.text, &same.own)
+		same.words = &same.own
+	}
+	at.words = same.words
 }
 
 // lowers: the words are found without regard to case.
 func (p *planStep) lowers() bool { return len(p.trans) == 1 && p.trans[0].name == "lowercase" }
 
-func (p *planStep) text(s string) (string, bool) {
-	ok := true
-	for _, t := range p.trans {
-		if s, ok = t.apply(s); !ok {
-			return "", false
+func (p *planStep) clean(at *seen, st *scratch) bool {
+	folds := p.folds && !isASCII(at.text) && (strings.Contains(at.text, "\u017f") || strings.Contains(at.text, "\u212a"))
+	if folds || len(p.gated) > 0 && at.words.meets(&p.gates) {
+		for _, k := range p.gated {
+			if (at.words.has(k.number) || k.op.folds && folds) && !k.misses(at.text, st) {
+				return false
+			}
 		}
 	}
-	return s, true
-}
-
-func (p *planStep) clean(text string, found *bitset, st *scratch) bool {
-	folds := !isASCII(text) && (strings.Contains(text, "\u017f") || strings.Contains(text, "\u212a"))
-	for _, k := range p.checks {
-		if k.op.gate != nil && !found.has(k.number) && !(k.op.folds && folds) {
-			continue
-		}
-		if k.op.only {
-			return false
-		}
-		if matched, sure := k.op.matches(text, &st.budget); matched || !sure {
+	for _, k := range p.open {
+		if !k.misses(at.text, st) {
 			return false
 		}
 	}
 	return true
+}
+
+// misses reports whether k does not match for sure. For one that has only words
+// they have been found.
+func (k *check) misses(text string, st *scratch) bool {
+	if k.op.only {
+		return false
+	}
+	matched, sure := k.op.matches(text, &st.budget)
+	return !matched && sure
 }

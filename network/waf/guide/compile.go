@@ -165,8 +165,9 @@ func (c *chain) matches(v *view, st *scratch) bool {
 }
 
 func (l *chainLink) matches(v *view, st *scratch) bool {
-	for _, t := range l.targets {
-		for val := range v.shape(t) {
+	var few [4]string
+	for i := range l.targets {
+		for _, val := range v.shape(&l.targets[i], few[:0]) {
 			if l.holds(val, st) {
 				return true
 			}

@@ -14,7 +14,11 @@
 package guide
 
 import (
+	"encoding/binary"
 	"fmt"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,22 +31,28 @@ type Guide struct {
 	set     waf.RuleSet
 	rules   []*judged
 	checks  []*check
-	chains  []*chain
+	chains  []*chain // about the head of a request, but for the length of its body
+	lengths []*chain // about that length, too
 	words   *words
 	memo    *memo // of texts that come again: header fields, names, targets
 	values  *memo // of short values, so that the many do not crowd out the others
+	heads   *memo // of what of a head comes again
+	shapes  *memo // of the names in a body
 	unknown bool
 	// distinct: a rule counts the arguments of each name.
 	distinct bool
 	scratch  sync.Pool
 
 	line                          map[string]*class // by variable
+	inHead                        map[string]bool   // the header fields that heads holds
+	headNames                     []string          // the same, sorted
 	header, cookie                place
 	headerName, cookieName        *class
 	query, post, path             place
 	queryName, postName, pathName place
 	body                          *class
 	emptyBody                     bool // REQUEST_BODY is clean where the rules see none
+	lengthName                    bool // and the name Content-Length
 }
 
 var _ waf.Guide = (*Guide)(nil)
@@ -77,20 +87,48 @@ func New(set waf.RuleSet) (*Guide, error) {
 	}
 	known := transforms(fit)
 	c := &compiler{fold: fold(rules, known), data: set.Data(), transforms: known}
-	g := &Guide{set: set, rules: c.fold.out, memo: newMemo(), values: newMemo()}
+	g := &Guide{set: set, rules: c.fold.out, memo: newMemo(), values: newMemo(), heads: newMemo(), shapes: newMemo()}
 	for _, j := range g.rules {
 		if j.kind == "" {
 			c.rule(j)
 		}
 		g.unknown = g.unknown || j.kind == kindUnknown
 	}
-	g.checks, g.chains, g.distinct = c.checks, c.chains, c.distinct
+	g.checks, g.distinct = c.checks, c.distinct
+	g.setChains(c.chains)
 	if err := g.number(); err != nil {
 		return nil, fmt.Errorf("guide: %w", err)
 	}
 	g.place()
 	g.emptyBody = g.clean(g.body, "", &scratch{budget: maxSteps})
+	g.lengthName = g.clean(g.headerName, lengthField, &scratch{budget: maxSteps})
 	return g, nil
+}
+
+const lengthField = "Content-Length"
+
+// setChains sorts the chains by whether the length of a body, which is often
+// another one, has a part in them.
+func (g *Guide) setChains(all []*chain) {
+	g.inHead = map[string]bool{"Accept": true, "Accept-Encoding": true, "Accept-Language": true, "Content-Type": true, "Host": true, "User-Agent": true}
+	for _, c := range all {
+		length := false
+		for _, l := range c.links {
+			for _, t := range l.targets {
+				length = length || t.Var == "REQUEST_BODY_LENGTH" || t.canonical == lengthField
+				if t.canonical != "" {
+					g.inHead[t.canonical] = true
+				}
+			}
+		}
+		if length {
+			g.lengths = append(g.lengths, c)
+		} else {
+			g.chains = append(g.chains, c)
+		}
+	}
+	delete(g.inHead, lengthField)
+	g.headNames = slices.Sorted(maps.Keys(g.inHead))
 }
 
 // number gives each check with words a place in the automaton.
@@ -195,16 +233,69 @@ func (g *Guide) cleanRequest(r *waf.Request) bool {
 	if st == nil {
 		st = &scratch{}
 	}
-	st.budget, st.args, st.used = maxSteps, 0, 0
-	clean := g.cleanShape(&v, st) && g.cleanNames(&v, st) && g.cleanLine(&v, st) && g.cleanHeader(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st) &&
+	st.budget, st.args = maxSteps, 0
+	clean := g.cleanNames(&v, st) && g.cleanLine(&v, st) && g.cleanHead(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st) &&
 		st.args <= maxArguments
+	st.forget()
 	g.scratch.Put(st) // another request has it from here on
 	return clean
 }
 
-func (g *Guide) cleanShape(v *view, st *scratch) bool {
-	for _, c := range g.chains {
+// cleanHead looks at the header, and at the chains, which ask for more than one
+// part of a head. What of it seldom changes is remembered together.
+func (g *Guide) cleanHead(v *view, st *scratch) bool {
+	return g.cleanConstant(v, st) && g.cleanRest(v, st) && !anyMatches(g.lengths, v, st)
+}
+
+func anyMatches(chains []*chain, v *view, st *scratch) bool {
+	for _, c := range chains {
 		if c.matches(v, st) {
+			return true
+		}
+	}
+	return false
+}
+
+// cleanConstant looks at the fields of inHead. The key has all that the chains read:
+// the method, the version, and these fields, those that are missing too.
+func (g *Guide) cleanConstant(v *view, st *scratch) bool {
+	key := appendText(appendText(appendText(append(st.key[:0], 'H'), v.Method), v.proto), v.Host)
+	for _, name := range g.headNames {
+		_, values := v.headerValues(name)
+		key = binary.AppendUvarint(key, uint64(len(values)))
+		for _, s := range values {
+			key = appendText(key, s)
+		}
+	}
+	st.key = key
+	if len(key) > maxKey {
+		return g.lookConstant(v, st)
+	}
+	return g.heads.or(key, func() bool { return g.lookConstant(v, st) })
+}
+
+func (g *Guide) lookConstant(v *view, st *scratch) bool {
+	for _, name := range g.headNames {
+		if !g.cleanHeaderValues(v, name, st) {
+			return false
+		}
+	}
+	return !anyMatches(g.chains, v, st)
+}
+
+// cleanRest looks at the other fields. Looking a name up must find all that Coraza
+// finds, which ignores case.
+func (g *Guide) cleanRest(v *view, st *scratch) bool {
+	for name, values := range v.Header {
+		switch {
+		case g.inHead[name]:
+		case name == lengthField:
+			for _, s := range values {
+				if !g.lengthName || !g.clean(g.header.class(name), s, st) {
+					return false
+				}
+			}
+		case name == "" || name != http.CanonicalHeaderKey(name) || !g.cleanHeaderValues(v, name, st):
 			return false
 		}
 	}
@@ -272,15 +363,6 @@ func (g *Guide) cleanPairs(values, names *place, s string, st *scratch) bool {
 	return true
 }
 
-func (g *Guide) cleanHeader(v *view, st *scratch) bool {
-	for name := range v.Header {
-		if name != "Host" && !g.cleanHeaderValues(v, name, st) {
-			return false
-		}
-	}
-	return g.cleanHeaderValues(v, "Host", st)
-}
-
 func (g *Guide) cleanHeaderValues(v *view, name string, st *scratch) bool {
 	host, rest := v.headerValues(name)
 	if host != "" && !g.cleanField(name, host, st) {
@@ -333,7 +415,7 @@ func (g *Guide) cleanName(names *place, name string, st *scratch) bool {
 
 func (g *Guide) cleanBody(v *view, st *scratch) bool {
 	if len(v.Body) == 0 || v.BodyKind == waf.JSONBody {
-		return g.emptyBody && (len(v.Body) == 0 || g.cleanJSON(string(v.Body), st))
+		return g.emptyBody && (len(v.Body) == 0 || g.cleanJSON(v, st))
 	}
 	text := string(v.Body)
 	st.args += strings.Count(text, "&") + 1

@@ -3,6 +3,7 @@ package guide
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 )
 
 // The memo holds memoShards * memoSize answers.
@@ -67,4 +68,36 @@ func (m *memo) add(d digest) {
 	}
 	s.clean[d] = struct{}{}
 	s.Unlock()
+}
+
+// shorts remembers which short values were found clean in one place: true, EUR, 12.
+// Each is kept whole, in one word, so nothing can be taken for it. Later ones take
+// the places of earlier ones. It is safe for concurrent use.
+type shorts [1024]atomic.Uint64
+
+// maxShort is the length of what fits into a word beside its length.
+const maxShort = 7
+
+// packed is s in a word, which is never 0; 0 where it is too long.
+func packed(s string) (w uint64) {
+	if len(s) > maxShort {
+		return 0
+	}
+	for i := range len(s) {
+		w |= uint64(s[i]) << (8 * i)
+	}
+	return w | uint64(len(s)+1)<<56
+}
+
+func (h *shorts) slot(w uint64) *atomic.Uint64 { return &h[w*0x9e3779b97f4a7c15>>54] }
+
+func (h *shorts) has(s string) bool {
+	w := packed(s)
+	return w != 0 && h.slot(w).Load() == w
+}
+
+func (h *shorts) add(s string) {
+	if w := packed(s); w != 0 {
+		h.slot(w).Store(w)
+	}
 }

@@ -2,7 +2,6 @@ package guide
 
 import (
 	"iter"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -34,7 +33,7 @@ func (v *view) read(r *waf.Request) bool {
 	if r.BodyKind == waf.FormBody && len(r.Body) > 0 {
 		v.bodyLength = strconv.Itoa(len(r.Body))
 	}
-	return v.body() && v.header()
+	return v.body() && len(r.Header) <= 100
 }
 
 // body makes sure that the rules parse the body as the guide does: the engine
@@ -62,17 +61,6 @@ func (v *view) body() bool {
 	return len(types) == 1
 }
 
-// header makes sure that looking a name up finds all that Coraza finds, which
-// ignores case.
-func (v *view) header() bool {
-	for name := range v.Header {
-		if name == "" || name != http.CanonicalHeaderKey(name) {
-			return false
-		}
-	}
-	return len(v.Header) <= 100
-}
-
 // headerValues are the values of a name in canonical spelling, as the engine
 // hands them over.
 func (v *view) headerValues(name string) (host string, rest []string) {
@@ -86,47 +74,41 @@ func (v *view) headerValues(name string) (host string, rest []string) {
 	return host, rest
 }
 
-// shape yields what a target of a structural rule holds.
-func (v *view) shape(t target) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		switch t.Var {
-		case "REQUEST_METHOD":
-			yield(count(t, 1, v.Method))
-		case "REQUEST_PROTOCOL":
-			yield(count(t, 1, v.proto))
-		case "REQUEST_BODY_LENGTH":
-			yield(count(t, 1, v.bodyLength))
-		case "REQUEST_HEADERS":
-			v.headerShape(t, yield)
-		}
+// shape appends what a target of a structural rule holds.
+func (v *view) shape(t *target, out []string) []string {
+	switch t.Var {
+	case "REQUEST_METHOD":
+		return append(out, count(t, 1, v.Method))
+	case "REQUEST_PROTOCOL":
+		return append(out, count(t, 1, v.proto))
+	case "REQUEST_BODY_LENGTH":
+		return append(out, count(t, 1, v.bodyLength))
+	case "REQUEST_HEADERS":
+		return v.headerShape(t, out)
 	}
+	return out
 }
 
-func count(t target, n int, value string) string {
+func count(t *target, n int, value string) string {
 	if t.Count {
 		return strconv.Itoa(n)
 	}
 	return value
 }
 
-func (v *view) headerShape(t target, yield func(string) bool) {
+func (v *view) headerShape(t *target, out []string) []string {
 	host, rest := v.headerValues(t.canonical)
-	n := len(rest)
-	if host != "" {
-		n++
-	}
 	if t.Count {
-		yield(strconv.Itoa(n))
-		return
-	}
-	if host != "" && !yield(host) {
-		return
-	}
-	for _, s := range rest {
-		if !yield(s) {
-			return
+		n := len(rest)
+		if host != "" {
+			n++
 		}
+		return append(out, strconv.Itoa(n))
 	}
+	if host != "" {
+		out = append(out, host)
+	}
+	return append(out, rest...)
 }
 
 // targetParts splits a target as Coraza does.

@@ -19,6 +19,15 @@ type bitset [8]uint64
 func (b *bitset) set(n int)      { b[n>>6] |= 1 << (n & 63) }
 func (b *bitset) has(n int) bool { return b[n>>6]&(1<<(n&63)) != 0 }
 
+func (b *bitset) meets(o *bitset) bool {
+	for i := range b {
+		if b[i]&o[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (b *bitset) merge(o *bitset) {
 	for i := range b {
 		b[i] |= o[i]
