@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -32,7 +33,7 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	within := time.Duration(c.target.flow.Upstream.Timeout) // here for the whole answer, second try included
 	call := idempotency.Call{
 		Owner: c.principal.Subject, Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
-		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Meant: c.meant(), Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
+		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Meant: c.meant(), Rights: c.rights(), Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
 		Outcome: c.outcome, Repeats: c.repeats(), Render: func(w http.ResponseWriter, err error) {
 			harden(w.Header(), c.table)
 			problem.Write(w, err, c.trace)
@@ -57,6 +58,20 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	e.Control, e.Code = "idempotency.key", "replayed"
 	s.g.record(c, e)
 	return nil
+}
+
+// rights are what the caller may do, as far as the edge knows. All stages but the
+// service's own policies are passed anew before an answer is repeated; those would ask
+// for these facts. They are no part of the key: a request must not run again because a
+// role was given or taken.
+func (c *call) rights() string {
+	p := c.principal
+	var out strings.Builder
+	fmt.Fprintf(&out, "%q%q%q%t", p.Tenant, p.Team, p.Client, p.Scope == nil) // no scope is all, an empty one nothing
+	for _, list := range [][]string{p.Organizations, p.Roles, p.ManagedTeams, p.Scope} {
+		fmt.Fprintf(&out, "%q", slices.Sorted(slices.Values(list)))
+	}
+	return out.String()
 }
 
 // preconditions change what a request does, and every service gets them.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/rampart-security/rampart/control/controltest"
+	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/spec"
 )
 
 // TestKeyOfAnotherMeaning: what a document or the file lets a service read belongs to
@@ -55,5 +57,34 @@ func TestKeyOfAnotherMeaning(t *testing.T) {
 				t.Errorf("%s %s, want %d; the service was asked %d times", res.Status, res.body, tc.status, h.served())
 			}
 		})
+	}
+}
+
+// TestAnswerOfOtherRights: an answer is repeated to who may do now what they might do
+// then. A right that the gateway asks for refuses; one that only the service's policies
+// ask for has the answer kept back. Nothing runs again either way.
+func TestAnswerOfOtherRights(t *testing.T) {
+	h := open(t)
+	h.serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) })
+	order := func() answer {
+		return h.do("POST", "/orders", good, "Authorization", h.token("ann", "app"), "Idempotency-Key", "k", "Rampart-Nonce", freshNonce())
+	}
+	if res := order(); res.StatusCode != http.StatusCreated {
+		t.Fatalf("the first: %s %s", res.Status, res.body)
+	}
+	for _, tc := range []struct {
+		name   string
+		facts  spec.DemoUser
+		status int
+	}{
+		{"the same, after another login", spec.DemoUser{Roles: []string{"customer"}, Organizations: []string{"acme"}, Team: "red"}, 201},
+		{"no member of the organization", spec.DemoUser{Roles: []string{"customer"}, Organizations: []string{"globex"}, Team: "red"}, 409},
+		{"without the role", spec.DemoUser{Roles: []string{"viewer"}, Organizations: []string{"acme"}, Team: "red"}, 403},
+		{"as before", spec.DemoUser{Roles: []string{"customer"}, Organizations: []string{"acme"}, Team: "red"}, 201},
+	} {
+		h.Admin(wire.AdminUsers, wire.User{Name: "ann", Facts: tc.facts}, nil)
+		if res := order(); res.StatusCode != tc.status || (res.Header.Get("Idempotency-Replayed") == "true") != (tc.status == 201) || h.served() != 1 {
+			t.Errorf("%s: %s %s, want %d; the service was asked %d times", tc.name, res.Status, res.body, tc.status, h.served())
+		}
 	}
 }

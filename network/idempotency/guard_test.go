@@ -82,6 +82,7 @@ func TestDo(t *testing.T) {
 		"another body":               {key, but(func(c *Call) { c.Body = []byte("[]") }), 201, [2]int{201, 422}, 1, false},
 		"another query":              {but(func(c *Call) { c.Query = "dry_run=1" }), key, 201, [2]int{201, 422}, 1, false},
 		"another header that counts": {key, but(func(c *Call) { c.Meant = "X-Currency: EUR\n" }), 201, [2]int{201, 422}, 1, false},
+		"other rights since":         {key, but(func(c *Call) { c.Rights = "viewer" }), 201, [2]int{201, 409}, 1, false},
 		"another key":                {key, but(func(c *Call) { c.Key = "k-2" }), 201, [2]int{201, 201}, 2, false},
 		"another principal":          {key, but(func(c *Call) { c.Scope = "user:bob POST /payments" }), 201, [2]int{201, 201}, 2, false},
 		"scope and key do not blend": {key, but(func(c *Call) { c.Scope, c.Key = "user:alice POST /paymentsk", "-1" }), 201, [2]int{201, 201}, 2, false},

@@ -116,6 +116,7 @@ type Call struct {
 	Required bool
 	Query    string        // raw, as forwarded
 	Body     []byte        // as forwarded
+	Rights   string        // what the caller may do: an answer is repeated to the same only
 	Meant    string        // what else changes what is asked: headers, in a form that a retry has again
 	Keep     time.Duration // if 0, DefaultKeep
 	Lease    time.Duration // must exceed the time that run may take; if 0, Lease. A holder that dies leaves the key taken until then
@@ -152,7 +153,7 @@ func NewGuard(store Store, now func() time.Time) *Guard {
 // Do answers a call on w: by run, or by repeating what run answered before. When
 // it returns an error nothing was written to w. The refusals carry control
 // idempotency.key: Invalid (no key, a malformed one, or, with status 422, a key
-// of another query, body or header that counts), Conflict (in flight), Limited (too many keys of one owner) or
+// of another query, body or header that counts), Conflict (in flight, or an answer that is not to be had again), Limited (too many keys of one owner) or
 // Unavailable (the store).
 //
 // run must either return an error, having written nothing, or write a whole answer
