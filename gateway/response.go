@@ -95,7 +95,7 @@ func (s strictly) hold(res *http.Response) error {
 	if res.ContentLength > maxJudged {
 		return tooLong()
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxJudged+1))
+	body, err := whole(res)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the answer broke off: %w", err)
@@ -108,6 +108,18 @@ func (s strictly) hold(res *http.Response) error {
 	res.Body.Close()
 	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return nil
+}
+
+// whole reads an answer, or one byte more of it than is judged.
+func whole(res *http.Response) ([]byte, error) {
+	if res.ContentLength < 0 {
+		return io.ReadAll(io.LimitReader(res.Body, maxJudged+1))
+	}
+	body := make([]byte, res.ContentLength)
+	if _, err := io.ReadFull(res.Body, body); err != nil {
+		return nil, err
+	}
+	return body, nil
 }
 
 func tooLong() error {

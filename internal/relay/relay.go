@@ -23,10 +23,9 @@ const MaxAnswer = 64 << 20
 // body of in, and those of its end-to-end headers that keep admits. The host is
 // that of to.
 func Request(in *http.Request, to *url.URL, keep func(name string) bool) *http.Request {
-	out := &http.Request{
-		Method: in.Method, URL: to, Host: to.Host, Body: in.Body, ContentLength: in.ContentLength,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header, len(in.Header)+4),
-	}
+	out := (&http.Request{}).WithContext(in.Context()) // once: WithContext copies what there is
+	out.Method, out.URL, out.Host, out.Body, out.ContentLength = in.Method, to, to.Host, in.Body, in.ContentLength
+	out.Proto, out.ProtoMajor, out.ProtoMinor, out.Header = "HTTP/1.1", 1, 1, make(http.Header, len(in.Header)+4)
 	for name, values := range in.Header {
 		if keep(name) && !isHopByHop(name) && !isListed(in.Header, name) {
 			out.Header[name] = values
@@ -38,7 +37,7 @@ func Request(in *http.Request, to *url.URL, keep func(name string) bool) *http.R
 	if in.ContentLength == 0 {
 		out.Body = http.NoBody
 	}
-	return out.WithContext(in.Context())
+	return out
 }
 
 // isHopByHop reports headers that end here (RFC 9110, section 7.6.1), and
