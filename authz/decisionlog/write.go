@@ -168,8 +168,9 @@ type segments struct {
 	folder string
 	number int // of the newest; 0: there is none
 	file   *os.File
-	size   int64 // of file
-	dirty  bool  // something of it may not be durable
+	size   int64                // of file
+	dirty  bool                 // something of it may not be durable
+	fsync  func(*os.File) error // if nil, (*os.File).Sync
 }
 
 func segmentName(n int) string { return fmt.Sprintf("%08d.log", n) }
@@ -287,7 +288,11 @@ func (s *segments) sync() error {
 		return nil
 	}
 	s.dirty = false
-	if err := s.file.Sync(); err != nil {
+	fsync := s.fsync
+	if fsync == nil {
+		fsync = (*os.File).Sync
+	}
+	if err := fsync(s.file); err != nil {
 		s.close()
 		return err
 	}

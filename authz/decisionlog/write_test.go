@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,44 +31,42 @@ func written(t *testing.T, l *Log) int {
 func TestTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := openLog(t, Options{State: state(t)})
-		must(t, l.Observe(t.Context(), ask(1), answer(ask(1))))
+		var flushes atomic.Int64
+		l.out.fsync = func(f *os.File) error { flushes.Add(1); return f.Sync() }
+		observe := func() { must(t, l.Observe(t.Context(), ask(1), answer(ask(1)))) }
+		observe()
 		time.Sleep(linger - time.Millisecond)
 		if n := written(t, l); n != 0 {
 			t.Errorf("%d records are written early", n)
 		}
 		time.Sleep(time.Millisecond)
-		if n := written(t, l); n != 1 || !l.out.dirty {
-			t.Errorf("%d records are written, not durable: %v", n, l.out.dirty)
+		if n := written(t, l); n != 1 || flushes.Load() > 0 {
+			t.Errorf("%d records are written, with %d flushes", n, flushes.Load())
 		}
-		durable := 0
-		for n := range 600 { // what goes on coming puts nothing off
-			if n%20 == 0 {
-				must(t, l.Observe(t.Context(), ask(1), answer(ask(1))))
-			}
-			time.Sleep(time.Millisecond)
-			if synctest.Wait(); !l.out.dirty {
-				durable++
-			}
+		for range 40 { // what goes on coming puts nothing off
+			observe()
+			time.Sleep(syncEvery / 10)
 		}
-		if durable == 0 {
-			t.Error("none is durable while others come")
+		if n := flushes.Load(); n != 3 {
+			t.Errorf("%d flushes while others came, want one each time that one is due", n)
 		}
-		time.Sleep(linger + syncEvery)
-		if n := written(t, l); n != 31 || l.out.dirty {
-			t.Errorf("%d records are written, not durable: %v", n, l.out.dirty)
+		time.Sleep(syncEvery)
+		if n := written(t, l); n != 41 || flushes.Load() != 4 {
+			t.Errorf("%d records are written, with %d flushes", n, flushes.Load())
 		}
 		began := time.Now()
-		must(t, l.Observe(t.Context(), ask(2), answer(ask(2))))
+		observe()
 		must(t, l.Flush(t.Context()))
-		if n := written(t, l); n != 32 || l.out.dirty || time.Since(began) > 0 {
-			t.Errorf("%d records after %v, not durable: %v", n, time.Since(began), l.out.dirty)
+		if n := written(t, l); n != 42 || flushes.Load() != 5 || time.Since(began) > 0 {
+			t.Errorf("%d records after %v, with %d flushes", n, time.Since(began), flushes.Load())
 		}
+		time.Sleep(4 * syncEvery)
 		for range perBatch + 100 {
-			must(t, l.Observe(t.Context(), ask(3), answer(ask(3))))
+			observe()
 		}
 		time.Sleep(linger)
-		if n := written(t, l); n != 32+perBatch+100 {
-			t.Errorf("%d records of more than one batch are written", n-32)
+		if n := written(t, l); n != 42+perBatch+100 || flushes.Load() != 5 {
+			t.Errorf("%d records of more than one batch are written, with %d flushes", n-42, flushes.Load())
 		}
 	})
 }
