@@ -55,6 +55,7 @@ type call struct {
 	gzip      bool     // the body comes compressed
 	limit     int64    // bytes of the body, expanded
 	read      bool     // nothing is left of the caller's body
+	refused   bool     // it was answered by refuse, and is no call of gRPC
 	places    [2]place // that a request holds, to leave them
 	after     func()   // if not nil, runs when the request ends, however it ends
 	pacing    pacing
@@ -129,6 +130,7 @@ func (g *Gateway) end(c *call) {
 	}
 	v := recover()
 	if v == nil {
+		g.linger(c)
 		return
 	}
 	if v != http.ErrAbortHandler {
@@ -163,6 +165,7 @@ func (g *Gateway) refuse(c *call, err error) {
 		problem.WriteGRPC(c.w, err)
 		return
 	}
+	c.refused = true
 	if problem.ForPerson(c.r) {
 		problem.WritePage(c.w, err, c.trace, c.table.sys.Info.Name)
 		return

@@ -79,8 +79,11 @@ type Gateway struct {
 	waf      firewalls
 	listener atomic.Pointer[profile.Listener]
 	pace     pace
-	addr     atomic.Pointer[string]
-	plain    atomic.Pointer[string]
+
+	lingering atomic.Int64 // refused requests whose body is still read
+
+	addr  atomic.Pointer[string]
+	plain atomic.Pointer[string]
 }
 
 // New returns a gateway that enforces the link's configuration.
