@@ -78,9 +78,7 @@ func (l *Log) try(b *batch, due bool) {
 // commit makes the events of b the next records, in one write, and makes all that
 // was written durable if somebody waits for b or it is due.
 func (l *Log) commit(b *batch, due bool) error {
-	if l.buf = l.buf[:0]; cap(l.buf) > 2*maxSpare {
-		l.buf = nil
-	}
+	l.buf = reused(l.buf)
 	if err := l.ready(b); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ const (
 	// whose kernel dies, can tell the difference.
 	syncEvery = 250 * time.Millisecond
 
-	maxSpare = 1 << 20 // bytes of a buffer that is used again
+	maxSpare = 1 << 20 // bytes of a buffer that is kept when little of it is needed
 )
 
 // Options of a Log. The zero Options is ready to use.
@@ -105,12 +105,21 @@ type room struct {
 	ends []int // where each ends
 }
 
-// emptied is the room to use again, unless a rare large batch made it large.
+// emptied is the room to use again.
 func (r room) emptied() room {
-	if cap(r.text) > maxSpare {
+	if r.text = reused(r.text); r.text == nil {
 		return room{}
 	}
-	return room{r.text[:0], r.ends[:0]}
+	return room{r.text, r.ends[:0]}
+}
+
+// reused empties b to be used again, or lets go of it when a flood made it large
+// and is over.
+func reused(b []byte) []byte {
+	if cap(b) > maxSpare && len(b) < cap(b)/8 {
+		return nil
+	}
+	return b[:0]
 }
 
 // newBatchLocked takes what room there is.
