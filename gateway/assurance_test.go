@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/spec"
 )
@@ -37,7 +39,7 @@ func TestStepUp(t *testing.T) {
 		t.Errorf("a password alone is sent to %q, %v", doc.StepUp, err)
 	}
 	if got := res.Header.Get("WWW-Authenticate"); res.StatusCode != 401 || h.newest().Control != "authn.step_up" ||
-		!strings.Contains(got, `error="insufficient_user_authentication"`) || !strings.Contains(got, `acr_values="aal2", max_age="300"`) {
+		!strings.HasPrefix(got, `Session error="insufficient_user_authentication"`) || !strings.Contains(got, `acr_values="aal2", max_age="300"`) {
 		t.Errorf("a password alone: %d by %q, challenge %s", res.StatusCode, h.newest().Control, got)
 	}
 	if res := h.do("POST", "/orders", good, "Authorization", vic, "Rampart-Nonce", freshNonce()); res.StatusCode != 403 {
@@ -77,6 +79,35 @@ func TestStepUpMet(t *testing.T) {
 		if got := comeBack(c.r); got != want {
 			t.Errorf("sent by %q one comes back to %q, want %q", referer, got, want)
 		}
+	}
+}
+
+// TestStepUpWords: the challenge is in the scheme of what was shown, and only a
+// session is sent to a page.
+func TestStepUpWords(t *testing.T) {
+	for name, tc := range map[string]struct {
+		kind, scheme, page string
+		bound              bool
+	}{
+		"a session":     {wire.TypeSession, "Session", "/login/step-up?acr=aal2&next=%2Forders%2F7", false},
+		"a token":       {wire.TypeAccess, "Bearer", "", false},
+		"a bound token": {wire.TypeAccess, "DPoP", "", true},
+		"an API key":    {wire.TypeAPIKey, "Bearer", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &call{cred: credential{kind: tc.kind}, bound: tc.bound, table: &table{entries: []entry{{need: bySession}}}}
+			c.r, _ = http.NewRequest("GET", "https://edge/orders/7", nil)
+			c.r.Header.Set("Accept", "text/html")
+			err := stepUpOf(c, spec.Demand{ACR: "aal2"})
+			w := httptest.NewRecorder()
+			problem.Write(w, err, "t1")
+			if got := w.Header().Get("WWW-Authenticate"); !strings.HasPrefix(got, tc.scheme+` error="insufficient_user_authentication"`) || !strings.HasSuffix(got, `acr_values="aal2"`) {
+				t.Errorf("challenge %s", got)
+			}
+			if page, sent := loginRedirect(c, err); page != tc.page || sent != (tc.page != "") {
+				t.Errorf("a browser is sent to %q, %v", page, sent)
+			}
+		})
 	}
 }
 

@@ -297,8 +297,9 @@ func loginRedirect(c *call, err error) (string, bool) {
 	if rampart.KindOf(err) != rampart.Unauthenticated || !navigates || !hasSessions {
 		return "", false
 	}
-	if d, ok := errors.AsType[*problem.Details](err); ok && d.StepUp != "" {
-		return d.StepUp, true
+	if controlOf(err, "") == "authn.step_up" { // a token cannot be made stronger on a page
+		d, ok := errors.AsType[*problem.Details](err)
+		return d.StepUp, ok && d.StepUp != ""
 	}
 	return "/login?next=" + url.QueryEscape(c.r.URL.RequestURI()), true
 }

@@ -12,11 +12,17 @@ import (
 
 // StepUp refuses a request whose login is not strong or not fresh enough (RFC
 // 9470, section 3). acr and maxAge say what is asked for, "" and 0 nothing. next
-// is the path to come back to; "" says that no person is here to be sent
-// anywhere.
+// is the path to come back to, of a person with a session; "" says that the caller
+// showed a token. The challenge names no scheme that the caller did not use: a
+// browser's session has no registered one, so its is called Session, and a page reads
+// the same parameters from it, or the way from the document.
 func StepUp(acr string, maxAge time.Duration, next string) error {
 	age := strconv.FormatInt(int64(maxAge/time.Second), 10)
-	challenge := `Bearer error="insufficient_user_authentication", error_description="a stronger or more recent login is required"`
+	scheme := "Bearer"
+	if next != "" {
+		scheme = "Session"
+	}
+	challenge := scheme + ` error="insufficient_user_authentication", error_description="a stronger or more recent login is required"`
 	query := url.Values{"next": {next}}
 	if acr != "" {
 		challenge += fmt.Sprintf(`, acr_values="%s"`, acr)

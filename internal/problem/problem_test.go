@@ -51,7 +51,7 @@ func TestWrite(t *testing.T) {
 		"a login that is too weak": {
 			StepUp("aal2", 5*time.Minute, "/payments/7?x=1&y=2"),
 			401, `{"type":"urn:rampart:problem:unauthenticated","title":"Unauthorized","status":401,"detail":"a stronger or more recent login is required","trace":"t1","step_up":"/login/step-up?acr=aal2\u0026max_age=300\u0026next=%2Fpayments%2F7%3Fx%3D1%26y%3D2"}`,
-			map[string]string{"WWW-Authenticate": `Bearer error="insufficient_user_authentication", error_description="a stronger or more recent login is required", acr_values="aal2", max_age="300"`},
+			map[string]string{"WWW-Authenticate": `Session error="insufficient_user_authentication", error_description="a stronger or more recent login is required", acr_values="aal2", max_age="300"`},
 		},
 		"a login that is too old, with nobody to send anywhere": {
 			StepUp("", time.Minute, ""),
