@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -155,6 +156,12 @@ func BenchmarkStage(b *testing.B) {
 		return err
 	})
 	run("schema", s.basic, read, schema{}.check)
+	run("inspected", s.basic, append(read[:5:5], schema{}), func(c *call) error {
+		if r := c.inspected(); len(r.Header) == 0 {
+			return errors.New("nothing is inspected")
+		}
+		return nil
+	})
 	run("nonce", s.basic, known, func(c *call) error {
 		if s.nonces%200_000 == 0 { // before the guard is full
 			t.nonces["4"] = nonce.New(nonce.Options{})

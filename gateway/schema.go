@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
@@ -168,7 +169,9 @@ func (schema) check(c *call) error {
 			// What was read is what is forwarded: no second parser can find something
 			// else in it.
 			c.doc, c.body = b.Doc, b.Raw
-			c.r.Header["Content-Type"] = []string{b.Type}
+			if had := c.r.Header["Content-Type"]; len(had) != 1 || had[0] != b.Type {
+				c.r.Header["Content-Type"] = []string{b.Type}
+			}
 		case !off || controlOf(err, "") == "validate.json":
 			return err
 		}
@@ -176,5 +179,9 @@ func (schema) check(c *call) error {
 	if off {
 		return nil
 	}
-	return c.op.Check(c.params, c.r.URL.Query(), c.r.Header, c.doc)
+	var query url.Values
+	if c.r.URL.RawQuery != "" {
+		query = c.r.URL.Query()
+	}
+	return c.op.Check(c.params, query, c.r.Header, c.doc)
 }

@@ -154,7 +154,7 @@ func (c *call) inspected() *waf.Request {
 	to := url.URL{Path: rest, RawQuery: c.r.URL.RawQuery}
 	r := &waf.Request{
 		Client: c.ip, Method: c.r.Method, Target: to.RequestURI(), Host: c.target.name,
-		Header: relay.Request(c.r, &to, relay.Inbound(c.op.Headers(), c.target.svc.Headers)).Header,
+		Header: relay.Header(c.r, relay.Inbound(c.op.Headers(), c.target.svc.Headers)),
 	}
 	if r.Header.Get("User-Agent") == "" {
 		delete(r.Header, "User-Agent") // as it will be on the wire

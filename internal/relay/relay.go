@@ -25,17 +25,24 @@ const MaxAnswer = 64 << 20
 func Request(in *http.Request, to *url.URL, keep func(name string) bool) *http.Request {
 	out := (&http.Request{}).WithContext(in.Context()) // once: WithContext copies what there is
 	out.Method, out.URL, out.Host, out.Body, out.ContentLength = in.Method, to, to.Host, in.Body, in.ContentLength
-	out.Proto, out.ProtoMajor, out.ProtoMinor, out.Header = "HTTP/1.1", 1, 1, make(http.Header, len(in.Header)+4)
-	for name, values := range in.Header {
-		if keep(name) && !isHopByHop(name) && !isListed(in.Header, name) {
-			out.Header[name] = values
-		}
-	}
+	out.Proto, out.ProtoMajor, out.ProtoMinor, out.Header = "HTTP/1.1", 1, 1, Header(in, keep)
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = []string{""} // else the transport would name itself
 	}
 	if in.ContentLength == 0 {
 		out.Body = http.NoBody
+	}
+	return out
+}
+
+// Header returns a new header with the fields of in that keep lets pass, and
+// without those that end here. The values are those of in.
+func Header(in *http.Request, keep func(name string) bool) http.Header {
+	out := make(http.Header, len(in.Header)+4)
+	for name, values := range in.Header {
+		if keep(name) && !isHopByHop(name) && !isListed(in.Header, name) {
+			out[name] = values
+		}
 	}
 	return out
 }
