@@ -160,8 +160,10 @@ func (t *target) strip(path string) (string, bool) {
 	if path == strings.TrimSuffix(t.mount, "/") {
 		return "/", true
 	}
-	rest, ok := strings.CutPrefix(path, t.mount)
-	return "/" + rest, ok
+	if !strings.HasPrefix(path, t.mount) {
+		return "", false
+	}
+	return path[len(t.mount)-1:], true // from the slash that the mount ends with
 }
 
 func (t *target) allowsMethod(method string) error {

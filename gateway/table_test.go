@@ -32,3 +32,28 @@ func TestReservedPaths(t *testing.T) {
 		}
 	}
 }
+
+// TestStrip: what a service gets of a path is a part of it, and costs no memory.
+func TestStrip(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mount, path, rest string
+		ok                bool
+	}{
+		"everything":        {"/", "/shop/a", "/shop/a", true},
+		"below its mount":   {"/shop/", "/shop/a/b", "/a/b", true},
+		"its mount":         {"/shop/", "/shop/", "/", true},
+		"without the slash": {"/shop/", "/shop", "/", true},
+		"a longer name":     {"/shop/", "/shops", "", false},
+		"another's":         {"/shop/", "/stock/a", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tg := &target{mount: tc.mount}
+			var rest string
+			var ok bool
+			n := testing.AllocsPerRun(10, func() { rest, ok = tg.strip(tc.path) })
+			if rest != tc.rest || ok != tc.ok || n != 0 {
+				t.Errorf("%q, %v, %v allocations", rest, ok, n)
+			}
+		})
+	}
+}
