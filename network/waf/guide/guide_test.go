@@ -4,8 +4,11 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/corazawaf/libinjection-go"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -156,6 +159,21 @@ func TestProof(t *testing.T) {
 	}
 	if n := len(left["digits"]); n > 8 {
 		t.Errorf("%d rules are left over digits", n)
+	}
+}
+
+// TestSqliPossible: the alphabets that are said to hold no injection hold none.
+func TestSqliPossible(t *testing.T) {
+	if sqliPossible(runes("0123456789")) || !sqliPossible(runes("0123456789-")) || !sqliPossible(runes("1x")) || !sqliPossible(everything()) {
+		t.Error("digits alone prove it")
+	}
+	for n := range 200_000 {
+		s := strconv.Itoa(n)
+		for _, s := range []string{s, "0" + s, "00" + s, s + strings.Repeat("0", n%70)} {
+			if hit, kind := libinjection.IsSQLi(s); hit {
+				t.Fatalf("%s is an injection of kind %s", s, kind)
+			}
+		}
 	}
 }
 

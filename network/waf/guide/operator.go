@@ -46,8 +46,15 @@ func compile(l *link, arg string, data fs.FS) (operator, error) {
 	if l.Op == "detectxss" && !l.Neg {
 		o.possible = xssPossible
 	}
+	if l.Op == "detectsqli" && !l.Neg {
+		o.possible = sqliPossible
+	}
 	return o, err
 }
+
+// sqliPossible: to libinjection a row of digits is one number, however long, and a
+// lone number is no injection.
+func sqliPossible(a alphabet) bool { return !a.within(span('0', '9')) }
 
 // xssPossible: libinjection finds a tag, a comment, a document type, or the
 // value of a dangerous attribute. The first three begin with <. A value that
