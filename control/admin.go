@@ -137,8 +137,10 @@ func (p *Plane) administer(name string, call adminCall) func(http.ResponseWriter
 		if err != nil {
 			return p.refuse(r.Context(), e, withCause(err))
 		}
-		if err := p.opt.Audit.Record(r.Context(), e); err != nil {
-			return err
+		if e.Action != "" { // else the call has put it on record itself
+			if err := p.opt.Audit.Record(r.Context(), e); err != nil {
+				return err
+			}
 		}
 		if answer == nil {
 			w.WriteHeader(http.StatusNoContent)

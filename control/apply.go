@@ -80,6 +80,7 @@ func (p *Plane) apply(ctx context.Context, q wire.Apply, e *audit.Event) (wire.A
 		out.Changes = []spec.Change{}
 	}
 	if q.DryRun || out.New == out.Old {
+		e.Class, e.Detail["changed"] = audit.ClassAPIRead, "nothing" // a question, which waits for no disk
 		return out, nil
 	}
 	if err := refuseFrozen(out.Changes); err != nil {
@@ -96,6 +97,7 @@ func (p *Plane) apply(ctx context.Context, q wire.Apply, e *audit.Event) (wire.A
 		return out, errors.Join(err, back(context.WithoutCancel(ctx)))
 	}
 	p.enforce(next)
+	e.Action = "" // config.apply has said it
 	return out, nil
 }
 

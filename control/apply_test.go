@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,9 @@ func TestApply(t *testing.T) {
 	list := h.events("config.apply")
 	if e := list[len(list)-1]; e.Detail["old"] != h.sys.Bundle().Digest || e.Detail["new"] != next.Bundle().Digest || !strings.HasPrefix(e.Actor, "uid:") {
 		t.Errorf("the event says %v by %q", e.Detail, e.Actor)
+	}
+	if done := h.events("POST " + wire.AdminConfig); slices.ContainsFunc(done, func(e audit.Event) bool { return e.Outcome == audit.Allowed && e.Detail["changed"] != "nothing" }) {
+		t.Errorf("config.apply is said again: %+v", done)
 	}
 	again, err := h.apply(next, false)
 	must(t, err)
