@@ -58,6 +58,22 @@ func BenchmarkVerifyCached(b *testing.B) {
 	}
 }
 
+// TestEdgeCachedAllocates: the same of a client's token, whose key is not compared by
+// its numbers.
+func TestEdgeCachedAllocates(t *testing.T) {
+	k := newIssuer(t)
+	token, err := k.edge.SignEdge(edgeClaims())
+	ok(t, err)
+	v := jwt.NewEdgeCache(k.edgeVerifier(), 10)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := v.Verify(token); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
 // TestCachedAllocates: a token seen before is looked up without a copy of it.
 func TestCachedAllocates(t *testing.T) {
 	k := newIssuer(t)

@@ -117,5 +117,5 @@ func (s *KeySet) find(kid string) *signed.Key {
 // holds reports whether the set still has this key.
 func (s *KeySet) holds(key *signed.Key) bool {
 	now := s.find(key.ID)
-	return now != nil && now.Equal(key)
+	return now != nil && (now == key || now.Equal(key)) // nearly always the set is the one that key came from
 }
