@@ -200,7 +200,7 @@ type seen struct {
 
 // forget lets go of the request's texts.
 func (st *scratch) forget() {
-	clear(st.seen)
+	clear(st.seen[:cap(st.seen)]) // of longer plans, too
 	st.whole.text = ""
 	clear(st.flat.leaves)
 	st.flat.text = ""
