@@ -37,13 +37,14 @@ func verdictOf(res *http.Response) verdict {
 }
 
 // verdictOn judges that no answer came. A connection that breaks may do so because
-// of what was sent on it.
+// of what was sent on it. One that could not be opened says nothing if its caller had
+// gone: he could turn a service off for all others by going away while it is opened.
 func verdictOn(caller context.Context, slow bool, err error) verdict {
 	switch {
-	case relay.OutcomeOf(err) == relay.Unreached:
-		return failed
 	case caller.Err() != nil && !slow:
 		return unknown
+	case relay.OutcomeOf(err) == relay.Unreached:
+		return failed
 	}
 	return strain
 }

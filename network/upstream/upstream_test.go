@@ -14,6 +14,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/problem"
+	"github.com/rampart-security/rampart/internal/relay"
 )
 
 // service listens and has answer deal with each connection, once its first
@@ -213,6 +214,35 @@ func TestBreaker(t *testing.T) {
 	if len(changes) != 2 || !changes[0].Open || changes[0].Requests != 20 || changes[0].Failed != 10 || changes[1].Open {
 		t.Errorf("changes %+v", changes)
 	}
+}
+
+// TestGoneMeanwhile: who goes away while the connection is opened says nothing of the
+// service, however often.
+func TestGoneMeanwhile(t *testing.T) {
+	s := New(Options{Name: "orders", Failures: 50, Least: 20, Open: time.Minute})
+	for range 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://orders/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Over(opening{cancel}, "mallory", false).RoundTrip(r)
+		if relay.OutcomeOf(err) != relay.Unreached {
+			t.Fatal(err)
+		}
+	}
+	if _, open := s.Open(); open {
+		t.Error("a caller who went away turned the service off")
+	}
+}
+
+// opening is a transport whose caller goes away while it opens a connection.
+type opening struct{ goAway func() }
+
+func (o opening) RoundTrip(r *http.Request) (*http.Response, error) {
+	o.goAway()
+	<-r.Context().Done()
+	return nil, relay.NotReached(r.Context().Err())
 }
 
 // TestOneProbe: while one request tries, others wait; and one whose caller goes
