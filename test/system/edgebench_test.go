@@ -27,6 +27,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"text/template"
 	"time"
@@ -263,7 +264,7 @@ func (b *edgeBench) run(name, port string, cmd *exec.Cmd) {
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.Env = append(os.Environ(), "HOME="+b.dir)
 	fine(b.t, cmd.Start())
-	b.t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() })
+	b.t.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() })
 	e := newEdge(name, "https://localhost:"+port, cmd.Process.Pid, 0, &tls.Config{RootCAs: b.roots, MinVersion: tls.VersionTLS13}, nil)
 	b.t.Cleanup(e.client.CloseIdleConnections)
 	b.t.Cleanup(e.clientH2.CloseIdleConnections)
