@@ -90,7 +90,10 @@ func (r reader) Read(p []byte) (int, error) {
 func (c *conn) exchange(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
 	var err error
-	if c.out, err = appendRequest(c.out[:0], r); err != nil {
+	if c.out, err = appendRequest(c.out[:0], r); err == nil {
+		err = ctx.Err() // nothing is done for who has gone
+	}
+	if err != nil {
 		c.of.give(c) // nothing was sent
 		return nil, wrap(r, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -262,6 +263,26 @@ func TestCut(t *testing.T) {
 				t.Errorf("afterwards %q, %v over %d connections, want ok over 2", got, err, conns.Load())
 			}
 		})
+	}
+}
+
+// TestGone: nothing is sent for a caller who had gone before, and the connection
+// serves the next.
+func TestGone(t *testing.T) {
+	url, asked := script(t, slices.Repeat([]string{ok}, 20))
+	tr, conns := dialed(t)
+	for i := range 10 {
+		if got, err := ask(tr, request(t, "GET", url, "")); err != nil || got != "200 ok" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		if got, err := ask(tr, request(t, "POST", url, "x").WithContext(ctx)); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%q, %v: want the error of the context", got, err)
+		}
+		if n := asked.Load(); n != int32(i)+1 || conns.Load() != 1 {
+			t.Fatalf("asked %d times over %d connections, want %d over one", n, conns.Load(), i+1)
+		}
 	}
 }
 
