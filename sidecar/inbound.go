@@ -323,7 +323,7 @@ func (s *Sidecar) request(a *arrival) *http.Request {
 // waits is its user's to say.
 var loopback = hop.New(hop.Options{
 	Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
 	},
 	Else: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true},
 	Wait: 10 * time.Minute,

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,9 +22,10 @@ type conn struct {
 	raw   syscall.RawConn // of the socket; nil: it cannot be asked
 	peek  func(fd uintptr) bool
 	alive bool // what peek found
+	bare  bool // nothing is between this and the socket
+	still func(bool)
 
 	in    *bufio.Reader
-	out   []byte    // the last request
 	quota int       // bytes that may be read yet
 	until time.Time // deadline of the socket
 	since time.Time // when it began to wait
@@ -33,6 +35,8 @@ type conn struct {
 func newConn(t *Transport, c net.Conn, addr string) *conn {
 	n := &conn{Conn: c, of: t, addr: addr, raw: rawOf(c)}
 	n.in = bufio.NewReader(reader{n})
+	_, n.bare = c.(syscall.Conn)
+	n.still = stillOf(c)
 	n.peek = n.look
 	return n
 }
@@ -70,6 +74,33 @@ func (c *conn) look(fd uintptr) bool {
 	return true
 }
 
+// drained reports whether nothing is left of what was read. What lies in the kernel is
+// for silent to find; TLS may have read more than it was asked for, and gives that
+// while what is below it stands still.
+func (c *conn) drained() bool {
+	if c.in.Buffered() > 0 || c.still == nil {
+		return c.in.Buffered() == 0 && c.bare
+	}
+	c.still(true)
+	defer c.still(false)
+	_, err := c.in.Peek(1)
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// stillOf finds what can stand still below TLS.
+func stillOf(c net.Conn) func(bool) {
+	for {
+		if s, ok := c.(interface{ Still(bool) }); ok {
+			return s.Still
+		}
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = w.NetConn()
+	}
+}
+
 // reader is the connection as far as it may be read.
 type reader struct{ c *conn }
 
@@ -85,21 +116,13 @@ func (r reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// exchange sends r and returns the answer, whose body owns the connection from then
-// on. An error has closed it.
-func (c *conn) exchange(r *http.Request) (*http.Response, error) {
+// exchange sends msg, which is r, and returns the answer, whose body owns the
+// connection from then on. An error has closed it.
+func (c *conn) exchange(r *http.Request, msg []byte) (*http.Response, error) {
 	ctx := r.Context()
-	var err error
-	if c.out, err = appendRequest(c.out[:0], r); err == nil {
-		err = ctx.Err() // nothing is done for who has gone
-	}
-	if err != nil {
-		c.of.give(c) // nothing was sent
-		return nil, wrap(r, err)
-	}
 	c.extend()
 	stop := context.AfterFunc(ctx, c.cut)
-	res, err := c.ask(r)
+	res, err := c.ask(r, msg)
 	if err != nil {
 		stop()
 		c.Close()
@@ -127,12 +150,9 @@ func (c *conn) extend() {
 // cut ends whatever waits for the connection.
 func (c *conn) cut() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
-func (c *conn) ask(r *http.Request) (*http.Response, error) {
+func (c *conn) ask(r *http.Request, msg []byte) (*http.Response, error) {
 	c.quota, c.heard = maxHead, false
-	_, sent := c.Write(c.out)
-	if cap(c.out) > maxKept {
-		c.out = nil
-	}
+	_, sent := c.Write(msg)
 	res, err := c.answer(r) // also when sending failed: the server may have said why
 	switch {
 	case err == nil:
@@ -144,9 +164,6 @@ func (c *conn) ask(r *http.Request) (*http.Response, error) {
 	}
 	return nil, err
 }
-
-// maxKept is what a connection keeps of the memory for its requests.
-const maxKept = 8 << 10
 
 // answer reads the head of the answer that counts.
 func (c *conn) answer(r *http.Request) (*http.Response, error) {
@@ -177,8 +194,15 @@ type body struct {
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
-	if b.state.Load() == left {
+	switch b.state.Load() {
+	case whole:
+		return 0, io.EOF // the connection is another's
+	case left:
 		return 0, http.ErrBodyReadAfterClose
+	}
+	b.c.extend() // an answer may go on for as long as it is read
+	if b.ctx.Err() != nil {
+		b.c.cut() // again, if that came before extend
 	}
 	n, err := b.ReadCloser.Read(p)
 	switch {
@@ -209,7 +233,7 @@ func (b *body) end(state int32) {
 	if !b.state.CompareAndSwap(0, state) {
 		return
 	}
-	if uncut := b.stop(); !uncut || state == left || b.last || b.c.in.Buffered() > 0 {
+	if uncut := b.stop(); !uncut || state == left || b.last || !b.c.drained() {
 		b.c.Close()
 		return
 	}

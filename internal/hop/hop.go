@@ -30,7 +30,8 @@ const (
 // Options configure a Transport. All but Now are required.
 type Options struct {
 	// Dial opens a connection to the host:port of the URL, over TLS or not. Its error
-	// is that of RoundTrip.
+	// is that of RoundTrip. It must end soon by itself: its context does not end with
+	// the caller's, since a handshake thrown away costs both ends another.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Else carries what does not fit.
 	Else http.RoundTripper
@@ -69,18 +70,69 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		defer r.Body.Close()
 	}
-	addr := r.URL.Host
-	if c := t.take(addr); c != nil {
-		res, err := c.exchange(r)
+	msg := messages.Get().(*[]byte)
+	defer putMessage(msg)
+	var err error
+	if *msg, err = appendRequest((*msg)[:0], r); err == nil {
+		err = r.Context().Err() // nothing is done for who has gone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("hop: %s: %w: %w", r.Method, ErrNotSent, err)
+	}
+	if c := t.take(r.URL.Host); c != nil {
+		res, err := c.exchange(r, *msg)
 		if err == nil || !errors.Is(err, errUnheard) || !repeats(r) || r.Context().Err() != nil {
 			return res, err
 		}
 	}
-	raw, err := t.opt.Dial(r.Context(), addr)
+	c, err := t.dial(r.Context(), r.URL.Host)
 	if err != nil {
 		return nil, err
 	}
-	return newConn(t, raw, addr).exchange(r)
+	return c.exchange(r, *msg)
+}
+
+// ErrNotSent is of a request of which not one byte left: it is malformed, its body
+// could not be read, or its caller had gone.
+var ErrNotSent = errors.New("nothing was sent")
+
+// messages are the memory of requests as they are written.
+var messages = sync.Pool{New: func() any { return new([]byte) }}
+
+// putMessage keeps a short one: long ones are rare, and would stay.
+func putMessage(msg *[]byte) {
+	if cap(*msg) <= 8<<10 {
+		messages.Put(msg)
+	}
+}
+
+// dial opens a connection. When its caller leaves meanwhile, it serves another.
+func (t *Transport) dial(ctx context.Context, addr string) (*conn, error) {
+	type dialed struct {
+		c   *conn
+		err error
+	}
+	done := make(chan dialed)
+	go func() {
+		var d dialed
+		raw, err := t.opt.Dial(context.WithoutCancel(ctx), addr)
+		if d.err = err; err == nil {
+			d.c = newConn(t, raw, addr)
+		}
+		select {
+		case done <- d:
+		case <-ctx.Done():
+			if err == nil {
+				t.give(d.c)
+			}
+		}
+	}()
+	select {
+	case d := <-done:
+		return d.c, d.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("hop: dial: %w: %w", ErrNotSent, ctx.Err())
+	}
 }
 
 // fits reports whether a request is written at once and answered by one answer.

@@ -347,3 +347,76 @@ func TestRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestLongAnswer: an answer may go on for longer than one may be waited for, as long
+// as it goes on, and who leaves meanwhile does not stay for that.
+func TestLongAnswer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 20 {
+			_, _ = io.WriteString(w, ".")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(30 * time.Millisecond)
+		}
+		if r.URL.Path == "/hang" {
+			<-r.Context().Done()
+		}
+	}))
+	defer srv.Close()
+	tr := hop.New(hop.Options{Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}, Else: elsewhere{}, Wait: 100 * time.Millisecond})
+	defer tr.CloseIdleConnections()
+	if got, err := ask(tr, request(t, "GET", srv.URL, "")); err != nil || got != "200 "+strings.Repeat(".", 20) {
+		t.Errorf("%q, %v", got, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := ask(tr, request(t, "GET", srv.URL+"/hang", "").WithContext(ctx)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+}
+
+// TestLeftWhileDialing: a connection whose caller has gone serves the next.
+func TestLeftWhileDialing(t *testing.T) {
+	url, asked := script(t, []string{ok, ok})
+	dialing, goOn := make(chan struct{}, 2), make(chan struct{})
+	tr := hop.New(hop.Options{Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+		dialing <- struct{}{}
+		<-goOn
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}, Else: elsewhere{}, Wait: time.Minute})
+	defer tr.CloseIdleConnections()
+	ctx, leave := context.WithCancel(t.Context())
+	go func() { <-dialing; leave() }()
+	if _, err := ask(tr, request(t, "POST", url, "x").WithContext(ctx)); !errors.Is(err, context.Canceled) || !errors.Is(err, hop.ErrNotSent) {
+		t.Errorf("error %v, want that nothing was sent, and why", err)
+	}
+	close(goOn)
+	time.Sleep(50 * time.Millisecond) // until it waits
+	if got, err := ask(tr, request(t, "POST", url, "x")); err != nil || got != "200 ok" || asked.Load() != 1 || len(dialing) > 0 {
+		t.Errorf("%q, %v; asked %d times, %d more connections", got, err, asked.Load(), len(dialing))
+	}
+}
+
+// TestSlowBody: a connection is chosen when there is something to send.
+func TestSlowBody(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
+	srv.Config.IdleTimeout = 20 * time.Millisecond // the server closes it while the body is awaited
+	srv.Start()
+	defer srv.Close()
+	url := srv.URL
+	tr, conns := dialed(t)
+	if got, err := ask(tr, request(t, "GET", url, "")); err != nil || got != "200 ok" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	slow, w := io.Pipe()
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		_, _ = w.Write([]byte("x"))
+	}()
+	r := request(t, "POST", url, "x")
+	r.Body = slow
+	if got, err := ask(tr, r); err != nil || got != "200 ok" || conns.Load() != 2 {
+		t.Errorf("%q, %v over %d connections", got, err, conns.Load())
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,19 @@ type calledConn struct {
 	src  *svid.Source
 	id   string // SPIFFE ID of the plane
 	tls  *tls.Conn
+
+	still bool // reads find nothing; for the goroutine that reads
+}
+
+// Still has reads find nothing for now, so that who reads sees what TLS has read ahead.
+func (c *calledConn) Still(yes bool) { c.still = yes }
+
+// Read implements net.Conn.
+func (c *calledConn) Read(p []byte) (int, error) {
+	if c.still {
+		return 0, os.ErrDeadlineExceeded // which TLS takes for passing
+	}
+	return c.Conn.Read(p)
 }
 
 // NetConn is the connection below, of whom what lies above it can ask the socket.

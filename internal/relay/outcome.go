@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/hop"
 	"github.com/rampart-security/rampart/internal/problem"
 )
 
@@ -54,6 +55,9 @@ func OutcomeOf(err error) Outcome {
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return Unreached
+	}
+	if errors.Is(err, hop.ErrNotSent) {
+		return NotSent
 	}
 	if _, ok := errors.AsType[withheld](err); ok {
 		return Answered
