@@ -155,9 +155,9 @@ func (p *planStep) shortest(a alphabet) int {
 }
 
 // longer are the transformations that can make a value longer than a word is: an
-// entity stands for up to two runes, and what was decoded to bytes beyond ASCII
-// is spelled out again.
-var longer = map[string]bool{"htmlentitydecode": true, "utf8tounicode": true}
+// entity stands for up to two runes, what was decoded to bytes beyond ASCII is
+// spelled out again, and nothing has a length of one digit.
+var longer = map[string]bool{"htmlentitydecode": true, "utf8tounicode": true, "length": true}
 
 // eachStep calls fn for what the operator sees of values over a: the end of the
 // transformations, or each step of them where the rule says so.

@@ -16,6 +16,8 @@ func TestSteps(t *testing.T) {
 	for name, row := range map[string]struct{ rules, query string }{
 		"bytes are spelled out, longer than they came": {
 			`SecRule ARGS "@rx %ufffd%ufffd" "id:9,phase:1,pass,log,t:none,t:urlDecodeUni,t:utf8toUnicode"`, "q=%25e9%25e9"},
+		"a length is longer than what has none": {
+			`SecRule ARGS "@pm 0" "id:9,phase:1,pass,log,t:none,t:length"`, "q="},
 		"a link captures nothing, so an earlier rule's capture stands": {
 			`SecRule REQUEST_METHOD "@rx ^(GET)$" "id:1,phase:1,pass,nolog,capture"
 SecRule ARGS "@rx ^hello" "id:9,phase:1,pass,log,t:none,chain,setvar:'tx.word=%{tx.1}'"

@@ -33,7 +33,7 @@ func (v *view) read(r *waf.Request) bool {
 	if r.BodyKind == waf.FormBody && len(r.Body) > 0 {
 		v.bodyLength = strconv.Itoa(len(r.Body))
 	}
-	return v.body() && len(r.Header) <= 100
+	return v.body() && len(r.Header) <= 100 && (r.Host != "" || len(r.Header["Host"]) == 0)
 }
 
 // body makes sure that the rules parse the body as the guide does: the engine
