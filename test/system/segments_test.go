@@ -41,12 +41,12 @@ func TestSegments(t *testing.T) {
 		code           string // HTTP status that curl saw; 000 is none
 		args           []string
 	}{
-		"plain HTTP":                   {"sidecar/orders", "tls.min13", "000", []string{"http://" + orders + "/orders"}},
+		"plain HTTP":                   {"sidecar/orders", "tls.min13", "400", []string{"http://" + orders + "/orders"}},
 		"no client certificate":        {"sidecar/orders", "mtls.required", "000", []string{"https://" + orders + "/orders"}},
 		"a certificate of another CA":  {"sidecar/orders", "mtls.required", "000", []string{"--cert", otherCert, "--key", otherKey, "https://" + orders + "/orders"}},
 		"a peer without a flow":        {"sidecar/orders", "mtls.peer_declared", "000", []string{"--cert", strangerCert, "--key", strangerKey, "https://" + orders + "/orders"}},
 		"a declared peer, but nobody":  {"sidecar/orders", "token.exchange", "401", []string{"--cert", gatewayCert, "--key", gatewayKey, "https://" + orders + "/orders"}},
-		"plain HTTP at the edge":       {"gateway/gateway", "tls.min13", "000", []string{"http://" + edge + "/orders"}},
+		"plain HTTP at the edge":       {"gateway/gateway", "tls.min13", "400", []string{"http://" + edge + "/orders"}},
 		"the edge, over TLS 1.3":       {"gateway/gateway", "authn.session", "401", []string{"https://" + edge + "/orders"}},
 		"a gateway is no secret agent": {"control", "secret.acl", "403", []string{"--cert", gatewayCert, "--key", gatewayKey, "https://" + r.Control + wire.PathSecret + "processor_key"}},
 	} {
