@@ -194,6 +194,7 @@ func acmeHouse(t *testing.T, p *pebble, profile string) *controltest.House {
 type replica struct {
 	*Gateway
 	stop func()
+	why  error // the last handshake with it failed
 }
 
 func startReplica(t *testing.T, h *controltest.House, port, plain string, check time.Duration) *replica {
@@ -218,6 +219,7 @@ func startReplica(t *testing.T, h *controltest.House, port, plain string, check 
 func (r *replica) shown(roots *x509.CertPool, name string) *x509.Certificate {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", r.Addr(), &tls.Config{RootCAs: roots, ServerName: name, CurvePreferences: []tls.CurveID{tls.X25519MLKEM768}})
 	if err != nil {
+		r.why = err
 		return nil
 	}
 	defer conn.Close()
@@ -370,7 +372,7 @@ func TestACMEShortLived(t *testing.T) {
 	within(t, 20*time.Second, "there is the next", func() bool {
 		got := r.shown(roots, acmeName)
 		if got == nil {
-			t.Fatal("a handshake failed between two certificates")
+			t.Fatalf("a handshake failed between two certificates, the first good until %v: %v", first.NotAfter, r.why)
 		}
 		return !got.Equal(first)
 	})
