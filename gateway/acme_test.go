@@ -50,7 +50,7 @@ type pebble struct {
 	log               bytes.Buffer
 	stop              func()
 	env               []string
-	validity          int // seconds, of the profile brief
+	validity          int // seconds, of the profile brief; a third of it must do for an order on a busy machine
 }
 
 func (p *pebble) Write(b []byte) (int, error) {
@@ -83,7 +83,7 @@ func newPebble(t *testing.T) *pebble {
 	if os.Getenv(envPebble) == "" || os.Getenv(envDNS) == "" {
 		t.Skipf("%s and %s name no programs: test/run.sh builds them from test/acme", envPebble, envDNS)
 	}
-	p := &pebble{t: t, dir: t.TempDir(), tlsPort: freePort(t), httpPort: freePort(t), validity: 9}
+	p := &pebble{t: t, dir: t.TempDir(), tlsPort: freePort(t), httpPort: freePort(t), validity: 15}
 	p.api, p.manage, p.dns = "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
 	p.certificate()
 	p.run(os.Getenv(envDNS), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-dnsserver", p.dns, "-management", "127.0.0.1:"+freePort(t), "-defaultIPv6", "")
@@ -369,7 +369,7 @@ func TestACMEShortLived(t *testing.T) {
 	roots := p.roots()
 	var first *x509.Certificate
 	within(t, 20*time.Second, "there is a certificate", func() bool { first = r.shown(roots, acmeName); return first != nil })
-	within(t, 20*time.Second, "there is the next", func() bool {
+	within(t, 30*time.Second, "there is the next", func() bool {
 		got := r.shown(roots, acmeName)
 		if got == nil {
 			t.Fatalf("a handshake failed between two certificates, the first good until %v: %v", first.NotAfter, r.why)
