@@ -14,8 +14,8 @@
 //
 // Writing is asynchronous. Observe returns before a record is on disk, and fails
 // when it cannot be put in line: no decision is dropped in silence. A process
-// that is killed loses what is in line, mostly of ten milliseconds, a machine that
-// loses power up to 250 ms more, and what the disk had of those in parts is a
+// that is killed loses what is in line, mostly of 50 ms, a machine that loses
+// power up to 250 ms more, and what the disk had of those in parts is a
 // damaged record to readers; the audit log has those decisions: it waits for the
 // disk where that matters.
 package decisionlog
@@ -55,7 +55,7 @@ const (
 	youngest     = time.Hour // what was decided since should be on record, whatever is written
 	// The first in line waits so long for others, at most: waking for each costs
 	// more than writing it.
-	linger = 10 * time.Millisecond
+	linger = 50 * time.Millisecond
 )
 
 // Errors of Observe. Each denies.

@@ -20,7 +20,7 @@
 //
 // Audit is not logging: a security event that cannot be made durable fails the
 // request that caused it. What is recorded of requests that were let through is
-// the kernel's after ten milliseconds, and durable 250 ms later: see Log.
+// the kernel's after 50 ms, and durable 250 ms later: see Log.
 package audit
 
 import (

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,33 @@ func TestCompany(t *testing.T) {
 		must(t, l.Flush(t.Context())) // it is written, and not flushed yet
 		if seq, _ := l.Head(); seq != 105 || time.Since(began) > 0 {
 			t.Errorf("flushed: %d records are durable after %v", seq, time.Since(began))
+		}
+	})
+}
+
+// TestEnough: a batch that is large waits for no company; what comes behind it does.
+func TestEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		l := open(t, dir, Options{})
+		large := Event{Class: ClassAuthzAllow, Action: strings.Repeat("a", maxEvent/2), Outcome: Allowed}
+		began, n := time.Now(), 0
+		for ; n < enough/(maxEvent/2); n++ {
+			must(t, l.Record(t.Context(), large))
+		}
+		synctest.Wait()
+		if got := len(events(t, dir)); got != n || time.Since(began) > 0 {
+			t.Errorf("%d of %d records are written after %v", got, n, time.Since(began))
+		}
+		must(t, l.Record(t.Context(), large))
+		synctest.Wait()
+		if got := len(events(t, dir)); got != n {
+			t.Errorf("%d records are written, and the last of them waits for others", got-n)
+		}
+		time.Sleep(company)
+		synctest.Wait()
+		if got := len(events(t, dir)); got != n+1 {
+			t.Errorf("%d of %d records are written", got, n+1)
 		}
 	})
 }

@@ -202,7 +202,7 @@ func TestLateFlushFails(t *testing.T) {
 		passing := Event{Class: ClassAPIRead, Action: "GET /", Outcome: Allowed}
 		for range 5 {
 			must(t, l.Record(t.Context(), passing))
-			time.Sleep(2 * company)
+			time.Sleep(syncEvery / 6) // in several writes
 		}
 		time.Sleep(syncEvery)
 		synctest.Wait()
