@@ -4,14 +4,14 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"io"
 	"math"
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/rampart-security/rampart/internal/leash"
 )
 
 // conn is one connection. One request at a time owns it.
@@ -20,7 +20,7 @@ type conn struct {
 	of    *Transport
 	addr  string
 	raw   syscall.RawConn // of the socket; nil: it cannot be asked
-	peek  func(fd uintptr) bool
+	peek  func(fd uintptr)
 	alive bool // what peek found
 	bare  bool // nothing is between this and the socket
 	still func(bool)
@@ -30,6 +30,9 @@ type conn struct {
 	until time.Time // deadline of the socket
 	since time.Time // when it began to wait
 	heard bool      // a byte of the answer came
+
+	by   *leash.Leash // that cuts it; nil: stop is of what does
+	stop func() bool
 }
 
 func newConn(t *Transport, c net.Conn, addr string) *conn {
@@ -64,14 +67,13 @@ func rawOf(c net.Conn) syscall.RawConn {
 // be asked is never used again.
 func (c *conn) silent() bool {
 	c.alive = false
-	return c.raw != nil && c.raw.Read(c.peek) == nil && c.alive
+	return c.raw != nil && c.raw.Control(c.peek) == nil && c.alive
 }
 
-func (c *conn) look(fd uintptr) bool {
+func (c *conn) look(fd uintptr) {
 	var b [1]byte
 	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	c.alive = errors.Is(err, syscall.EAGAIN)
-	return true
 }
 
 // drained reports whether nothing is left of what was read. What lies in the kernel is
@@ -117,24 +119,52 @@ func (r reader) Read(p []byte) (int, error) {
 }
 
 // exchange sends msg, which is r, and returns the answer, whose body owns the
-// connection from then on. An error has closed it.
+// connection from then on if something is left of it. An error has closed it.
 func (c *conn) exchange(r *http.Request, msg []byte) (*http.Response, error) {
 	ctx := r.Context()
 	c.extend()
-	stop := context.AfterFunc(ctx, c.cut)
-	res, err := c.ask(r, msg)
-	if err != nil {
-		stop()
+	c.hold(ctx)
+	res, b, err := c.ask(r, msg)
+	switch {
+	case err != nil:
+		c.free()
 		c.Close()
 		return nil, wrap(r, err)
-	}
-	b := &body{ReadCloser: res.Body, c: c, ctx: ctx, stop: stop, last: res.Close}
-	res.Body = b
-	if b.ReadCloser == http.NoBody {
-		b.end(whole)
-		res.Body = http.NoBody
+	case b == nil:
+		c.done(!res.Close)
+	default:
+		b.c, b.ctx, b.last = c, ctx, res.Close
+		res.Body = b
 	}
 	return res, nil
+}
+
+// hold has the connection cut when ctx ends, until free.
+func (c *conn) hold(ctx context.Context) {
+	if l, ok := ctx.(*leash.Leash); ok {
+		c.by = l
+		l.Hold(c)
+		return
+	}
+	c.stop = context.AfterFunc(ctx, c.Cut)
+}
+
+// free reports whether the connection was not cut, and never will be.
+func (c *conn) free() (uncut bool) {
+	if l := c.by; l != nil {
+		c.by = nil
+		return l.Let(c)
+	}
+	return c.stop()
+}
+
+// done ends an exchange: the connection waits for the next, or is closed.
+func (c *conn) done(reusable bool) {
+	if uncut := c.free(); !uncut || !reusable || !c.drained() {
+		c.Close()
+		return
+	}
+	c.of.give(c)
 }
 
 // extend moves the deadline, seldom: it is a last resort.
@@ -147,95 +177,37 @@ func (c *conn) extend() {
 	_ = c.SetDeadline(c.until) // a closed one says so when it is written to
 }
 
-// cut ends whatever waits for the connection.
-func (c *conn) cut() { _ = c.SetDeadline(time.Unix(1, 0)) }
+// Cut ends whatever waits for the connection.
+func (c *conn) Cut() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
-func (c *conn) ask(r *http.Request, msg []byte) (*http.Response, error) {
+func (c *conn) ask(r *http.Request, msg []byte) (*http.Response, *body, error) {
 	c.quota, c.heard = maxHead, false
 	_, sent := c.Write(msg)
-	res, err := c.answer(r) // also when sending failed: the server may have said why
+	res, b, err := c.answer(r) // also when sending failed: the server may have said why
 	switch {
 	case err == nil:
 		res.Close = res.Close || sent != nil
 		c.quota = math.MaxInt
-		return res, nil
+		return res, b, nil
 	case !c.heard:
-		return nil, errors.Join(errUnheard, sent, err)
+		return nil, nil, errors.Join(errUnheard, sent, err)
 	}
-	return nil, err
+	return nil, nil, err
 }
 
 // answer reads the head of the answer that counts.
-func (c *conn) answer(r *http.Request) (*http.Response, error) {
+func (c *conn) answer(r *http.Request) (*http.Response, *body, error) {
 	for range interim {
-		res, err := http.ReadResponse(c.in, r)
+		res, b, err := c.read(r)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if res.StatusCode == http.StatusSwitchingProtocols {
-			return nil, errors.New("the answer changes the protocol, which nobody asked for")
+			return nil, nil, errors.New("the answer changes the protocol, which nobody asked for")
 		}
 		if res.StatusCode >= http.StatusOK {
-			return res, nil
+			return res, b, nil
 		}
 	}
-	return nil, errors.New("too many interim answers")
-}
-
-// body is that of an answer. At its end the connection waits for the next request.
-type body struct {
-	io.ReadCloser // net/http's
-	c             *conn
-	ctx           context.Context
-	stop          func() bool
-	last          bool // the server closes the connection after this answer
-	state         atomic.Int32
-}
-
-// Read implements io.Reader.
-func (b *body) Read(p []byte) (int, error) {
-	switch b.state.Load() {
-	case whole:
-		return 0, io.EOF // the connection is another's
-	case left:
-		return 0, http.ErrBodyReadAfterClose
-	}
-	b.c.extend() // an answer may go on for as long as it is read
-	if b.ctx.Err() != nil {
-		b.c.cut() // again, if that came before extend
-	}
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case errors.Is(err, io.EOF):
-		b.end(whole)
-	case err != nil:
-		b.end(left)
-		if cause := b.ctx.Err(); cause != nil {
-			err = cause
-		}
-	}
-	return n, err
-}
-
-// Close ends the connection unless all was read: what is left may never end.
-func (b *body) Close() error {
-	b.end(left)
-	return nil
-}
-
-// States of a body. The zero value is one that is being read.
-const (
-	whole = 1 + iota // read to its end
-	left             // given up
-)
-
-func (b *body) end(state int32) {
-	if !b.state.CompareAndSwap(0, state) {
-		return
-	}
-	if uncut := b.stop(); !uncut || state == left || b.last || !b.c.drained() {
-		b.c.Close()
-		return
-	}
-	b.c.of.give(b.c)
+	return nil, nil, errors.New("too many interim answers")
 }

@@ -4,14 +4,13 @@
 // fit is left to net/http: a change of protocol, a body of unknown length or a long
 // one, which a server may answer before it has read it.
 //
-// Answers are parsed by net/http.
+// Answers are parsed by net/http, but for those that leave no question open.
 package hop
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -244,5 +243,3 @@ func wrap(r *http.Request, err error) error {
 	}
 	return fmt.Errorf("hop: %s: %w", r.Method, err)
 }
-
-var _ io.ReadCloser = (*body)(nil)
