@@ -211,7 +211,7 @@ func (s authenticate) verify(c *call, m method, value string) error {
 }
 
 func (s authenticate) session(c *call, value string) error {
-	r, err := s.g.opt.Link.Resolve(c.r.Context(), wire.ResolveRequest{Type: wire.TypeSession, Value: value, IP: c.ip.String()})
+	r, err := s.g.opt.Link.Resolve(c.context(), wire.ResolveRequest{Type: wire.TypeSession, Value: value, IP: c.ip.String()})
 	if err != nil {
 		return withControl(err, "authn.session", "the session is not valid; log in again")
 	}
@@ -221,7 +221,7 @@ func (s authenticate) session(c *call, value string) error {
 
 // apiKey names the client and its plan. Used alone it is the subject too.
 func (s authenticate) apiKey(c *call, value string) error {
-	r, err := s.g.opt.Link.Resolve(c.r.Context(), wire.ResolveRequest{Type: wire.TypeAPIKey, Value: value, IP: c.ip.String()})
+	r, err := s.g.opt.Link.Resolve(c.context(), wire.ResolveRequest{Type: wire.TypeAPIKey, Value: value, IP: c.ip.String()})
 	if err != nil {
 		return withControl(err, "authn.api_key", "the API key is not valid")
 	}

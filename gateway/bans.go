@@ -74,7 +74,7 @@ const (
 // refused counts a refusal by what it tells of an attack, and records the bans that
 // begin with it.
 func (g *Gateway) refused(c *call, err error) {
-	g.count(c.r.Context(), c.ip, weigh(c, err), kindOf(err))
+	g.count(c.context(), c.ip, weigh(c, err), kindOf(err))
 }
 
 func (g *Gateway) count(ctx context.Context, from netip.Addr, w weight, kind ban.Kind) {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
+	ctx   context.Context // of r, with the trace; see context
 	table *table
 	trace string
 	path  string     // canonical: what is routed, authorized, logged and forwarded
@@ -49,6 +51,7 @@ type call struct {
 	plan      string
 	keyID     string
 	fate      relay.Outcome // of a request with an idempotency key
+	fields    http.Header   // see inside
 	body      []byte        // as it will be forwarded
 	hasBody   bool
 	doc       any      // what the body says, of openapi.Body; nil: none, or not read
@@ -59,6 +62,15 @@ type call struct {
 	places    [2]place // that a request holds, to leave them
 	after     func()   // if not nil, runs when the request ends, however it ends
 	pacing    pacing
+}
+
+// context is that of the request, with its trace: a request of its own for it would be
+// a copy.
+func (c *call) context() context.Context {
+	if c.ctx == nil {
+		return c.r.Context()
+	}
+	return c.ctx
 }
 
 // credential is what the caller showed, on its way to the exchange.
@@ -98,7 +110,7 @@ var errAnswered = errors.New("gateway: answered")
 // handle runs the stages in order and answers.
 func (g *Gateway) handle(w http.ResponseWriter, r *http.Request) {
 	c := &call{w: w, r: r, table: g.table.Load(), trace: trace.Of(r.Header), ip: peerIP(r), peer: r.RemoteAddr, read: r.ContentLength == 0}
-	c.r = r.WithContext(rampart.WithTrace(r.Context(), c.trace))
+	c.ctx = rampart.WithTrace(r.Context(), c.trace)
 	defer g.end(c)
 	c.paced(g.pace)
 	stages := c.table.stages
@@ -134,7 +146,7 @@ func (g *Gateway) end(c *call) {
 		return
 	}
 	if v != http.ErrAbortHandler {
-		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "panic", slog.String("trace", c.trace), slog.Any("value", v), slog.String("stack", string(debug.Stack())))
+		g.opt.Logger.LogAttrs(c.context(), slog.LevelError, "panic", slog.String("trace", c.trace), slog.Any("value", v), slog.String("stack", string(debug.Stack())))
 		g.record(c, c.event(fmt.Errorf("panic: %v", v)))
 	}
 	panic(http.ErrAbortHandler)
@@ -156,7 +168,7 @@ func (g *Gateway) refuse(c *call, err error) {
 		return
 	}
 	if rampart.KindOf(err) == rampart.Internal {
-		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "request failed", slog.String("trace", c.trace), slog.Any("error", err))
+		g.opt.Logger.LogAttrs(c.context(), slog.LevelError, "request failed", slog.String("trace", c.trace), slog.Any("error", err))
 	}
 	if !c.read && c.r.ProtoMajor == 1 {
 		c.w.Header().Set("Connection", "close") // an unread body must not become the next request; HTTP/2 has frames
@@ -175,8 +187,8 @@ func (g *Gateway) refuse(c *call, err error) {
 
 // record writes an event whose loss cannot change the answer any more.
 func (g *Gateway) record(c *call, e audit.Event) {
-	if err := g.opt.Audit.Record(c.r.Context(), e); err != nil {
-		g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "audit", slog.Any("error", err))
+	if err := g.opt.Audit.Record(c.context(), e); err != nil {
+		g.opt.Logger.LogAttrs(c.context(), slog.LevelError, "audit", slog.Any("error", err))
 	}
 }
 

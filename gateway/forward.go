@@ -75,7 +75,7 @@ func (s forward) admit(c *call, idemKey string) (http.RoundTripper, *http.Reques
 			out.GetBody = nil // the transport, too, may send no body twice: it would where it sees an Idempotency-Key
 		}
 	}
-	if err := s.g.opt.Audit.Record(c.r.Context(), c.event(nil)); err != nil {
+	if err := s.g.opt.Audit.Record(c.context(), c.event(nil)); err != nil {
 		return nil, nil, &rampart.Error{Kind: rampart.Unavailable, Control: "audit.log", Msg: "the request cannot be recorded, so it is not carried out", Err: err}
 	}
 	return rt, out, nil
@@ -98,7 +98,7 @@ func (s forward) identify(c *call, gen *planelink.Generation, h http.Header) err
 		if c.narrowed {
 			scope = c.principal.Scope
 		}
-		tok, err := gen.Token(c.r.Context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name), scope...)
+		tok, err := gen.Token(c.context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name), scope...)
 		if err != nil {
 			return exchangeError(err)
 		}
@@ -125,13 +125,9 @@ func exchangeError(err error) error {
 // the caller's headers only what the service may read.
 func request(c *call, addr string) *http.Request {
 	rest, _ := c.target.strip(c.path)
-	out := relay.Request(c.r, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, relay.Inbound(c.op.Headers(), c.target.svc.Headers))
+	out := relay.Outgoing(c.context(), c.r.Method, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, c.inside())
 	out.Host = c.target.name
 	out.Header[trace.Header] = []string{trace.Parent(c.trace)}
-	if v := c.op.Cookie(c.r.Header); v != "" {
-		out.Header["Cookie"] = []string{v} // of the caller's cookies those that the document declares, and no credential
-	}
-	out.Body, out.ContentLength = http.NoBody, 0
 	if c.hasBody {
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))

@@ -43,14 +43,14 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 		call.Lease = max(call.Lease, call.Keep) // a gateway that dies leaves a request of unknown outcome
 	}
 	c.fate = relay.NotSent
-	whole := c.r
+	whole := c.context()
 	// A client that goes away does not undo what it asked for: the answer is kept for
 	// when it comes back.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(whole.Context()), within)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(whole), within)
 	defer cancel()
-	c.r = whole.WithContext(ctx)
+	c.ctx = ctx
 	err := c.table.once.Do(ctx, c.w, call, func(w http.ResponseWriter) error { return s.send(c, w, key) })
-	c.r = whole // what is recorded from here on waits for the disk, not for the call
+	c.ctx = whole // what is recorded from here on waits for the disk, not for the call
 	if err != nil || c.w.Header().Get(idempotency.HeaderReplayed) == "" {
 		return err
 	}

@@ -141,7 +141,7 @@ func (s authorize) check(c *call) error {
 	f := &c.target.flow
 	c.principal.Scope = rampart.MeetScopes(c.principal.Scope, f.Scope)
 	permission := c.target.permission(c.op, c.r.Method)
-	d := s.g.policies.PDP().DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: permission, Allow: f.Allow, Require: f.Authz.Require, Flow: f.ID})
+	d := s.g.policies.PDP().DecideRoute(c.context(), c.principal, pdp.Route{Permission: permission, Allow: f.Allow, Require: f.Authz.Require, Flow: f.ID})
 	c.decision = d.ID
 	if d.Allowed() {
 		return nil

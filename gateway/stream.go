@@ -173,7 +173,7 @@ func (s forward) judgeAgain(c *call, t *table, p *pdp.PDP) error {
 	if tg.name != c.target.name || !slices.Equal(f.Stream, c.target.flow.Stream) {
 		return rampart.Errorf(rampart.Denied, "edge.route", "the file allows no such stream any more")
 	}
-	d := p.DecideRoute(c.r.Context(), c.principal, pdp.Route{Permission: tg.permission(op, c.r.Method), Allow: f.Allow, Require: f.Authz.Require, Flow: f.ID})
+	d := p.DecideRoute(c.context(), c.principal, pdp.Route{Permission: tg.permission(op, c.r.Method), Allow: f.Allow, Require: f.Authz.Require, Flow: f.ID})
 	if d.Allowed() {
 		return nil
 	}

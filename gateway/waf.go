@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -86,7 +87,7 @@ func (f firewall) check(c *call) error {
 	v, err := i.inspect(c)
 	switch {
 	case err != nil && i.detect: // who asked for findings only wants no outage by what looks for them
-		f.g.opt.Logger.LogAttrs(c.r.Context(), slog.LevelError, "waf", slog.String("trace", c.trace), slog.Any("error", err))
+		f.g.opt.Logger.LogAttrs(c.context(), slog.LevelError, "waf", slog.String("trace", c.trace), slog.Any("error", err))
 		return nil
 	case err != nil: // closed: what was not inspected is not forwarded
 		return &rampart.Error{Kind: rampart.Unavailable, Control: controlWAF, Msg: "the request cannot be inspected; try again", Err: err}
@@ -104,15 +105,16 @@ func (i *inspector) inspect(c *call) (waf.Verdict, error) {
 		return waf.Verdict{}, rampart.Errorf(rampart.Internal, controlWAF, "the rules could not be had")
 	}
 	r := c.inspected()
+	defer delete(r.Header, "Content-Length") // of the fields that are forwarded it is none: no service can declare it
 	if i.guide != nil && i.guide.clean(r) {
 		return waf.Verdict{Mode: waf.ModeSkip}, nil
 	}
-	leave, err := i.turns.enter(c.r.Context(), len(r.Target)+len(r.Body))
+	leave, err := i.turns.enter(c.context(), len(r.Target)+len(r.Body))
 	if err != nil {
 		return waf.Verdict{}, err
 	}
 	defer leave()
-	return i.engine.Inspect(c.r.Context(), r)
+	return i.engine.Inspect(c.context(), r)
 }
 
 // Bounds of what the rules may cost, which is some 5 µs a byte.
@@ -154,20 +156,13 @@ func (c *call) inspected() *waf.Request {
 	to := url.URL{Path: rest, RawQuery: c.r.URL.RawQuery}
 	r := &waf.Request{
 		Client: c.ip, Method: c.r.Method, Target: to.RequestURI(), Host: c.target.name,
-		Header: relay.Header(c.r, relay.Inbound(c.op.Headers(), c.target.svc.Headers)),
+		Header: c.alsoSent(c.inside()),
 	}
-	if r.Header.Get("User-Agent") == "" {
-		delete(r.Header, "User-Agent") // as it will be on the wire
-	}
-	if v := c.op.Cookie(c.r.Header); v != "" {
-		r.Header["Cookie"] = []string{v}
-	}
-	c.alsoSent(r.Header)
 	if c.hasBody {
-		r.Body, r.BodyKind = c.body, bodyKind(c.r.Header.Get("Content-Type"))
+		r.Body, r.BodyKind = c.body, bodyKind(first(c.r.Header["Content-Type"]))
 	}
 	if c.hasBody || unsafeMethod(c.r.Method) {
-		r.Header["Content-Length"] = []string{strconv.Itoa(len(c.body))}
+		r.Header["Content-Length"] = c.bodyLength()
 	}
 	if c.op != nil {
 		r.Route = c.op.Method + " " + c.op.Path
@@ -178,17 +173,66 @@ func (c *call) inspected() *waf.Request {
 	return r
 }
 
-// alsoSent adds what the service gets of the caller's text by other ways than the
-// fields that every service may read.
-func (c *call) alsoSent(h http.Header) {
-	if rule := c.target.flow.Idempotency; rule != nil && unsafeMethod(c.r.Method) {
-		if key := c.r.Header.Get(rule.Header); key != "" {
-			h[agent.HeaderIdem] = []string{key}
-		}
+// inside are those of the caller's header fields that its service gets. They are made
+// once: what the rules look at is what is forwarded.
+func (c *call) inside() http.Header {
+	if c.fields != nil {
+		return c.fields
 	}
-	if v := c.r.Header["Sec-Websocket-Protocol"]; c.webSocket && len(v) > 0 {
-		h["Sec-Websocket-Protocol"] = v
+	h := relay.Inside(c.r.Header, ownFields, c.op.Headers(), c.target.svc.Headers)
+	if first(h["User-Agent"]) == "" {
+		delete(h, "User-Agent") // as it will be on the wire
 	}
+	if v := c.op.Cookie(c.r.Header); v != "" {
+		h["Cookie"] = []string{v} // of the caller's cookies those that the document declares, and no credential
+	}
+	c.fields = h
+	return h
+}
+
+// ownFields is the room for what this plane adds: the length for the rules, the
+// credential and the trace for the service.
+const ownFields = 3
+
+// alsoSent returns h with what the service gets of the caller's text by other ways
+// than the fields that every service may read.
+func (c *call) alsoSent(h http.Header) http.Header {
+	var key, protocols []string
+	if rule := c.target.flow.Idempotency; rule != nil && unsafeMethod(c.r.Method) && c.r.Header.Get(rule.Header) != "" {
+		key = []string{c.r.Header.Get(rule.Header)}
+	}
+	if c.webSocket {
+		protocols = c.r.Header["Sec-Websocket-Protocol"]
+	}
+	if len(key) == 0 && len(protocols) == 0 {
+		return h
+	}
+	h = maps.Clone(h) // what adds them for the service has a say in it
+	if len(key) > 0 {
+		h[agent.HeaderIdem] = key
+	}
+	if len(protocols) > 0 {
+		h["Sec-Websocket-Protocol"] = protocols
+	}
+	return h
+}
+
+// bodyLength is the Content-Length of the body, the caller's own if it says the same.
+func (c *call) bodyLength() []string {
+	var text [20]byte
+	now := strconv.AppendInt(text[:0], int64(len(c.body)), 10)
+	if had := c.r.Header["Content-Length"]; len(had) == 1 && had[0] == string(now) {
+		return had
+	}
+	return []string{string(now)}
+}
+
+// first is Get of a field whose canonical name the code has in hand.
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 func bodyKind(contentType string) waf.BodyKind {

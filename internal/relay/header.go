@@ -12,13 +12,19 @@ import (
 // for its own address or for another method; this one need not. Names are in
 // canonical form.
 func Inbound(declared ...[]string) func(name string) bool {
-	return func(name string) bool {
-		if isHarmless(name) {
-			return true
-		}
-		in := func(list []string) bool { return slices.Contains(list, name) }
-		return slices.ContainsFunc(declared, in) && Declarable(name)
+	return func(name string) bool { return isInbound(name, declared) }
+}
+
+func isInbound(name string, declared [][]string) bool {
+	if isHarmless(name) {
+		return true
 	}
+	for _, list := range declared {
+		if slices.Contains(list, name) {
+			return Declarable(name)
+		}
+	}
+	return false
 }
 
 func isHarmless(name string) bool {

@@ -23,26 +23,60 @@ const MaxAnswer = 64 << 20
 // body of in, and those of its end-to-end headers that keep admits. The host is
 // that of to.
 func Request(in *http.Request, to *url.URL, keep func(name string) bool) *http.Request {
-	out := (&http.Request{}).WithContext(in.Context()) // once: WithContext copies what there is
-	out.Method, out.URL, out.Host, out.Body, out.ContentLength = in.Method, to, to.Host, in.Body, in.ContentLength
-	out.Proto, out.ProtoMajor, out.ProtoMinor, out.Header = "HTTP/1.1", 1, 1, Header(in, keep)
-	if _, ok := out.Header["User-Agent"]; !ok {
-		out.Header["User-Agent"] = []string{""} // else the transport would name itself
-	}
-	if in.ContentLength == 0 {
-		out.Body = http.NoBody
+	out := Outgoing(in.Context(), in.Method, to, Header(in, keep))
+	if in.ContentLength != 0 {
+		out.Body, out.ContentLength = in.Body, in.ContentLength
 	}
 	return out
 }
+
+// Outgoing returns a request to the address to, without a body, whose header is h: it
+// belongs to the request from here on. The host is that of to.
+func Outgoing(ctx context.Context, method string, to *url.URL, h http.Header) *http.Request {
+	out := (&http.Request{}).WithContext(ctx) // once: WithContext copies what there is
+	out.Method, out.URL, out.Host, out.Body, out.Header = method, to, to.Host, http.NoBody, h
+	out.Proto, out.ProtoMajor, out.ProtoMinor = "HTTP/1.1", 1, 1
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = noAgent[:] // else the transport would name itself
+	}
+	return out
+}
+
+// noAgent is the value of a User-Agent that is not sent. All share it, and nobody
+// changes values in place.
+var noAgent = [...]string{""}
 
 // Header returns a new header with the fields of in that keep lets pass, and
 // without those that end here. The values are those of in.
 func Header(in *http.Request, keep func(name string) bool) http.Header {
 	out := make(http.Header, len(in.Header)+4)
 	for name, values := range in.Header {
-		if keep(name) && !isHopByHop(name) && !isListed(in.Header, name) {
+		if keep(name) && !isHopByHop(name) && !isListed(in.Header["Connection"], name) {
 			out[name] = values
 		}
+	}
+	return out
+}
+
+// field is one field of a header.
+type field struct {
+	name   string
+	values []string
+}
+
+// Inside is Header for what Inbound of declared lets in, with room for more fields.
+// It knows how many there are before it makes the map, which is half the size then.
+func Inside(in http.Header, more int, declared ...[]string) http.Header {
+	var few [16]field // on the stack
+	kept, connection := few[:0], in["Connection"]
+	for name, values := range in {
+		if isInbound(name, declared) && !isHopByHop(name) && !isListed(connection, name) {
+			kept = append(kept, field{name, values})
+		}
+	}
+	out := make(http.Header, len(kept)+more)
+	for _, f := range kept {
+		out[f.name] = f.values
 	}
 	return out
 }
@@ -59,8 +93,8 @@ func isHopByHop(name string) bool {
 }
 
 // isListed reports whether Connection declares the header as one that ends here.
-func isListed(h http.Header, name string) bool {
-	for _, line := range h["Connection"] {
+func isListed(connection []string, name string) bool {
+	for _, line := range connection {
 		for token := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.TrimSpace(token), name) {
 				return true

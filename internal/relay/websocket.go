@@ -27,7 +27,7 @@ func TakeWebSocket(r *http.Request) bool {
 	switch {
 	case r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor != 1 || r.ContentLength != 0,
 		len(h["Upgrade"]) != 1 || !strings.EqualFold(h.Get("Upgrade"), "websocket"),
-		len(h["Connection"]) != 1 || !isListed(h, "Upgrade"),
+		len(h["Connection"]) != 1 || !isListed(h["Connection"], "Upgrade"),
 		len(h["Sec-Websocket-Key"]) != 1 || err != nil || len(key) != 16,
 		len(h["Sec-Websocket-Version"]) != 1 || h.Get("Sec-Websocket-Version") != "13":
 		return false
