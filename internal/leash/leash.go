@@ -158,17 +158,29 @@ func (l *Leash) Done() <-chan struct{} {
 
 // Err implements context.Context.
 func (l *Leash) Err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+	err, _ := l.ended()
+	return err
 }
 
 // Cause says why l ended, as context.Cause does of the contexts that it knows; nil:
 // it has not.
 func (l *Leash) Cause() error {
+	_, cause := l.ended()
+	return cause
+}
+
+// ended tells of the parent's end also before the parent has told.
+func (l *Leash) ended() (err, cause error) {
+	l.mu.Lock()
+	err, cause = l.err, l.cause
+	l.mu.Unlock()
+	if err != nil || l.parent.Err() == nil {
+		return err, cause
+	}
+	l.Cut()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cause
+	return l.err, l.cause
 }
 
 // Value implements context.Context.

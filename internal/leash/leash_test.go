@@ -102,6 +102,22 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
+// TestAtOnce: a Leash has ended as soon as what is above it has.
+func TestAtOnce(t *testing.T) {
+	for range 100 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		l := new(leash.Leash)
+		l.Begin(ctx)
+		var c cuts
+		l.Hold(&c)
+		cancel(errWhy)
+		if l.Err() == nil || !errors.Is(l.Cause(), errWhy) {
+			t.Fatal("it goes on")
+		}
+		l.End(nil)
+	}
+}
+
 // TestNoEnd: nothing is asked of a context that never ends.
 func TestNoEnd(t *testing.T) {
 	l := new(leash.Leash)

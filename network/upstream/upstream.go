@@ -12,9 +12,12 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/hop"
+	"github.com/rampart-security/rampart/internal/leash"
 	"github.com/rampart-security/rampart/internal/problem"
 )
 
@@ -90,19 +93,23 @@ func Repeatable(method string) bool {
 //
 // The errors that Over adds are of kind Unavailable: with Retry-After when the
 // breaker is open, with status 504 when no answer began in time. Those of rt pass.
-func (s *Service) Over(rt http.RoundTripper, who string, repeat bool) http.RoundTripper {
-	return &transport{service: s, rt: rt, who: who, repeat: repeat}
+//
+// A request whose context is a leash.Leash, which only it has, is ended by that when no
+// answer begins in time; any other gets one of its own.
+func (s *Service) Over(rt http.RoundTripper, who string, repeat bool) *Way {
+	return &Way{service: s, rt: rt, who: who, repeat: repeat}
 }
 
 // Calls is Over for calls whose answer may begin when they end, as their caller
 // likes: nothing is repeated, and nobody waits for less than the request's context
 // says. The one that is let through to try has the usual time, since others wait for
 // what comes of it.
-func (s *Service) Calls(rt http.RoundTripper, who string) http.RoundTripper {
-	return &transport{service: s, rt: rt, who: who, call: true}
+func (s *Service) Calls(rt http.RoundTripper, who string) *Way {
+	return &Way{service: s, rt: rt, who: who, call: true}
 }
 
-type transport struct {
+// Way is an http.RoundTripper to a Service.
+type Way struct {
 	service *Service
 	rt      http.RoundTripper
 	who     string
@@ -114,52 +121,103 @@ type transport struct {
 var errSlow = errors.New("upstream: no answer began in time")
 
 // RoundTrip implements http.RoundTripper.
-func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *Way) RoundTrip(r *http.Request) (*http.Response, error) {
 	probe, err := t.service.enter(t.who)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	var timer *time.Timer
+	l, theirs := r.Context().(*leash.Leash)
+	if !theirs {
+		l = new(leash.Leash)
+		l.Begin(r.Context())
+		r = r.WithContext(l)
+	}
+	var wait *wait
 	if !t.call || probe {
-		timer = t.service.timer(cancel)
+		wait = t.service.wait(l)
 	}
 	v := unknown // of a transport that panics: nothing was learned, and the next may try
 	defer func() { t.service.leave(probe, v, t.who) }()
-	res, err := t.twice(r.WithContext(ctx), probe)
-	if err == nil && (timer == nil || timer.Stop()) {
+	res, err := t.twice(r, probe)
+	if inTime := wait.stop(); err == nil && inTime {
 		v = verdictOf(res)
-		res.Body = &body{res.Body, t, r.Context(), cancel}
+		t.attend(res, l, !theirs)
 		return res, nil
 	}
 	if err == nil {
 		res.Body.Close() // it began as the time ended
 		err = errSlow
 	}
-	slow := errors.Is(context.Cause(ctx), errSlow) || errors.Is(context.Cause(ctx), context.DeadlineExceeded)
-	cancel(nil)
-	if timer != nil {
-		timer.Stop()
+	slow := errors.Is(l.Cause(), errSlow) || errors.Is(l.Cause(), context.DeadlineExceeded)
+	v = verdictOn(l, slow, err)
+	if !theirs {
+		l.End(nil)
 	}
-	v = verdictOn(r.Context(), slow, err)
 	if slow {
 		return nil, t.service.tooSlow(err)
 	}
 	return nil, err
 }
 
-// timer ends the wait for an answer; nil: nothing does.
-func (s *Service) timer(cancel context.CancelCauseFunc) *time.Timer {
+// attend minds that the answer may break off, unless all of it is here, and that the
+// leash ends with it, if that is ours.
+func (t *Way) attend(res *http.Response, l *leash.Leash, ours bool) {
+	if _, whole := res.Body.(*hop.Whole); !whole && res.Body != http.NoBody {
+		res.Body = &body{res.Body, t, l, ours}
+		return
+	}
+	if ours {
+		l.End(nil)
+	}
+}
+
+// wait ends a leash when no answer begins in time.
+type wait struct {
+	timer *time.Timer
+	of    atomic.Pointer[leash.Leash]
+}
+
+// waits are those over before their time, which nothing can call any more: nobody but
+// this package has ever seen one.
+var waits = sync.Pool{New: func() any { return new(wait) }}
+
+// wait begins the wait for an answer; nil: there is no bound.
+func (s *Service) wait(l *leash.Leash) *wait {
 	if s.opt.Timeout <= 0 {
 		return nil
 	}
-	return time.AfterFunc(s.opt.Timeout, func() { cancel(errSlow) })
+	w, ok := waits.Get().(*wait)
+	if !ok {
+		w = new(wait)
+	}
+	w.of.Store(l)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(s.opt.Timeout, w.over)
+	} else {
+		w.timer.Reset(s.opt.Timeout)
+	}
+	return w
+}
+
+func (w *wait) over() { w.of.Load().End(errSlow) }
+
+// stop ends the wait, and reports whether it was not over before.
+func (w *wait) stop() bool {
+	if w == nil {
+		return true
+	}
+	if !w.timer.Stop() {
+		return false
+	}
+	w.of.Store(nil)
+	waits.Put(w)
+	return true
 }
 
 // twice sends a request, and sends it again if nothing came of it. An answer,
 // whatever it says, is an answer; and one that did not come in time is not waited
 // for a second time.
-func (t *transport) twice(r *http.Request, probe bool) (*http.Response, error) {
+func (t *Way) twice(r *http.Request, probe bool) (*http.Response, error) {
 	res, err := t.rt.RoundTrip(r)
 	if err == nil || !t.repeat || probe || r.Context().Err() != nil {
 		return res, err
@@ -188,15 +246,15 @@ func rewound(r *http.Request) (*http.Request, bool) {
 // body frees what the wait for an answer held once the answer has been read.
 type body struct {
 	io.ReadCloser
-	of     *transport
-	caller context.Context
-	cancel context.CancelCauseFunc
+	of   *Way
+	by   *leash.Leash
+	ours bool
 }
 
 // Read implements io.Reader. An answer that breaks off is a failure too.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && b.caller.Err() == nil {
+	if err != nil && !errors.Is(err, io.EOF) && b.by.Err() == nil {
 		b.of.service.brokeOff(b.of.who)
 	}
 	return n, err
@@ -205,7 +263,9 @@ func (b *body) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (b *body) Close() error {
 	err := b.ReadCloser.Close()
-	b.cancel(nil)
+	if b.ours {
+		b.by.End(nil)
+	}
 	return err
 }
 
