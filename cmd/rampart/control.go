@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/control"
+	"github.com/rampart-security/rampart/internal/heapfloor"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/spec"
@@ -50,6 +52,7 @@ func runControl(ctx context.Context, file, stateDir string, stores storeFlags, a
 	if err := noDump(); err != nil {
 		return err
 	}
+	defer heapfloor.Keep(heapFloor("control"), os.LookupEnv)()
 	state, err := statedir.Open(stateDir, statedir.Options{})
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rampart-security/rampart/authz/pdp"
+	"github.com/rampart-security/rampart/internal/heapfloor"
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/statedir"
 	"github.com/rampart-security/rampart/internal/wire"
@@ -59,6 +60,18 @@ type plane struct {
 	clock func() error // fails when this machine's clock jumped
 }
 
+// heapFloor is up to what heap, in bytes, a plane need not collect garbage (ADR 27).
+// A queue throws little away.
+func heapFloor(role string) uint64 {
+	switch role {
+	case "gateway":
+		return 128 << 20
+	case "sidecar", "control": // there is a sidecar for each service
+		return 64 << 20
+	}
+	return 0
+}
+
 // runPlane joins, then runs the role beside the link until either ends. listen
 // is asked for the address to publish; nil publishes none.
 func (f *planeFlags) runPlane(ctx context.Context, role string, listen func() string, start func(context.Context, *plane) (func(context.Context) error, error)) error {
@@ -66,6 +79,7 @@ func (f *planeFlags) runPlane(ctx context.Context, role string, listen func() st
 	if err := noDump(); err != nil {
 		return err
 	}
+	defer heapfloor.Keep(heapFloor(role), os.LookupEnv)()
 	state, err := statedir.Open(f.state, statedir.Options{})
 	if err != nil {
 		return err
