@@ -195,3 +195,30 @@ func TestKeyRevoked(t *testing.T) {
 		apply(both) // published once more
 	}
 }
+
+// TestWatched: of several answers those end that are still under way, whichever of
+// them was over before.
+func TestWatched(t *testing.T) {
+	for over := range 4 { // the last: none
+		l := &Link{opt: Options{Now: time.Now}}
+		l.state.Store(&State{})
+		var w [3]Watched
+		var cut [3]int
+		for i := range w {
+			l.Watch(&w[i], Credential{KeyID: "k1"}, ender(func() { cut[i]++ }))
+		}
+		want := [3]int{1, 1, 1}
+		if over < len(w) {
+			w[over].Over()
+			w[over].Over()
+			want[over] = 0
+		}
+		apply(t, l, wire.Update{Kind: "revoked", Revoked: []wire.Revocation{{Kind: "key", ID: "k1", Expires: time.Now().Add(time.Hour)}}})
+		for i := range w {
+			w[i].Over()
+		}
+		if cut != want || l.answers.first != nil {
+			t.Errorf("answer %d was over: cut %v times, want %v; %v is left", over, cut, want, l.answers.first)
+		}
+	}
+}

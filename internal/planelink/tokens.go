@@ -36,6 +36,7 @@ type tokenKey [sha256.Size]byte
 
 type cachedToken struct {
 	text    string
+	bearer  []string // as the value of Authorization
 	expires time.Time
 }
 
@@ -44,6 +45,18 @@ type cachedToken struct {
 // asks for what credential and flow have in common. One exchange runs per
 // (credential, audience, scope); a revocation voids everything cached.
 func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string, scope ...string) (string, error) {
+	t, err := g.token(ctx, subjectType, subject, aud, scope)
+	return t.text, err
+}
+
+// Bearer is Token as the value of the header Authorization. Requests share it: it is
+// set, and never changed in place.
+func (g *Generation) Bearer(ctx context.Context, subjectType, subject, aud string, scope ...string) ([]string, error) {
+	t, err := g.token(ctx, subjectType, subject, aud, scope)
+	return t.bearer, err
+}
+
+func (g *Generation) token(ctx context.Context, subjectType, subject, aud string, scope []string) (cachedToken, error) {
 	epoch := g.link.State().Epoch
 	narrow := strings.Join(scope, " ")
 	key := keyOf(subjectType, subject, aud, narrow)
@@ -61,37 +74,37 @@ func (g *Generation) Token(ctx context.Context, subjectType, subject, aud string
 			"grant_type": {wire.GrantExchange}, "audience": {aud}, "subject_token_type": {subjectType}, "subject_token": {subject}, "scope": {narrow},
 		})
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		g.keep(key, epoch, t)
-		return t.text, nil
+		return t, nil
 	})
 	if err != nil {
-		return "", err
+		return cachedToken{}, err
 	}
-	return v.(string), nil
+	return v.(cachedToken), nil
 }
 
 func keyOf(subjectType, subject, aud, scope string) tokenKey {
-	b := make([]byte, 0, 1024) // stays on the stack for the tokens that are usual
+	b := make([]byte, 0, 2048) // stays on the stack for the tokens that are usual
 	b = append(append(b, subjectType...), 0)
 	b = append(append(b, subject...), 0)
 	b = append(append(b, aud...), 0)
 	return sha256.Sum256(append(b, scope...))
 }
 
-func (g *Generation) cached(key tokenKey, epoch uint64) (string, bool) {
+func (g *Generation) cached(key tokenKey, epoch uint64) (cachedToken, bool) {
 	g.tmu.Lock()
 	defer g.tmu.Unlock()
 	if g.epoch != epoch {
 		g.byKey, g.epoch = nil, epoch
-		return "", false
+		return cachedToken{}, false
 	}
 	t, ok := g.byKey[key]
 	if !ok || g.link.opt.Now().Add(tokenMargin).After(t.expires) {
-		return "", false
+		return cachedToken{}, false
 	}
-	return t.text, true
+	return t, true
 }
 
 func (g *Generation) keep(key tokenKey, epoch uint64, t cachedToken) {
@@ -123,7 +136,7 @@ func (g *Generation) exchange(ctx context.Context, form url.Values) (cachedToken
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&x); err != nil || x.AccessToken == "" {
 		return cachedToken{}, fmt.Errorf("planelink: bad exchange answer: %w", cmpErr(err, io.ErrUnexpectedEOF))
 	}
-	return cachedToken{text: x.AccessToken, expires: g.link.opt.Now().Add(time.Duration(x.ExpiresIn) * time.Second)}, nil
+	return cachedToken{text: x.AccessToken, bearer: []string{"Bearer " + x.AccessToken}, expires: g.link.opt.Now().Add(time.Duration(x.ExpiresIn) * time.Second)}, nil
 }
 
 // jitter returns a number in [0, 1).
