@@ -119,7 +119,7 @@ func credentials(r *http.Request) (proof, error) {
 		}
 		p.set, p.value[0] = byAPIKey, v[0]
 	}
-	if v := r.Header.Get("Authorization"); v != "" {
+	if v := first(r.Header["Authorization"]); v != "" {
 		scheme, token, _ := strings.Cut(v, " ")
 		p.bound = strings.EqualFold(scheme, "DPoP")
 		if !p.bound && !strings.EqualFold(scheme, "Bearer") {
@@ -128,13 +128,13 @@ func credentials(r *http.Request) (proof, error) {
 		p.set |= byJWT
 		p.value[1] = strings.TrimSpace(token)
 	}
-	cookies := r.CookiesNamed(sessionCookie)
-	if len(cookies) > 1 {
+	session, sessions := sessionOf(r)
+	if sessions > 1 {
 		return p, rampart.Errorf(rampart.Unauthenticated, "authn.session", "two session cookies were sent")
 	}
-	if len(cookies) == 1 {
+	if sessions == 1 {
 		p.set |= bySession
-		p.value[2] = cookies[0].Value
+		p.value[2] = session
 	}
 	for i, v := range p.value {
 		if len(v) > maxShown {
@@ -142,6 +142,49 @@ func credentials(r *http.Request) (proof, error) {
 		}
 	}
 	return p, nil
+}
+
+// sessionOf returns the session cookie, and how many came, as CookiesNamed has them.
+// That reads whatever a browser may send. A single line of plain pairs, which
+// most requests have, is read here without it.
+func sessionOf(r *http.Request) (value string, n int) {
+	lines := r.Header["Cookie"]
+	if len(lines) == 0 {
+		return "", 0
+	}
+	plain := len(lines) == 1 && len(lines[0]) <= 4096 // and so no more pairs than net/http takes
+	for rest, more := lines[0], plain; more && plain; {
+		var pair, name, v string
+		pair, rest, more = strings.Cut(rest, ";")
+		name, v, plain = strings.Cut(strings.TrimPrefix(pair, " "), "=")
+		plain = plain && isPlainText(name) && isPlainText(v)
+		if name == sessionCookie {
+			if n++; n == 1 {
+				value = v
+			}
+		}
+	}
+	if plain {
+		return value, n
+	}
+	cookies := r.CookiesNamed(sessionCookie)
+	if len(cookies) == 0 {
+		return "", 0
+	}
+	return cookies[0].Value, len(cookies)
+}
+
+// isPlainText admits what the value of a cookie and its name can hold, and no reader
+// would trim or unquote: letters, digits, and what base64 needs.
+func isPlainText(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return s != ""
 }
 
 // entryFor picks the flow by which such a caller may come in.
@@ -211,7 +254,7 @@ func (s authenticate) verify(c *call, m method, value string) error {
 }
 
 func (s authenticate) session(c *call, value string) error {
-	r, err := s.g.opt.Link.Resolve(c.context(), wire.ResolveRequest{Type: wire.TypeSession, Value: value, IP: c.ip.String()})
+	r, err := s.g.opt.Link.Resolve(c.context(), wire.ResolveRequest{Type: wire.TypeSession, Value: value, IP: c.addr()})
 	if err != nil {
 		return withControl(err, "authn.session", "the session is not valid; log in again")
 	}
@@ -221,7 +264,7 @@ func (s authenticate) session(c *call, value string) error {
 
 // apiKey names the client and its plan. Used alone it is the subject too.
 func (s authenticate) apiKey(c *call, value string) error {
-	r, err := s.g.opt.Link.Resolve(c.context(), wire.ResolveRequest{Type: wire.TypeAPIKey, Value: value, IP: c.ip.String()})
+	r, err := s.g.opt.Link.Resolve(c.context(), wire.ResolveRequest{Type: wire.TypeAPIKey, Value: value, IP: c.addr()})
 	if err != nil {
 		return withControl(err, "authn.api_key", "the API key is not valid")
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
+	"github.com/rampart-security/rampart/network/waf"
+	"github.com/rampart-security/rampart/ratelimit"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
 
@@ -32,6 +34,7 @@ type call struct {
 	path  string     // canonical: what is routed, authorized, logged and forwarded
 	ip    netip.Addr // the client's, as far as it is known; of origin
 	peer  string     // the same with its port, for the record
+	from  string     // ip as text; see addr
 	hop   string     // the proxy in front that named it; "" if none did
 
 	target    *target // where it goes; nil for the public surface
@@ -61,6 +64,8 @@ type call struct {
 	refused   bool     // it was answered by refuse, and is no call of gRPC
 	places    [2]place // that a request holds, to leave them
 	after     func()   // if not nil, runs when the request ends, however it ends
+	lines     ratelimit.Lines
+	rules     waf.Request // what they look at
 	pacing    pacing
 }
 
@@ -71,6 +76,14 @@ func (c *call) context() context.Context {
 		return c.r.Context()
 	}
 	return c.ctx
+}
+
+// addr is the client's address as text, made once.
+func (c *call) addr() string {
+	if c.from == "" {
+		c.from = c.ip.String()
+	}
+	return c.from
 }
 
 // credential is what the caller showed, on its way to the exchange.

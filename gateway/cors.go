@@ -20,13 +20,13 @@ const controlCORS = "edge.cors"
 type cors struct{}
 
 func (cors) check(c *call) error {
-	origin := c.r.Header.Get("Origin")
-	method := c.r.Method
-	if m := c.r.Header.Get("Access-Control-Request-Method"); method == http.MethodOptions && m != "" {
-		method = m
-	}
+	origin := first(c.r.Header["Origin"])
 	if origin == "" && !c.table.hasCORS {
 		return nil
+	}
+	method := c.r.Method
+	if m := first(c.r.Header["Access-Control-Request-Method"]); method == http.MethodOptions && m != "" {
+		method = m
 	}
 	tg, _, _, err := c.table.find(method, c.path)
 	if err != nil || tg.flow.CORS == nil {
@@ -42,9 +42,12 @@ func (cors) check(c *call) error {
 type preflight struct{}
 
 func (preflight) check(c *call) error {
+	if c.r.Method != http.MethodOptions {
+		return nil
+	}
 	h := c.r.Header
 	method := h.Get("Access-Control-Request-Method")
-	if c.r.Method != http.MethodOptions || h.Get("Origin") == "" || method == "" || c.cors == nil {
+	if h.Get("Origin") == "" || method == "" || c.cors == nil {
 		return nil
 	}
 	rule := c.cors.flow.CORS

@@ -92,7 +92,7 @@ func (s forward) identify(c *call, gen *planelink.Generation, h http.Header) err
 		h.Set(wire.HeaderPrinc, base64.RawURLEncoding.EncodeToString(b))
 	case "per_service":
 		h.Set(wire.HeaderCred, c.cred.kind+" "+c.cred.value)
-		h.Set(wire.HeaderClientIP, c.ip.String())
+		h.Set(wire.HeaderClientIP, c.addr())
 	default:
 		var scope []string
 		if c.narrowed {
@@ -191,7 +191,7 @@ func harden(h http.Header, t *table) {
 		h[security[i].name] = security[i].value
 	}
 	for i := range unless {
-		if h.Get(unless[i].name) == "" {
+		if first(h[unless[i].name]) == "" {
 			h[unless[i].name] = unless[i].value
 		}
 	}

@@ -15,7 +15,11 @@ import (
 type ipLimit struct{ limiter ratelimit.Limiter }
 
 func (s ipLimit) check(c *call) error {
-	return limited(c, s.limiter.Allow(ratelimit.IPKey(c.ip), 1), limitIP)
+	key := c.addr() // which is the key already, as IPKey says
+	if !c.ip.Is4() {
+		key = ratelimit.IPKey(c.ip)
+	}
+	return limited(c, s.limiter.Allow(key, 1), limitIP)
 }
 
 // limitKind is one limit that the edge counts: its name in RateLimit-Policy and in
@@ -32,7 +36,7 @@ var (
 )
 
 func limited(c *call, v ratelimit.Verdict, k limitKind) error {
-	ratelimit.Headers(c.w.Header(), v, k.name)
+	c.lines.Headers(c.w.Header(), v, k.name)
 	if v.OK {
 		return nil
 	}

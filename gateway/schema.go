@@ -38,7 +38,7 @@ func (caps) check(c *call) error {
 	if c.op == nil || c.r.ContentLength == 0 || c.table.sys.Off("validate.openapi") {
 		return nil
 	}
-	return c.op.Accepts(c.r.Header.Get("Content-Type"), c.readOptions())
+	return c.op.Accepts(first(c.r.Header["Content-Type"]), c.readOptions())
 }
 
 // takeGzip notes that a body comes compressed in the one way that an operation
@@ -70,7 +70,7 @@ func limitBody(c *call, limit int64) error {
 	if c.r.ContentLength > limit {
 		return tooLarge(limit)
 	}
-	if !c.read {
+	if !c.read && c.r.ContentLength < 0 { // else it ends with its length, and that is no more
 		c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
 	}
 	return nil
@@ -163,7 +163,7 @@ func (schema) check(c *call) error {
 	}
 	off := c.table.sys.Off("validate.openapi") // a body has one reading all the same
 	if c.hasBody {
-		b, err := c.op.Read(c.r.Header.Get("Content-Type"), c.body, c.readOptions())
+		b, err := c.op.Read(first(c.r.Header["Content-Type"]), c.body, c.readOptions())
 		switch {
 		case err == nil:
 			// What was read is what is forwarded: no second parser can find something

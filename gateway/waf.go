@@ -154,7 +154,8 @@ func (t *turns) enter(ctx context.Context, size int) (leave func(), err error) {
 func (c *call) inspected() *waf.Request {
 	rest, _ := c.target.strip(c.path)
 	to := url.URL{Path: rest, RawQuery: c.r.URL.RawQuery}
-	r := &waf.Request{
+	r := &c.rules
+	*r = waf.Request{
 		Client: c.ip, Method: c.r.Method, Target: to.RequestURI(), Host: c.target.name,
 		Header: c.alsoSent(c.inside()),
 	}

@@ -33,13 +33,26 @@ type Verdict struct {
 // (draft-ietf-httpapi-ratelimit-headers-10), so that several limits may apply,
 // and sets Retry-After when v refuses.
 func Headers(h http.Header, v Verdict, name string) {
-	policy, rest := items(v, name)
+	var room *Lines
 	if h["Ratelimit-Policy"] == nil && h["Ratelimit"] == nil {
-		var room [4]string // for two limits, as most requests meet
-		h["Ratelimit-Policy"], h["Ratelimit"] = room[0:0:2], room[2:2:4]
+		room = new(Lines)
 	}
-	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], policy)
-	h["Ratelimit"] = append(h["Ratelimit"], rest)
+	room.Headers(h, v, name)
+}
+
+// Lines is the room for what a request's limits are told in, which its owner may have
+// as a part of something else. The zero value is ready. It serves one header, for as
+// long as that is in use, and is not safe for concurrent use.
+type Lines struct{ policy, rest [2]string } // most requests meet no more than two
+
+// Headers is the package's Headers.
+func (l *Lines) Headers(h http.Header, v Verdict, name string) {
+	policy, rest := items(v, name)
+	before, left := h["Ratelimit-Policy"], h["Ratelimit"]
+	if before == nil && left == nil {
+		before, left = l.policy[:0], l.rest[:0]
+	}
+	h["Ratelimit-Policy"], h["Ratelimit"] = append(before, policy), append(left, rest)
 	if !v.OK {
 		h.Set("Retry-After", strconv.FormatInt(max(1, seconds(v.RetryAfter)), 10))
 	}

@@ -61,3 +61,18 @@ func TestIPKey(t *testing.T) {
 		t.Errorf("no address: %q", got)
 	}
 }
+
+// TestLines: room that a request brings holds what Headers tells, and more limits than
+// there is room for.
+func TestLines(t *testing.T) {
+	var room Lines
+	got, want := http.Header{}, http.Header{}
+	for _, name := range []string{"ip", "plan", "quota", "user"} {
+		v := Verdict{OK: true, Limit: 10, Remaining: 9, Window: time.Minute, Reset: time.Second}
+		room.Headers(got, v, name)
+		Headers(want, v, name)
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(got["Ratelimit"]) != 4 {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -26,9 +26,13 @@ func IsGRPC(r *http.Request) bool {
 // IsGRPCType reports whether the headers are those of gRPC messages. gRPC-Web is
 // another protocol.
 func IsGRPCType(h http.Header) bool {
-	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	given := h["Content-Type"]
+	if len(given) != 1 {
+		return false
+	}
+	kind, _, _ := strings.Cut(given[0], ";")
 	kind = strings.ToLower(strings.TrimSpace(kind))
-	return len(h["Content-Type"]) == 1 && (kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+"))
+	return kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
 }
 
 // GRPCOptions bound a call and say what may be told of it.

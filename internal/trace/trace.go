@@ -15,7 +15,10 @@ const Header = "Traceparent"
 // Of returns the trace id in h, 32 hex digits, or a new random one when h has
 // none that is well formed: what is not hex digits never reaches a log.
 func Of(h http.Header) string {
-	p := h.Get(Header)
+	p := ""
+	if v := h[Header]; len(v) > 0 {
+		p = v[0]
+	}
 	if len(p) == 55 && p[2] == '-' && p[35] == '-' && p[52] == '-' && isID(p[3:35]) {
 		return p[3:35]
 	}

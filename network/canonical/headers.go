@@ -143,7 +143,7 @@ func checkBody(r *http.Request) error {
 	if v, ok := r.Header["Content-Length"]; ok && (len(v) != 1 || !isNumber(v[0], r.ContentLength)) {
 		return refuse("header: Content-Length is not the length of the body")
 	}
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+	if e := r.Header["Content-Encoding"]; len(e) > 0 && e[0] != "" && e[0] != "identity" {
 		return problem.With(rampart.Errorf(rampart.Invalid, "validate.json", "body must not be encoded"),
 			problem.Details{Status: http.StatusUnsupportedMediaType})
 	}

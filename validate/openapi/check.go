@@ -18,8 +18,12 @@ const mismatch = "request does not match the API description"
 // and /body. Values are never repeated. Check changes nothing and is safe for
 // concurrent use.
 func (op *Operation) Check(path Params, query url.Values, header http.Header, body any) error {
+	kind := ""
+	if v := header["Content-Type"]; len(v) > 0 {
+		kind = v[0]
+	}
 	if body != nil {
-		if m, wrong := op.findMedia(header.Get("Content-Type")); wrong != "" {
+		if m, wrong := op.findMedia(kind); wrong != "" {
 			return unsupportedMedia(wrong)
 		} else if _, unread := body.(Opaque); unread != (m.opaque != "") {
 			return unsupportedMedia("the body was not read as its content type says")
@@ -35,7 +39,7 @@ func (op *Operation) Check(path Params, query url.Values, header http.Header, bo
 		f.param(p, p.pairs(path, query, header))
 	}
 	op.checkUndeclared(&f, query)
-	op.checkBody(&f, header.Get("Content-Type"), body)
+	op.checkBody(&f, kind, body)
 	return f.err(mismatch)
 }
 

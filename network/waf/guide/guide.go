@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/rampart-security/rampart/network/waf"
 )
@@ -65,10 +66,20 @@ type place struct {
 }
 
 func (p *place) class(key string) *class {
-	if len(p.keyed) > 0 {
-		if c, ok := p.keyed[strings.ToLower(key)]; ok {
-			return c
+	if len(p.keyed) == 0 {
+		return p.base
+	}
+	var room [64]byte // names are short, and most are in ASCII: their lower case is no memory of its own
+	low := room[:0]
+	for i := range len(key) {
+		if key[i] >= utf8.RuneSelf || len(low) == cap(low) {
+			low = []byte(strings.ToLower(key))
+			break
 		}
+		low = append(low, lower(key[i]))
+	}
+	if c, ok := p.keyed[string(low)]; ok {
+		return c
 	}
 	return p.base
 }
