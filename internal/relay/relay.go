@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+
+	"github.com/rampart-security/rampart/internal/hop"
 )
 
 // MaxAnswer bounds the body of an answer.
@@ -129,39 +131,38 @@ func send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit f
 		return err
 	}
 	defer res.Body.Close()
-	return pass(w, res, edit, o)
+	return pass(out.Context(), w, res, edit, o)
 }
 
-// pass relays an answer. o, if not nil, is what bounds an event stream.
-func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *open) error {
+// pass relays an answer, which is that of a request with this context. o, if not nil,
+// is what bounds an event stream.
+func pass(ctx context.Context, w http.ResponseWriter, res *http.Response, edit func(http.Header), o *open) error {
 	if res.StatusCode < http.StatusOK {
 		return withhold(fmt.Errorf("relay: the answer has status %d, which is not a final one", res.StatusCode))
 	}
 	if res.ContentLength > MaxAnswer {
 		return withhold(errors.New("relay: the answer is too long"))
 	}
-	if err := checkHeaders(res.Header); err != nil {
-		return withhold(err)
-	}
 	from := res.Header
-	for _, line := range from["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			from.Del(strings.TrimSpace(name))
-		}
-	}
-	for name := range from {
-		if isHopByHop(name) {
-			delete(from, name)
-		}
+	if err := passable(from); err != nil {
+		return withhold(err)
 	}
 	if edit != nil {
 		edit(from)
+	}
+	whole, _ := res.Body.(*hop.Whole)
+	if whole != nil && ctx.Err() != nil {
+		panic(http.ErrAbortHandler) // as if it broke off: edit may have found that it must end, and no read of it fails
 	}
 	to := w.Header()
 	for name, values := range from {
 		to[name] = values
 	}
 	w.WriteHeader(res.StatusCode)
+	if whole != nil {
+		_, _ = w.Write(whole.Bytes()) // an error: the client has gone
+		return nil
+	}
 	if o = o.of(res); o != nil {
 		defer o.begin(w)()
 	}
@@ -172,10 +173,28 @@ func pass(w http.ResponseWriter, res *http.Response, edit func(http.Header), o *
 // MaxAnswerHeaders bounds the fields of an answer; transports bound their size.
 const MaxAnswerHeaders = 128
 
+// passable takes off h what ends here, and refuses what has two readings.
+func passable(h http.Header) error {
+	if err := checkHeaders(h); err != nil {
+		return err
+	}
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for name := range h {
+		if isHopByHop(name) {
+			delete(h, name)
+		}
+	}
+	return nil
+}
+
 func checkHeaders(h http.Header) error {
 	n := 0
 	for name, values := range h {
-		if strings.ContainsAny(name, " \t") {
+		if strings.IndexByte(name, ' ') >= 0 || strings.IndexByte(name, '\t') >= 0 {
 			return errors.New("relay: the answer has a field whose name ends in a space") // two readings: RFC 9112, section 5.1
 		}
 		n += len(values)

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/rampart-security/rampart/internal/hop"
 )
 
 // through runs a relay in front of service and returns its address.
@@ -133,4 +136,57 @@ func TestAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWholeAnswer: an answer that is in memory is passed on with one write, and not at
+// all once its request has been ended, though no read of it would fail.
+func TestWholeAnswer(t *testing.T) {
+	for name, ended := range map[string]bool{"under way": false, "ended when its head came": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			out := Outgoing(ctx, http.MethodGet, &url.URL{Scheme: "http", Host: "shop", Path: "/"}, http.Header{})
+			edit := func(http.Header) {
+				if ended {
+					cancel()
+				}
+			}
+			w := &writes{ResponseRecorder: httptest.NewRecorder()}
+			defer func() {
+				v := recover()
+				if v != nil && v != http.ErrAbortHandler {
+					panic(v)
+				}
+				want := 1
+				if ended {
+					want = 0
+				}
+				if (v != nil) != ended || w.n != want || (w.Body.String() == "done") == ended {
+					t.Errorf("%d writes, %q, broken off %v; want %d writes, broken off %v", w.n, w.Body, v != nil, want, ended)
+				}
+			}()
+			if err := Send(w, out, wholly{}, edit); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// wholly answers at once, and has the answer in memory.
+type wholly struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (wholly) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, ContentLength: 4, Body: hop.NewWhole([]byte("done"))}, nil
+}
+
+type writes struct {
+	*httptest.ResponseRecorder
+	n int
+}
+
+// Write implements io.Writer.
+func (w *writes) Write(p []byte) (int, error) {
+	w.n++
+	return w.ResponseRecorder.Write(p)
 }

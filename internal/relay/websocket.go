@@ -66,7 +66,7 @@ func WebSocket(w http.ResponseWriter, in, out *http.Request, rt http.RoundTrippe
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		return Counts{}, pass(w, res, edit, nil)
+		return Counts{}, pass(out.Context(), w, res, edit, nil)
 	}
 	service, ok := res.Body.(io.ReadWriteCloser)
 	if err := agreed(in, res); err != nil || !ok {
