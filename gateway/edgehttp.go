@@ -38,7 +38,7 @@ func (g *Gateway) servePlain(ctx context.Context, src edgeSource) error {
 	srv.SetKeepAlivesEnabled(false)
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(g.guarded(netutil.LimitListener(inner, maxPlain))); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(g.framed(netutil.LimitListener(inner, maxPlain))); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("gateway: http: %w", err)
 	}
 	return nil

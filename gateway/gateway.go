@@ -25,6 +25,7 @@ import (
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/frames"
 	"github.com/rampart-security/rampart/network/framing"
+	"github.com/rampart-security/rampart/network/http1"
 	"github.com/rampart-security/rampart/network/idempotency"
 	"github.com/rampart-security/rampart/ratelimit/ban"
 	"github.com/rampart-security/rampart/spec"
@@ -190,7 +191,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.listener.Store(l)
 	g.bound(g.table.Load().sys)
 	all, ctx := errgroup.WithContext(ctx)
-	all.Go(func() error { return g.serve(ctx, g.guarded(l)) })
+	all.Go(func() error { return g.serve(ctx, l) })
 	if g.opt.HTTP != "" {
 		all.Go(func() error { return g.servePlain(ctx, src) })
 	}
@@ -209,15 +210,23 @@ func (g *Gateway) bound(sys *spec.System) {
 	}
 }
 
-// guarded has HTTP/1 framed by the letter before net/http reads it.
-func (g *Gateway) guarded(l net.Listener) net.Listener {
+// framed has HTTP/1 framed by the letter before anybody reads it.
+func (g *Gateway) framed(l net.Listener) net.Listener {
 	if g.table.Load().sys.Off("http.framing") {
 		return l
 	}
-	l = framing.NewListener(l, framing.Options{
+	return framing.NewListener(l, framing.Options{
 		MaxHead: maxHeader, OnRefuse: g.refusedFraming, Header: func(h http.Header) { harden(h, g.table.Load()) },
 	})
-	return frames.NewListener(l, frames.Options{OnRefuse: g.refusedFrames, BlockTime: g.pace.header})
+}
+
+// guarded returns the connections that speak HTTP/2, whose frames are counted, for
+// net/http, and has one serve the others. Without the guard net/http serves all.
+func (g *Gateway) guarded(l net.Listener, one *http1.Server) net.Listener {
+	if g.table.Load().sys.Off("http.framing") {
+		return l
+	}
+	return frames.NewListener(one.Listen(g.framed(l)), frames.Options{OnRefuse: g.refusedFrames, BlockTime: g.pace.header})
 }
 
 // refusedFraming records bytes that never became a request. The log counts those
@@ -265,6 +274,9 @@ func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 			WriteByteTimeout: g.pace.ahead,
 		},
 	}
+	one := http1.New(http1.Options{
+		Handler: srv.Handler, Head: g.pace.header, Idle: g.pace.idle, Answer: writeTimeout, MaxHead: maxHeader, Logger: g.opt.Logger,
+	})
 	srv.RegisterOnShutdown(func() { close(g.ending) })
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -274,9 +286,13 @@ func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 		if srv.Shutdown(grace) != nil {
 			srv.Close()
 		}
+		if one.Shutdown(grace) != nil {
+			one.Close()
+		}
 	})
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(g.guarded(l, one)); !errors.Is(err, http.ErrServerClosed) {
 		stop()
+		one.Close()
 		return fmt.Errorf("gateway: %w", err)
 	}
 	<-drained // Serve returns as the drain begins
