@@ -63,7 +63,7 @@ func OpenPlane(ctx context.Context, o PlaneOptions) (*Plane, error) {
 	}
 	p := &Plane{link: o.Link}
 	var err error
-	p.Log, err = decisionlog.Open(decisionlog.Options{State: o.State, Plane: o.Name, Settings: p.logSettings, Each: p.observed, Logger: o.Logger, Now: o.Now})
+	p.Log, err = decisionlog.Open(decisionlog.Options{State: o.State, Plane: o.Name, Settings: p.logSettings, Each: p.observed, Wanted: p.compares, Logger: o.Logger, Now: o.Now})
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
@@ -97,6 +97,12 @@ func (p *Plane) observed(q pdp.Question, d rampart.Decision) {
 	if a := p.ready.Load(); a != nil {
 		a.Observed(q, d)
 	}
+}
+
+// compares reports whether decisions are compared with a candidate's.
+func (p *Plane) compares() bool {
+	a := p.ready.Load()
+	return a != nil && a.shadow.Load() != nil
 }
 
 // settings are those of the configuration in force.

@@ -12,8 +12,9 @@
 // attributes are not in the JSON: they are sealed under a key that lies beside
 // the segments (AES-256-GCM), and readers see that they were there.
 //
-// Writing is asynchronous. Observe returns before a record is on disk, and fails
-// when it cannot be put in line: no decision is dropped in silence. A process
+// Writing is asynchronous. Observe renders the record and puts it in line; it
+// returns before that is on disk, and fails when it cannot be put there: no
+// decision is dropped in silence. A process
 // that is killed loses what is in line, mostly of 50 ms, a machine that loses
 // power up to 250 ms more, and what the disk had of those in parts is a
 // damaged record to readers; the audit log has those decisions: it waits for the
@@ -45,14 +46,17 @@ const (
 	DefaultBytes = 256 << 20 // of all segments of one plane, but for the newest
 
 	segmentBytes = 16 << 20
-	lineBytes    = 2 * recordBytes        // one record, whatever else is sealed of it when it is written
-	inLine       = 4096                   // records that wait for the disk
-	perBatch     = 512                    // records that share one write
-	syncEvery    = 250 * time.Millisecond // a record that was written waits so long, at most, for the disk
-	maxWait      = time.Second            // Observe waits so long at most
-	retryEvery   = 250 * time.Millisecond // after a failed write
-	sweepEvery   = 10 * time.Minute
-	youngest     = time.Hour // what was decided since should be on record, whatever is written
+	// How large one record may be. A decision that rests on more is none: whoever
+	// asks could write the log full with a few questions.
+	recordBytes = 64 << 10
+	inLine      = 4096                   // records that wait for the disk
+	inLineBytes = 32 << 20               // of them: a disk that takes nothing must not take the memory
+	enough      = 256 << 10              // bytes in line that wait for no others: more saves nothing
+	syncEvery   = 250 * time.Millisecond // a record that was written waits so long, at most, for the disk
+	maxWait     = time.Second            // Observe waits so long at most
+	retryEvery  = 250 * time.Millisecond // after a failed write
+	sweepEvery  = 10 * time.Minute
+	youngest    = time.Hour // what was decided since should be on record, whatever is written
 	// The first in line waits so long for others, at most: waking for each costs
 	// more than writing it.
 	linger = 50 * time.Millisecond
@@ -62,6 +66,8 @@ const (
 var (
 	ErrFull   = errors.New("decisionlog: more decisions than the disk takes")
 	ErrClosed = errors.New("decisionlog: the log is closed")
+	// ErrLarge: the record would be too large; it is in the chain of the error.
+	ErrLarge = errors.New("the question is too large to keep")
 )
 
 // Settings may change while a log is open.
@@ -80,7 +86,10 @@ type Options struct {
 	// Each is called with every decision once it is on record, from the log's
 	// own goroutine; it is left out when the line is half full. It must keep
 	// neither, nor what they point to. If nil, nobody is.
-	Each   func(pdp.Question, rampart.Decision)
+	Each func(pdp.Question, rampart.Decision)
+	// Wanted says, when a decision is observed, whether Each is to be called with
+	// it: what nobody wants is not kept until then. If nil, all are wanted.
+	Wanted func() bool
 	Logger *slog.Logger // if nil, slog.Default
 	Now    func() time.Time
 }
@@ -91,25 +100,40 @@ type Log struct {
 	opt    Options
 	folder Folder
 	out    segments
-	enc    *encoder
-	spare  sync.Pool             // *entry, all zero
-	linger *time.Timer           // the first in line has waited long enough
-	armed  atomic.Bool           // linger is set for whatever is in line
-	hurry  chan struct{}         // ends a linger
-	failed atomic.Pointer[error] // why the disk takes nothing, now
-	done   chan struct{}         // closed when the writer has ended
+	// *encoder, each used by one call of Observe at a time: what it renders is
+	// copied into the line before it is given back.
+	encoders sync.Pool
+	late     *time.Timer           // the first in line has waited long enough
+	hurry    chan struct{}         // somebody waits for the disk, or much is in line
+	quit     chan struct{}         // closed by Close
+	done     chan struct{}         // closed when the writer has ended
+	failed   atomic.Pointer[error] // why the disk takes nothing, now
+	most     int                   // records in line
 
-	mu     sync.RWMutex // held to read while something is put in line, to write to close the line
+	mu     sync.Mutex
 	closed bool
-	line   chan *entry
+	next   *batch // the line
+	spare  []byte // for the text of the batch after
 }
 
-// entry is one decision on its way to the disk, or a call of flush.
+// batch is the decisions that share a write.
+type batch struct {
+	text  []byte // their records
+	n     int
+	told  []entry       // those of them that Each is called with
+	waits bool          // somebody waits for the disk
+	taken chan struct{} // closed when the writer has it: there is room in the next
+	done  chan struct{} // closed when it is written
+}
+
+func newBatch(text []byte) *batch {
+	return &batch{text: text, taken: make(chan struct{}), done: make(chan struct{})}
+}
+
+// entry is a decision as it was observed.
 type entry struct {
 	question pdp.Question
 	decision rampart.Decision
-	request  authz.Request // what question.Request points to
-	flushed  chan struct{}
 }
 
 // FolderName names a plane's folder below folder, "decisions" or "policies".
@@ -139,14 +163,22 @@ func Open(opt Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decisionlog: key: %w", err)
 	}
-	l := &Log{opt: opt, done: make(chan struct{}), linger: stopped(), hurry: make(chan struct{}, 1), line: make(chan *entry, inLine)}
+	l := newLog(opt, inLine)
 	l.folder = Folder{path: opt.State.Path(FolderName("decisions", opt.Plane)), key: key}
-	l.out, l.enc = segments{folder: l.folder.path}, newEncoder(key)
+	l.out = segments{folder: l.folder.path}
+	l.encoders.New = func() any { return newEncoder(key) }
 	if err := l.out.recover(); err != nil {
 		return nil, fmt.Errorf("decisionlog: %w", err)
 	}
 	go l.write()
 	return l, nil
+}
+
+func newLog(opt Options, most int) *Log {
+	return &Log{
+		opt: opt, most: most, next: newBatch(nil), late: stopped(),
+		hurry: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
 }
 
 // stopped is a timer that is to be set.
@@ -177,66 +209,75 @@ func (l *Log) Observe(ctx context.Context, q pdp.Question, d rampart.Decision) e
 	if err := l.failed.Load(); err != nil {
 		return fmt.Errorf("decisionlog: %w", *err)
 	}
-	e := l.blank()
-	e.question, e.decision = q, d
-	e.own()
-	if err := l.fits(e); err != nil {
+	s := l.opt.Settings()
+	e := l.encoders.Get().(*encoder)
+	defer l.encoders.Put(e)
+	e.begin()
+	bound(&q)
+	if err := e.record(&q, &d, s.Schema); err != nil {
+		return fmt.Errorf("decisionlog: %w", err)
+	}
+	var told *entry
+	if l.opt.Each != nil && (l.opt.Wanted == nil || l.opt.Wanted()) {
+		told = owned(q, d)
+	}
+	return l.put(ctx, e.buf, told, s.Deny)
+}
+
+// put waits for room in line, unless it is to deny.
+func (l *Log) put(ctx context.Context, line []byte, told *entry, deny bool) error {
+	full, err := l.tryPut(line, told)
+	if full == nil || err != nil {
 		return err
 	}
-	return l.put(ctx, e, l.opt.Settings().Deny)
-}
-
-// blank returns an entry to fill.
-func (l *Log) blank() *entry {
-	if e, ok := l.spare.Get().(*entry); ok {
-		return e
-	}
-	return new(entry)
-}
-
-func (l *Log) put(ctx context.Context, e *entry, deny bool) error {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.closed {
-		return ErrClosed
-	}
-	urgent := e.flushed != nil // e is the writer's once it is in line
-	select {
-	case l.line <- e:
-		l.wake(urgent || len(l.line) > inLine/4)
-		return nil
-	default:
-	}
-	l.hasten()
 	if deny {
 		return ErrFull
 	}
 	patience := time.NewTimer(maxWait)
 	defer patience.Stop()
-	select {
-	case l.line <- e:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrFull, ctx.Err())
-	case <-patience.C:
-		return ErrFull
+	for full != nil && err == nil {
+		select {
+		case <-full.taken:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrFull, ctx.Err())
+		case <-patience.C:
+			return ErrFull
+		}
+		full, err = l.tryPut(line, told)
 	}
+	return err
 }
 
-// wake has the writer look at the line: now, or once for all that come while the
-// first of them waits. It is called after something was put there, and the writer
-// disarms before it looks: whatever it does not see arms anew.
-func (l *Log) wake(now bool) {
-	if now {
+// tryPut puts a record in line, or returns the batch that is full. It wakes the
+// writer once for a batch: when the first in it has waited long enough, or when
+// there is much.
+func (l *Log) tryPut(line []byte, told *entry) (full *batch, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, ErrClosed
+	}
+	b := l.next
+	if b.n >= l.most || len(b.text) >= inLineBytes {
 		l.hasten()
-		return
+		return b, nil
 	}
-	if l.armed.CompareAndSwap(false, true) {
-		l.linger.Reset(linger)
+	small := len(b.text) < enough
+	b.text, b.n = append(b.text, line...), b.n+1
+	if told != nil {
+		b.told = append(b.told, *told)
 	}
+	switch {
+	case b.n == l.most/4 || small && len(b.text) >= enough:
+		l.hasten()
+	case b.n == 1:
+		l.late.Reset(linger)
+	}
+	return nil, nil
 }
 
-// hasten ends the writer's linger, or its next.
+// hasten has the writer take what is in line now. What it was told and has not
+// heard is for whatever is in line then.
 func (l *Log) hasten() {
 	select {
 	case l.hurry <- struct{}{}:
@@ -246,16 +287,28 @@ func (l *Log) hasten() {
 
 // Flush waits until all that was observed before is on disk.
 func (l *Log) Flush(ctx context.Context) error {
-	flushed := make(chan struct{})
-	if err := l.put(ctx, &entry{flushed: flushed}, false); err != nil {
+	b, err := l.awaited()
+	if err != nil {
 		return err
 	}
 	select {
-	case <-flushed:
+	case <-b.done:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("decisionlog: %w", ctx.Err())
 	}
+}
+
+// awaited is the batch with which all that was observed before is on disk.
+func (l *Log) awaited() (*batch, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, ErrClosed
+	}
+	l.next.waits = true
+	l.hasten()
+	return l.next, nil
 }
 
 // Close writes what waits and closes the log; what is observed later fails.
@@ -263,8 +316,7 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
-		close(l.line)
-		l.hasten()
+		close(l.quit)
 	}
 	l.mu.Unlock()
 	<-l.done

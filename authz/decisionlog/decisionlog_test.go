@@ -180,14 +180,23 @@ func TestFull(t *testing.T) {
 	s := state(t)
 	for name, deny := range map[string]bool{"deny at once": true, "wait first": false} {
 		t.Run(name, func(t *testing.T) {
-			l := &Log{opt: Options{State: s, Settings: func() Settings { return Settings{Deny: deny} }, Now: time.Now}, linger: stopped(), line: make(chan *entry, 1)}
+			l := newLog(Options{State: s, Settings: func() Settings { return Settings{Deny: deny} }, Now: time.Now}, 1) // nobody writes
+			l.encoders.New = func() any { return newEncoder(bytes.Repeat([]byte("k"), keySize)) }
 			must(t, l.Observe(t.Context(), ask(1), answer(ask(1))))
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			defer cancel()
-			err := l.Observe(ctx, ask(2), answer(ask(2)))
-			if !errors.Is(err, ErrFull) || errors.Is(err, context.DeadlineExceeded) == deny {
-				t.Errorf("got %v", err)
+			full := func() {
+				t.Helper()
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				err := l.Observe(ctx, ask(2), answer(ask(2)))
+				if !errors.Is(err, ErrFull) || errors.Is(err, context.DeadlineExceeded) == deny {
+					t.Errorf("got %v", err)
+				}
 			}
+			full()
+			l.most = 1000
+			must(t, l.Observe(t.Context(), ask(2), answer(ask(2))))
+			l.next.text = make([]byte, inLineBytes) // of large ones there is room for fewer
+			full()
 		})
 	}
 }

@@ -154,6 +154,9 @@ func (f Folder) backwards(see func(name string, n int, line []byte, seal *sealer
 	return nil
 }
 
+// largest is how large a segment of any version can be, in bytes.
+const largest = segmentBytes + 1024*recordBytes
+
 // lines reads a segment. A last line without an end is being written, or was cut
 // off by a crash: it is none.
 func (f Folder) lines(name string) ([][]byte, error) {
@@ -161,7 +164,7 @@ func (f Folder) lines(name string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > segmentBytes+perBatch*lineBytes {
+	if info.Size() > largest {
 		return nil, fmt.Errorf("%s is larger than any segment", name)
 	}
 	b, err := os.ReadFile(filepath.Join(f.path, name))

@@ -30,7 +30,8 @@ const (
 	// Members of the maps that hold values of unknown form and size.
 	maxNodes  = 20_000
 	maxNested = 64
-	maxSpare  = 4 << 20 // bytes of a buffer that is used again
+	maxSpare  = 4 << 20         // bytes of a batch whose memory is used again
+	maxKept   = 4 * recordBytes // and of a record
 )
 
 // record is the JSON of one line.
@@ -41,56 +42,74 @@ type record struct {
 	Sealed   []byte           `json:"sealed,omitzero"`
 }
 
-// own gives e's question maps of its own, since the asker's may change. What is
-// out of all bounds, which no policy was asked about, is left out.
-func (e *entry) own() {
-	if e.question.Request == nil {
+// bound leaves out of q what is out of all bounds, which no policy was asked about.
+func bound(q *pdp.Question) {
+	if q.Request == nil {
 		return
 	}
-	e.request = *e.question.Request
-	r, left := &e.request, maxNodes
-	attrs, ok1 := clone(r.Resource.Attrs, 0, &left)
-	about, ok2 := clone(r.Context, 0, &left)
-	if !ok1 || !ok2 {
-		attrs, about = nil, nil
+	left := maxNodes
+	if within(q.Request.Resource.Attrs, 0, &left) && within(q.Request.Context, 0, &left) {
+		return
 	}
-	r.Resource.Attrs, _ = attrs.(map[string]any)
-	r.Context, _ = about.(map[string]any)
-	r.Relations = maps.Clone(r.Relations)
-	e.question.Request = r
+	r := *q.Request
+	r.Resource.Attrs, r.Context = nil, nil
+	q.Request = &r
 }
 
-// clone copies JSON-like values.
-func clone(v any, depth int, left *int) (any, bool) {
+// within reports whether a JSON-like value is within the bounds.
+func within(v any, depth int, left *int) bool {
 	if *left--; *left < 0 || depth > maxNested {
-		return nil, false
+		return false
 	}
 	switch v := v.(type) {
 	case map[string]any:
+		for _, e := range v {
+			if !within(e, depth+1, left) {
+				return false
+			}
+		}
+	case []any:
+		for _, e := range v {
+			if !within(e, depth+1, left) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// owned is a decision with maps of its own, since the asker's may change.
+func owned(q pdp.Question, d rampart.Decision) *entry {
+	if q.Request != nil {
+		r := *q.Request
+		r.Resource.Attrs, _ = clone(r.Resource.Attrs).(map[string]any)
+		r.Context, _ = clone(r.Context).(map[string]any)
+		r.Relations = maps.Clone(r.Relations)
+		q.Request = &r
+	}
+	return &entry{q, d}
+}
+
+// clone copies a JSON-like value, which is bounded.
+func clone(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
 		if v == nil {
-			return v, true
+			return v
 		}
 		out := make(map[string]any, len(v))
 		for name, e := range v {
-			c, ok := clone(e, depth+1, left)
-			if !ok {
-				return nil, false
-			}
-			out[name] = c
+			out[name] = clone(e)
 		}
-		return out, true
+		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, e := range v {
-			c, ok := clone(e, depth+1, left)
-			if !ok {
-				return nil, false
-			}
-			out[i] = c
+			out[i] = clone(e)
 		}
-		return out, true
+		return out
 	}
-	return v, true
+	return v
 }
 
 // Where values of unknown form and size stand.
@@ -115,10 +134,10 @@ func newEncoder(key []byte) *encoder {
 	return &encoder{seal: sealer{key: key}, hash: sha256.New(), domain: []byte(prefix)}
 }
 
-// begin starts a batch. It lets go of what a rare large one took.
+// begin empties e. It lets go of what a rare large record took.
 func (e *encoder) begin() {
-	for _, b := range []*[]byte{&e.buf, &e.plain.buf, &e.sealed} {
-		if *b = (*b)[:0]; cap(*b) > maxSpare {
+	for _, b := range [...]*[]byte{&e.buf, &e.plain.buf, &e.sealed} {
+		if *b = (*b)[:0]; cap(*b) > maxKept {
 			*b = nil
 		}
 	}
@@ -131,8 +150,8 @@ func (e *encoder) record(q *pdp.Question, d *rampart.Decision, schema *authz.Sch
 	e.err = e.hide(q, schema)
 	e.line(q, d, schema)
 	text := e.buf[start+len(room):]
-	if len(text) > lineBytes {
-		e.fail(fmt.Errorf("the record has %d bytes, more than %d", len(text), lineBytes))
+	if n := len(room) + len(text) + 1; n > recordBytes {
+		e.fail(fmt.Errorf("%w: its record would have %d bytes, and %d is the most; ask with a smaller context, with fewer or smaller attributes", ErrLarge, n, recordBytes))
 	}
 	if e.err != nil {
 		e.buf = e.buf[:start]

@@ -15,74 +15,43 @@ import (
 	"time"
 )
 
-// write is the log's goroutine: it ends when the line is closed and empty.
+// write is the log's goroutine: it ends when the log is closed and nothing is in
+// line.
 func (l *Log) write() {
 	defer close(l.done)
-	batch := make([]*entry, 0, perBatch)
 	settle, broom := stopped(), time.NewTicker(sweepEvery)
 	defer broom.Stop()
 	l.sweep(l.opt.Now())
 	for loose, open := false, true; open; {
-		due, waits := false, false
-		if len(batch) < perBatch { // else there may be more in line
-			due = l.rest(settle.C, broom.C)
+		due := false
+		select {
+		case <-l.late.C:
+		case <-l.hurry:
+		case <-settle.C:
+			due = true
+		case <-broom.C:
+			l.sweep(l.opt.Now())
+		case <-l.quit:
+			due, open = true, false
 		}
-		batch, waits, open = l.gather(batch[:0])
-		if !l.store(l.encode(batch), due || waits || !open) {
-			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "decisions lost: the log was closed while the disk took nothing", slog.Int("decisions", len(batch)))
+		b := l.take()
+		if !l.store(b.text, due || b.waits) {
+			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "decisions lost: the log was closed while the disk took nothing", slog.Int("decisions", b.n))
 		}
 		loose = l.out.await(settle, loose)
-		l.tell(batch)
+		l.tell(b)
 	}
 }
 
-// rest waits until there is something to do, and tells whether what was written is
-// to be made durable now.
-func (l *Log) rest(settle, broom <-chan time.Time) (due bool) {
-	select {
-	case <-l.linger.C:
-	case <-l.hurry:
-	case <-settle:
-		return true
-	case <-broom:
-		l.sweep(l.opt.Now())
-	}
-	return false
-}
-
-// gather takes what is in line, and tells whether somebody waits for it.
-func (l *Log) gather(batch []*entry) (all []*entry, waits, open bool) {
-	l.linger.Stop()
-	l.armed.Store(false) // before it looks: see wake
-	for len(batch) < perBatch {
-		select {
-		case e, open := <-l.line:
-			if !open {
-				return batch, waits, false
-			}
-			batch = append(batch, e)
-			waits = waits || e.flushed != nil
-		default:
-			return batch, waits, true
-		}
-	}
-	return batch, waits, true
-}
-
-// encode renders a batch. A record that cannot be rendered is a fault of this
-// package; it leaves a line that says so.
-func (l *Log) encode(batch []*entry) []byte {
-	s := l.opt.Settings()
-	l.enc.begin()
-	for _, e := range batch {
-		if e.flushed != nil {
-			continue
-		}
-		if err := l.enc.record(&e.question, &e.decision, s.Schema); err != nil {
-			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "a decision cannot be put on record", slog.String("id", e.question.ID), slog.Any("error", err))
-		}
-	}
-	return l.enc.buf
+// take begins a new batch and returns the one in line.
+func (l *Log) take() *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late.Stop()
+	b := l.next
+	l.next, l.spare = newBatch(l.spare), nil
+	close(b.taken)
+	return b
 }
 
 // store writes b, and makes durable what was written if it is due. While the
@@ -101,10 +70,7 @@ func (l *Log) store(b []byte, due bool) bool {
 		if l.failed.Swap(&err) == nil {
 			l.opt.Logger.LogAttrs(context.Background(), slog.LevelError, "the decision log cannot be written: every decision is denied", slog.Any("error", err))
 		}
-		l.mu.RLock()
-		closed := l.closed
-		l.mu.RUnlock()
-		if closed {
+		if l.isClosed() {
 			return false
 		}
 		time.Sleep(retryEvery)
@@ -127,20 +93,34 @@ func (l *Log) append(b []byte) (rest []byte, err error) {
 	return nil, nil
 }
 
-// tell passes a batch on that is on record, and clears it.
-func (l *Log) tell(batch []*entry) {
-	for _, e := range batch {
-		if e.flushed != nil {
-			close(e.flushed)
-			continue
+func (l *Log) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// tell passes a batch on that is on record, and keeps its memory for another.
+func (l *Log) tell(b *batch) {
+	close(b.done)
+	for i := range b.told {
+		if l.crowded() {
+			break
 		}
-		if l.opt.Each != nil && len(l.line) < inLine/2 {
-			l.opt.Each(e.question, e.decision)
-		}
-		*e = entry{}
-		l.spare.Put(e)
+		l.opt.Each(b.told[i].question, b.told[i].decision)
 	}
-	clear(batch)
+	if cap(b.text) > maxSpare {
+		return // a rare large one
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spare = b.text[:0]
+}
+
+// crowded reports whether the line is half full.
+func (l *Log) crowded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next.n >= l.most/2
 }
 
 // sweep removes segments that are older than is kept, or too many.

@@ -2,13 +2,20 @@ package decisionlog
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/authz/pdp"
 )
 
 // written counts the records that the kernel has: those that a killed process leaves.
@@ -61,12 +68,12 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%d records after %v, with %d flushes", n, time.Since(began), flushes.Load())
 		}
 		time.Sleep(4 * syncEvery)
-		for range perBatch + 100 {
+		for range 600 {
 			observe()
 		}
 		time.Sleep(linger)
-		if n := written(t, l); n != 42+perBatch+100 || flushes.Load() != 5 {
-			t.Errorf("%d records of more than one batch are written, with %d flushes", n-42, flushes.Load())
+		if n := written(t, l); n != 42+600 || flushes.Load() != 5 {
+			t.Errorf("%d records of one batch are written, with %d flushes", n-42, flushes.Load())
 		}
 	})
 }
@@ -99,4 +106,85 @@ func TestNoneIsForgotten(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestEnough: much in line waits for no others.
+func TestEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := openLog(t, Options{State: state(t)})
+		q := ask(1)
+		q.Request.Context = map[string]any{"note": strings.Repeat("x", 40<<10)}
+		began, n := time.Now(), 0
+		for ; n < 5; n++ { // sealed, they are a third larger
+			must(t, l.Observe(t.Context(), q, answer(q)))
+		}
+		if got := written(t, l); got != n || time.Since(began) > 0 {
+			t.Errorf("%d of %d records are written after %v", got, n, time.Since(began))
+		}
+	})
+}
+
+// TestWanted: Each is called with what was wanted when it was observed, once it is
+// on record, as it was then.
+func TestWanted(t *testing.T) {
+	var told []string
+	wanted := false
+	l := openLog(t, Options{State: state(t), Wanted: func() bool { return wanted }, Each: func(q pdp.Question, d rampart.Decision) {
+		told = append(told, fmt.Sprint(q.ID, " ", d.ID, " ", q.Request.Resource.Attrs["owner"], " ", q.Request.Context["deep"]))
+	}})
+	for n := range 4 {
+		wanted = n == 1 || n == 2
+		q := ask(n)
+		must(t, l.Observe(t.Context(), q, answer(q)))
+		q.Request.Resource.Attrs["owner"], q.Request.Context["deep"].(map[string]any)["big"] = "changed", "changed"
+	}
+	must(t, l.Flush(t.Context()))
+	must(t, l.Close()) // the writer is done with them
+	want := []string{"D000001 D000001 user:ann map[big:1e+30 small:-0.25 yes:true]", "D000002 D000002 user:ann map[big:1e+30 small:-0.25 yes:true]"}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestUnbounded: what is out of all bounds is left out of the record, and the
+// decision is on record.
+func TestUnbounded(t *testing.T) {
+	l := openLog(t, Options{State: state(t)})
+	for name, row := range map[string]struct {
+		value any
+		kept  bool
+	}{
+		"deep":     {nested(maxNested - 1), true},
+		"too deep": {nested(maxNested + 1), false},
+		"too many": {make([]any, maxNodes), false},
+		"a circle": {circle(), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := ask(1)
+			q.ID, q.Request.Context["what"] = name, row.value
+			must(t, l.Observe(t.Context(), q, answer(q)))
+			e, err := l.Find(t.Context(), name)
+			must(t, err)
+			if kept := e.Question.Request.Context["what"] != nil; kept != row.kept || (e.Question.Request.Resource.Attrs != nil) != row.kept {
+				t.Errorf("attributes %v, context %v", e.Question.Request.Resource.Attrs, e.Question.Request.Context)
+			}
+			if q.Request.Context["what"] == nil {
+				t.Error("the asker's question was changed")
+			}
+		})
+	}
+}
+
+func nested(n int) any {
+	var v any = "x"
+	for range n {
+		v = []any{v}
+	}
+	return v
+}
+
+func circle() any {
+	m := map[string]any{}
+	m["again"] = m
+	return m
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/rampart-security/rampart"
 )
 
 // TestLarge: what would fill the log with a few questions is not decided.
@@ -46,32 +44,6 @@ func TestLarge(t *testing.T) {
 			}
 		})
 	}
-}
-
-// FuzzWeight: what passes for small without being rendered is small.
-func FuzzWeight(f *testing.F) {
-	f.Add("note", "\x00\xff<>&\"\u2028", 1.5, 100)
-	f.Add("", "", -5e-324, 9000)
-	f.Fuzz(func(t *testing.T, name, value string, number float64, n int) {
-		list := []any{}
-		for range max(0, min(n, 9000)) {
-			list = append(list, number, value)
-		}
-		q := ask(1)
-		q.Request.Context = map[string]any{name: value, "list": list, "map": map[string]any{value: number}}
-		q.Principal.Roles, q.Request.Supported = []string{value, name}, []string{value}
-		d := answer(q)
-		d.Reason, d.Missing = value, []rampart.NearMiss{{Condition: value, Problem: name}}
-		d.Obligations = []rampart.Obligation{{ID: name, Type: value, Properties: map[string]string{name: value}}}
-		e := &entry{question: q, decision: d}
-		e.own()
-		if 8*e.weight() > recordBytes {
-			return
-		}
-		if line := lineOf(t, e.question, e.decision, nil, bytes.Repeat([]byte("k"), keySize)); len(line) > recordBytes {
-			t.Errorf("weight %d, and %d bytes", e.weight(), len(line))
-		}
-	})
 }
 
 // TestSegments: a batch that is larger than a segment is spread over several, at
