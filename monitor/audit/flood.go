@@ -14,6 +14,7 @@ const (
 	floodFree   = 20   // equal refusals per window that get a record each
 	floodAll    = 2048 // refusals per window that get a record each, of all together
 	floodKeys   = 4096 // different refusals watched at once
+	floodCounts = 256  // of them, of nobody known, that get a count each
 	floodWindow = time.Second
 	floodNamed  = 16 // different things that a count names
 	floodName   = 96 // bytes of each name
@@ -31,29 +32,27 @@ type flood struct {
 	window time.Duration
 
 	seen     map[floodKey]*floodCount
-	recorded int
-	timer    *time.Timer // ends the window; nil when there is none
+	others   map[string]*floodCount // by control: of all for whom there is no room
+	recorded int                    // refusals, one by one
+	counts   int                    // of nobody known, but for others
+	timer    *time.Timer            // ends the window; nil when there is none
 }
 
-// floodKey is what makes two refusals equal. That of no ip and no subject, with
-// rest set, is of all for whom there is no room.
-type floodKey struct {
-	control, code, ip, subject string
-	rest                       bool
-}
+// floodKey is what makes two refusals equal.
+type floodKey struct{ control, code, ip, subject string }
 
 type floodCount struct {
-	n        int
-	recorded int      // of them, one by one
+	recorded int      // one by one
+	n        int      // counted
 	event    Event    // the first that was counted instead of recorded
 	what     []string // what was refused: the first floodNamed different ones
 	more     int      // refusals of something that is not in what
-	rest     bool     // of all for whom there is no room
 }
 
-// add takes one refusal in. What it was of is kept apart: whoever tries a
-// thousand doors in a second must not have all but one of them forgotten.
+// add counts one refusal. What it was of is kept apart: whoever tries a thousand
+// doors in a second must not have all but one of them forgotten.
 func (c *floodCount) add(e Event) {
+	c.n++
 	name := e.Action[:min(len(e.Action), floodName)]
 	if e.Resource != "" {
 		name += " " + e.Resource[:min(len(e.Resource), floodName)]
@@ -70,9 +69,12 @@ func (c *floodCount) add(e Event) {
 
 // counted reports whether e was counted instead of recorded. A counted refusal
 // is in the log when its window ends: a second, ten of connections that never became
-// a request. While more different refusals come than can be watched, the rest are
-// counted together, by control, unless they are of somebody known: whoever has a
-// million addresses fills no log.
+// a request.
+//
+// Whoever has a million addresses fills no log: while more different refusals come
+// than can be watched, the rest are counted together, by control, and so are those
+// of nobody known when so many have a count. Who came first in a window is named, and
+// all are in the sums. Who is known is named always: his limits bound him.
 func (l *Log) counted(e Event) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,64 +86,76 @@ func (l *Log) counted(e Event) bool {
 	if e.strange() {
 		f, key.code = &l.strangers, cut(e.Code)
 	}
-	c := l.countLocked(f, key)
-	if c.rest && e.Subject != "" {
-		return false // who is known is bounded by limits of its own, and is named
-	}
-	c.n++
-	if c.recorded < floodFree && f.recorded < f.all && !c.rest {
+	l.openLocked(f)
+	c := f.watch(key)
+	switch {
+	case c == nil && e.Subject != "":
+		return false
+	case c == nil:
+		f.other(&e)
+	case c.recorded < floodFree && f.recorded < f.all:
 		c.recorded++
 		f.recorded++
 		return false
+	case c.n == 0 && e.Subject == "" && f.counts >= floodCounts:
+		f.other(&e)
+	default:
+		f.count(c, &e)
 	}
-	if c.n == c.recorded+1 {
-		c.keep(e)
-	}
-	c.add(e)
 	return true
+}
+
+// watch finds the count of key, nil if there is no room for one.
+func (f *flood) watch(key floodKey) *floodCount {
+	c := f.seen[key]
+	if c == nil && len(f.seen) < floodKeys {
+		c = new(floodCount)
+		f.seen[key] = c
+	}
+	return c
+}
+
+// count takes e into c.
+func (f *flood) count(c *floodCount, e *Event) {
+	if c.n == 0 {
+		c.event = *e
+		c.event.Detail = maps.Clone(e.Detail)
+		if e.Subject == "" {
+			f.counts++
+		}
+	}
+	c.add(*e)
+}
+
+// other counts e with all for whom there is no room, and names nobody.
+func (f *flood) other(e *Event) {
+	c := f.others[e.Control]
+	if c == nil {
+		c = &floodCount{event: *e}
+		c.event.Peer, c.event.Subject, c.event.Actor, c.event.Trace = "", "", "", ""
+		c.event.Detail = map[string]string{"peers": "many"}
+		f.others[e.Control] = c
+	}
+	c.add(*e)
 }
 
 // strange reports whether e is of a connection that never became a request: no
 // trace and no subject are known of it.
 func (e *Event) strange() bool { return e.Class == ClassNetwork && e.Trace == "" && e.Subject == "" }
 
-// countLocked finds the count of key, or the one of all for whom there is no room.
-// There are as many of those as controls, and they are not among floodKeys.
-func (l *Log) countLocked(f *flood, key floodKey) *floodCount {
-	if f.seen[key] == nil && len(f.seen) >= floodKeys {
-		key = floodKey{control: key.control, rest: true}
+// openLocked begins a window, if there is none.
+func (l *Log) openLocked(f *flood) {
+	if f.timer != nil {
+		return
 	}
-	c := f.seen[key]
-	if c == nil {
-		c = &floodCount{rest: key.rest}
-		l.watchLocked(f, key, c)
-	}
-	return c
-}
-
-// keep makes e the event that is recorded for those that are counted.
-func (c *floodCount) keep(e Event) {
-	e.Detail = maps.Clone(e.Detail)
-	if c.rest {
-		e.Peer, e.Subject, e.Actor, e.Trace, e.Detail = "", "", "", "", map[string]string{"peers": "many"}
-	}
-	c.event = e
-}
-
-func (l *Log) watchLocked(f *flood, key floodKey, c *floodCount) {
-	if f.seen == nil {
-		f.seen = make(map[floodKey]*floodCount)
-	}
-	f.seen[key] = c
-	if f.timer == nil {
-		f.timer = time.AfterFunc(f.window, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if !l.closed {
-				l.flushLocked(f)
-			}
-		})
-	}
+	f.seen, f.others = make(map[floodKey]*floodCount), make(map[string]*floodCount)
+	f.timer = time.AfterFunc(f.window, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !l.closed {
+			l.flushLocked(f)
+		}
+	})
 }
 
 // flushLocked ends the window: one event for each counted refusal, with the
@@ -150,20 +164,11 @@ func (l *Log) watchLocked(f *flood, key floodKey, c *floodCount) {
 // Detail["refused.more"]: "and N more". Those that were counted together say so in
 // Detail["peers"], and name no peer and no subject.
 func (l *Log) flushLocked(f *flood) {
-	var t text
 	for _, c := range f.seen {
-		if c.n == c.recorded {
-			continue
-		}
-		e := c.event
-		if e.Detail == nil {
-			e.Detail = make(map[string]string, 1)
-		}
-		c.describe(e.Detail)
-		if b, err := t.encode(e); err == nil { // strings and times always encode
-			l.addLocked(b, false)
-			l.next.sync = true // they are refusals, and have waited for their window already
-		}
+		l.tellLocked(c)
+	}
+	for _, c := range f.others {
+		l.tellLocked(c)
 	}
 	if l.next.sync {
 		signal(l.hurry)
@@ -174,8 +179,24 @@ func (l *Log) flushLocked(f *flood) {
 	*f = flood{all: f.all, window: f.window}
 }
 
+// tellLocked records what was counted.
+func (l *Log) tellLocked(c *floodCount) {
+	if c.n == 0 {
+		return
+	}
+	e := c.event
+	if e.Detail == nil {
+		e.Detail = make(map[string]string, 1)
+	}
+	c.describe(e.Detail)
+	if b, err := new(text).encode(e); err == nil { // strings and times always encode
+		l.addLocked(b, false)
+		l.next.sync = true // they are refusals, and have waited for their window already
+	}
+}
+
 func (c *floodCount) describe(detail map[string]string) {
-	detail["count"] = strconv.Itoa(c.n - c.recorded)
+	detail["count"] = strconv.Itoa(c.n)
 	if len(c.what) < 2 {
 		return
 	}

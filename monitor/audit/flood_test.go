@@ -39,7 +39,7 @@ func TestStrangersFillNoLog(t *testing.T) {
 	}{
 		"one address":               {func(i int) string { return fmt.Sprintf("192.0.2.1:%d", i) }, floodFree + 1},
 		"one host's /64 of IPv6":    {func(i int) string { return fmt.Sprintf("[2001:db8::%x]:1", i) }, floodFree + 1},
-		"the addresses of a site":   {func(i int) string { return fmt.Sprintf("[2001:db8:0:%x::1]:1", i) }, floodKeys + 1},
+		"the addresses of a site":   {func(i int) string { return fmt.Sprintf("[2001:db8:0:%x::1]:1", i) }, strangeAll + floodCounts + 1},
 		"a hundred addresses":       {func(i int) string { return fmt.Sprintf("192.0.2.%d:1", i%100) }, strangeAll + 100},
 		"what is no address at all": {func(int) string { return "pipe" }, floodFree + 1},
 	} {
@@ -118,11 +118,57 @@ func TestWhoIsKnownIsNamed(t *testing.T) {
 		if e.Subject == "user:ann" {
 			named++
 		}
-		if e.Detail["peers"] == "many" && (e.Detail["count"] != "4" || e.Peer != "" || e.Trace != "") {
+		if e.Detail["peers"] == "many" && (e.Detail["count"] != fmt.Sprint(floodKeys-floodCounts+4) || e.Peer != "" || e.Trace != "") {
 			t.Errorf("of many: %+v", e)
 		}
 	}
 	if named != 2 {
 		t.Errorf("%d records name the subject, want 2", named)
+	}
+}
+
+// TestFirstAreNamed: of many who are refused, each with another address, the first
+// have records or counts of their own, and the others one together; so has who is
+// known, however late.
+func TestFirstAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	deny := func(i int, subject string) {
+		must(t, l.Record(t.Context(), Event{Class: ClassLimit, Action: "GET /", Outcome: Refused, Control: "limit.ip", Peer: fmt.Sprintf("10.0.%d.%d:1", i/256, i%256), Subject: subject, Trace: "t"}))
+	}
+	l.mu.Lock()
+	l.requests.recorded = floodAll - 5
+	l.mu.Unlock()
+	const peers = 1000
+	for range 3 {
+		for i := range peers {
+			deny(i, "")
+		}
+	}
+	deny(peers, "user:ann")
+	must(t, l.Close())
+	counts := map[string]string{}
+	alone, known := 0, false
+	for _, e := range events(t, dir) {
+		known = known || e.Subject == "user:ann"
+		switch {
+		case e.Detail["count"] == "":
+			alone++
+		default:
+			counts[e.Peer] = e.Detail["count"]
+		}
+	}
+	// Each of the first five has one record, and comes again when 256 others have a
+	// count; so the counts are of the 256 that come behind them.
+	if alone != 5 || len(counts) != floodCounts+2 || !known {
+		t.Errorf("%d records, %d counts, the one who is known: %v", alone, len(counts), known)
+	}
+	for i := 5; i < 5+floodCounts; i++ {
+		if n := counts[fmt.Sprintf("10.0.%d.%d:1", i/256, i%256)]; n != "3" {
+			t.Errorf("address %d has the count %q, want 3", i, n)
+		}
+	}
+	if n, want := counts[""], fmt.Sprint(3*peers-5-3*floodCounts); n != want {
+		t.Errorf("the others have the count %s, want %s", n, want)
 	}
 }
