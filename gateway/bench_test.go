@@ -203,11 +203,13 @@ func (s *bench) edgeOnly(r *http.Request) error {
 			c.after()
 		}
 	}()
-	out := request(c, s.shop)
+	t := forward{g}.begin(c, c.w)
+	defer t.end()
+	out := t.request(s.shop)
 	if err := (forward{g}).identify(c, s.link.Now(), out.Header); err != nil {
 		return err
 	}
-	seal(c.w.Header(), c.table)
+	seal(http.Header{}, c.w.Header(), c.table)
 	return g.opt.Audit.Record(c.r.Context(), c.event(nil))
 }
 
@@ -268,7 +270,9 @@ func BenchmarkHop(b *testing.B) {
 		c := s.ready(b, s.basic, canonicalize{}, route{}, caps{}, authenticate{s.gw}, body{})
 		b.ReportAllocs()
 		for b.Loop() {
-			must(b, relay.Send(&sink{http.Header{}}, request(c, s.shop), rt, nil))
+			t := forward{s.gw}.begin(c, c.w)
+			must(b, relay.Send(&sink{http.Header{}}, t.request(s.shop), rt, nil))
+			t.end()
 		}
 	})
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -37,35 +36,27 @@ func (s forward) check(c *call) error {
 
 // send forwards with an internal credential only and records what was let in.
 func (s forward) send(c *call, w http.ResponseWriter, idemKey string) error {
-	rt, out, err := s.admit(c, idemKey)
+	t := s.begin(c, w)
+	defer t.end()
+	rt, out, err := s.admit(t, idemKey)
 	if err != nil {
 		return err
 	}
 	awaitAnswer(c)
-	ctx, cancel := context.WithCancel(out.Context())
-	defer cancel()
-	done := func() {}
-	defer func() { done() }()
-	edit := func(h http.Header) {
-		valid, stay := s.g.opt.Link.WhileValid(c.credential(), cancel), s.mayStay(c, cancel)
-		done = func() { valid(); stay() }
-		seal(h, c.table)
-		varies(h, c.cors)
-	}
-	if err := s.open(c, w, out.WithContext(ctx), s.g.judge(c, c.minded(rt, idemKey != "")), edit); err != nil {
+	if err := s.open(c, w, out, t.over(rt, idemKey != ""), t.edit); err != nil {
 		return answerError(c, err)
 	}
 	return nil
 }
 
 // admit makes the request that the service gets, and puts it on record.
-func (s forward) admit(c *call, idemKey string) (http.RoundTripper, *http.Request, error) {
-	gen := s.g.opt.Link.Now()
+func (s forward) admit(t *trip, idemKey string) (http.RoundTripper, *http.Request, error) {
+	c, gen := t.c, s.g.opt.Link.Now()
 	rt, addr, err := s.carrier(c, gen)
 	if err != nil {
 		return nil, nil, err
 	}
-	out := request(c, addr)
+	out := t.request(addr)
 	if err := s.identify(c, gen, out.Header); err != nil {
 		return nil, nil, err
 	}
@@ -98,11 +89,11 @@ func (s forward) identify(c *call, gen *planelink.Generation, h http.Header) err
 		if c.narrowed {
 			scope = c.principal.Scope
 		}
-		tok, err := gen.Token(c.context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name), scope...)
+		bearer, err := gen.Bearer(c.context(), c.cred.kind, c.cred.value, c.table.sys.ServiceID(c.target.name), scope...)
 		if err != nil {
 			return exchangeError(err)
 		}
-		h.Set("Authorization", "Bearer "+tok)
+		h["Authorization"] = bearer
 	}
 	return nil
 }
@@ -123,28 +114,42 @@ func exchangeError(err error) error {
 
 // request is our own: our framing, the canonical path, the checked body, and of
 // the caller's headers only what the service may read.
-func request(c *call, addr string) *http.Request {
+func (t *trip) request(addr string) *http.Request {
+	c := t.c
 	rest, _ := c.target.strip(c.path)
-	out := relay.Outgoing(c.context(), c.r.Method, &url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}, c.inside())
+	t.to = url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}
+	out := relay.Outgoing(&t.leash, c.r.Method, &t.to, c.inside())
 	out.Host = c.target.name
 	out.Header[trace.Header] = []string{trace.Parent(c.trace)}
 	if c.hasBody {
+		t.body.Reset(c.body)
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
-		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
+		out.Body, out.ContentLength = &t.body, int64(len(c.body))
 	}
 	return out
 }
 
-// seal hardens an answer from inside: what only planes may say, and what only
-// the edge may decide (sessions, limits, which other sites may read along), is
-// not a service's to send.
-func seal(h http.Header, t *table) {
+// seal hardens an answer from inside, whose header is h: what only planes may say, and
+// what only the edge may decide (sessions, limits, which other sites may read along), is
+// not a service's to send. to is the header that leaves, which h is put over; they may
+// be one.
+func seal(h, to http.Header, t *table) {
+	hardened := !t.sys.Off("headers.security")
 	for name := range h {
-		if isOurs(name) {
+		if isOurs(name) || isInner(name) || hardened && isSecurity(name) {
 			delete(h, name)
 		}
 	}
-	harden(h, t)
+	if !hardened {
+		return
+	}
+	secure(to)
+	for i := range unless {
+		if first(h[unless[i].name]) == "" {
+			delete(h, unless[i].name) // one that is empty would be put over
+			to[unless[i].name] = unless[i].value
+		}
+	}
 }
 
 func isOurs(name string) bool {
@@ -181,20 +186,38 @@ var unless = [...]struct {
 
 // harden sets the security headers and removes what tells of the inside.
 func harden(h http.Header, t *table) {
-	delete(h, "Server")
-	delete(h, "X-Powered-By")
-	delete(h, "Via")
+	for i := range inner {
+		delete(h, inner[i])
+	}
 	if t.sys.Off("headers.security") {
 		return
 	}
-	for i := range security {
-		h[security[i].name] = security[i].value
-	}
+	secure(h)
 	for i := range unless {
 		if first(h[unless[i].name]) == "" {
 			h[unless[i].name] = unless[i].value
 		}
 	}
+}
+
+func secure(h http.Header) {
+	for i := range security {
+		h[security[i].name] = security[i].value
+	}
+}
+
+// inner are headers that tell of the inside.
+var inner = [...]string{"Server", "X-Powered-By", "Via"}
+
+func isInner(name string) bool { return name == inner[0] || name == inner[1] || name == inner[2] }
+
+func isSecurity(name string) bool {
+	for i := range security {
+		if security[i].name == name {
+			return true
+		}
+	}
+	return false
 }
 
 func bodyError(err error) error {

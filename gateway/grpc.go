@@ -42,7 +42,9 @@ func (c *call) acceptsCall() error {
 // call passes a gRPC call on. It ends when it would be refused now, as for other
 // streams; what is judged at its opening includes none of its messages.
 func (s forward) call(c *call) error {
-	rt, out, err := s.admit(c, "")
+	t := s.begin(c, c.w)
+	defer t.end()
+	rt, out, err := s.admit(t, "")
 	if err != nil {
 		return err
 	}
@@ -54,7 +56,7 @@ func (s forward) call(c *call) error {
 	revoked := rampart.Errorf(rampart.Unauthenticated, "", "the credential is no longer valid")
 	defer s.g.opt.Link.WhileValid(c.credential(), func() { cancel(revoked) })()
 	defer s.mayStay(c, func() { cancel(s.whyNot()) })()
-	head := func(h http.Header) { seal(h, c.table); varies(h, c.cors) }
+	head := func(h http.Header) { seal(h, h, c.table); varies(h, c.cors) }
 	end, err := relay.GRPC(c.unpaced(), c.r, out.WithContext(ctx), c.mindedCall(rt), relay.GRPCOptions{MaxMessage: c.limit, Bounds: streamBounds, Head: head, Trailer: sealTrailer})
 	if err != nil {
 		if _, said := errors.AsType[*rampart.Error](err); said {

@@ -32,12 +32,14 @@ func (s forward) once(c *call, rule *spec.Idempotency) error {
 	}
 	within := time.Duration(c.target.flow.Upstream.Timeout) // here for the whole answer, second try included
 	call := idempotency.Call{
-		Owner: c.principal.Subject, Scope: c.principal.Subject + " " + c.r.Method + " " + c.path, Key: key,
-		Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Meant: c.meant(), Rights: c.rights(), Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
+		Owner: c.principal.Subject, Key: key, Required: rule.Required, Query: c.r.URL.RawQuery, Body: c.body, Keep: time.Duration(rule.Keep), Lease: within + leaseMargin,
 		Outcome: c.outcome, Repeats: c.repeats(), Render: func(w http.ResponseWriter, err error) {
 			harden(w.Header(), c.table)
 			problem.Write(w, err, c.trace)
 		},
+	}
+	if key != "" { // nothing else is kept, or compared
+		call.Scope, call.Meant, call.Rights = c.principal.Subject+" "+c.r.Method+" "+c.path, c.meant(), c.rights()
 	}
 	if !call.Repeats {
 		call.Lease = max(call.Lease, call.Keep) // a gateway that dies leaves a request of unknown outcome
@@ -139,7 +141,7 @@ type fated struct {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (f fated) RoundTrip(r *http.Request) (*http.Response, error) {
+func (f *fated) RoundTrip(r *http.Request) (*http.Response, error) {
 	before := f.c.fate
 	f.c.fate = relay.Unknown // until there is news, and if the transport panics
 	res, err := f.rt.RoundTrip(r)

@@ -68,17 +68,6 @@ func (g *Gateway) backendChanged(name string, c upstream.Change) {
 	}
 }
 
-// minded has rt mind the service's load and health. A request with a key that we
-// hold may be sent twice where the service, which is told the key, knows the second
-// for the first.
-func (c *call) minded(rt http.RoundTripper, keyed bool) http.RoundTripper {
-	b := c.target.backend
-	if keyed {
-		rt = fated{c, rt}
-	}
-	return loaded{b.load, priorities(c.target.flow.Priority), b.service.Over(rt, c.who(), keyed && c.repeats() || upstream.Repeatable(c.r.Method))}
-}
-
 // who is the caller as far as it is known: what its requests provoke is held against
 // a service only together with those of others.
 func (c *call) who() string {
@@ -109,7 +98,7 @@ type loaded struct {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (l loaded) RoundTrip(r *http.Request) (*http.Response, error) {
+func (l *loaded) RoundTrip(r *http.Request) (*http.Response, error) {
 	entered, err := l.load.Enter(l.priority)
 	if err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +9,9 @@ import (
 	"sync/atomic"
 
 	"github.com/rampart-security/rampart"
+	"github.com/rampart-security/rampart/internal/hop"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/monitor/audit"
-	"github.com/rampart-security/rampart/spec"
 	"github.com/rampart-security/rampart/validate/openapi"
 )
 
@@ -41,30 +40,15 @@ type sample struct {
 	event  audit.Event
 }
 
-// judge puts the check of the answer between a service and whoever relays its
-// answers. Only what is declared as JSON can be judged: such an answer must not
-// come compressed or in pieces.
-func (g *Gateway) judge(c *call, rt http.RoundTripper) http.RoundTripper {
-	if c.op == nil || c.table.sys.Off("validate.response") {
-		return rt
-	}
-	switch c.target.flow.Validate.Response {
-	case spec.ResponseStrict:
-		return strictly{c, rt}
-	case spec.ResponseSampled:
-		if g.samples.seen.Add(1)%sampleEvery == 1 {
-			return sampled{g, c, rt}
-		}
-	}
-	return rt
-}
-
 // plain asks for the whole answer, uncompressed.
 func plain(r *http.Request) {
-	r.Header["Accept-Encoding"] = []string{"identity"}
-	r.Header.Del("Range")
-	r.Header.Del("If-Range")
+	r.Header["Accept-Encoding"] = identity[:]
+	delete(r.Header, "Range")
+	delete(r.Header, "If-Range")
 }
+
+// identity is shared by all requests, and nobody changes values in place.
+var identity = [...]string{"identity"}
 
 // strictly holds an answer back until all of it is known to be as declared.
 type strictly struct {
@@ -72,7 +56,7 @@ type strictly struct {
 	rt http.RoundTripper
 }
 
-func (s strictly) RoundTrip(r *http.Request) (*http.Response, error) {
+func (s *strictly) RoundTrip(r *http.Request) (*http.Response, error) {
 	plain(r)
 	res, err := s.rt.RoundTrip(r)
 	if err != nil || res.StatusCode < http.StatusOK {
@@ -87,7 +71,7 @@ func (s strictly) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // hold reads the answer and judges it. What has a schema and is too long for
 // that, or without end, is refused: strict means that nothing passes unseen.
-func (s strictly) hold(res *http.Response) error {
+func (s *strictly) hold(res *http.Response) error {
 	a, err := declared(s.c, res)
 	if err != nil || !a.Judged() {
 		return err
@@ -105,13 +89,19 @@ func (s strictly) hold(res *http.Response) error {
 	if err := a.Check(body); err != nil {
 		return err
 	}
-	res.Body.Close()
-	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	if _, ok := res.Body.(*hop.Whole); !ok {
+		res.Body.Close()
+		res.Body, res.ContentLength = hop.NewWhole(body), int64(len(body))
+	}
 	return nil
 }
 
-// whole reads an answer, or one byte more of it than is judged.
+// whole reads an answer, or one byte more of it than is judged. One that is in memory
+// stays unread.
 func whole(res *http.Response) ([]byte, error) {
+	if w, ok := res.Body.(*hop.Whole); ok {
+		return w.Bytes(), nil
+	}
 	if res.ContentLength < 0 {
 		return io.ReadAll(io.LimitReader(res.Body, maxJudged+1))
 	}
@@ -134,7 +124,7 @@ func declared(c *call, res *http.Response) (*openapi.Answer, error) {
 			problem.Details{Status: http.StatusBadGateway})
 	}
 	hasBody := c.r.Method != http.MethodHead && res.ContentLength != 0 && res.Body != http.NoBody
-	return c.op.Answer(res.StatusCode, res.Header.Get("Content-Type"), hasBody)
+	return c.op.Answer(res.StatusCode, first(res.Header["Content-Type"]), hasBody)
 }
 
 // sampled lets an answer pass and keeps a copy of it.
