@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bufio"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -167,15 +166,14 @@ func (a *answer) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	a.WriteHeader(http.StatusOK)
-	switch n := a.written + int64(len(p)); {
-	case len(p) == 0 || a.err != nil:
+	if len(p) == 0 || a.err != nil {
 		return 0, a.err
-	case !hasBody(a.status):
+	}
+	if !hasBody(a.status) {
 		return 0, http.ErrBodyNotAllowed
-	case a.length >= 0 && n > a.length:
+	}
+	if a.written += int64(len(p)); a.length >= 0 && a.written > a.length {
 		return 0, http.ErrContentLength
-	default:
-		a.written = n
 	}
 	a.guess(p)
 	if !a.framed && a.length < 0 && len(a.held)+len(p) <= holdBack {
@@ -330,11 +328,11 @@ func (a *answer) finish() error {
 	if a.chunked {
 		a.out = append(a.out, "0\r\n\r\n"...)
 	}
-	short := a.length >= 0 && a.written < a.length && !a.isHead && hasBody(a.status)
+	wrong := a.length >= 0 && a.written != a.length && !a.isHead && hasBody(a.status)
 	a.send()
 	a.drop()
-	if a.err == nil && short {
-		return io.ErrShortWrite // the client sees that it was cut short, by the connection's end
+	if a.err == nil && wrong {
+		return http.ErrContentLength // the client sees by the connection's end that it was cut short
 	}
 	return a.err
 }
