@@ -16,19 +16,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart"
-	"github.com/rampart-security/rampart/internal/fairshare"
-	"github.com/rampart-security/rampart/internal/problem"
 )
-
-// limits bound a File.
-type limits struct {
-	keys, few       int64 // remembered at once; those that one owner may have before it counts as many
-	bytes, fewBytes int64 // the same of their answers
-	file            int64 // of the file, above which it is compacted, and refuses if that does not help
-}
-
-// holding is what an owner holds, or all of them.
-type holding struct{ keys, bytes int64 }
 
 // File is a Store in one append-only file of JSON lines, for one process at a
 // time. It survives kill -9 and loss of power: each change is written and synced
@@ -157,7 +145,7 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 	if !taken && f.held.keys >= f.limits.keys || f.held.bytes >= f.limits.bytes || f.size >= f.limits.file {
 		return Claim{}, nil, Unavailable(errors.New("full"))
 	}
-	if many := f.owners[r.Owner].keys >= fairshare.Of(f.limits.keys, f.held.keys, f.limits.few); many && !(taken && old.owner == r.Owner) || f.longLocked(r.Owner) {
+	if f.manyLocked(r.Owner) && !(taken && old.owner == r.Owner) || f.longLocked(r.Owner) {
 		return Claim{}, nil, TooMany()
 	}
 	f.lease++
@@ -168,11 +156,6 @@ func (f *File) begin(r Request, now time.Time) (Claim, *batch, error) {
 	}
 	f.putLocked(r.ID, rec)
 	return Claim{State: New, ID: r.ID, Lease: rec.lease}, b, nil
-}
-
-// longLocked reports whether the answers of an owner take up their share.
-func (f *File) longLocked(o Owner) bool {
-	return f.owners[o].bytes >= fairshare.Of(f.limits.bytes, f.held.bytes, f.limits.fewBytes)
 }
 
 // isFree reports whether a key may be used as if it were new.
@@ -193,55 +176,6 @@ func leaseOf(d time.Duration) time.Duration {
 // line is how a record begins on disk.
 func (r *record) line(id ID) line {
 	return line{Op: "begin", ID: hex.EncodeToString(id[:]), Hash: hex.EncodeToString(r.hash[:]), Owner: hex.EncodeToString(r.owner[:]), Begun: r.begun, Keep: r.keep, Lease: r.within}
-}
-
-// putLocked remembers a key, in the place of what was there.
-func (f *File) putLocked(id ID, rec *record) {
-	f.dropLocked(id)
-	f.records[id] = rec
-	f.holdLocked(rec.owner, holding{1, rec.bytes})
-}
-
-// holdLocked counts what an owner holds more, or less.
-func (f *File) holdLocked(o Owner, more holding) {
-	f.held.keys += more.keys
-	f.held.bytes += more.bytes
-	h := f.owners[o]
-	if h.keys, h.bytes = h.keys+more.keys, h.bytes+more.bytes; h.keys > 0 {
-		f.owners[o] = h
-		return
-	}
-	delete(f.owners, o)
-}
-
-func (f *File) dropLocked(id ID) {
-	rec, ok := f.records[id]
-	if !ok {
-		return
-	}
-	delete(f.records, id)
-	f.holdLocked(rec.owner, holding{-1, -rec.bytes})
-}
-
-// answeredLocked notes where the answer of a key is, unless the key is forgotten.
-func (f *File) answeredLocked(id ID, rec *record, offset int64, length int) {
-	if f.records[id] != rec {
-		return
-	}
-	f.weighLocked(rec, length)
-	rec.offset, rec.length, rec.lease = offset, length, 0
-}
-
-// weighLocked counts the answer of a record that is remembered.
-func (f *File) weighLocked(rec *record, length int) {
-	f.holdLocked(rec.owner, holding{0, int64(length) - rec.bytes})
-	rec.bytes = int64(length)
-}
-
-// TooMany is what a Store refuses an owner with that holds its part: its keys must not
-// fill the store for others.
-func TooMany() error {
-	return problem.With(rampart.Errorf(rampart.Limited, control, "too many idempotency keys of yours are kept; the oldest end first"), problem.Details{RetryAfter: time.Minute, Limit: "idempotency"})
 }
 
 // foundLocked says what a request finds at a taken key. Another body is told
