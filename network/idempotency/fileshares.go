@@ -76,4 +76,3 @@ func (f *File) weighLocked(rec *record, length int) {
 func TooMany() error {
 	return problem.With(rampart.Errorf(rampart.Limited, control, "too many idempotency keys of yours are kept; the oldest end first"), problem.Details{RetryAfter: time.Minute, Limit: "idempotency"})
 }
-
