@@ -270,7 +270,7 @@ func (a *answer) sendBytes(p []byte) {
 	}
 	a.begun.Store(true)
 	if _, a.err = a.x.conn.rwc.Write(p); a.err != nil {
-		a.x.cancel() // nobody is there any more
+		a.x.leash.End(nil) // nobody is there any more
 	}
 }
 

@@ -185,7 +185,7 @@ func (c *conn) fill() error {
 func (c *conn) run(x *exchange) (again, hijacked bool) {
 	c.begin(x)
 	whole := c.handle(x)
-	x.cancel()
+	x.leash.End(nil)
 	if x.answer.hijacked {
 		return false, true // the watcher ended as the connection was taken
 	}
@@ -276,7 +276,7 @@ func (c *conn) watch(x *exchange, done chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil && !c.ending && !errors.Is(err, os.ErrDeadlineExceeded) {
-		x.cancel()
+		x.leash.End(nil)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/rampart-security/rampart/internal/leash"
 )
 
 // exchange is one request and its answer. Nothing of it is used again: a handler
@@ -15,7 +17,7 @@ import (
 type exchange struct {
 	conn    *conn
 	request *http.Request
-	cancel  context.CancelFunc
+	leash   leash.Leash // its context
 	body    body
 	answer  answer
 	target  url.URL
@@ -46,8 +48,7 @@ func (c *conn) parse(head []byte) (*exchange, error) {
 	if proto == "HTTP/1.0" {
 		minor = 0
 	}
-	var ctx context.Context
-	ctx, x.cancel = context.WithCancel(context.Background())
+	x.leash.Begin(context.Background())
 	r := http.Request{
 		Method: method, URL: u, Proto: proto, ProtoMajor: 1, ProtoMinor: minor, Header: f.header, Host: f.host,
 		ContentLength: f.length, Close: f.close || minor == 0 && !f.keep, RemoteAddr: c.remote, RequestURI: target, TLS: c.tls, Body: http.NoBody,
@@ -58,7 +59,7 @@ func (c *conn) parse(head []byte) (*exchange, error) {
 	if f.chunked {
 		r.TransferEncoding = []string{"chunked"}
 	}
-	x.request = r.WithContext(ctx)
+	x.request = r.WithContext(&x.leash)
 	x.answer = answer{x: x, old: minor == 0, isHead: method == http.MethodHead, last: r.Close, length: -1}
 	return x, nil
 }
