@@ -219,14 +219,9 @@ func (c *call) event(err error) audit.Event {
 	if c.target != nil {
 		e.Resource = c.target.name
 	}
-	if c.decision != "" {
-		e.Detail = map[string]string{"decision": c.decision}
-	}
+	e.Decision = c.decision
 	if c.hop != "" {
-		if e.Detail == nil {
-			e.Detail = map[string]string{}
-		}
-		e.Detail["hop"] = c.hop
+		e.Detail = map[string]string{"hop": c.hop}
 	}
 	if err == nil {
 		return e

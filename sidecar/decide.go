@@ -203,12 +203,7 @@ func judged(id agent.Identified, action, resource string, d rampart.Decision) au
 	if !d.Allowed() {
 		e.Class, e.Outcome, e.Detail = audit.ClassAuthzDeny, audit.Refused, map[string]string{"reason": d.Reason}
 	}
-	if d.ID != "" {
-		if e.Detail == nil {
-			e.Detail = map[string]string{}
-		}
-		e.Detail["decision"] = d.ID
-	}
+	e.Decision = d.ID
 	return e
 }
 

@@ -82,6 +82,10 @@ type Event struct {
 	Trace    string              `json:"trace,omitzero"` // W3C trace id, 32 hex digits
 	Peer     string              `json:"peer,omitzero"`  // "ip:port" of the client's socket
 	Detail   map[string]string   `json:"detail,omitempty"`
+
+	// Decision, unless it is empty, is recorded as Detail["decision"]: most events
+	// have no other detail, and need no map for it. Events that are read have it there.
+	Decision string `json:"-"`
 }
 
 // Recorder takes events. A nil error from Record for an event that must be

@@ -3,6 +3,7 @@ package audit
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,7 +27,7 @@ func (t *text) encode(e Event) ([]byte, error) {
 		return t.buf, err
 	}
 	whole := cut(string(t.buf))
-	e.Detail = cutValues(e.Detail)
+	e.Detail, e.Decision = cutValues(e.detailed()), ""
 	if err := t.event(&e); err != nil || len(t.buf) <= maxEvent {
 		return t.buf, err
 	}
@@ -60,11 +61,26 @@ func (t *text) event(e *Event) error {
 	}
 	t.some(`,"trace":`, e.Trace)
 	t.some(`,"peer":`, e.Peer)
-	if len(e.Detail) > 0 {
-		t.detail(e.Detail)
+	switch {
+	case len(e.Detail) == 0 && e.Decision != "":
+		t.member(`,"detail":{"decision":`, e.Decision)
+		t.buf = append(t.buf, '}')
+	case len(e.Detail) > 0:
+		t.detail(e.detailed())
 	}
 	t.buf = append(t.buf, '}')
 	return nil
+}
+
+// detailed is Detail with Decision in it.
+func (e *Event) detailed() map[string]string {
+	if e.Decision == "" {
+		return e.Detail
+	}
+	m := make(map[string]string, len(e.Detail)+1)
+	maps.Copy(m, e.Detail)
+	m["decision"] = e.Decision
+	return m
 }
 
 func (t *text) begin(at time.Time) (err error) {

@@ -2,6 +2,8 @@ package audit
 
 import (
 	"encoding/json"
+	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +49,31 @@ func TestSameAsJSON(t *testing.T) {
 			sameAsJSON(t, &tx, with)
 			sameAsJSON(t, &tx, without)
 		}
+	}
+}
+
+// TestDecision: the id of a decision is recorded as a detail, with and without others,
+// and of an event that is cut too.
+func TestDecision(t *testing.T) {
+	long := strings.Repeat("x", maxEvent)
+	for name, detail := range map[string]map[string]string{"alone": nil, "empty": {}, "with others": {"count": "1", "reason": "r"}, "in place of one": {"decision": "other"}, "cut": {"error": long, "decision": long}} {
+		t.Run(name, func(t *testing.T) {
+			e := denial()
+			e.Detail, e.Decision = detail, `D1"`
+			got, err := new(text).encode(e)
+			must(t, err)
+			e.Detail = maps.Clone(detail)
+			if e.Detail == nil {
+				e.Detail = map[string]string{}
+			}
+			e.Detail["decision"], e.Decision = e.Decision, ""
+			if want, err := new(text).encode(e); err != nil || string(got) != string(want) {
+				t.Errorf("got  %s\nwant %s, %v", got, want, err)
+			}
+			if detail["decision"] == `D1"` {
+				t.Error("the caller's map was changed")
+			}
+		})
 	}
 }
 

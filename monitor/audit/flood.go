@@ -132,7 +132,7 @@ func (f *flood) other(e *Event) {
 	c := f.others[e.Control]
 	if c == nil {
 		c = &floodCount{event: *e}
-		c.event.Peer, c.event.Subject, c.event.Actor, c.event.Trace = "", "", "", ""
+		c.event.Peer, c.event.Subject, c.event.Actor, c.event.Trace, c.event.Decision = "", "", "", "", ""
 		c.event.Detail = map[string]string{"peers": "many"}
 		f.others[e.Control] = c
 	}
