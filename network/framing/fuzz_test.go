@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rampart-security/rampart/network/http1"
 )
 
 // memory is a connection that brings text in pieces and keeps what is written.
@@ -63,23 +66,36 @@ func (h handed) Accept() (net.Conn, error) {
 func (h handed) Close() error { return nil }
 func (handed) Addr() net.Addr { return &net.TCPAddr{} }
 
-// guarded is net/http behind the guard, on connections in memory.
+// guarded is a server behind the guard, on connections in memory.
 type guarded struct {
 	conns handed
 	mu    sync.Mutex // guards rules
 	rules []Rule
 }
 
-func serveGuarded(t testing.TB, h http.Handler) *guarded {
+// serveGuarded has serve take what comes out of the guard, and stop.
+func serveGuarded(t testing.TB, h http.Handler, start func(http.Handler) (serve func(net.Listener), stop func())) *guarded {
 	g := &guarded{conns: make(handed)}
-	srv := &http.Server{Handler: h, DisableGeneralOptionsHandler: true, MaxHeaderBytes: defaultHead}
-	go srv.Serve(NewListener(g.conns, Options{OnRefuse: func(_ net.Addr, r Rule) {
+	serve, stop := start(h)
+	go serve(NewListener(g.conns, Options{OnRefuse: func(_ net.Addr, r Rule) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.rules = append(g.rules, r)
 	}}))
-	t.Cleanup(func() { close(g.conns); srv.Close() })
+	t.Cleanup(func() { close(g.conns); stop() })
 	return g
+}
+
+// ours is the edge's own server.
+func ours(h http.Handler) (serve func(net.Listener), stop func()) {
+	srv := http1.New(http1.Options{Handler: h, Head: time.Minute, Idle: time.Minute, Answer: time.Minute, MaxHead: defaultHead, Logger: slog.New(slog.DiscardHandler)})
+	return func(l net.Listener) { srv.Listen(l).Accept() }, srv.Close
+}
+
+// stock is the server of other listeners, and of the edge's when the guard is off.
+func stock(h http.Handler) (serve func(net.Listener), stop func()) {
+	srv := &http.Server{Handler: h, DisableGeneralOptionsHandler: true, MaxHeaderBytes: defaultHead}
+	return func(l net.Listener) { srv.Serve(l) }, func() { srv.Close() }
 }
 
 // play has text read in pieces, waits for the end of the connection and returns
@@ -121,8 +137,8 @@ func believed(text []byte) (bodies []string, begun bool, r Rule) {
 	return bodies, begun, 0
 }
 
-// FuzzFraming: net/http behind the guard sees exactly the requests and bodies
-// that the guard believes in, however the bytes come, and never answers itself.
+// FuzzFraming: a server behind the guard sees exactly the requests and bodies that
+// the guard believes in, however the bytes come, and never answers itself.
 func FuzzFraming(f *testing.F) {
 	for _, s := range seeds() {
 		f.Add([]byte(s), []byte{})
@@ -133,7 +149,7 @@ func FuzzFraming(f *testing.F) {
 	var seen []string
 	var odd error // how a body ended that should not
 	ends := false // a request asked for the end of the connection
-	g := serveGuarded(f, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
 		mu.Lock()
 		defer mu.Unlock()
@@ -144,37 +160,43 @@ func FuzzFraming(f *testing.F) {
 			odd = err
 		}
 		w.WriteHeader(http.StatusNoContent)
-	}))
-	f.Fuzz(func(t *testing.T, text, pieces []byte) {
+	})
+	judge := func(t *testing.T, name string, g *guarded, text, pieces []byte) {
 		seen, odd, ends = nil, nil, false
 		out, rules := g.play(text, pieces)
 		mu.Lock()
 		defer mu.Unlock()
 		bodies, begun, bad := believed(text)
-		if odd != nil && !begun { // a fault that only net/http has found
-			t.Fatalf("a body ended with %v", odd)
+		if odd != nil && !begun { // a fault that only the server has found
+			t.Fatalf("%s: a body ended with %v", name, odd)
 		}
 		if ends { // what comes behind is not read
 			if len(seen) > len(bodies) || !slices.Equal(seen, bodies[:len(seen)]) {
-				t.Fatalf("seen %q, believed %q", seen, bodies)
+				t.Fatalf("%s: seen %q, believed %q", name, seen, bodies)
 			}
 			return
 		}
 		if !slices.Equal(seen, bodies) {
-			t.Fatalf("seen %q, believed %q", seen, bodies)
+			t.Fatalf("%s: seen %q, believed %q", name, seen, bodies)
 		}
 		if bad != 0 && !slices.Equal(rules, []Rule{bad}) || bad == 0 && len(rules) != 0 {
-			t.Fatalf("rules %v, want %v", rules, bad)
+			t.Fatalf("%s: rules %v, want %v", name, rules, bad)
 		}
 		answers := bytes.Count(out, []byte(" 204 No Content\r\n"))
 		if want := len(bodies); answers != want && !(begun && bad == 0 && answers == want+1) {
-			t.Fatalf("%d answers, want %d: %q", answers, want, out)
+			t.Fatalf("%s: %d answers, want %d: %q", name, answers, want, out)
 		}
 		if refusals := bytes.Count(out, []byte("application/problem+json")); refusals != min(1, int(bad)) {
-			t.Fatalf("%d refusals: %q", refusals, out)
+			t.Fatalf("%s: %d refusals: %q", name, refusals, out)
 		}
-		if bytes.Contains(out, []byte("text/plain")) {
-			t.Fatalf("net/http answers itself: %q", out)
+		if bytes.Contains(out, []byte("text/plain")) || bytes.Count(out, []byte("HTTP/1.1 400 ")) > min(1, int(bad)) {
+			t.Fatalf("%s answers itself: %q", name, out)
+		}
+	}
+	servers := map[string]*guarded{"http1": serveGuarded(f, handler, ours), "net/http": serveGuarded(f, handler, stock)}
+	f.Fuzz(func(t *testing.T, text, pieces []byte) {
+		for name, g := range servers {
+			judge(t, name, g, text, pieces)
 		}
 	})
 }
