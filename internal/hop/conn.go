@@ -17,13 +17,16 @@ import (
 // conn is one connection. One request at a time owns it.
 type conn struct {
 	net.Conn
-	of    *Transport
-	addr  string
-	raw   syscall.RawConn // of the socket; nil: it cannot be asked
-	peek  func(fd uintptr)
-	alive bool // what peek found
-	bare  bool // nothing is between this and the socket
-	still func(bool)
+	of     *Transport
+	addr   string
+	raw    syscall.RawConn // of the socket; nil: it cannot be asked
+	step   func(fd uintptr) bool
+	msg    []byte // for step, and what came of it
+	asked  bool
+	sent   error
+	waited bool // for a request, once at least
+	bare   bool // nothing is between this and the socket
+	still  func(bool)
 
 	in    *bufio.Reader
 	quota int       // bytes that may be read yet
@@ -40,7 +43,7 @@ func newConn(t *Transport, c net.Conn, addr string) *conn {
 	n.in = bufio.NewReader(reader{n})
 	_, n.bare = c.(syscall.Conn)
 	n.still = stillOf(c)
-	n.peek = n.look
+	n.step = n.stepping
 	return n
 }
 
@@ -62,18 +65,34 @@ func rawOf(c net.Conn) syscall.RawConn {
 	}
 }
 
-// silent reports whether nothing has come since the last answer: neither the end nor
-// what nobody asked for, which must not be taken for the next answer. One that cannot
-// be asked is never used again.
-func (c *conn) silent() bool {
-	c.alive = false
-	return c.raw != nil && c.raw.Control(c.peek) == nil && c.alive
+// send sends msg, unless something has come since the last answer: the end, or what
+// nobody asked for, which must not be taken for the next answer. Then it is stale, as
+// is a connection that cannot be asked, and not a byte was sent. Otherwise it waits
+// until the answer begins, or never will. The socket is asked, written to and waited
+// for within one use of the poller, so that no read must find out that there is
+// nothing yet: what comes after it was asked wakes who waits.
+func (c *conn) send(msg []byte) (sent error, stale bool) {
+	if c.raw == nil {
+		return nil, true
+	}
+	c.msg, c.asked, c.sent = msg, false, nil
+	_ = c.raw.Read(c.step) // an error: who reads next finds it
+	c.msg = nil
+	return c.sent, !c.asked
 }
 
-func (c *conn) look(fd uintptr) {
+// stepping is what send does with the socket: false waits until it can be read.
+func (c *conn) stepping(fd uintptr) (done bool) {
+	if c.asked {
+		return true
+	}
 	var b [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	c.alive = errors.Is(err, syscall.EAGAIN)
+	if _, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); !errors.Is(err, syscall.EAGAIN) {
+		return true
+	}
+	c.asked = true
+	_, c.sent = c.Write(c.msg)
+	return c.sent != nil
 }
 
 // drained reports whether nothing is left of what was read. What lies in the kernel is
@@ -182,7 +201,10 @@ func (c *conn) Cut() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
 func (c *conn) ask(r *http.Request, msg []byte) (*http.Response, *body, error) {
 	c.quota, c.heard = maxHead, false
-	_, sent := c.Write(msg)
+	sent, stale := c.write(msg)
+	if stale {
+		return nil, nil, errStale
+	}
 	res, b, err := c.answer(r) // also when sending failed: the server may have said why
 	switch {
 	case err == nil:
@@ -193,6 +215,15 @@ func (c *conn) ask(r *http.Request, msg []byte) (*http.Response, *body, error) {
 		return nil, nil, errors.Join(errUnheard, sent, err)
 	}
 	return nil, nil, err
+}
+
+// write sends msg. What has come over a new connection belongs to its handshake.
+func (c *conn) write(msg []byte) (sent error, stale bool) {
+	if c.waited {
+		return c.send(msg)
+	}
+	_, sent = c.Write(msg)
+	return sent, false
 }
 
 // answer reads the head of the answer that counts.

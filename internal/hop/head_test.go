@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -156,6 +157,23 @@ func TestWhole(t *testing.T) {
 	w.Close()
 	if _, err := w.Read(one[:]); err != http.ErrBodyReadAfterClose {
 		t.Errorf("read after it was closed: %v", err)
+	}
+}
+
+// TestCutBefore: who gives up as it is about to send is told that nothing was sent.
+func TestCutBefore(t *testing.T) {
+	tr := New(Options{Dial: answering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), Wait: time.Minute})
+	defer tr.CloseIdleConnections()
+	c, err := tr.dial(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.waited = true
+	ctx := new(leash.Leash)
+	ctx.Begin(t.Context())
+	ctx.End(nil)
+	if _, err := c.exchange((&http.Request{Method: http.MethodGet}).WithContext(ctx), []byte("x")); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrNotSent) {
+		t.Errorf("error %v, want that nothing was sent, and why", err)
 	}
 }
 

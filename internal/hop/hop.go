@@ -78,11 +78,18 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hop: %s: %w: %w", r.Method, ErrNotSent, err)
 	}
-	if c := t.take(r.URL.Host); c != nil {
+	for c := t.last(r.URL.Host); c != nil; c = t.last(r.URL.Host) {
 		res, err := c.exchange(r, *msg)
-		if err == nil || !errors.Is(err, errUnheard) || !repeats(r) || r.Context().Err() != nil {
+		if err == nil || r.Context().Err() != nil {
 			return res, err
 		}
+		if errors.Is(err, errStale) {
+			continue
+		}
+		if !errors.Is(err, errUnheard) || !repeats(r) {
+			return nil, err
+		}
+		break
 	}
 	c, err := t.dial(r.Context(), r.URL.Host)
 	if err != nil {
@@ -151,19 +158,8 @@ func repeats(r *http.Request) bool {
 	return (r.Body == nil || r.Body == http.NoBody) && slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, r.Method)
 }
 
-// take returns a connection that waits for a request and that the server has not
-// closed; nil: there is none.
-func (t *Transport) take(addr string) *conn {
-	for {
-		c := t.last(addr)
-		if c == nil || c.silent() {
-			return c
-		}
-		c.Close()
-	}
-}
-
-// last returns the connection that was used last: the others may grow old.
+// last returns the connection that was used last: the others may grow old. nil: none
+// waits for a request.
 func (t *Transport) last(addr string) *conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -182,7 +178,7 @@ func (t *Transport) last(addr string) *conn {
 
 // give has a connection wait for the next request.
 func (t *Transport) give(c *conn) {
-	c.since = t.opt.Now()
+	c.since, c.waited = t.opt.Now(), true
 	t.mu.Lock()
 	full := len(t.idle) >= maxIdle || c.addr != t.addr
 	if !full {
@@ -237,9 +233,16 @@ func closeAll(list []*conn) {
 // errUnheard is of a server that closed the connection without a word.
 var errUnheard = errors.New("the connection was closed before an answer began")
 
+// errStale is of a connection that the server closed, or on which it spoke unasked,
+// before anything was sent.
+var errStale = fmt.Errorf("the connection is no longer good: %w", ErrNotSent)
+
 func wrap(r *http.Request, err error) error {
-	if cause := r.Context().Err(); cause != nil {
-		return cause // that is why the connection was cut
+	if cause := r.Context().Err(); cause != nil { // that is why the connection was cut
+		if errors.Is(err, ErrNotSent) {
+			return fmt.Errorf("hop: %s: %w: %w", r.Method, ErrNotSent, cause)
+		}
+		return cause
 	}
 	return fmt.Errorf("hop: %s: %w", r.Method, err)
 }

@@ -398,6 +398,43 @@ func TestLeftWhileDialing(t *testing.T) {
 	}
 }
 
+// TestSpokeWhileWaiting: a connection that nobody has used yet is asked, too, when it
+// has waited: its server may have spoken unasked.
+func TestSpokeWhileWaiting(t *testing.T) {
+	unasked, _ := script(t, []string{ok})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsurplus")
+		}
+	}()
+	dialing, goOn := make(chan struct{}, 2), make(chan struct{})
+	to := []string{l.Addr().String(), strings.Trim(strings.TrimPrefix(unasked, "http:"), "/")}
+	tr := hop.New(hop.Options{Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+		at := to[0]
+		to = to[1:]
+		dialing <- struct{}{}
+		<-goOn
+		return new(net.Dialer).DialContext(ctx, "tcp", at)
+	}, Else: elsewhere{}, Wait: time.Minute})
+	defer tr.CloseIdleConnections()
+	ctx, leave := context.WithCancel(t.Context())
+	go func() { <-dialing; leave() }()
+	if _, err := ask(tr, request(t, "POST", unasked, "x").WithContext(ctx)); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	close(goOn)
+	time.Sleep(50 * time.Millisecond) // until it waits, and the server has spoken
+	if got, err := ask(tr, request(t, "POST", unasked, "x")); err != nil || got != "200 ok" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestSlowBody: a connection is chosen when there is something to send.
 func TestSlowBody(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
