@@ -201,7 +201,7 @@ func (g *Gateway) judgeSample(ctx context.Context, s sample) {
 		}
 	}
 	s.event.Outcome, s.event.Control, s.event.Class, s.event.Code = audit.Failed, "validate.response", "validation", "sampled"
-	s.event.Detail = map[string]string{"error": s.err.Error(), "sent": "true"}
+	s.event.Detail, s.event.Decision = map[string]string{"error": s.err.Error(), "sent": "true"}, ""
 	if err := g.opt.Audit.Record(ctx, s.event); err != nil {
 		g.opt.Logger.ErrorContext(ctx, "audit", "error", err)
 	}

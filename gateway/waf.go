@@ -257,7 +257,7 @@ func (f found) Error() string { return "anomaly score " + strconv.Itoa(f.Score) 
 // detected is the event of findings that refuse nothing.
 func (c *call) detected(v waf.Verdict) audit.Event {
 	e := c.event(nil)
-	e.Class, e.Control, e.Detail = audit.ClassWAF, controlWAF, map[string]string{}
+	e.Class, e.Control, e.Detail, e.Decision = audit.ClassWAF, controlWAF, map[string]string{}, ""
 	foundDetail(e.Detail, v)
 	return e
 }

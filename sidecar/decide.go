@@ -171,7 +171,7 @@ func (s *Sidecar) filterObjects(w http.ResponseWriter, r *http.Request) {
 	d.ID = cmp.Or(d.ID, rand.Text()) // the event is the list's record
 	e := judged(id, string(q.Action), q.Type+"/*", d)
 	if d.Allowed() {
-		e.Detail["list"] = extentOf(f)
+		e.Detail = map[string]string{"list": extentOf(f)} // an allowed one has no other
 	}
 	if err := s.onRecord(r.Context(), e); err != nil {
 		problem.Write(w, err, id.Trace)
