@@ -163,7 +163,9 @@ func (schema) check(c *call) error {
 	}
 	off := c.table.sys.Off("validate.openapi") // a body has one reading all the same
 	if c.hasBody {
-		b, err := c.op.Read(first(c.r.Header["Content-Type"]), c.body, c.readOptions())
+		opt := c.readOptions()
+		opt.Judge = true // the body is this call's own
+		b, err := c.op.Read(first(c.r.Header["Content-Type"]), c.body, opt)
 		switch {
 		case err == nil:
 			// What was read is what is forwarded: no second parser can find something

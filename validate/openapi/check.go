@@ -27,6 +27,8 @@ func (op *Operation) Check(path Params, query url.Values, header http.Header, bo
 			return unsupportedMedia(wrong)
 		} else if _, unread := body.(Opaque); unread != (m.opaque != "") {
 			return unsupportedMedia("the body was not read as its content type says")
+		} else if c, judged := body.(checked); judged && c.by != m {
+			return unsupportedMedia("the body was not read as its content type says")
 		}
 	}
 	var f findings
@@ -124,6 +126,9 @@ func (op *Operation) checkBody(f *findings, contentType string, body any) {
 	case !op.Body:
 		f.report("/body", "is not allowed")
 	default:
+		if _, judged := body.(checked); judged {
+			return // by the schema of this very content type
+		}
 		if m, _ := op.findMedia(contentType); m.opaque == "" {
 			f.judge(m.schema, "/body", body)
 		}

@@ -60,7 +60,7 @@ type Opaque string
 
 // Body is a request's body as it was read.
 type Body struct {
-	Doc  any    // for Check and Values: JSON values, with *File for files; or Opaque
+	Doc  any    // for Check and Values: JSON values, with *File for files; or Opaque; see ReadOptions.Judge
 	Raw  []byte // what to forward: equal values give equal bytes, and one reading
 	Type string // the Content-Type to forward
 }
@@ -69,6 +69,11 @@ type Body struct {
 type ReadOptions struct {
 	Opaque []string // kinds of bodies that may pass unread: graphql, grpc, upload
 	Loose  bool     // JSON by encoding/json, for a system that shows what strictness is worth
+
+	// Judge says that the Doc is for Check of the same operation and for nobody else,
+	// and that the body to forward may take the place of the one that was read. Most
+	// bodies are then judged where they are read, and their Doc says no more than that.
+	Judge bool
 }
 
 // Accepts judges a Content-Type before any body is read. The error has status
@@ -161,6 +166,11 @@ func (m *media) readJSON(raw []byte, opt ReadOptions) (Body, error) {
 			return Body{}, rampart.Errorf(rampart.Invalid, "validate.json", "json: no JSON value")
 		}
 		return Body{Doc: v, Raw: raw, Type: m.kind}, nil
+	}
+	if opt.Judge {
+		if b, ok := m.recognized(raw); ok {
+			return b, nil
+		}
 	}
 	v, err := strictjson.DecodeBody(raw)
 	if err != nil {

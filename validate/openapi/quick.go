@@ -11,7 +11,7 @@ import (
 // quick is the check of a format, which takes the common spellings of the common
 // formats at sight and asks the library about all else.
 func quick(f *jsonschema.Format) func(any) error {
-	sure := map[string]func(string) bool{"uuid": isPlainUUID, "date": isPlainDate, "date-time": isPlainTime}[f.Name]
+	sure := atSight(f)
 	if sure == nil {
 		return f.Validate
 	}
@@ -21,6 +21,19 @@ func quick(f *jsonschema.Format) func(any) error {
 		}
 		return f.Validate(v)
 	}
+}
+
+// atSight returns what knows common spellings of a common format; nil: nothing.
+func atSight(f *jsonschema.Format) func(string) bool {
+	switch f.Name {
+	case "uuid":
+		return isPlainUUID
+	case "date":
+		return isPlainDate
+	case "date-time":
+		return isPlainTime
+	}
+	return nil
 }
 
 // looksLike compares s with a form: 0 stands for any digit, x for any of

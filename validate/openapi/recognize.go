@@ -21,7 +21,8 @@ type recognizer struct {
 	types kinds
 	among []any // enum or const; nil: any value
 	all   []*recognizer
-	check func(any) error // a format
+	check func(any) error   // a format
+	sure  func(string) bool // texts that check takes, at sight; nil: none
 
 	properties  map[string]*recognizer
 	required    []string
@@ -115,7 +116,7 @@ func (r *recognizer) values(s *jsonschema.Schema) {
 		r.among = append([]any{}, s.Enum.Values...)
 	}
 	if f := s.Format; f != nil && f.Name != rangeFormat { // see numbers
-		r.check = quick(f)
+		r.check, r.sure = quick(f), atSight(f)
 	}
 }
 

@@ -234,13 +234,22 @@ func (d *decoder) member(out map[string]any, names *folded) *Error {
 // number follows RFC 8259, section 6, and keeps the text: a decimal amount must
 // not pass through binary floating point.
 func (d *decoder) number() (any, *Error) {
+	text, err := d.digitsOf()
+	if err != nil {
+		return nil, err
+	}
+	return json.Number(text), nil
+}
+
+// digitsOf returns the text of a number.
+func (d *decoder) digitsOf() (string, *Error) {
 	start := d.pos
 	d.skip('-')
 	if !d.skip('0') && !d.digits() {
-		return nil, d.fail("digit missing")
+		return "", d.fail("digit missing")
 	}
 	if d.skip('.') && !d.digits() {
-		return nil, d.fail("digit missing")
+		return "", d.fail("digit missing")
 	}
 	exponent := ""
 	if d.skip('e') || d.skip('E') {
@@ -249,16 +258,16 @@ func (d *decoder) number() (any, *Error) {
 		}
 		from := d.pos
 		if !d.digits() {
-			return nil, d.fail("digit missing")
+			return "", d.fail("digit missing")
 		}
 		exponent = d.data[from:d.pos]
 	}
 	text := d.data[start:d.pos]
 	if !inRange(text, exponent) {
 		d.pos = start
-		return nil, d.fail("number out of range")
+		return "", d.fail("number out of range")
 	}
-	return json.Number(text), nil
+	return text, nil
 }
 
 // inRange bounds the exponent in both directions: 1e-999999 is a zero to
