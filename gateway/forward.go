@@ -118,9 +118,10 @@ func (t *trip) request(addr string) *http.Request {
 	c := t.c
 	rest, _ := c.target.strip(c.path)
 	t.to = url.URL{Scheme: "https", Host: addr, Path: rest, RawQuery: c.r.URL.RawQuery}
-	out := relay.Outgoing(&t.leash, c.r.Method, &t.to, c.inside())
+	t.out, t.parent = *relay.Outgoing(&t.leash, c.r.Method, &t.to, c.inside()), [1]string{trace.Parent(c.trace)}
+	out := &t.out
 	out.Host = c.target.name
-	out.Header[trace.Header] = []string{trace.Parent(c.trace)}
+	out.Header[trace.Header] = t.parent[:]
 	if c.hasBody {
 		t.body.Reset(c.body)
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }

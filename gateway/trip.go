@@ -19,8 +19,10 @@ type trip struct {
 	w       http.ResponseWriter
 	leash   leash.Leash // the context of what the service gets
 	watched planelink.Watched
-	stay    func() // if not nil, ends the judging of what stays open
+	stay    func()       // if not nil, ends the judging of what stays open
+	out     http.Request // what the service gets
 	to      url.URL
+	parent  [1]string // of the trace
 	body    sentBody
 	fated   fated
 	way     upstream.Way

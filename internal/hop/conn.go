@@ -31,7 +31,7 @@ type conn struct {
 	in    *bufio.Reader
 	quota int       // bytes that may be read yet
 	until time.Time // deadline of the socket
-	since time.Time // when it began to wait
+	since time.Time // when it was used last: to ask, or to read
 	heard bool      // a byte of the answer came
 
 	by   *leash.Leash // that cuts it; nil: stop is of what does
@@ -39,7 +39,7 @@ type conn struct {
 }
 
 func newConn(t *Transport, c net.Conn, addr string) *conn {
-	n := &conn{Conn: c, of: t, addr: addr, raw: rawOf(c)}
+	n := &conn{Conn: c, of: t, addr: addr, raw: rawOf(c), since: t.opt.Now()}
 	n.in = bufio.NewReader(reader{n})
 	_, n.bare = c.(syscall.Conn)
 	n.still = stillOf(c)
@@ -189,6 +189,7 @@ func (c *conn) done(reusable bool) {
 // extend moves the deadline, seldom: it is a last resort.
 func (c *conn) extend() {
 	now := c.of.opt.Now()
+	c.since = now
 	if c.until.Sub(now) >= c.of.opt.Wait {
 		return
 	}

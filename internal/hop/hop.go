@@ -178,7 +178,7 @@ func (t *Transport) last(addr string) *conn {
 
 // give has a connection wait for the next request.
 func (t *Transport) give(c *conn) {
-	c.since, c.waited = t.opt.Now(), true
+	c.waited = true
 	t.mu.Lock()
 	full := len(t.idle) >= maxIdle || c.addr != t.addr
 	if !full {

@@ -79,6 +79,9 @@ func (s *Service) enter(who string) (probe bool, err error) {
 
 // leave takes what a request of who says; "" is a caller like no other.
 func (s *Service) leave(probe bool, v verdict, who string) {
+	if v == well && !probe {
+		return // enter has counted it
+	}
 	now := s.opt.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
