@@ -62,6 +62,10 @@ const (
 	linger = 50 * time.Millisecond
 )
 
+// Lag is how long after its answer a decision is in the files of a log at the latest,
+// while the disk keeps up. Whoever reads them and has heard the id asks again then.
+const Lag = 4 * linger
+
 // Errors of Observe. Each denies.
 var (
 	ErrFull   = errors.New("decisionlog: more decisions than the disk takes")

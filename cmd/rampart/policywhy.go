@@ -66,8 +66,18 @@ type why struct {
 	plane string // as its folder is called: "sidecar_orders"
 }
 
-// findDecision looks through the logs of all planes.
+// findDecision looks through the logs of all planes, twice: who asks at once may be
+// faster than the writer of the log.
 func findDecision(state *statedir.Dir, id string) (why, error) {
+	w, err := lookFor(state, id)
+	if errors.Is(err, errNoDecision) {
+		time.Sleep(decisionlog.Lag)
+		w, err = lookFor(state, id)
+	}
+	return w, err
+}
+
+func lookFor(state *statedir.Dir, id string) (why, error) {
 	folders, err := filepath.Glob(state.Path("decisions", "*"))
 	if err != nil {
 		return why{}, err

@@ -46,13 +46,13 @@ func collections(bytes int) uint32 {
 // TestFewer: a small heap is left alone until it is as large as the floor.
 func TestFewer(t *testing.T) {
 	usually(t)
-	before := collections(256 * mib)
-	stop := Keep(64*mib, env{}.lookup)
-	during := collections(256 * mib)
+	before := collections(128 * mib)
+	stop := Keep(32*mib, env{}.lookup)
+	during := collections(128 * mib)
 	stop()
-	after := collections(256 * mib)
-	if before < 20 || during > 6 || after < 20 {
-		t.Errorf("256 MiB of garbage cost %d collections, with a floor of 64 MiB %d, and %d when it was gone", before, during, after)
+	after := collections(128 * mib)
+	if before < 10 || during > 6 || after < 10 {
+		t.Errorf("128 MiB of garbage cost %d collections, with a floor of 32 MiB %d, and %d when it was gone", before, during, after)
 	}
 }
 
