@@ -18,9 +18,10 @@ import (
 // reflection, since every request leaves three records. The zero value is ready for
 // use.
 type text struct {
-	buf  []byte
-	keys []string // of the maps that are being written, sorted, one above the other
-	err  error    // the first
+	buf   []byte
+	keys  []string       // of the maps that are being written, sorted, one above the other
+	stamp jsonline.Stamp // of questions, which come one after the other
+	err   error          // the first
 }
 
 // name begins a member; first says whether it is the object's first.
@@ -165,8 +166,9 @@ func (t *text) float(v float64) {
 func (t *text) question(q *pdp.Question, open func(member, name string) bool) {
 	t.buf = append(t.buf, `{"id":`...)
 	t.string(q.ID)
-	t.buf = append(t.buf, `,"at":`...)
-	t.time(q.At)
+	at, err := t.stamp.Time(append(t.buf, `,"at":`...), q.At)
+	t.buf = at
+	t.fail(err)
 	t.buf = append(t.buf, `,"layer":`...)
 	t.string(string(q.Layer))
 	t.buf = append(t.buf, `,"principal":`...)

@@ -100,3 +100,42 @@ func Policies(b []byte, list []rampart.PolicyRef) []byte {
 	}
 	return append(b, ']')
 }
+
+// Stamp appends times of a log, most of which are of the same second as the one
+// before. The zero value is ready; it is for one goroutine.
+type Stamp struct {
+	sec  int64
+	text [len("2006-01-02T15:04:05Z")]byte // of that second, at offset zero; all zero: of none yet
+}
+
+// Time appends t as the function Time does.
+func (s *Stamp) Time(b []byte, t time.Time) ([]byte, error) {
+	if _, offset := t.Zone(); offset != 0 {
+		return Time(b, t)
+	}
+	if sec := t.Unix(); sec != s.sec || s.text[0] == 0 {
+		if y := t.Year(); y < 0 || y > 9999 {
+			return Time(b, t) // says what is wrong
+		}
+		t.AppendFormat(s.text[:0], time.RFC3339)
+		s.sec = sec
+	}
+	b = append(append(b, '"'), s.text[:len(s.text)-1]...)
+	if n := t.Nanosecond(); n > 0 {
+		b = fraction(b, n)
+	}
+	return append(b, 'Z', '"'), nil
+}
+
+// fraction appends nanoseconds without the zeros at the end.
+func fraction(b []byte, n int) []byte {
+	b = append(b, ".000000000"...)
+	end, last := len(b), len(b)-9
+	for i := end - 1; i >= end-9; i-- {
+		if b[i] += byte(n % 10); b[i] != '0' && last == end-9 {
+			last = i + 1
+		}
+		n /= 10
+	}
+	return b[:last]
+}

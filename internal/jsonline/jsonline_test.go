@@ -58,6 +58,38 @@ func TestTime(t *testing.T) {
 	}
 }
 
+// TestStamp: whatever was appended before, a time is appended as by Time.
+func TestStamp(t *testing.T) {
+	var s Stamp
+	for _, sec := range []int64{0, 0, 1 << 31, 1<<31 + 1, -1, 253402300799, 253402300800, 1 << 31, -62167219200, -62167219201, 5} {
+		for _, ns := range []int64{0, 1, 10, 120, 1e6, 1e8, 999_999_999, 987_654_321} {
+			at := time.Unix(sec, ns).UTC()
+			for _, at := range []time.Time{at, at.In(time.FixedZone("", 3600)), at.In(time.FixedZone("WET", 0)), at} {
+				want, errWant := Time(before(), at)
+				got, err := s.Time(before(), at)
+				if string(got) != string(want) || (err == nil) != (errWant == nil) {
+					t.Errorf("got %s, %v, want %s, %v", got, err, want, errWant)
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkTime(b *testing.B) {
+	buf, now := make([]byte, 0, 128), time.Unix(1<<31, 123_456_789).UTC()
+	b.Run("each", func(b *testing.B) {
+		for b.Loop() {
+			buf, _ = Time(buf[:0], now)
+		}
+	})
+	b.Run("of one second", func(b *testing.B) {
+		var s Stamp
+		for b.Loop() {
+			buf, _ = s.Time(buf[:0], now)
+		}
+	})
+}
+
 func BenchmarkString(b *testing.B) {
 	buf := make([]byte, 0, 128)
 	b.ReportAllocs()

@@ -13,8 +13,9 @@ import (
 // text is what encoding needs, used again for the next event. The zero value is
 // ready; it is for one goroutine.
 type text struct {
-	buf  []byte
-	keys []string
+	buf   []byte
+	keys  []string
+	stamp jsonline.Stamp
 }
 
 // encode renders e as the bytes that will be hashed, valid until the next call.
@@ -84,7 +85,7 @@ func (e *Event) detailed() map[string]string {
 }
 
 func (t *text) begin(at time.Time) (err error) {
-	t.buf, err = jsonline.Time(append(t.buf[:0], `{"time":`...), at)
+	t.buf, err = t.stamp.Time(append(t.buf[:0], `{"time":`...), at)
 	return err
 }
 
