@@ -77,8 +77,8 @@ func (c *conn) serve() {
 // next reads the head of the next request.
 func (c *conn) next() (*exchange, error) {
 	began := time.Now()
-	wait := c.srv.opt.Idle
-	if c.state.Load() == fresh {
+	wait, first := c.srv.opt.Idle, c.state.Load() == fresh
+	if first {
 		wait = c.srv.opt.Head
 	}
 	if err := c.rwc.SetReadDeadline(began.Add(wait)); err != nil {
@@ -89,7 +89,9 @@ func (c *conn) next() (*exchange, error) {
 		if err := c.fill(); err != nil {
 			return nil, err
 		}
-		began = time.Now()
+		if !first {
+			began = time.Now()
+		}
 	}
 	if !c.wake() {
 		return nil, net.ErrClosed
@@ -120,10 +122,11 @@ func (c *conn) wake() bool {
 	return c.state.CompareAndSwap(idle, active) || c.state.CompareAndSwap(fresh, active) || c.state.Load() == active
 }
 
-// closeIdle closes the connection if it waits for the next request.
+// closeIdle closes the connection if it waits for the next request. It does not wait
+// for TLS to take its leave.
 func (c *conn) closeIdle() {
 	if c.state.CompareAndSwap(idle, gone) {
-		c.rwc.Close()
+		go c.rwc.Close()
 	}
 }
 

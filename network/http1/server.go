@@ -162,7 +162,7 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	s.closing.Store(true)
 	for c := range s.conns {
-		c.rwc.Close()
+		go c.rwc.Close() // which waits for TLS to take its leave
 	}
 	s.mu.Unlock()
 	s.open.Wait()
