@@ -92,7 +92,7 @@ var owned = map[string]string{
 	"rsc.io/qr":                             "authn/mfa",
 	"os/exec":                               "cmd verify test",
 	"math/rand":                             "",
-	"unsafe":                                "",
+	"unsafe":                                "internal/socket", // ADR 29
 	"github.com/stretchr/testify":           "",
 }
 

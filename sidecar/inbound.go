@@ -22,6 +22,7 @@ import (
 	"github.com/rampart-security/rampart/internal/planelink"
 	"github.com/rampart-security/rampart/internal/problem"
 	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/internal/socket"
 	"github.com/rampart-security/rampart/internal/trace"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/canonical"
@@ -323,7 +324,11 @@ func (s *Sidecar) request(a *arrival) *http.Request {
 // waits is its user's to say.
 var loopback = hop.New(hop.Options{
 	Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
+		c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return socket.Wrap(c), nil
 	},
 	Else: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true},
 	Wait: 10 * time.Minute,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rampart-security/rampart/internal/leash"
+	"github.com/rampart-security/rampart/internal/socket"
 )
 
 // conn is one connection. One request at a time owns it.
@@ -86,8 +87,7 @@ func (c *conn) stepping(fd uintptr) (done bool) {
 	if c.asked {
 		return true
 	}
-	var b [1]byte
-	if _, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); !errors.Is(err, syscall.EAGAIN) {
+	if !socket.Silent(fd) {
 		return true
 	}
 	c.asked = true

@@ -14,6 +14,7 @@ import (
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/hop"
 	"github.com/rampart-security/rampart/internal/relay"
+	"github.com/rampart-security/rampart/internal/socket"
 	"github.com/rampart-security/rampart/tls/profile"
 	"github.com/rampart-security/rampart/tls/svid"
 )
@@ -73,7 +74,7 @@ func (l *Link) dialer(src *svid.Source, name, id string, speak []string, shown f
 		if err != nil {
 			return nil, relay.NotReached(err)
 		}
-		c := &calledConn{Conn: raw, link: l, src: src, id: id}
+		c := &calledConn{Conn: socket.Wrap(raw), link: l, src: src, id: id}
 		c.tls = tls.Client(c, cfg)
 		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 		defer cancel()

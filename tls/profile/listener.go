@@ -13,6 +13,7 @@ import (
 
 	"github.com/rampart-security/rampart"
 	"github.com/rampart-security/rampart/internal/fairshare"
+	"github.com/rampart-security/rampart/internal/socket"
 )
 
 // Bounds of a Listener.
@@ -180,7 +181,7 @@ func (l *Listener) wait(d time.Duration) {
 // on connections bound the goroutines too.
 func (l *Listener) take(conn net.Conn) {
 	addr := addrOf(conn)
-	c := &counted{Conn: conn, l: l, at: network(addr)}
+	c := &counted{Conn: socket.Wrap(conn), l: l, at: network(addr)}
 	c.hop = l.opt.Hop != nil && l.opt.Hop(addr)
 	if err := l.admit(c, addr); err != nil {
 		conn.Close()
