@@ -82,7 +82,9 @@ func (l *Log) counted(e Event) bool {
 		return false // Record finds the right error
 	}
 	f := &l.requests
-	key := floodKey{control: e.Control, ip: peerNet(e.Peer), subject: cut(e.Subject)}
+	// What is to wake somebody is no other refusal of its author's, which could have him hide it.
+	alert := e.Detail["alert"]
+	key := floodKey{control: e.Control, code: cut(alert), ip: peerNet(e.Peer), subject: cut(e.Subject)}
 	if e.strange() {
 		f, key.code = &l.strangers, cut(e.Code)
 	}
@@ -97,7 +99,7 @@ func (l *Log) counted(e Event) bool {
 		c.recorded++
 		f.recorded++
 		return false
-	case c.n == 0 && e.Subject == "" && f.counts >= floodCounts:
+	case c.n == 0 && e.Subject == "" && alert == "" && f.counts >= floodCounts:
 		f.other(&e)
 	default:
 		f.count(c, &e)

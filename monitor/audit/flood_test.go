@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -170,5 +171,41 @@ func TestFirstAreNamed(t *testing.T) {
 	}
 	if n, want := counts[""], fmt.Sprint(3*peers-5-3*floodCounts); n != want {
 		t.Errorf("the others have the count %s, want %s", n, want)
+	}
+}
+
+// TestAlertIsNamed: what is to wake somebody is on record as itself, whatever else of
+// its author, or of many others, was refused in that second.
+func TestAlertIsNamed(t *testing.T) {
+	const peer = "198.51.100.7:1"
+	for name, peers := range map[string][]string{
+		"its author's refusals": slices.Repeat([]string{peer}, 3*floodFree),
+		"those of many others": func() (out []string) {
+			for i := range floodCounts {
+				out = append(out, fmt.Sprintf("[2001:db8:0:%x::1]:1", i))
+			}
+			return out
+		}(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := open(t, dir, Options{})
+			l.mu.Lock()
+			l.requests.recorded = floodAll
+			l.mu.Unlock()
+			refused := Event{Class: ClassLimit, Action: "session.login", Outcome: Refused, Control: "limit.login", Trace: "t"}
+			for _, refused.Peer = range peers {
+				must(t, l.Record(t.Context(), refused))
+			}
+			refused.Action, refused.Peer, refused.Detail = "guess.stuffing", peer, map[string]string{"alert": "true", "accounts": "20"}
+			must(t, l.Record(t.Context(), refused))
+			must(t, l.Close())
+			named := slices.ContainsFunc(events(t, dir), func(e Event) bool {
+				return e.Action == "guess.stuffing" && e.Peer == peer && e.Detail["alert"] == "true" && e.Detail["accounts"] == "20"
+			})
+			if !named {
+				t.Error("the alert is nowhere in the log")
+			}
+		})
 	}
 }
