@@ -111,7 +111,10 @@ func (a *answer) appendFields() {
 }
 
 func (a *answer) takeLength(values []string) {
-	if n, err := strconv.ParseUint(values[0], 10, 63); err == nil && len(values) == 1 {
+	if len(values) != 1 { // none, as handlers for HTTP/2 write it, says nothing
+		return
+	}
+	if n, err := strconv.ParseUint(values[0], 10, 63); err == nil {
 		a.length = int64(n)
 	}
 }
@@ -306,12 +309,12 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	case a.status != 0 || a.done || !a.x.body.over.Load():
 		return nil, nil, http.ErrNotSupported // what is on the way belongs to this exchange
 	}
-	a.hijacked = true
 	c := a.x.conn
 	c.unwatch()
 	if err := c.rwc.SetDeadline(time.Time{}); err != nil {
-		return nil, nil, err
+		return nil, nil, err // it stays ours, to be closed
 	}
+	a.hijacked = true
 	in := bufio.NewReader(taken{c})
 	if n := c.end - c.at; n > 0 {
 		_, _ = in.Peek(n) // so that it counts as buffered: it is in memory, and cannot fail

@@ -43,11 +43,11 @@ func (c *conn) parse(head []byte) (*exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.body.frame(x, &f)
 	minor := 1
 	if proto == "HTTP/1.0" {
-		minor = 0
+		minor, f.expects = 0, false // it knows no interim answer, and would take 100 for the last (RFC 9110 section 10.1.1)
 	}
+	x.body.frame(x, &f)
 	x.leash.Begin(context.Background())
 	r := http.Request{
 		Method: method, URL: u, Proto: proto, ProtoMajor: 1, ProtoMinor: minor, Header: f.header, Host: f.host,
