@@ -121,7 +121,7 @@ func (f *flood) watch(key floodKey) *floodCount {
 func (f *flood) count(c *floodCount, e *Event) {
 	if c.n == 0 {
 		c.event = *e
-		c.event.Detail = maps.Clone(e.Detail)
+		c.event.Detail, c.event.Trace = maps.Clone(e.Detail), strings.Clone(e.Trace) // which may be a part of all that a request brought
 		if e.Subject == "" {
 			f.counts++
 		}

@@ -2,8 +2,10 @@ package audit
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,4 +210,29 @@ func TestAlertIsNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCountsHoldNoRequests: what is counted holds no more than it says, though a trace
+// is a part of the text of a whole head.
+func TestCountsHoldNoRequests(t *testing.T) {
+	l := open(t, t.TempDir(), Options{})
+	l.mu.Lock()
+	l.requests.recorded, l.requests.window = floodAll, time.Hour
+	l.mu.Unlock()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const peers, headBytes = 1000, 32 << 10
+	before := heap()
+	for i := range peers {
+		head := strings.Repeat("0", headBytes)
+		must(t, l.Record(t.Context(), Event{Class: ClassLimit, Action: "GET /", Outcome: Refused, Control: "limit.user", Subject: "user:ann", Peer: fmt.Sprintf("[2001:db8:0:%x::1]:1", i), Trace: head[:32]}))
+	}
+	if after := heap(); after > before+peers*headBytes/4 {
+		t.Errorf("%d counts hold %d bytes", peers, after-before)
+	}
+	runtime.KeepAlive(l)
 }
