@@ -3,6 +3,7 @@ package spec
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 )
@@ -39,6 +40,7 @@ func (s *System) warnServices(r *report) {
 			}
 			continue
 		}
+		r.warnFileServer(key, svc.Run)
 		if !reached[name] {
 			r.bad(key, "no flow reaches the service, so nobody can call it", "add { from: "+cmp.Or(s.Gateway(), "SERVICE")+", to: "+name+" } to flows")
 		}
@@ -49,6 +51,37 @@ func (s *System) warnServices(r *report) {
 			r.bad(key, "without an openapi document requests are not validated, and only "+strings.Join(svc.Methods, " and ")+" pass", "add openapi: FILE, or list in methods: what may pass unvalidated, such as methods: [GET, HEAD, POST]")
 		}
 	}
+}
+
+// warnFileServer speaks up when a service is Python's file server as it is by
+// default: in the folder where the file lies, and mostly the state folder with
+// its keys beside it, and on every address, where nobody logs in.
+func (r *report) warnFileServer(key string, run []string) {
+	words := strings.Fields(strings.Join(run, " ")) // a shell's line too
+	at := slices.Index(words, "http.server")
+	if at < 1 || words[at-1] != "-m" {
+		return
+	}
+	moved := slices.Contains(words[:at], "cd")
+	if dir := optionOf(words[at:], "--directory", "-d"); !moved && (dir == "" || path.Clean(dir) == ".") {
+		r.bad(key+".run", "http.server hands out every file of the folder where it starts, and so the state folder's keys and credentials if that is there", "keep what it serves in a folder of its own and add --directory, FOLDER")
+	}
+	if bind := optionOf(words[at:], "--bind", "-b"); bind == "" || bind == "0.0.0.0" || bind == "::" {
+		r.bad(key+".run", "http.server listens on every address of the machine, where it is reached around the sidecar, without a login", "add --bind, 127.0.0.1")
+	}
+}
+
+// optionOf is the value that a command line gives an option, "" without it.
+func optionOf(words []string, long, short string) string {
+	for i, w := range words {
+		if v, ok := strings.CutPrefix(w, long+"="); ok {
+			return v
+		}
+		if (w == long || w == short) && i+1 < len(words) {
+			return words[i+1]
+		}
+	}
+	return ""
 }
 
 func (s *System) warnFlows(r *report) {

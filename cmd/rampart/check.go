@@ -98,7 +98,7 @@ func initCmd() *cobra.Command {
 		Short: "Write a ten-line file for your own service",
 		Long:  "init asks three questions, or takes the answers as flags, and writes rampart.yaml. It never overwrites a file.",
 		Example: `  rampart init
-  rampart init --name shop --service catalog --upstream http://127.0.0.1:9000 --run "python3 -m http.server 9000"`,
+  rampart init --name shop --service catalog --upstream http://127.0.0.1:9000 --run "python3 -m http.server 9000 --bind 127.0.0.1 --directory site"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
