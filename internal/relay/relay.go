@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/rampart-security/rampart/internal/hop"
+	"github.com/rampart-security/rampart/internal/leash"
 )
 
 // MaxAnswer bounds the body of an answer.
@@ -118,9 +119,10 @@ func Send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit f
 // Events is Send for a flow that may stay open: an answer of type
 // text/event-stream goes on for as long as b says, and may be of any length.
 func Events(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header), b Bounds) error {
-	ctx, cancel := context.WithCancel(out.Context())
-	defer cancel()
-	return send(w, out.WithContext(ctx), rt, edit, &open{Bounds: b, cancel: cancel})
+	var l leash.Leash // ends with the one above, at once: a context of package context ends a goroutine later
+	l.Begin(out.Context())
+	defer l.End(nil)
+	return send(w, out.WithContext(&l), rt, edit, &open{Bounds: b, cancel: func() { l.End(nil) }})
 }
 
 func send(w http.ResponseWriter, out *http.Request, rt http.RoundTripper, edit func(http.Header), o *open) error {
@@ -151,8 +153,8 @@ func pass(ctx context.Context, w http.ResponseWriter, res *http.Response, edit f
 		edit(from)
 	}
 	whole, _ := res.Body.(*hop.Whole)
-	if whole != nil && ctx.Err() != nil {
-		panic(http.ErrAbortHandler) // as if it broke off: edit may have found that it must end, and no read of it fails
+	if ctx.Err() != nil {
+		panic(http.ErrAbortHandler) // as if it broke off: edit may have found that it must end, and of what is in memory, or empty, no read fails
 	}
 	to := w.Header()
 	for name, values := range from {
