@@ -283,12 +283,18 @@ func (g *Gateway) serve(ctx context.Context, l net.Listener) error {
 		defer close(drained)
 		grace, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
-		if srv.Shutdown(grace) != nil {
-			srv.Close()
-		}
-		if one.Shutdown(grace) != nil {
-			one.Close()
-		}
+		var both sync.WaitGroup // at once: neither takes the time of the other
+		both.Go(func() {
+			if srv.Shutdown(grace) != nil {
+				srv.Close()
+			}
+		})
+		both.Go(func() {
+			if one.Shutdown(grace) != nil {
+				one.Close()
+			}
+		})
+		both.Wait()
 	})
 	if err := srv.Serve(g.guarded(l, one)); !errors.Is(err, http.ErrServerClosed) {
 		stop()

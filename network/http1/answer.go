@@ -2,13 +2,13 @@ package http1
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -37,8 +37,10 @@ type answer struct {
 	last     bool // the connection ends after it
 	done     bool // the handler has returned
 	hijacked bool
-	begun    atomic.Bool // part of it may have been sent
-	err      error       // of writing; the first
+	err      error // of writing; the first
+
+	interim sync.Mutex // held while an interim answer is sent, by who reads the body
+	begun   bool       // part of the answer may have been sent; guarded by interim
 }
 
 // memories are what answers are written in before they are sent. One goes back when
@@ -271,10 +273,23 @@ func (a *answer) sendBytes(p []byte) {
 	if a.err != nil {
 		return
 	}
-	a.begun.Store(true)
+	a.interim.Lock()
+	a.begun = true
+	a.interim.Unlock()
 	if _, a.err = a.x.conn.rwc.Write(p); a.err != nil {
 		a.x.leash.End(nil) // nobody is there any more
 	}
+}
+
+// goOn tells a client that waits for it to go on, unless it has an answer.
+func (a *answer) goOn() error {
+	a.interim.Lock()
+	defer a.interim.Unlock()
+	if a.begun {
+		return nil
+	}
+	_, err := io.WriteString(a.x.conn.rwc, "HTTP/1.1 100 Continue\r\n\r\n")
+	return err
 }
 
 // FlushError sends what was written, for http.ResponseController.

@@ -84,11 +84,7 @@ func (b *body) invite() error {
 		return nil
 	}
 	b.expects = false
-	if b.x.answer.begun.Load() {
-		return nil // it has its answer
-	}
-	_, err := io.WriteString(b.x.conn.rwc, "HTTP/1.1 100 Continue\r\n\r\n")
-	return err
+	return b.x.answer.goOn()
 }
 
 // Close implements io.Closer. What was not read is left.

@@ -148,7 +148,7 @@ func (t *Way) RoundTrip(r *http.Request) (*http.Response, error) {
 		res.Body.Close() // it began as the time ended
 		err = errSlow
 	}
-	slow := errors.Is(l.Cause(), errSlow) || errors.Is(l.Cause(), context.DeadlineExceeded)
+	slow := errors.Is(err, errSlow) || errors.Is(l.Cause(), errSlow) || errors.Is(l.Cause(), context.DeadlineExceeded)
 	v = verdictOn(l, slow, err)
 	if !theirs {
 		l.End(nil)
