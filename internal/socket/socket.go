@@ -7,5 +7,6 @@
 // watch. On a plane that does little but such calls, the monitor took a seventh of all
 // processor time.
 //
-// On systems other than Linux connections stay as they are.
+// On systems other than Linux, and on 386, where sockets have one system call for all,
+// connections stay as they are.
 package socket
