@@ -24,7 +24,7 @@ func (u *up) choosePorts() error {
 	if u.freePorts {
 		edge = free.addr()
 	}
-	if err := portFree(edge, "the edge listens on"); err != nil {
+	if err := portFree(edge, "the edge listens on", u.orMove("or start it again, for another port")); err != nil {
 		return err
 	}
 	u.running.Edge = edge
@@ -73,7 +73,7 @@ func (u *up) standIns() error {
 			continue
 		}
 		if len(ext.Run) > 0 {
-			if err := portFree(ext.StandIn, "the stand-in for "+name+" listens on"); err != nil {
+			if err := portFree(ext.StandIn, "the stand-in for "+name+" listens on", u.orMove("the file fixes a stand-in's address, so --free-ports does not move it")); err != nil {
 				return err
 			}
 		}
@@ -94,7 +94,20 @@ func (u *up) upstream(name string, svc spec.Service, free *ports) (string, error
 	if u.freePorts && !namesPort(svc.Run, parsed.Port()) {
 		return "http://" + free.addr(), nil
 	}
-	return svc.Upstream, portFree(parsed.Host, "service "+name+" listens on")
+	return svc.Upstream, portFree(parsed.Host, "service "+name+" listens on", u.orMove(pinned))
+}
+
+// pinned says why --free-ports leaves a service where it is, and how it would not.
+const pinned = "its run command names the port, so --free-ports does not move it; " +
+	"with $PORT there instead, as in run: [sh, -c, 'exec PROGRAM --port $PORT'], Rampart chooses the port"
+
+// orMove is what else helps where a port is taken: --free-ports, or, where that
+// was given, what it does not do.
+func (u *up) orMove(why string) string {
+	if u.freePorts {
+		return why
+	}
+	return "or take free ports for this copy with --free-ports"
 }
 
 // namesPort reports whether a command line holds the port as a number of its
@@ -141,10 +154,11 @@ func (p *ports) addr() string {
 	return ""
 }
 
-func portFree(addr, what string) error {
+// portFree refuses an address that is taken. hint is what else would help.
+func portFree(addr, what, hint string) error {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return usageError("%s %s, which another program uses; stop that program (find it with: ss -ltnp), change the address in the file, or take free ports for this copy with --free-ports", what, addr)
+		return usageError("%s %s, which another program uses; stop that program (find it with: ss -ltnp) or change the address in the file; %s", what, addr, hint)
 	}
 	if errors.Is(err, syscall.EACCES) {
 		return usageError("%s %s, for which this user has no permission; choose a port above 1023", what, addr)

@@ -66,3 +66,30 @@ func TestNarrowed(t *testing.T) {
 		})
 	}
 }
+
+// A taken port is never answered with the flag that was given already.
+func TestPortTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	svc := spec.Service{Upstream: "http://" + l.Addr().String(), Run: []string{"app", "--port", port}}
+	standIn := &spec.System{External: map[string]spec.External{"bank": {StandIn: l.Addr().String(), Run: []string{"bank"}}}}
+	for name, tc := range map[string]struct {
+		free           bool
+		service, other string
+	}{
+		"as written": {false, "with --free-ports", "with --free-ports"},
+		"moved":      {true, "its run command names the port, so --free-ports does not move it; with $PORT there", "the file fixes a stand-in's address"},
+	} {
+		u := up{freePorts: tc.free, sys: standIn}
+		if _, err := u.upstream("catalog", svc, newPorts(1)); err == nil || !strings.Contains(err.Error(), tc.service) || tc.free && strings.Contains(err.Error(), "or take") {
+			t.Errorf("%s: a service: %v, want %q", name, err, tc.service)
+		}
+		if err := u.standIns(); err == nil || !strings.Contains(err.Error(), tc.other) || tc.free && strings.Contains(err.Error(), "or take") {
+			t.Errorf("%s: a stand-in: %v, want %q", name, err, tc.other)
+		}
+	}
+}
