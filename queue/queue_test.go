@@ -217,3 +217,16 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A disk without room for what is set aside is named, with what to do.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	q := create(t, controltest.Start(t, controltest.File(t)), dir)
+	queue.SetMaxBytes(q, 1<<60)
+	err := queue.Provision(t.Context(), q)
+	for _, want := range []string{"the disk of " + dir + " is too full", "MiB is free", "make room"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -106,7 +108,7 @@ func (k *keeper) provision(ctx context.Context, sys *spec.System) error {
 	store := k.q.opt.Store
 	for _, cfg := range k.streams(sys) {
 		if _, err := k.js.CreateOrUpdateStream(ctx, cfg); err != nil {
-			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+			return fmt.Errorf("stream %s: %w", cfg.Name, k.q.explained(err))
 		}
 	}
 	for _, f := range sys.FlowsFrom(store) {
@@ -119,6 +121,24 @@ func (k *keeper) provision(ctx context.Context, sys *spec.System) error {
 	}
 	k.sys = sys
 	return nil
+}
+
+// explained says what the broker's refusal for want of storage means: it sets
+// the full size of each stream aside, so that no message that it takes finds the
+// disk full, and at its start gives all of them three quarters of what is free.
+func (q *Queue) explained(err error) error {
+	refused, ok := errors.AsType[*jetstream.APIError](err)
+	if !ok || refused.ErrorCode != jetstream.ErrorCode(server.JSStorageResourcesExceededErr) {
+		return err
+	}
+	free := "too little"
+	var disk syscall.Statfs_t
+	if syscall.Statfs(q.opt.Dir, &disk) == nil {
+		free = strconv.FormatUint(uint64(disk.Bavail)*uint64(disk.Bsize)>>20, 10) + " MiB"
+	}
+	need := 2 * q.maxBytes >> 20 // the topics' stream and the dead letters'
+	return fmt.Errorf("the disk of %s is too full: %s is free, and the queue needs %d MiB, to set %d MiB aside for messages; make room, or put the state folder on a larger disk with --state: %w",
+		q.opt.Dir, free, need/3*4, need, err)
 }
 
 // streams are those of the topics and of the dead letters. A full queue takes
