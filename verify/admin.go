@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/wire"
@@ -86,6 +88,15 @@ func (a adminClient) joinToken(ctx context.Context, identity string) (string, er
 	var j wire.JoinToken
 	err := a.call(ctx, http.MethodPost, wire.AdminJoinToken, wire.JoinTokenRequest{Identity: identity}, &j)
 	return j.Token, err
+}
+
+// remove deletes the account ("sub") or client that a revocation names.
+func (a adminClient) remove(ctx context.Context, r wire.Revocation) error {
+	path := wire.AdminClients + "/" + url.PathEscape(r.ID)
+	if name, ok := strings.CutPrefix(r.ID, "user:"); ok && r.Kind == "sub" {
+		path = wire.AdminUsers + "/" + url.PathEscape(name)
+	}
+	return a.call(ctx, http.MethodDelete, path, nil, nil)
 }
 
 func (a adminClient) revoke(ctx context.Context, r wire.Revocation) error {

@@ -155,20 +155,25 @@ func (t *target) publicRoots() (*x509.CertPool, error) {
 	return x509.NewCertPool(), nil
 }
 
-// atEnd revokes a credential when the run is over.
+// atEnd revokes what an account or client of the run holds, and removes it, when
+// the run is over.
 func (t *target) atEnd(kind, id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.revoke = append(t.revoke, wire.Revocation{Kind: kind, ID: id})
 }
 
-// close makes every credential of the run worthless, also after the run's
-// context has ended.
+// close makes every credential of the run worthless and then removes accounts
+// and clients, also after the run's context has ended. An account that could not
+// be removed stays, tagged "verify", and opens nothing.
 func (t *target) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, r := range t.revoke {
 		t.admin.revoke(ctx, r) // the system may be going down: then its credentials do, too
+	}
+	for _, r := range t.revoke {
+		t.admin.remove(ctx, r)
 	}
 	t.admin.close()
 }

@@ -111,8 +111,8 @@ const (
 )
 
 // Run attacks the system and reports. The error is for a run that could not
-// start; what goes wrong later is a verdict. It leaves identities tagged
-// "verify" behind, with every credential of theirs revoked.
+// start; what goes wrong later is a verdict. Accounts and
+// clients that it made, tagged "verify", are removed at the end.
 func Run(ctx context.Context, opt Options) (Report, error) {
 	if opt.System == nil || opt.StateDir == "" {
 		return Report{}, errors.New("verify: a system and its state folder are required")
