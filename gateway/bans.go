@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -206,10 +205,7 @@ func peerAddr(peer net.Addr) netip.Addr {
 }
 
 func (g *Gateway) recordBan(ctx context.Context, action string, outcome audit.Outcome, b ban.Ban, detail map[string]string) {
-	e := audit.Event{Class: audit.ClassLimit, Action: action, Outcome: outcome, Control: controlBan, Peer: b.Addr, Layer: string(rampart.LayerGateway), Detail: detail}
-	if err := g.opt.Audit.Record(ctx, e); err != nil {
-		g.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
-	}
+	g.recordIn(ctx, audit.Event{Class: audit.ClassLimit, Action: action, Outcome: outcome, Control: controlBan, Peer: b.Addr, Layer: string(rampart.LayerGateway), Detail: detail, Sum: true})
 }
 
 // watchBans records the ends of bans, tells heartbeats whom the gateway turns away,

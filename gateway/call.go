@@ -199,9 +199,11 @@ func (g *Gateway) refuse(c *call, err error) {
 }
 
 // record writes an event whose loss cannot change the answer any more.
-func (g *Gateway) record(c *call, e audit.Event) {
-	if err := g.opt.Audit.Record(c.context(), e); err != nil {
-		g.opt.Logger.LogAttrs(c.context(), slog.LevelError, "audit", slog.Any("error", err))
+func (g *Gateway) record(c *call, e audit.Event) { g.recordIn(c.context(), e) }
+
+func (g *Gateway) recordIn(ctx context.Context, e audit.Event) {
+	if err := g.opt.Audit.Record(ctx, e); err != nil {
+		g.opt.Logger.LogAttrs(ctx, slog.LevelError, "audit", slog.Any("error", err))
 	}
 }
 

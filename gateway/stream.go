@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -131,7 +132,7 @@ func (s forward) mayStay(c *call, end func()) (stop func()) {
 	if len(c.target.flow.Stream) == 0 {
 		return func() {} // whatever it is, it is over in a minute
 	}
-	done := make(chan struct{})
+	done, ctx := make(chan struct{}), c.context() // which the call may change while the other goroutine still runs
 	go func() {
 		tick := time.NewTicker(streamCheck)
 		defer tick.Stop()
@@ -150,8 +151,8 @@ func (s forward) mayStay(c *call, end func()) (stop func()) {
 				continue
 			}
 			by, table = now, file
-			if err := s.judgeAgain(c, file, now); err != nil {
-				s.g.record(c, c.event(err))
+			if err := s.judgeAgain(ctx, c, file, now); err != nil {
+				s.g.recordIn(ctx, c.event(err))
 				end()
 				return
 			}
@@ -161,7 +162,7 @@ func (s forward) mayStay(c *call, end func()) (stop func()) {
 }
 
 // judgeAgain asks whether the request would be let in now.
-func (s forward) judgeAgain(c *call, t *table, p *pdp.PDP) error {
+func (s forward) judgeAgain(ctx context.Context, c *call, t *table, p *pdp.PDP) error {
 	tg, op, _, err := t.find(c.r.Method, c.path)
 	if err != nil {
 		return err
@@ -173,7 +174,7 @@ func (s forward) judgeAgain(c *call, t *table, p *pdp.PDP) error {
 	if tg.name != c.target.name || !slices.Equal(f.Stream, c.target.flow.Stream) {
 		return rampart.Errorf(rampart.Denied, "edge.route", "the file allows no such stream any more")
 	}
-	d := p.DecideRoute(c.context(), c.principal, pdp.Route{Permission: tg.permission(op, c.r.Method), Allow: f.Allow, Require: f.Authz.Require, Flow: f.ID})
+	d := p.DecideRoute(ctx, c.principal, pdp.Route{Permission: tg.permission(op, c.r.Method), Allow: f.Allow, Require: f.Authz.Require, Flow: f.ID})
 	if d.Allowed() {
 		return nil
 	}

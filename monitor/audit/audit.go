@@ -86,6 +86,10 @@ type Event struct {
 	// Decision, unless it is empty, is recorded as Detail["decision"]: most events
 	// have no other detail, and need no map for it. Events that are read have it there.
 	Decision string `json:"-"`
+
+	// Sum is of an event that stands for many refusals, such as the beginning of a ban:
+	// it is recorded by itself, and not counted with others in a flood.
+	Sum bool `json:"-"`
 }
 
 // Recorder takes events. A nil error from Record for an event that must be

@@ -138,6 +138,11 @@ func (f *flood) other(e *Event) {
 		c.event.Detail = map[string]string{"peers": "many"}
 		f.others[e.Control] = c
 	}
+	for _, said := range [][2]*string{{&c.event.Flow, &e.Flow}, {&c.event.Resource, &e.Resource}, {&c.event.Code, &e.Code}} {
+		if *said[0] != *said[1] {
+			*said[0] = "" // the sum is of several
+		}
+	}
 	c.add(*e)
 }
 

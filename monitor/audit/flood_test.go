@@ -201,7 +201,12 @@ func TestAlertIsNamed(t *testing.T) {
 			}
 			refused.Action, refused.Peer, refused.Detail = "guess.stuffing", peer, map[string]string{"alert": "true", "accounts": "20"}
 			must(t, l.Record(t.Context(), refused))
+			ban := Event{Class: ClassLimit, Action: "ban.begin", Outcome: Refused, Control: "limit.login", Peer: peer, Trace: "t", Sum: true}
+			must(t, l.Record(t.Context(), ban))
 			must(t, l.Close())
+			if !slices.ContainsFunc(events(t, dir), func(e Event) bool { return e.Action == "ban.begin" && e.Peer == peer && e.Detail == nil }) {
+				t.Error("who was banned is nowhere in the log")
+			}
 			named := slices.ContainsFunc(events(t, dir), func(e Event) bool {
 				return e.Action == "guess.stuffing" && e.Peer == peer && e.Detail["alert"] == "true" && e.Detail["accounts"] == "20"
 			})

@@ -269,7 +269,7 @@ func (l *Log) Record(ctx context.Context, e Event) error {
 	if e.Trace == "" {
 		e.Trace = rampart.TraceFrom(ctx)
 	}
-	if e.Outcome == Refused && l.counted(e) {
+	if e.Outcome == Refused && !e.Sum && l.counted(e) {
 		return nil
 	}
 	b, err := l.put(ctx, &e)
