@@ -28,7 +28,7 @@ pebble() {
 }
 
 races() {
-	go test -race ./internal/planelink/... ./monitor/... ./ratelimit/... ./secrets/... $(go list ./network/... | grep -v /network/waf) ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
+	go test -race ./internal/planelink/... ./internal/hop ./internal/leash ./internal/relay ./internal/socket ./monitor/... ./ratelimit/... ./secrets/... $(go list ./network/... | grep -v /network/waf) ./authn/jwt/... ./authn/jwks/... ./tls/... ./data/...
 	go test -race -run 'Concurrent|ManyAtOnce' ./network/waf ./network/waf/guide
 	go test -race -short ./authz/pdp ./authz/bundle ./authz/decisionlog ./authz/rebac
 }

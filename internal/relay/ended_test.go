@@ -23,7 +23,7 @@ func TestEndedByEdit(t *testing.T) {
 		send func(http.ResponseWriter, *http.Request, http.RoundTripper, func(http.Header)) error
 		rt   fixed
 	}{
-		"in memory":                               {Send, fixed{in(), 4}},
+		"in memory": {Send, fixed{in(), 4}},
 		"in memory, of a flow that may stay open": {events, fixed{in(), 4}},
 		"in memory, and looked at on the way":     {Send, fixed{struct{ io.ReadCloser }{in()}, 4}},
 		"empty":                                   {Send, fixed{http.NoBody, 0}},
