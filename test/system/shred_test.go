@@ -44,6 +44,7 @@ func TestShred(t *testing.T) {
 	r.putBack(before)
 	r.kill("payments")
 	r.await("the service on the copy", time.Minute, func() bool {
+		time.Sleep(time.Second) // bob has a limit, and would wait for its end
 		status, _, err := r.try(bob, http.MethodGet, "/payments/"+b, nil)
 		return err == nil && status == http.StatusOK
 	})
