@@ -84,20 +84,21 @@ func TestLeaving(t *testing.T) {
 		"the second of it": get + get,
 	} {
 		t.Run(name, func(t *testing.T) {
-			left := make(chan error, 2)
+			started, left := make(chan struct{}), make(chan error, 1)
 			n := 0
 			addr, _ := server(t, func(_ http.ResponseWriter, r *http.Request) {
 				if n++; n < strings.Count(request, "HTTP/1.1") {
 					return
 				}
 				_, _ = io.Copy(io.Discard, r.Body)
+				close(started)
 				<-r.Context().Done()
 				left <- r.Context().Err()
 			}, nil)
 			c := dial(t, addr)
 			_, err := io.WriteString(c, request)
 			fine(t, err)
-			time.Sleep(50 * time.Millisecond) // so that the handler runs
+			<-started
 			fine(t, c.Close())
 			if err := <-left; !errors.Is(err, context.Canceled) {
 				t.Errorf("the request ended with %v", err)
@@ -241,7 +242,7 @@ func TestShutdown(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "whole")
 	}, nil)
-	waits, runs, opened := dial(t, addr), dial(t, addr), dial(t, addr)
+	waits, opened, runs := dial(t, addr), dial(t, addr), dial(t, addr) // taken in this order
 	ask(t, waits, bufio.NewReader(waits), get)
 	_, err := io.WriteString(runs, strings.Replace(get, "/", "/slow", 1))
 	fine(t, err)
