@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -93,7 +95,7 @@ func (a *answer) appendFields() {
 		case "Content-Length":
 			a.takeLength(values)
 		case "Connection":
-			a.last = a.last || slices.ContainsFunc(values, func(v string) bool { return hasToken(v, "close") })
+			a.last = a.last || httpguts.HeaderValuesContainsToken(values, "close")
 		case "Transfer-Encoding", "Trailer", "Keep-Alive", "Upgrade":
 		case "Content-Type", "Content-Encoding":
 			if hasBody(a.status) {
@@ -122,7 +124,7 @@ func (a *answer) takeLength(values []string) {
 }
 
 func (a *answer) appendField(name string, values []string) {
-	if !isName(name) {
+	if !httpguts.ValidHeaderFieldName(name) {
 		return
 	}
 	for _, v := range values {
@@ -142,18 +144,6 @@ func (a *answer) appendOne(name, value string) {
 		}
 	}
 	a.out = append(a.out, "\r\n"...)
-}
-
-// isName reports whether name is a token (RFC 9110 section 5.6.2).
-func isName(name string) bool {
-	for i := range len(name) {
-		c := name[i]
-		if letter := c | 0x20; 'a' <= letter && letter <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 {
-			continue
-		}
-		return false
-	}
-	return name != ""
 }
 
 // hasBody reports whether an answer with this status may have a body (RFC 9110

@@ -119,7 +119,7 @@ func (c *conn) rest() {
 
 // wake notes that a request comes; false: the connection was closed meanwhile.
 func (c *conn) wake() bool {
-	return c.state.CompareAndSwap(idle, active) || c.state.CompareAndSwap(fresh, active) || c.state.Load() == active
+	return c.state.CompareAndSwap(idle, active) || c.state.CompareAndSwap(fresh, active)
 }
 
 // closeIdle closes the connection if it waits for the next request. It does not wait

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/rampart-security/rampart/internal/leash"
 )
 
@@ -103,9 +105,6 @@ func fields(text string) (requestFields, error) {
 			f.length = int64(length)
 		case "Expect":
 			f.expects = true // the guard lets one expectation pass
-		case "Connection":
-			f.close = f.close || hasToken(value, "close")
-			f.keep = f.keep || hasToken(value, "keep-alive")
 		}
 		if had := f.header[name]; had != nil {
 			f.header[name] = append(had, value)
@@ -115,17 +114,9 @@ func fields(text string) (requestFields, error) {
 		f.header[name] = values[:1:1]
 		values = values[1:]
 	}
+	f.close = httpguts.HeaderValuesContainsToken(f.header["Connection"], "close")
+	f.keep = httpguts.HeaderValuesContainsToken(f.header["Connection"], "keep-alive")
 	return f, nil
-}
-
-// hasToken reports whether a list has a token, in any case (RFC 9110 section 5.6.1).
-func hasToken(list, token string) bool {
-	for item := range strings.SplitSeq(list, ",") {
-		if strings.EqualFold(strings.Trim(item, " \t"), token) {
-			return true
-		}
-	}
-	return false
 }
 
 // url reads the target, which is a path with or without a query.
