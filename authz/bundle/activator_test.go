@@ -392,6 +392,7 @@ func TestShadow(t *testing.T) {
 	}
 	p.decide("user:bob")
 	must(t, p.log.Flush(t.Context()))
+	must(t, p.log.Flush(t.Context())) // what the first wrote is compared before another is
 	if v, d := p.Shadow(); v != 2 || d.Replayed != 2 || d.Denies != 1 || d.Allows != 0 {
 		t.Errorf("candidate %d: %+v", v, d)
 	}
