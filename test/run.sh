@@ -14,11 +14,22 @@ phase() {
 	if (($? != 0)); then failed+=("$1"); fi
 }
 
+# apart prints what `go test -v` says, and at the end once more what the tests
+# said that failed: those that run at once speak through one another.
+apart() {
+	awk '
+		/^=== / { if (split($3, name, "/") > 0) now = name[1]; next }
+		{ print; fflush() }
+		/^ *--- (PASS|SKIP|FAIL): / { if ($2 == "FAIL:" && $3 !~ "/") { failed[++n] = $3 }; now = ($3 ~ "/") ? now : ""; next }
+		now != "" { said[now] = said[now] $0 "\n" }
+		END { for (i = 1; i <= n; i++) printf "== %s failed, and said:\n%s", failed[i], substr(said[failed[i]], 1, 20000) }'
+}
+
 # module FOLDER runs the tests of a module of its own, and names each.
-module() { cd "$1" && go test -count=1 -v ./... | grep --line-buffered -v '^=== '; }
+module() { cd "$1" && go test -count=1 -v ./... | apart; }
 
 # named TAGS PACKAGE PATTERN runs tests and names each.
-named() { go test -count=1 -timeout 30m -v -tags "$1" -run "$3" "$2" | grep --line-buffered -v '^=== '; }
+named() { go test -count=1 -timeout 30m -v -tags "$1" -run "$3" "$2" | apart; }
 
 pebble() {
 	RAMPART_PEBBLE="$(cd test/acme && go tool -n pebble)"
