@@ -29,6 +29,7 @@ import (
 	"github.com/rampart-security/rampart/internal/wire"
 	"github.com/rampart-security/rampart/monitor/audit"
 	"github.com/rampart-security/rampart/network/idempotency"
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // envPebble and envDNS name programs of the module test/acme: Pebble, and the
@@ -68,25 +69,16 @@ func (p *pebble) count(what string) int {
 	return strings.Count(p.log.String(), what)
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
 // newPebble prepares a server that has not been started.
 func newPebble(t *testing.T) *pebble {
 	t.Helper()
 	if os.Getenv(envPebble) == "" || os.Getenv(envDNS) == "" {
 		t.Skipf("%s and %s name no programs: test/run.sh builds them from test/acme", envPebble, envDNS)
 	}
-	p := &pebble{t: t, dir: t.TempDir(), tlsPort: freePort(t), httpPort: freePort(t), validity: 15}
-	p.api, p.manage, p.dns = "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	p := &pebble{t: t, dir: t.TempDir(), tlsPort: freeport.Take(t), httpPort: freeport.Take(t), validity: 15}
+	p.api, p.manage, p.dns = "127.0.0.1:"+freeport.Take(t), "127.0.0.1:"+freeport.Take(t), "127.0.0.1:"+freeport.Take(t)
 	p.certificate()
-	p.run(os.Getenv(envDNS), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-dnsserver", p.dns, "-management", "127.0.0.1:"+freePort(t), "-defaultIPv6", "")
+	p.run(os.Getenv(envDNS), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-dnsserver", p.dns, "-management", "127.0.0.1:"+freeport.Take(t), "-defaultIPv6", "")
 	return p
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rampart-security/rampart/test/freeport"
 	"github.com/rampart-security/rampart/test/pgtest"
 )
 
@@ -20,7 +21,7 @@ func TestRenderedPgBouncer(t *testing.T) {
 	server := pgtest.Start(t)
 	server.Wait(t)
 	server.Exec(t, `CREATE ROLE payments LOGIN PASSWORD '`+pgtest.Password+`'`)
-	port := pgtest.FreePort(t)
+	port := freeport.Take(t)
 	file := filepath.Join(t.TempDir(), "rampart.yaml")
 	text := strings.Replace(pooledSystem, "PORT", port, 1)
 	for name, b := range map[string]string{file: text, filepath.Join(filepath.Dir(file), "db-ca.pem"): string(server.CA)} {

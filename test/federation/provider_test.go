@@ -11,15 +11,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // certified starts oidc-provider, a certified OpenID provider, as the host
 // idp.example, for a system that runs already.
-func certified(t *testing.T, h *house, ca authority, port int) *output {
+func certified(t *testing.T, h *house, ca authority, port string) *output {
 	t.Helper()
 	cert, key := ca.issue("idp.example")
 	settings, err := json.Marshal(map[string]any{
@@ -67,15 +68,6 @@ func needProvider(t *testing.T) {
 	t.Skipf("oidc-provider is not here, test/install.sh gets it: %v", err)
 }
 
-// freePort returns a port that nobody listens on right now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 var xsrf = regexp.MustCompile(`name="xsrf" value="([^"]+)"`)
 
 // TestCertifiedProvider: the whole way at a provider that we did not write and
@@ -84,8 +76,8 @@ var xsrf = regexp.MustCompile(`name="xsrf" value="([^"]+)"`)
 func TestCertifiedProvider(t *testing.T) {
 	t.Parallel()
 	needProvider(t)
-	ca, port := newAuthority(t), freePort(t)
-	h := open(t, "https://idp.example", "127.0.0.1:"+strconv.Itoa(port), ca.pem(),
+	ca, port := newAuthority(t), freeport.Take(t)
+	h := open(t, "https://idp.example", "127.0.0.1:"+port, ca.pem(),
 		`link: create, domains: [corp.example], scopes: [openid, email, groups], roles: { claim: groups, map: { admins: customer } }`)
 	h.secret("of both, for this test")
 	out := certified(t, h, ca, port)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // PoolerPassword is how the pooler itself logs in, as "pgbouncer".
@@ -36,7 +38,7 @@ type Bouncer struct {
 // test where PgBouncer is not installed.
 func (s Server) StartBouncer(t *testing.T, settings ...string) Bouncer {
 	t.Helper()
-	port := FreePort(t)
+	port := freeport.Take(t)
 	return s.RunBouncer(t, port, func(dir string) string {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		ini := fmt.Sprintf(bouncerText, s.Port, port, at("log"), at("users.txt"), at("cert.pem"), at("key.pem"), at("server-ca.pem"))

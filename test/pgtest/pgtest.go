@@ -11,7 +11,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -20,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // User owns the cluster, and Password is how it logs in, to the database
@@ -76,7 +77,7 @@ func StartWith(t *testing.T, hba string, settings ...string) Server {
 	if out, err := init.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v: %s", err, out)
 	}
-	port := FreePort(t)
+	port := freeport.Take(t)
 	args := []string{"-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
 		"-c", "ssl=on", "-c", "ssl_min_protocol_version=TLSv1.3", "-c", "ssl_cert_file=" + filepath.Join(dir, "cert.pem"),
 		"-c", "ssl_key_file=" + filepath.Join(dir, "key.pem"), "-c", "hba_file=" + filepath.Join(dir, "hba"), "-c", "ssl_ca_file=" + filepath.Join(dir, "clients.pem"), "-c", "fsync=off"}
@@ -94,6 +95,10 @@ func StartWith(t *testing.T, hba string, settings ...string) Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			b, _ := os.ReadFile(log.Name())
+			t.Logf("PostgreSQL: %s", b[max(0, len(b)-2000):])
+		}
 		server.Process.Signal(syscall.SIGQUIT) // at once, children included
 		server.Wait()
 	})
@@ -146,18 +151,6 @@ func owner(t *testing.T, dir string) *syscall.SysProcAttr {
 		t.Fatal(err)
 	}
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-}
-
-// FreePort is one of 127.0.0.1 that nothing listens on.
-func FreePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 // Certificate makes cert.pem and key.pem for a host, signed by a CA of its own,

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // relayProgram is a service that tells whom it was called for, and calls the
@@ -69,9 +70,9 @@ func relaySystem(t *testing.T) string {
 	for _, s := range chain[1:] {
 		fmt.Fprintf(&y, "%q, ", s+":read")
 	}
-	y.WriteString("] } }\nservices:\n  gateway: { role: gateway, zone: edge, listen: \":" + freePort(t) + "\" }\n")
+	y.WriteString("] } }\nservices:\n  gateway: { role: gateway, zone: edge, listen: \":" + freeport.Take(t) + "\" }\n")
 	for _, s := range chain[1:] {
-		fmt.Fprintf(&y, "  %s: { zone: app, upstream: \"http://127.0.0.1:%s\", run: [python3, %q] }\n", s, freePort(t), program)
+		fmt.Fprintf(&y, "  %s: { zone: app, upstream: \"http://127.0.0.1:%s\", run: [python3, %q] }\n", s, freeport.Take(t), program)
 	}
 	y.WriteString("flows:\n  - { from: customer, to: gateway, authn: session, limit: { ip: 600000/m, user: 600000/m } }\n")
 	for i := range len(chain) - 1 {

@@ -31,6 +31,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 const (
@@ -187,7 +189,7 @@ func (b *edgeBench) peers() {
 	if err != nil {
 		b.t.Fatalf("%v\n%s", err, out)
 	}
-	port := freePort(b.t)
+	port := freeport.Take(b.t)
 	b.run("bare Go proxy", port, exec.Command(bare, "-listen", "127.0.0.1:"+port, "-to", "http://"+b.backend, "-cert", b.cert, "-key", b.key))
 }
 
@@ -213,7 +215,7 @@ func (b *edgeBench) peer(name, program, conf, modules string, args func(dir, con
 	}
 	dir := filepath.Join(b.dir, strings.NewReplacer(" ", "", "+", "-").Replace(name)) // ModSecurity takes no + in a path
 	fine(b.t, os.MkdirAll(dir, 0o755))
-	port := freePort(b.t)
+	port := freeport.Take(b.t)
 	values := map[string]string{"Dir": dir, "Listen": "127.0.0.1:" + port, "Port": port, "Backend": b.backend, "Cert": b.cert, "Key": b.key, "Both": b.both, "Modules": modules}
 	if modules != "" {
 		values["Rules"] = b.rules(dir)
@@ -454,7 +456,7 @@ func (b *edgeBench) rampart() {
 	for _, s := range services {
 		fmt.Fprintf(&y, "%q, %q, ", s.name+":read", s.name+":create")
 	}
-	fmt.Fprintf(&y, "] } }\nservices:\n  gateway: { role: gateway, listen: \":%s\" }\n", freePort(b.t))
+	fmt.Fprintf(&y, "] } }\nservices:\n  gateway: { role: gateway, listen: \":%s\" }\n", freeport.Take(b.t))
 	for _, s := range services {
 		doc := "openapi: SERVICE.yaml, mount: /SERVICE/"
 		if s.name == "bare" {

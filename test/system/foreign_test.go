@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // TestForeignService puts a program that nobody here wrote behind Rampart, by a
@@ -15,7 +17,7 @@ import (
 func TestForeignService(t *testing.T) {
 	t.Parallel()
 	need(t, "python3")
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), freeport.Take(t)
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte("<!doctype html><title>Catalog</title><p>Mugs and more"), 0o600); err != nil {
 		t.Fatal(err)
 	}

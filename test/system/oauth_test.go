@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // grants are what certified clients that we did not write must complete, in the
@@ -93,7 +95,7 @@ func (r *running) svid(path string) map[string]string {
 // bearerSystem writes a system with one API that takes access tokens.
 func bearerSystem(t *testing.T, dir string) string {
 	t.Helper()
-	port := freePort(t)
+	port := freeport.Take(t)
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte("<!doctype html><title>Catalog</title>"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // TestSecondStart: the first start makes everything, a second one finds it
@@ -54,9 +56,9 @@ func TestSecondStart(t *testing.T) {
 // fixedPorts are the replacements that move the example to free ports, which
 // are fixed from then on.
 func fixedPorts(t *testing.T) []string {
-	out := []string{`listen: ":8443"`, `listen: "127.0.0.1:` + freePort(t) + `"`}
+	out := []string{`listen: ":8443"`, `listen: "127.0.0.1:` + freeport.Take(t) + `"`}
 	for _, port := range []string{"9000", "9001", "9002", "9003"} {
-		out = append(out, "127.0.0.1:"+port, "127.0.0.1:"+freePort(t))
+		out = append(out, "127.0.0.1:"+port, "127.0.0.1:"+freeport.Take(t))
 	}
 	return out
 }
@@ -99,7 +101,7 @@ func (r *running) heldBy(file string, pid int) {
 // to do, before anything starts.
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
-	for what, port := range map[string]string{"the edge": freePort(t), "service orders": freePort(t)} {
+	for what, port := range map[string]string{"the edge": freeport.Take(t), "service orders": freeport.Take(t)} {
 		l, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			t.Fatal(err)

@@ -23,12 +23,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rampart-security/rampart/internal/wire"
+	"github.com/rampart-security/rampart/test/freeport"
 )
 
 // binary is the program under test, built once; payments is the example.
@@ -391,7 +391,7 @@ func variant(t *testing.T, pairs ...string) string {
 		}
 		text = strings.ReplaceAll(text, pairs[i], pairs[i+1])
 	}
-	text = strings.ReplaceAll(text, "127.0.0.1:9011", "127.0.0.1:"+freePort(t)) // the stand-in of this copy
+	text = strings.ReplaceAll(text, "127.0.0.1:9011", "127.0.0.1:"+freeport.Take(t)) // the stand-in of this copy
 	f, err := os.CreateTemp(filepath.Dir(payments), ".variant-*.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -401,24 +401,4 @@ func variant(t *testing.T, pairs ...string) string {
 		t.Fatal(err)
 	}
 	return f.Name()
-}
-
-// nextPort counts through ports below those that the kernel takes for outgoing
-// connections and those that `up --free-ports` takes.
-var nextPort atomic.Int32
-
-// freePort returns a loopback port that nothing listens on and no other test
-// was given.
-func freePort(t *testing.T) string {
-	t.Helper()
-	const first, last = 4000, 9000
-	for range last - first {
-		port := strconv.Itoa(first + (os.Getpid()*16+int(nextPort.Add(1)))%(last-first))
-		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rampart-security/rampart/test/freeport"
 	"github.com/rampart-security/rampart/test/pgtest"
 )
 
@@ -49,7 +50,7 @@ func CertificatesAlone() []string {
 // where no server is installed, or fails it when RAMPART_PEERS is "required".
 func Start(t *testing.T, settings ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, program: find(t), dir: t.TempDir(), port: freePort(t)}
+	s := &Server{t: t, program: find(t), dir: t.TempDir(), port: freeport.Take(t)}
 	files, ca := pgtest.Certificate(t, "localhost")
 	files["ca.pem"] = ca
 	files["server.conf"] = []byte(strings.Join(append([]string{
@@ -164,15 +165,4 @@ func find(t *testing.T) string {
 	}
 	t.Skip(why)
 	return ""
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
