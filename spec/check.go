@@ -169,7 +169,6 @@ func (c *checker) system() {
 	if c.need("system", "name", s.Info.Name != "", "NAME") {
 		c.match("system.name", s.Info.Name, systemForm, "use lower-case letters, digits and dashes, at most 63")
 	}
-	c.oneOf("system.criticality", s.Info.Criticality, "low", "medium", "high")
 	if c.has("system.trust_domain") {
 		c.match("system.trust_domain", s.Info.TrustDomain, domainForm, "write a SPIFFE trust domain such as pay.example")
 	}
@@ -221,10 +220,6 @@ func (c *checker) names() {
 func (c *checker) items() {
 	for name, d := range c.s.Data {
 		key := join("data", name)
-		c.oneOf(key+".class", d.Class, classes...)
-		c.oneOf(key+".integrity", d.Integrity, "normal", "high", "critical")
-		c.oneOf(key+".encrypt", d.Encrypt, "envelope")
-		c.oneOf(key+".kind", d.Kind, "credential")
 		for i, f := range d.PII {
 			c.match(index(key+".pii", i), f, columnForm, "write the name of a field, such as email")
 		}
@@ -306,7 +301,6 @@ func (c *checker) kept(item string) bool {
 func (c *checker) principals() {
 	for name, p := range c.s.Principals {
 		key := join("principals", name)
-		c.oneOf(key+".kind", p.Kind, "human", "client")
 		c.ref(key+".zone", p.Zone, "zone", c.zones)
 		if p.Plan != "" {
 			c.ref(key+".plan", p.Plan, "plan", c.plans)

@@ -15,7 +15,6 @@ func (c *checker) services() {
 	var gateways []string
 	for _, name := range inOrder(c, "services", c.s.Services) {
 		svc, key := c.s.Services[name], join("services", name)
-		c.oneOf(key+".role", svc.Role, roleGateway)
 		c.ref(key+".zone", svc.Zone, "zone", c.zones)
 		if svc.Role == roleGateway {
 			gateways = append(gateways, name)
@@ -163,8 +162,6 @@ func (c *checker) stores() {
 			c.postgres(key, st)
 		case "nats":
 			c.only(key, "the queue is embedded and needs no such key", "url", "password", "ca", "audit_table", "pooler", "client_cert", "rotate", "dynamic")
-		default:
-			c.oneOf(key+".kind", st.Kind, "sqlite", "postgres", "nats")
 		}
 	}
 }

@@ -3,6 +3,7 @@ package spec
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -99,13 +100,19 @@ func (c *checker) flowID(key string, f Flow, ids map[string]int) {
 
 // between reports whether both ends of a flow are declared.
 func (c *checker) between(key string, f Flow) bool {
-	ok := true
-	for _, end := range []struct{ key, name string }{{"from", f.From}, {"to", f.To}} {
-		if !c.need(key, end.key, end.name != "", "NAME") || !c.ref(key+"."+end.key, end.name, "element", c.ends) {
-			ok = false
-		}
+	to := c.need(key, "to", f.To != "", "NAME") && c.ref(key+".to", f.To, "element", c.ends)
+	return c.need(key, "from", f.From != "", "NAME") && c.source(key+".from", f.From) && to
+}
+
+// source is ref for the start of a flow, which may also be the principal that
+// needs no declaration.
+func (c *checker) source(key, name string) bool {
+	if c.ends[name] {
+		return true
 	}
-	return ok
+	known := maps.Clone(c.ends)
+	known[defaultHuman] = true
+	return c.ref(key, name, "element", known)
 }
 
 // direction words why no flow may run between these two ends.

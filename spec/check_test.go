@@ -65,6 +65,7 @@ func TestRefused(t *testing.T) {
 		{"bad rate", `api_key: 60/m`, `api_key: 60`, `10:19: plans.basic.api_key: "60" is not accepted here; want a rate such as 10/s, 60/m, 1000/h or 10000/d, from 1 to 1000000000`},
 		{"bad duration", `{ name: shop }`, "{ name: shop }\nsessions: { idle: 30min }", `3:13: sessions.idle: "30min" is not accepted here; want a duration such as 90s, 5m, 24h or 30d, from 1s to 3650d`},
 		{"bad date", "flows:", "accept: [{ threat: RT-X@flow-1, owner: a, reason: b, until: soon }]\nflows:", `21:54: accept[0].until: "soon" is not accepted here; want a date such as 2027-06-30`},
+		{"the people of the file that needs to declare none", `from: buyer, to: edge`, `from: user, to: edge`, `22:14: flows[1].from: element "user" is not declared; did you mean "users"?`},
 		{"authn word", `authn: session`, `authn: sesion`, `22:37: flows[1].authn: unknown way to authenticate "sesion"; did you mean "session"?`},
 		{"authn map", `authn: { all: [api_key, jwt] }`, `authn: { bind: "jwt.azp == api_key.client" }`, `23:39: flows[2].authn: want the methods that must all be present; write { all: [api_key, jwt] }`},
 
@@ -83,6 +84,11 @@ func TestRefused(t *testing.T) {
 		{"demo role", "flows:", "demo: { users: { ann: { roles: [memeber] } } }\nflows:", `21:33: demo.users.ann.roles[0]: role "memeber" is not declared; did you mean "member"?`},
 
 		// elements
+		{"a misspelt role", `{ role: gateway }`, `{ role: gatway }`, `13:11: services.edge.role: "gatway" is not accepted here; did you mean "gateway"?`},
+		{"a role that is none", `{ role: gateway }`, `{ role: proxy }`, `13:11: services.edge.role: "proxy" is not accepted here; the values are: gateway`},
+		{"a misspelt store", `kind: nats`, `kind: nast`, `18:13: stores.events.kind: "nast" is not accepted here; did you mean "nats"?`},
+		{"a misspelt client", `{ kind: client, plan: basic }`, `{ kind: clint, plan: basic }`, `9:14: principals.partner.kind: "clint" is not accepted here; did you mean "client"?`},
+		{"a misspelt credential", `{ kind: credential, source`, `{ kind: credental, source`, `6:10: data.key.kind: "credental" is not accepted here; did you mean "credential"?`},
 		{"two gateways", "stores:\n", "  front: { role: gateway }\nstores:\n", `16:12: services.front.role: "edge" is already the gateway, and a system has one; remove role from one of the two`},
 		{"gateway with a process", `{ role: gateway }`, `{ role: gateway, run: [node] }`, `13:26: services.edge.run: the gateway is Rampart itself: it has no process, document or policy of its own; remove the key`},
 		{"listen", `{ role: gateway }`, `{ role: gateway, listen: 8443x }`, `13:26: services.edge.listen: "8443x" is no address to listen on; write ":8443" or "127.0.0.1:8443"`},
@@ -164,6 +170,25 @@ func TestRefused(t *testing.T) {
 			}
 			if want := "rampart.yaml:" + tc.want; err.Error() != want {
 				t.Errorf("\n got %s\nwant %s", err, want)
+			}
+		})
+	}
+}
+
+// TestRefusedAtOnce: a misspelt word of a list stands beside what else is wrong,
+// whether that is found while the file is read or when it is judged.
+func TestRefusedAtOnce(t *testing.T) {
+	const role = `13:11: services.edge.role: "gatway" is not accepted here; did you mean "gateway"?`
+	slip := strings.NewReplacer(`{ role: gateway }`, `{ role: gatway }`)
+	for name, tc := range map[string]struct{ old, new, want string }{
+		"an unknown key":     {`9001" }`, `9001", mont: /m/ }`, `15:46: services.mail.mont: unknown key; did you mean "mount"?`},
+		"an unknown element": {`from: buyer`, `from: buyr`, `22:14: flows[1].from: element "buyr" is not declared; did you mean "buyer"?`},
+		"another such word":  {`kind: nats`, `kind: natts`, `18:13: stores.events.kind: "natts" is not accepted here; did you mean "nats"?`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse("rampart.yaml", []byte(slip.Replace(strings.Replace(whole, tc.old, tc.new, 1))))
+			if want := "rampart.yaml:" + role + "\nrampart.yaml:" + tc.want; err == nil || err.Error() != want {
+				t.Errorf("\n got %v\nwant %s", err, want)
 			}
 		})
 	}

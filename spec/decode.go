@@ -29,6 +29,8 @@ type field struct {
 	// plan sets the struct's field Plan instead), "brief" (milliseconds are
 	// taken too), "usual" (true stands for the map with nothing in it).
 	shape string
+	// words is the tag oneof: all that the text may be.
+	words []string
 }
 
 // decoder fills the model from nodes and records where each key stands.
@@ -50,7 +52,7 @@ func (d *decoder) keys(t reflect.Type) map[string]field {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if name := f.Tag.Get("yaml"); name != "" && name != "-" {
-			out[name] = field{index: i, shape: f.Tag.Get("shape")}
+			out[name] = field{index: i, shape: f.Tag.Get("shape"), words: strings.Fields(f.Tag.Get("oneof"))}
 		}
 	}
 	d.fields[t] = out
@@ -176,6 +178,9 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 		}
 		d.at[here] = place(key)
 		d.shaped(value, v, f, here)
+		if len(f.words) > 0 {
+			d.oneOf(v.Field(f.index), f.words, here)
+		}
 	}
 	if line := v.FieldByName("Line"); line.IsValid() {
 		line.SetInt(int64(n.Line))
@@ -199,6 +204,19 @@ func (d *decoder) shaped(n *yaml.Node, v reflect.Value, f field, path string) {
 	default:
 		d.decode(n, to, path)
 	}
+}
+
+// oneOf reports a text that is none of the words. The word that is likely meant
+// takes its place, so that the rules after this one judge the file that its author
+// meant: a misspelt role: gateway is one problem, and not one of every flow besides.
+func (d *decoder) oneOf(v reflect.Value, allowed []string, path string) {
+	text := v.String()
+	if text == "" || slices.Contains(allowed, text) {
+		return
+	}
+	best, ok := Nearest(text, allowed)
+	d.add(fault{Problem: d.problem(path, fmt.Sprintf("%q is not accepted here", shorten(text))), name: text, candidates: words(allowed...), what: "the values are", mended: ok})
+	v.SetString(best)
 }
 
 // named decodes a map whose keys are names of the system.

@@ -243,7 +243,6 @@ func (c *checker) limits() {
 
 // route checks what a flow from the gateway to a service adds.
 func (c *checker) route(key string, f Flow) {
-	c.oneOf(key+".priority", f.Priority, PriorityHigh, PriorityNormal, PriorityLow)
 	c.eachOf(key+".stream", f.Stream, StreamWebSocket, StreamEvents, StreamGRPC)
 	c.grpc(key, f)
 	c.oneOf(key+".validate.response", f.Validate.Response, ResponseStrict, ResponseSampled, ResponseOff)

@@ -137,8 +137,8 @@ func parse(name string, text []byte) (*System, error) {
 	s := &System{source: r}
 	r.sys = s
 	newDecoder(r).root(root, s)
-	if err := r.err(); err != nil {
-		return nil, err
+	if !r.judgeable() {
+		return nil, r.err()
 	}
 	s.fill()
 	check(s, r)

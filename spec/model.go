@@ -38,21 +38,21 @@ type System struct {
 type Info struct {
 	Name        string `yaml:"name"` // lower-case letters, digits and dashes; required
 	Owner       string `yaml:"owner"`
-	Criticality string `yaml:"criticality"`  // low | medium | high; default medium
-	TrustDomain string `yaml:"trust_domain"` // SPIFFE trust domain; default NAME.internal
+	Criticality string `yaml:"criticality" oneof:"low medium high"` // low | medium | high; default medium
+	TrustDomain string `yaml:"trust_domain"`                        // SPIFFE trust domain; default NAME.internal
 }
 
 // Data is one kind of information that flows carry and stores hold.
 type Data struct {
-	Class     string   `yaml:"class"`     // public | internal | confidential | secret; default internal
-	Integrity string   `yaml:"integrity"` // normal | high | critical
+	Class     string   `yaml:"class" oneof:"public internal confidential secret"` // public | internal | confidential | secret; default internal
+	Integrity string   `yaml:"integrity" oneof:"normal high critical"`            // normal | high | critical
 	PCI       bool     `yaml:"pci"`
-	PII       []string `yaml:"pii"`     // names of fields that identify people
-	Encrypt   string   `yaml:"encrypt"` // "" | envelope
-	Shred     string   `yaml:"shred"`   // encrypt: what can be made unreadable at once: tenant (default) | subject, one person
-	RowMAC    bool     `yaml:"row_mac"` // rows carry a MAC over their integrity columns
-	Kind      string   `yaml:"kind"`    // "" | credential
-	Source    string   `yaml:"source"`  // credential: secret://BACKEND/PATH[#FIELD]; a literal secret is refused
+	PII       []string `yaml:"pii"`                      // names of fields that identify people
+	Encrypt   string   `yaml:"encrypt" oneof:"envelope"` // "" | envelope
+	Shred     string   `yaml:"shred"`                    // encrypt: what can be made unreadable at once: tenant (default) | subject, one person
+	RowMAC    bool     `yaml:"row_mac"`                  // rows carry a MAC over their integrity columns
+	Kind      string   `yaml:"kind" oneof:"credential"`  // "" | credential
+	Source    string   `yaml:"source"`                   // credential: secret://BACKEND/PATH[#FIELD]; a literal secret is refused
 
 	Search map[string]string `yaml:"search"` // encrypt: field of pii -> email | phone | exact, how a value is normalised to be found by equality; it leaks which rows are equal
 
@@ -69,9 +69,9 @@ type Zone struct {
 
 // Principal is a kind of caller outside the system.
 type Principal struct {
-	Kind string `yaml:"kind"` // human | client; default human
-	Zone string `yaml:"zone"` // default internet
-	Plan string `yaml:"plan"` // client: key of plans
+	Kind string `yaml:"kind" oneof:"human client"` // human | client; default human
+	Zone string `yaml:"zone"`                      // default internet
+	Plan string `yaml:"plan"`                      // client: key of plans
 }
 
 // Plan is what an API key may do per window.
@@ -169,7 +169,7 @@ type Revocation struct {
 
 // Service is one process of the system.
 type Service struct {
-	Role     string   `yaml:"role"` // "" (an ordinary service) | gateway
+	Role     string   `yaml:"role" oneof:"gateway"` // "" (an ordinary service) | gateway
 	Zone     string   `yaml:"zone"`
 	Listen   string   `yaml:"listen"`                   // gateway: edge address, default ":8443"
 	Upstream string   `yaml:"upstream"`                 // service: http://127.0.0.1:PORT, loopback only
@@ -192,7 +192,7 @@ type Service struct {
 
 // Store is a database or queue.
 type Store struct {
-	Kind       string   `yaml:"kind"` // sqlite | postgres | nats
+	Kind       string   `yaml:"kind" oneof:"sqlite postgres nats"` // sqlite | postgres | nats
 	Zone       string   `yaml:"zone"`
 	Holds      []string `yaml:"holds"`
 	AtRest     string   `yaml:"at_rest"`     // "" | encrypted
@@ -239,11 +239,11 @@ type Flow struct {
 	Topic       string       `yaml:"topic"`
 	Message     *Message     `yaml:"message"`
 	Guard       *Guard       `yaml:"guard"`
-	Priority    string       `yaml:"priority"`           // gateway to service: high | normal (default) | low: what is refused last when the edge is full
-	Stream      []string     `yaml:"stream" shape:"one"` // gateway to service: websocket, sse, grpc: what may stay open on this flow
-	Upstream    *Resilience  `yaml:"upstream"`           // gateway to service
-	CORS        *CORS        `yaml:"cors"`               // gateway to service; nil: pages of other origins may not read answers
-	WAF         *WAF         `yaml:"waf"`                // gateway to service
+	Priority    string       `yaml:"priority" oneof:"high normal low"` // gateway to service: high | normal (default) | low: what is refused last when the edge is full
+	Stream      []string     `yaml:"stream" shape:"one"`               // gateway to service: websocket, sse, grpc: what may stay open on this flow
+	Upstream    *Resilience  `yaml:"upstream"`                         // gateway to service
+	CORS        *CORS        `yaml:"cors"`                             // gateway to service; nil: pages of other origins may not read answers
+	WAF         *WAF         `yaml:"waf"`                              // gateway to service
 
 	Line int `yaml:"-"` // 1-based line of the flow in rampart.yaml
 }

@@ -21,18 +21,21 @@ const (
 type Problem struct {
 	File string // as the caller named it
 	Line int    // 1-based; 0 when no line is meant
-	Col  int    // 1-based, in characters
+	Col  int    // 1-based, in characters; 0 when no column is known
 	Key  string // path of the key, such as services.orders.upstream, a flow by its id: flows[edge>orders].allow; "" for a fault of the text itself
 	Msg  string // the rule that is broken
 	Fix  string // what to write instead
 }
 
-// String renders p as one line: FILE:LINE:COL: KEY: RULE; FIX.
+// String renders p as one line: FILE:LINE:COL: KEY: RULE; FIX, without what is not there.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File)
 	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
+		fmt.Fprintf(&b, ":%d", p.Line)
+	}
+	if p.Line > 0 && p.Col > 0 {
+		fmt.Fprintf(&b, ":%d", p.Col)
 	}
 	b.WriteString(": ")
 	if p.Key != "" {
@@ -113,6 +116,7 @@ type fault struct {
 	candidates map[string]bool // nil: Fix is final
 	what       string
 	origin     func(name string) string // if not nil: where the name that may be meant comes from
+	mended     bool                     // the model has what is likely meant, and can be judged further
 }
 
 func newReport(file string) *report {
@@ -132,8 +136,13 @@ func (r *report) badAt(at position, path, msg, fix string) {
 // unknown records that a name is none of the candidates; what introduces the
 // list of them when none is near.
 func (r *report) unknown(path, msg, name string, candidates map[string]bool, what string) {
+	r.add(fault{Problem: r.problem(path, msg), name: name, candidates: candidates, what: what})
+}
+
+// problem is one whose fix is worked out later.
+func (r *report) problem(path, msg string) Problem {
 	at := r.where(path)
-	r.add(fault{Problem: Problem{r.file, at.line, at.col, path, msg, ""}, name: name, candidates: candidates, what: what})
+	return Problem{r.file, at.line, at.col, path, msg, ""}
 }
 
 func (r *report) add(f fault) {
@@ -164,6 +173,12 @@ func (r *report) err() error {
 		return nil
 	}
 	return r.problems()
+}
+
+// judgeable reports whether the model is what its author meant, as far as anybody
+// can tell: then more of it can be judged, though it will be refused.
+func (r *report) judgeable() bool {
+	return !slices.ContainsFunc(r.list, func(f fault) bool { return !f.mended })
 }
 
 // suggestion is the fix of an unknown name.
