@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -15,22 +14,30 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/rampart-security/rampart/authz/bundle"
 	"github.com/rampart-security/rampart/spec"
 )
 
 func checkCmd() *cobra.Command {
 	var file string
-	var effective bool
+	var effective, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Lint the file, without starting anything",
-		Long:  "check reads the file and everything it names, strictly. Each problem is one line: file:line:column: key: rule; fix. Exit code 2 when there is any.",
+		Long: `check reads the file and everything it names, strictly. Each problem is one line:
+file:line:column: key: rule; fix. Exit code 2 when there is any. Warnings name what
+is allowed and worth a look; up and apply print them too, no other command does.`,
 		Example: `  rampart check
+  rampart check --json                                          # errors and warnings for a program
   rampart check -f examples/payments/rampart.yaml --effective   # with every default shown`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && effective {
+				return usageError("--effective prints rampart.yaml, which is no JSON; leave out one of the two")
+			}
 			sys, err := loadCompiled(file)
+			if asJSON {
+				return checkAsJSON(cmd.OutOrStdout(), file, sys, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -48,37 +55,36 @@ func checkCmd() *cobra.Command {
 			if err := sys.AdmitUnsafe(false); err != nil {
 				return err
 			}
-			if keys, err := bundle.ParseKeys(sys.Authz.Bundle.Keys); err == nil && len(keys) > 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "policies are signed by key %s\n", strings.Join(slices.Sorted(maps.Keys(keys)), ", or "))
+			told := checkedSystemOf(sys)
+			if len(told.SignedBy) > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "policies are signed by key %s\n", strings.Join(told.SignedBy, ", or "))
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %d services, %d flows, %d controls, digest %s\n", sys.Info.Name, len(sys.Services), len(sys.Flows), len(sys.Controls()), sys.Bundle().Digest[:12])
+			fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %d services, %d flows, %d controls, digest %s\n", told.Name, told.Services, told.Flows, told.Controls, told.Digest[:12])
 			return nil
 		},
 	}
 	fileFlag(cmd, &file)
 	cmd.Flags().BoolVar(&effective, "effective", false, "print the file with every default filled in")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print errors and warnings as JSON")
 	return cmd
 }
 
 // warn prints what is worth a look in a file that is not refused. check, up and
-// apply say the same.
+// apply say the same; no other command does.
 func warn(w io.Writer, sys *spec.System) error {
 	list, err := warnings(sys, time.Now())
-	for _, text := range list {
-		fmt.Fprintln(w, "warning:", text)
+	for _, p := range list {
+		fmt.Fprintln(w, "warning:", p)
 	}
 	return err
 }
 
-func warnings(sys *spec.System, now time.Time) ([]string, error) {
-	var out []string
-	for _, w := range sys.Warnings() {
-		out = append(out, w.String())
-	}
-	for _, look := range []func(*spec.System) ([]string, error){
+func warnings(sys *spec.System, now time.Time) ([]spec.Problem, error) {
+	out := slices.Clone(sys.Warnings())
+	for _, look := range []func(*spec.System) ([]spec.Problem, error){
 		unreachable,
 		idleScopes,
-		func(sys *spec.System) ([]string, error) { return idleExclusions(sys, now) },
+		func(sys *spec.System) ([]spec.Problem, error) { return idleExclusions(sys, now) },
 		documentNotes,
 	} {
 		list, err := look(sys)

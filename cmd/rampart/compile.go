@@ -98,13 +98,13 @@ func compileSchema(sys *spec.System, f spec.Flow) error {
 
 // unreachable lists operations that ask for a permission which no role holds:
 // nobody can use them, which is safe and hardly meant.
-func unreachable(sys *spec.System) ([]string, error) {
+func unreachable(sys *spec.System) ([]spec.Problem, error) {
 	roles, err := rbac.Compile(sys.Authz.Roles)
 	if err != nil {
 		return nil, err
 	}
 	everybody := rampart.Principal{Subject: "user:everybody", Roles: slices.Collect(maps.Keys(sys.Authz.Roles))}
-	var out []string
+	var out []spec.Problem
 	for _, f := range sys.FlowsFrom(sys.Gateway()) {
 		svc := sys.Services[f.To]
 		doc, ok := sys.Resource(svc.OpenAPI)
@@ -117,7 +117,10 @@ func unreachable(sys *spec.System) ([]string, error) {
 		}
 		for _, op := range api.Operations() {
 			if !roles.Check(everybody, rampart.Action(op.Permission), "") {
-				out = append(out, fmt.Sprintf("%s: %s %s asks for %s, which no role holds, so nobody can use it; grant it in authz.roles, or say allow: on flow %s, line %d", svc.OpenAPI, op.Method, op.Path, op.Permission, f.ID, f.Line))
+				out = append(out, spec.Problem{
+					File: svc.OpenAPI, Msg: fmt.Sprintf("%s %s asks for %s, which no role holds, so nobody can use it", op.Method, op.Path, op.Permission),
+					Fix: fmt.Sprintf("grant it in authz.roles, or say allow: on flow %s, line %d", f.ID, f.Line),
+				})
 			}
 		}
 	}
@@ -160,17 +163,17 @@ func routesAndScopes(sys *spec.System) error {
 
 // idleScopes lists what flows let a token keep though neither the service that
 // they reach nor any behind it asks for it.
-func idleScopes(sys *spec.System) ([]string, error) {
+func idleScopes(sys *spec.System) ([]spec.Problem, error) {
 	ops, _, err := operations(sys)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
+	var out []spec.Problem
 	for i, f := range sys.Flows {
 		for j, p := range f.Scope {
 			if !strings.HasSuffix(p, ":*") && !asksFor(sys, ops, f.To, p, map[string]bool{}) {
 				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].scope[%d]", i, j),
-					fmt.Sprintf("no operation of %q, or of a service that it calls, asks for %q", f.To, p), "remove it: a token that is stolen there opens it elsewhere").String())
+					fmt.Sprintf("no operation of %q, or of a service that it calls, asks for %q", f.To, p), "remove it: a token that is stolen there opens it elsewhere"))
 			}
 		}
 	}
@@ -255,11 +258,21 @@ func permissions(sys *spec.System) ([]string, error) {
 	return slices.Sorted(maps.Keys(known)), nil
 }
 
+// documentError is the fault of a document that rampart.yaml names.
+type documentError struct {
+	file string
+	err  error
+}
+
+func (e *documentError) Error() string { return e.file + ": " + e.err.Error() }
+
+func (e *documentError) Unwrap() error { return e.err }
+
 func compileService(sys *spec.System, name string, svc spec.Service) error {
 	if svc.OpenAPI != "" {
 		doc, _ := sys.Resource(svc.OpenAPI)
 		if _, err := openapi.Compile(name, doc); err != nil {
-			return fmt.Errorf("%s: %w", svc.OpenAPI, err)
+			return &documentError{svc.OpenAPI, err}
 		}
 	}
 	set := pap.FromSystem(sys)

@@ -16,7 +16,7 @@ import (
 // idleExclusions names exclusions of the firewall that do nothing: their date is
 // past, no operation has the route or the field, or the rules are not asked at this
 // level. They refuse too much and never too little, so they are no errors.
-func idleExclusions(sys *spec.System, now time.Time) ([]string, error) {
+func idleExclusions(sys *spec.System, now time.Time) ([]spec.Problem, error) {
 	ops, _, err := operations(sys)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func idleExclusions(sys *spec.System, now time.Time) ([]string, error) {
 		}
 		for j, x := range f.WAF.Exclude {
 			if key, msg, fix := idleExclusion(x, ops[f.To], now); key != "" {
-				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].waf.exclude[%d].%s", i, j, key), msg, fix).String())
+				out = append(out, sys.Problem(fmt.Sprintf("flows[%d].waf.exclude[%d].%s", i, j, key), msg, fix))
 			}
 		}
 	}
@@ -50,7 +50,7 @@ func knownRules(sys *spec.System) error {
 
 // excludedRules sorts out the rules of all exclusions as idleRules does. The rules
 // are read only if there is an exclusion.
-func excludedRules(sys *spec.System) (unknown spec.Problems, idle []string, err error) {
+func excludedRules(sys *spec.System) (unknown, idle spec.Problems, err error) {
 	var levels map[int]int
 	for i, f := range sys.Flows {
 		if f.WAF == nil {
@@ -100,14 +100,14 @@ func ruleLevels() (map[int]int, error) {
 
 // idleRules sorts out ids that no rule has, which are slips, and rules that are not
 // asked at this level, which wait for it.
-func idleRules(sys *spec.System, key string, ids []int, level int, levels map[int]int) (unknown spec.Problems, idle []string) {
+func idleRules(sys *spec.System, key string, ids []int, level int, levels map[int]int) (unknown, idle spec.Problems) {
 	for k, id := range ids {
 		at := fmt.Sprintf("%s[%d]", key, k)
 		switch from := levels[id]; {
 		case from == 0:
 			unknown = append(unknown, sys.Problem(at, fmt.Sprintf("the Core Rule Set has no rule %d", id), "copy the id from rules of an event of class waf"))
 		case from > level:
-			idle = append(idle, sys.Problem(at, fmt.Sprintf("rule %d is asked from paranoia level %d on, and this is level %d, so this excludes nothing", id, from, level), "remove it, or raise paranoia").String())
+			idle = append(idle, sys.Problem(at, fmt.Sprintf("rule %d is asked from paranoia level %d on, and this is level %d, so this excludes nothing", id, from, level), "remove it, or raise paranoia"))
 		}
 	}
 	return unknown, idle

@@ -13,13 +13,14 @@ import (
 // opened on purpose is listed in full.
 const maxNotes = 5
 
-// maxUnknown bounds what check says of one document's unknown keywords.
-const maxUnknown = 20
+// maxLoud bounds what check says of one document's unknown keywords, and of its
+// objects that nothing passes.
+const maxLoud = 20
 
 // documentNotes lists what the documents of services leave open, and what got a
 // default bound because they say none.
-func documentNotes(sys *spec.System) ([]string, error) {
-	var out []string
+func documentNotes(sys *spec.System) ([]spec.Problem, error) {
+	var out []spec.Problem
 	for _, name := range slices.Sorted(maps.Keys(sys.Services)) {
 		doc, ok := sys.Resource(sys.Services[name].OpenAPI)
 		if !ok {
@@ -34,27 +35,34 @@ func documentNotes(sys *spec.System) ([]string, error) {
 	return out, nil
 }
 
-func notesOf(file string, notes []openapi.Note) []string {
-	var out []string
-	more, unknown := 0, 0
+func notesOf(file string, notes []openapi.Note) []spec.Problem {
+	var out []spec.Problem
+	count := map[openapi.Note]int{}
 	for _, n := range notes {
-		switch {
-		case n.Unknown:
-			if unknown++; unknown > maxUnknown {
-				continue
-			}
-		case !n.Open:
-			if more++; more > maxNotes {
-				continue
-			}
+		kind := openapi.Note{Open: n.Open, Unknown: n.Unknown, Closed: n.Closed}
+		if count[kind]++; n.Open || count[kind] <= notesShown(n) {
+			out = append(out, spec.Problem{File: file, Line: n.Line, Key: n.Pointer, Msg: n.Text, Fix: n.Fix})
 		}
-		out = append(out, fmt.Sprintf("%s:%d: %s %s", file, n.Line, n.Pointer, n.Text))
 	}
-	if unknown > maxUnknown {
-		out = append(out, fmt.Sprintf("%s: %d more unknown keywords in schemas", file, unknown-maxUnknown))
-	}
-	if more > maxNotes {
-		out = append(out, fmt.Sprintf("%s: %d more values have default bounds; write maxLength, maxItems, minimum and maximum, so that the WAF and the service know them", file, more-maxNotes))
+	for _, rest := range []struct {
+		of       openapi.Note
+		msg, fix string
+	}{
+		{openapi.Note{Unknown: true}, "%d more unknown keywords in schemas", ""},
+		{openapi.Note{Closed: true}, "%d more objects without properties", ""},
+		{openapi.Note{}, "%d more values have default bounds", "write maxLength, maxItems, minimum and maximum, so that the WAF and the service know them"},
+	} {
+		if more := count[rest.of] - notesShown(rest.of); more > 0 {
+			out = append(out, spec.Problem{File: file, Msg: fmt.Sprintf(rest.msg, more), Fix: rest.fix})
+		}
 	}
 	return out
+}
+
+// notesShown is how many notes like n are listed.
+func notesShown(n openapi.Note) int {
+	if n.Unknown || n.Closed {
+		return maxLoud
+	}
+	return maxNotes
 }

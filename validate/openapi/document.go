@@ -60,12 +60,23 @@ func (d *document) decode(text []byte) (any, error) {
 	return c.value(&node, "", maxDepth)
 }
 
+// Fault is a rule that a document breaks, as Compile's error.
+type Fault struct {
+	Line    int    // 0 when the document is JSON
+	Pointer string // where it is broken
+	Msg     string // the rule, with the way out
+}
+
+func (f *Fault) Error() string {
+	if f.Line > 0 {
+		return fmt.Sprintf("line %d, %s: %s", f.Line, f.Pointer, f.Msg)
+	}
+	return f.Pointer + ": " + f.Msg
+}
+
 // fail reports a rule that the document breaks at pointer, with the way out.
 func (d *document) fail(pointer, format string, args ...any) error {
-	if line := d.line(pointer); line > 0 {
-		return fmt.Errorf("line %d, %s: %s", line, orRoot(pointer), fmt.Sprintf(format, args...))
-	}
-	return fmt.Errorf("%s: %s", orRoot(pointer), fmt.Sprintf(format, args...))
+	return &Fault{d.line(pointer), orRoot(pointer), fmt.Sprintf(format, args...)}
 }
 
 // line returns that of what stands at pointer or around it, 0 for JSON.

@@ -46,8 +46,10 @@ type Note struct {
 	Line    int    // 0 when the document is JSON
 	Pointer string // of the schema
 	Text    string
-	Open    bool // the document opens something
-	Unknown bool // a word in a schema says nothing; of neither: the document got a default
+	Fix     string // what to write instead; "" for a default or a choice, which may stay
+	Open    bool   // the document opens something
+	Unknown bool   // a word in a schema says nothing
+	Closed  bool   // no object passes there but {}; of none: the document got a default
 }
 
 // Notes lists what hardening of requests found, by place, and then the unknown
@@ -121,7 +123,7 @@ func (h *hardener) schema(v any, at string, whole bool) error {
 		h.bound(m, at, combined || !whole, open)
 	}
 	if whole && !open["properties"] {
-		h.closeObject(m, combined)
+		h.closeObject(m, at, combined)
 	}
 	if m["additionalProperties"] == any(true) || m["unevaluatedProperties"] == any(true) {
 		h.note(at, "takes properties that are not declared", true)
@@ -399,7 +401,7 @@ func isFinite(re *syntax.Regexp) bool {
 	return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !isFinite(sub) })
 }
 
-func (h *hardener) closeObject(m map[string]any, combined bool) {
+func (h *hardener) closeObject(m map[string]any, at string, combined bool) {
 	_, additional := m["additionalProperties"]
 	_, unevaluated := m["unevaluatedProperties"]
 	ref, _ := m["$ref"].(string)
@@ -410,7 +412,21 @@ func (h *hardener) closeObject(m map[string]any, combined bool) {
 		m["unevaluatedProperties"] = false
 	case mayBe(m, "object", false):
 		m["additionalProperties"] = false
+		h.noteClosed(m, at)
 	}
+}
+
+// noteClosed tells of a schema whose type is object and that declares no property:
+// closed, it takes nothing, which its author hardly means. One that says
+// maxProperties: 0 means it.
+func (h *hardener) noteClosed(m map[string]any, at string) {
+	_, typed := m["type"]
+	named, _ := m["properties"].(map[string]any)
+	formed, _ := m["patternProperties"].(map[string]any)
+	if h.answers || !typed || len(named)+len(formed) > 0 || m["maxProperties"] == any(json.Number("0")) {
+		return
+	}
+	h.put(at, Note{Text: "declares no properties, so no object but {} passes", Fix: "declare its properties, or write additionalProperties: true to take any", Closed: true})
 }
 
 // mayBe reports whether m declares type t, or declares no type and none is

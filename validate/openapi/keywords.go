@@ -61,7 +61,7 @@ func (h *hardener) misspelt(at, keyword string, known []string) {
 	if near, ok := nearest.To(keyword, known); ok {
 		fix = fmt.Sprintf("did you mean %q?", near)
 	}
-	h.put(at, Note{Text: "is no keyword of a schema, and checks nothing; " + fix, Unknown: true})
+	h.put(at, Note{Text: "is no keyword of a schema, and checks nothing", Fix: fix, Unknown: true})
 }
 
 // unknowns adds to the notes those on keywords that only answers' schemas have.

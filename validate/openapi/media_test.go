@@ -350,14 +350,27 @@ paths:
                 big: { type: number, x-rampart-open: true }
                 free: { type: object, x-rampart-open: [properties], properties: { a: { type: integer, minimum: 0, maximum: 9 } } }
                 map: { type: object, additionalProperties: true }
+                bare: { type: object }
+                nothing: { type: object, maxProperties: 0 }
+                maybe: { type: [object, "null"], properties: {} }
+                listed: { type: array, maxItems: 2, items: { type: object } }
+                named: { $ref: "#/components/schemas/Bare" }
+                keyed: { type: object, patternProperties: { "^[a-z]$": { type: boolean } } }
+      responses:
+        "200": { content: { application/json: { schema: { type: object } } } }
+components:
+  schemas:
+    Bare: { type: object }
 `)
 	var got []string
 	for _, n := range api.Notes() {
 		got = append(got, n.Pointer[strings.LastIndexByte(n.Pointer, '/')+1:]+": "+n.Text)
 	}
+	const closed = ": declares no properties, so no object but {} passes"
 	want := []string{
-		"big: is open: items, length, properties, range", "capped: has no maxLength; at most 4096 characters pass", "free: is open: properties", "long: is open: length",
-		"map: takes properties that are not declared", "n: has no minimum or no maximum; 53 bits pass",
+		"Bare" + closed, "bare" + closed,
+		"big: is open: items, length, properties, range", "capped: has no maxLength; at most 4096 characters pass", "free: is open: properties", "items" + closed, "long: is open: length",
+		"map: takes properties that are not declared", "maybe" + closed, "n: has no minimum or no maximum; 53 bits pass",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -365,6 +378,7 @@ paths:
 	for body, ok := range map[string]bool{
 		`{"long":"` + strings.Repeat("x", 5000) + `"}`: true, `{"capped":"` + strings.Repeat("x", 5000) + `"}`: false,
 		`{"n":9007199254740991}`: true, `{"n":9007199254740992}`: false, `{"big":1e300}`: true, `{"free":{"a":1,"x":"<"}}`: true, `{"free":{"a":10}}`: false,
+		`{"bare":{}}`: true, `{"bare":{"a":1}}`: false, `{"listed":[{"a":1}]}`: false, `{"named":{"a":1}}`: false, `{"keyed":{"a":true}}`: true,
 	} {
 		if err := checkRequest(t, api, "POST /a", body, nil); (err == nil) != ok {
 			t.Errorf("%.60s: %v", body, err)
@@ -405,7 +419,7 @@ components:
 		var got []string
 		for _, n := range compile(t, "openapi: "+version+doc).Notes() {
 			if n.Unknown {
-				got = append(got, fmt.Sprint(n.Line, " ", n.Pointer[strings.LastIndexByte(n.Pointer, '/')+1:], " ", n.Text[strings.Index(n.Text, "; ")+2:]))
+				got = append(got, fmt.Sprint(n.Line, " ", n.Pointer[strings.LastIndexByte(n.Pointer, '/')+1:], " ", n.Fix))
 			}
 		}
 		want := []string{
