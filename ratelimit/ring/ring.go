@@ -9,6 +9,7 @@
 package ring
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"sync/atomic"
 	"time"
@@ -50,14 +51,21 @@ type Ring struct {
 	keys     *keyed.Table[digest, keyed.Wheel]
 }
 
-// digest stands for a key: 128 bits of a keyed hash. Among a million keys there is
+// digest stands for a key: 88 bits of a keyed hash. Among a million keys there is
 // nothing to follow to a text elsewhere in memory, and nothing for the collector to
-// look at. Two keys that met would share one limit, which lets nobody do more.
-type digest [2]uint64
+// look at, and what is remembered of a key is one line of memory. Two keys that met,
+// as among two million some do once in 10^14 processes, would share one limit, which
+// lets nobody do more.
+type digest [11]byte
 
 func (r *Ring) digest(key string) digest {
-	return digest{maphash.String(r.seeds[0], key), maphash.String(r.seeds[1], key)}
+	var d digest
+	binary.LittleEndian.PutUint64(d[3:], maphash.String(r.seeds[1], key))
+	binary.LittleEndian.PutUint64(d[:], maphash.String(r.seeds[0], key))
+	return d
 }
+
+func (d digest) hash() uint64 { return binary.LittleEndian.Uint64(d[:]) }
 
 // New returns a Ring that admits limit per window. A limit below 1 or a window
 // below 10 ns refuses everything; one above 2^30 counts as 2^30.
@@ -78,7 +86,7 @@ func New(limit int, window time.Duration, opt Options) *Ring {
 	}
 	r.keys = keyed.New(keyed.Options[digest, keyed.Wheel]{
 		Keys: opt.Keys, Worth: r.worth,
-		Hash:  func(d digest) uint64 { return d[0] },
+		Hash:  digest.hash,
 		Pause: int64(r.bucket), // refusals end only when a bucket does
 	})
 	return r
@@ -87,10 +95,10 @@ func New(limit int, window time.Duration, opt Options) *Ring {
 // worth of what is counted: who is refused now must not be forgotten.
 func (r *Ring) worth(w *keyed.Wheel, now int64) keyed.Worth {
 	w.Advance(now/int64(r.bucket), buckets)
-	switch {
-	case w.Sum() >= r.limit && r.limit > 0:
+	switch used := w.Sum(); {
+	case used >= r.limit && r.limit > 0:
 		return keyed.Never
-	case w.Sum() > 0:
+	case used > 0:
 		return keyed.Some
 	}
 	return keyed.Free
@@ -112,11 +120,13 @@ func (r *Ring) Allow(key string, cost int) ratelimit.Verdict {
 	// A clock that steps back must not free capacity: the shard's only grows.
 	since := time.Duration(s.Now())
 	w.Advance(int64(since/r.bucket), buckets)
-	ok := cost <= r.limit-w.Sum()
+	left := r.limit - w.Sum()
+	ok := cost <= left
 	if ok {
 		w.Add(cost, buckets)
+		left -= cost
 	}
-	v := ratelimit.Verdict{OK: ok, Limit: r.limit, Remaining: r.limit - w.Sum(), Window: r.window}
+	v := ratelimit.Verdict{OK: ok, Limit: r.limit, Remaining: left, Window: r.window}
 	v.Reset = r.leaves(w.Newest(buckets), since)
 	if !ok {
 		v.RetryAfter = r.retryAfter(w, cost, since)

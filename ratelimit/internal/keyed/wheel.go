@@ -1,5 +1,7 @@
 package keyed
 
+import "encoding/binary"
+
 // Parts of a window, and the counters that a wheel of them needs: the bucket in
 // hand, and as many before it as there are parts, because both ends of a window
 // lie inside a bucket.
@@ -11,55 +13,67 @@ const (
 // Wheel counts what happened in the newest bucket and in those before it. The
 // zero Wheel is empty and stands at bucket 0. Methods take m, of how many buckets
 // it is: Buckets, or 1, that of a calendar which knows the period in hand alone.
+//
+// It is small, and holds no sum and no number that wants to lie on eight bytes, so
+// that a key's slot of a Table is one line of memory.
 type Wheel struct {
-	last   int64 // newest bucket; counts[i%m] is bucket i
-	sum    int64
-	counts [Buckets]int32
+	newest [8]byte        // newest bucket, little endian
+	counts [Buckets]int32 // counts[i%m] is bucket i
 }
 
+// last returns the newest bucket.
+func (w *Wheel) last() int64 { return int64(binary.LittleEndian.Uint64(w.newest[:])) }
+
+func (w *Wheel) stand(k int64) { binary.LittleEndian.PutUint64(w.newest[:], uint64(k)) }
+
 // Sum returns what the wheel holds.
-func (w *Wheel) Sum() int { return int(w.sum) }
+func (w *Wheel) Sum() int {
+	n := 0
+	for i := range w.counts {
+		n += int(w.counts[i])
+	}
+	return n
+}
 
 // Advance moves the wheel to bucket k and drops what has left. A bucket of the
 // past moves nothing.
 func (w *Wheel) Advance(k int64, m int) {
-	if k-w.last >= int64(m) {
-		w.counts, w.sum, w.last = [Buckets]int32{}, 0, k
+	last := w.last()
+	switch {
+	case k <= last:
 		return
+	case k-last >= int64(m):
+		w.counts = [Buckets]int32{}
+	default:
+		for i := last + 1; i <= k; i++ {
+			w.counts[i%int64(m)] = 0
+		}
 	}
-	for ; w.last < k; w.last++ {
-		i := (w.last + 1) % int64(m)
-		w.sum -= int64(w.counts[i])
-		w.counts[i] = 0
-	}
+	w.stand(k)
 }
 
 // Add counts n in the newest bucket.
-func (w *Wheel) Add(n, m int) {
-	w.counts[w.last%int64(m)] += int32(n)
-	w.sum += int64(n)
-}
+func (w *Wheel) Add(n, m int) { w.counts[w.last()%int64(m)] += int32(n) }
 
 // Set makes the wheel hold counts: that of the oldest bucket first, and of
 // bucket last at the end.
 func (w *Wheel) Set(last int64, counts []int32, m int) {
-	*w = Wheel{last: last}
+	*w = Wheel{}
+	w.stand(last)
 	for i, n := range counts {
-		at := last - int64(len(counts)-1-i)
-		if at < 0 {
-			continue
+		if at := last - int64(len(counts)-1-i); at >= 0 {
+			w.counts[at%int64(m)] = n
 		}
-		w.counts[at%int64(m)] = n
-		w.sum += int64(n)
 	}
 }
 
 // Clear empties the wheel where it stands.
-func (w *Wheel) Clear() { *w = Wheel{last: w.last} }
+func (w *Wheel) Clear() { w.counts = [Buckets]int32{} }
 
 // Newest returns the newest bucket with anything in it, or -1.
 func (w *Wheel) Newest(m int) int64 {
-	for i := w.last; i >= 0 && i > w.last-int64(m); i-- {
+	last := w.last()
+	for i := last; i >= 0 && i > last-int64(m); i-- {
 		if w.counts[i%int64(m)] > 0 {
 			return i
 		}
@@ -70,10 +84,10 @@ func (w *Wheel) Newest(m int) int64 {
 // Frees returns the bucket that, once it and all before it have left, leaves at
 // most rest in the wheel; -1 when there is none.
 func (w *Wheel) Frees(rest, m int) int64 {
-	left := w.sum
-	for i := max(0, w.last-int64(m)+1); i <= w.last; i++ {
-		left -= int64(w.counts[i%int64(m)])
-		if left <= int64(rest) {
+	left, last := w.Sum(), w.last()
+	for i := max(0, last-int64(m)+1); i <= last; i++ {
+		left -= int(w.counts[i%int64(m)])
+		if left <= rest {
 			return i
 		}
 	}
