@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -18,11 +19,17 @@ type InitOptions struct {
 	Role     string   // that a user needs; default member
 }
 
+// edgePort is where the gateway of Init's file listens.
+const edgePort = "8443"
+
 // Init returns a rampart.yaml of ten lines for one service behind a login. The
 // error is Problems when an option does not fit.
 func Init(o InitOptions) ([]byte, error) {
 	if o.Name == "" || o.Service == "" || o.Upstream == "" {
 		return nil, rampart.Errorf(rampart.Invalid, "", "init needs a name for the system, a name for the service and its upstream")
+	}
+	if ps := o.taken(); len(ps) > 0 {
+		return nil, ps
 	}
 	or(&o.Role, "member")
 	service := []string{"upstream: " + quoted(o.Upstream)}
@@ -40,17 +47,38 @@ func Init(o InitOptions) ([]byte, error) {
 rampart: v1
 system: { name: %s }
 services:
-  gateway: { role: gateway, listen: ":8443" }
+  gateway: { role: gateway, listen: ":%s" }
   %s: { %s }
 flows:
   - { from: users, to: gateway, authn: session }
   - { from: gateway, to: %s, allow: %s }
 demo: { users: { alice: { roles: [%s], organizations: [home] } } }
-`, quoted(o.Name), quoted(o.Service), strings.Join(service, ", "), quoted(o.Service), quoted("role:"+o.Role), quoted(o.Role))
+`, quoted(o.Name), edgePort, quoted(o.Service), strings.Join(service, ", "), quoted(o.Service), quoted("role:"+o.Role), quoted(o.Role))
 	if _, err := parse(bundleName, text); err != nil {
 		return nil, err
 	}
 	return text, nil
+}
+
+// taken lists what the rest of the file has already: two names, and a port.
+func (o InitOptions) taken() Problems {
+	var out Problems
+	key := join("services", o.Service)
+	for name, of := range map[string]string{roleGateway: "the gateway", defaultHuman: "the people who log in"} {
+		if o.Service == name {
+			out = append(out, Problem{File: bundleName, Key: key, Msg: fmt.Sprintf("%q is the name of %s", name, of), Fix: "name the service otherwise, such as catalog"})
+		}
+	}
+	if addressPort(o.Upstream) == edgePort {
+		out = append(out, Problem{File: bundleName, Key: key + ".upstream", Msg: "port " + edgePort + " is the gateway's", Fix: "let the service listen on another port"})
+	}
+	return out
+}
+
+// addressPort is the port of an address or upstream, "" without one.
+func addressPort(text string) string {
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(text, "http://"))
+	return port
 }
 
 // quoted writes a text as a YAML value: as it is when nothing in it is

@@ -3,6 +3,7 @@ package spec
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strings"
@@ -41,6 +42,7 @@ func (s *System) warnServices(r *report) {
 			continue
 		}
 		r.warnFileServer(key, svc.Run)
+		s.warnPort(r, key, svc)
 		if !reached[name] {
 			r.bad(key, "no flow reaches the service, so nobody can call it", "add { from: "+cmp.Or(s.Gateway(), "SERVICE")+", to: "+name+" } to flows")
 		}
@@ -50,6 +52,16 @@ func (s *System) warnServices(r *report) {
 			}
 			r.bad(key, "without an openapi document requests are not validated, and only "+strings.Join(svc.Methods, " and ")+" pass", "add openapi: FILE, or list in methods: what may pass unvalidated, such as methods: [GET, HEAD, POST]")
 		}
+	}
+}
+
+// warnPort speaks up when a service has the port of the gateway. It is no fault:
+// the two may run on machines of their own.
+func (s *System) warnPort(r *report, key string, svc Service) {
+	host, port, _ := net.SplitHostPort(s.Services[s.Gateway()].Listen)
+	ip := net.ParseIP(host)
+	if here := host == "" || ip.IsLoopback() || ip.IsUnspecified(); here && port == addressPort(svc.Upstream) {
+		r.bad(key+".upstream", "port "+port+" is the gateway's too, so on one machine only one of them starts", "give the service another port")
 	}
 }
 

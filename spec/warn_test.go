@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,28 @@ flows:
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", run, diff)
+		}
+	}
+}
+
+// A service on the gateway's port is told of where both listen on one address, and
+// whoever writes a first file is not given one.
+func TestWarnPort(t *testing.T) {
+	for listen, want := range map[string]bool{":8443": true, "127.0.0.1:8443": true, "[::]:8443": true, "192.0.2.1:8443": false, ":443": false} {
+		s := mustParse(t, fmt.Sprintf(`rampart: v1
+system: { name: shop }
+services:
+  gateway: { role: gateway, listen: %q }
+  shop: { upstream: "http://127.0.0.1:8443", methods: [GET] }
+flows:
+  - { from: users, to: gateway, authn: session }
+  - { from: gateway, to: shop, allow: "role:member" }
+`, listen))
+		got := slices.ContainsFunc(s.Warnings(), func(p Problem) bool {
+			return p.Key == "services.shop.upstream" && strings.HasPrefix(p.Msg, "port 8443 is the gateway's too")
+		})
+		if got != want {
+			t.Errorf("%s: told %v, want %v", listen, got, want)
 		}
 	}
 }

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/rampart-security/rampart/spec"
 )
@@ -94,78 +89,6 @@ func warnings(sys *spec.System, now time.Time) ([]spec.Problem, error) {
 		out = append(out, list...)
 	}
 	return out, nil
-}
-
-func initCmd() *cobra.Command {
-	var opt spec.InitOptions
-	var file, run string
-	cmd := &cobra.Command{
-		Use:   "init",
-		Short: "Write a ten-line file for your own service",
-		Long:  "init asks three questions, or takes the answers as flags, and writes rampart.yaml. It never overwrites a file.",
-		Example: `  rampart init
-  rampart init --name shop --service catalog --upstream http://127.0.0.1:9000 --run "python3 -m http.server 9000 --bind 127.0.0.1 --directory site"`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
-				return usageError("%s exists already; choose another name with -f, or remove it first", file)
-			}
-			if err := askFor(cmd, &opt); err != nil {
-				return err
-			}
-			opt.Run = strings.Fields(run)
-			b, err := spec.Init(opt)
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			if err := os.WriteFile(file, b, 0o644); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "wrote %s; now: rampart check -f %s && rampart up -f %s\n", file, file, file)
-			return nil
-		},
-	}
-	fileFlag(cmd, &file)
-	fl := cmd.Flags()
-	fl.StringVar(&opt.Name, "name", "", "name of the system")
-	fl.StringVar(&opt.Service, "service", "", "name of your service")
-	fl.StringVar(&opt.Upstream, "upstream", "", "where it listens, http://127.0.0.1:PORT")
-	fl.StringVar(&opt.OpenAPI, "openapi", "", "its OpenAPI 3.1 document, beside the file")
-	fl.StringVar(&opt.Role, "role", "", "role that may use it (default member)")
-	fl.StringVar(&run, "run", "", "command that starts it; without one, start it yourself")
-	return cmd
-}
-
-// askFor asks what no flag answered. Without a terminal it says which flags
-// are missing instead of waiting for ever.
-func askFor(cmd *cobra.Command, opt *spec.InitOptions) error {
-	questions := []struct {
-		flag, question, fallback string
-		answer                   *string
-	}{
-		{"name", "Name of the system", "shop", &opt.Name},
-		{"service", "Name of your service", "catalog", &opt.Service},
-		{"upstream", "Where it listens", "http://127.0.0.1:9000", &opt.Upstream},
-	}
-	in := bufio.NewReader(cmd.InOrStdin())
-	for _, q := range questions {
-		if *q.answer != "" {
-			continue
-		}
-		if !term.IsTerminal(int(os.Stdin.Fd())) {
-			return usageError("--%s is missing, and there is no terminal to ask on", q.flag)
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s [%s]: ", q.question, q.fallback)
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return err
-		}
-		*q.answer = q.fallback
-		if line = strings.TrimSpace(line); line != "" {
-			*q.answer = line
-		}
-	}
-	return nil
 }
 
 func sinceRounded(t time.Time) time.Duration { return time.Since(t).Round(10 * time.Millisecond) }
