@@ -6,11 +6,11 @@ STATE ?= .rampart
 
 .PHONY: bench-edge up test check verify falsify bench bench-authz rekey-long conformance-server test-vault crs guided slow fuzz chaos tools clean
 
-up: ## run the payment system, defended, on https://localhost:8443
+up: ## run the payment system, defended, on https://localhost:8443; ARGS=--free-ports, say, is handed to rampart up
 	@echo "building rampart and the example (the first build takes some minutes; each package is shown)"
 	@$(GO) build -v -o bin/rampart ./cmd/rampart
 	@$(GO) build -v -o /dev/null ./examples/payments/... 2>&1 | sed 's/^/  /' || true
-	@bin/rampart up -f $(FILE) --state $(STATE)
+	@bin/rampart up -f $(FILE) --state $(STATE) $(ARGS)
 
 test: tools check ## everything that must be green, with what it needs installed first
 	test/run.sh

@@ -107,7 +107,7 @@ func (u *up) orMove(why string) string {
 	if u.freePorts {
 		return why
 	}
-	return "or take free ports for this copy with --free-ports"
+	return "or take free ports for this copy with --free-ports (make up ARGS=--free-ports)"
 }
 
 // namesPort reports whether a command line holds the port as a number of its

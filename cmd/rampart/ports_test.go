@@ -81,7 +81,7 @@ func TestPortTaken(t *testing.T) {
 		free           bool
 		service, other string
 	}{
-		"as written": {false, "with --free-ports", "with --free-ports"},
+		"as written": {false, "with --free-ports (make up ARGS=--free-ports)", "with --free-ports"},
 		"moved":      {true, "its run command names the port, so --free-ports does not move it; with $PORT there", "the file fixes a stand-in's address"},
 	} {
 		u := up{freePorts: tc.free, sys: standIn}

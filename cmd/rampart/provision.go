@@ -158,8 +158,22 @@ func (u *up) banner(trouble []string) {
   watch     rampart audit tail --state %s
 
 Ctrl-C stops everything.
-`, u.issuer(), u.stateDir, strings.Join(users, ", "), u.state.Path(demoFile),
+`, u.landing(), u.stateDir, strings.Join(users, ", "), u.state.Path(demoFile),
 		u.state.Path(), conf, u.file, u.stateDir, u.stateDir)
+}
+
+// landing is a page for who has just started the system: the first one, if some
+// service answers there, else the account, which every system has. It is named
+// here and not at the edge: there a stranger would ask, too.
+func (u *up) landing() string {
+	list, _ := routesTo(u.sys, nil) // without routes there is no first page either
+	first := func(r route) bool {
+		return (r.Path == "/" || r.Path == "/*") && slices.Contains(strings.Split(r.Method, ","), http.MethodGet)
+	}
+	if slices.ContainsFunc(list, first) {
+		return u.issuer()
+	}
+	return u.issuer() + "account"
 }
 
 // curlConfig writes one curl configuration that logs a demo user in and makes

@@ -28,7 +28,7 @@ CALLERS are the credentials that the ways in take, ASKS is what the gateway asks
 them: a permission or an entry of allow, and a step-up. VALIDATED says whether a
 schema is checked. REPEATS says what a request that changes something carries against
 being carried out twice: a nonce, an idempotency key (required, or heeded where there
-is one). CORS names the origins whose pages may read answers, "with session" if as the
+is one). STREAMS are what may stay open: websocket, sse, grpc. CORS names the origins whose pages may read answers, "with session" if as the
 user who looks at them. LIMITS are the largest body and the widest rates of an address
 and a user.
 
@@ -94,7 +94,8 @@ type route struct {
 	Detect    bool        `json:"detect,omitempty"`
 	Nonce     *routeNonce `json:"nonce,omitempty"`
 	Key       *routeKey   `json:"idempotency,omitempty"`
-	CORS      *routeCORS  `json:"cors,omitempty"` // nil: no page of another origin reads answers
+	Streams   []string    `json:"streams,omitempty"` // websocket, sse, grpc: what may stay open on the service's flow
+	CORS      *routeCORS  `json:"cors,omitempty"`    // nil: no page of another origin reads answers
 	Limits    routeLimits `json:"limits"`
 }
 
@@ -208,7 +209,7 @@ func undocumented(sys *spec.System, f spec.Flow, svc spec.Service) []route {
 
 // routeOf is what all routes of a flow with a method have in common.
 func routeOf(sys *spec.System, f spec.Flow, method string) route {
-	r := route{Method: method, Service: f.To, Callers: []wayIn{}, Asks: f.Allow, Require: f.Authz.Require, WAF: f.WAF.Mode, Detect: f.WAF.Detect, Limits: routeLimits{Body: f.Validate.MaxBody.String()}}
+	r := route{Method: method, Service: f.To, Callers: []wayIn{}, Asks: f.Allow, Require: f.Authz.Require, WAF: f.WAF.Mode, Detect: f.WAF.Detect, Streams: f.Stream, Limits: routeLimits{Body: f.Validate.MaxBody.String()}}
 	var ip, user spec.Rate
 	for _, in := range sys.FlowsTo(sys.Gateway()) {
 		r.Callers = append(r.Callers, wayIn{in.From, strings.Join(in.Authn.All, "+"), in.Limit.IP.String(), in.Limit.User.String()})
@@ -248,13 +249,13 @@ func wider(a, b spec.Rate) spec.Rate {
 }
 
 func routeTable(list []route) table {
-	t := table{head: []string{"METHOD", "PATH", "SERVICE", "OPERATION", "CALLERS", "ASKS", "VALIDATED", "WAF", "REPEATS", "CORS", "LIMITS"}}
+	t := table{head: []string{"METHOD", "PATH", "SERVICE", "OPERATION", "CALLERS", "ASKS", "VALIDATED", "WAF", "REPEATS", "STREAMS", "CORS", "LIMITS"}}
 	for _, r := range list {
 		validated := "yes"
 		if !r.Validated {
 			validated = "no"
 		}
-		t.add(r.Method, r.Path, r.Service, cmp.Or(r.Operation, "-"), r.callers(), r.asks(), validated, r.waf(), r.repeats(), r.cors(), r.limits())
+		t.add(r.Method, r.Path, r.Service, cmp.Or(r.Operation, "-"), r.callers(), r.asks(), validated, r.waf(), r.repeats(), cmp.Or(strings.Join(r.Streams, " "), "-"), r.cors(), r.limits())
 	}
 	return t
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,6 +53,9 @@ other is judged by every rule, as with "waf: { mode: full }".`,
 			}
 			return nil
 		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return completeOperation(file, args), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sys, err := loadCompiled(file)
 			if err != nil {
@@ -72,6 +77,34 @@ other is judged by every rule, as with "waf: { mode: full }".`,
 	cmd.Flags().StringVarP(&file, "file", "f", "rampart.yaml", "the system's file")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return cmd
+}
+
+// completeOperation offers the methods of what is behind a guided firewall, and then
+// the paths with that method.
+func completeOperation(file string, args []string) []string {
+	sys, err := spec.Load(file)
+	if err != nil || len(args) > 1 {
+		return nil
+	}
+	ops, _, err := operations(sys)
+	if err != nil {
+		return nil
+	}
+	found := map[string]bool{}
+	for _, f := range sys.FlowsFrom(sys.Gateway()) {
+		if f.WAF == nil || f.WAF.Mode != spec.WAFGuided {
+			continue
+		}
+		for _, op := range ops[f.To] {
+			switch {
+			case len(args) == 0:
+				found[op.Method] = true
+			case strings.EqualFold(op.Method, args[0]):
+				found[op.Path] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
 }
 
 // wafFlow is the firewall before one service.
