@@ -176,19 +176,25 @@ func weighHandshake(err error) weight {
 }
 
 // weighFraming: no browser sends such bytes, but long cookies, long addresses and
-// odd characters in them, which a page can give it.
+// odd characters in them, which a page can give it. A head that does not end is often
+// a network that was lost: it costs the connection, of which an address has so many.
 func weighFraming(r framing.Rule) weight {
 	switch r {
+	case framing.HeadSlow:
+		return harmless
 	case framing.HeadTooLong, framing.Target, framing.Query:
 		return fault
 	}
 	return offence
 }
 
-// weighFrames: the same of HTTP/2, where a page can have streams reset, too.
+// weighFrames: the same of HTTP/2, where a page can have streams reset, too. What
+// net/http finds wrong by itself may be a proxy's doing, and costs the connection.
 func weighFrames(r frames.Rule) weight {
 	switch r {
-	case frames.Resets, frames.Block, frames.Slow:
+	case frames.Broken:
+		return harmless
+	case frames.Resets, frames.Block, frames.Slow, frames.Long:
 		return fault
 	}
 	return offence

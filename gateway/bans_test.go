@@ -76,6 +76,7 @@ func TestWeightBelowRequests(t *testing.T) {
 		"one who is banned":               {weighHandshake(rampart.Errorf(rampart.Limited, controlBan, "no")), harmless},
 		"a smuggled request":              {weighFraming(framing.LengthAndCoding), offence},
 		"cookies too long":                {weighFraming(framing.HeadTooLong), fault},
+		"a head that does not end":        {weighFraming(framing.HeadSlow), harmless},
 		"a link with odd characters":      {weighFraming(framing.Query), fault},
 		"frames that carry nothing":       {weighFrames(frames.Flood), offence},
 		"a page that breaks off requests": {weighFrames(frames.Resets), fault},

@@ -226,7 +226,9 @@ func (g *Gateway) guarded(l net.Listener, one *http1.Server) net.Listener {
 	if g.table.Load().sys.Off("http.framing") {
 		return l
 	}
-	return frames.NewListener(one.Listen(g.framed(l)), frames.Options{OnRefuse: g.refusedFrames, BlockTime: g.pace.header})
+	return frames.NewListener(one.Listen(g.framed(l)), frames.Options{
+		OnRefuse: g.refusedFrames, BlockTime: g.pace.header, LongBlock: maxHeader + 1<<10, // more than net/http adds to it
+	})
 }
 
 // refusedFraming records bytes that never became a request. The log counts those
@@ -239,7 +241,7 @@ func (g *Gateway) refusedFraming(peer net.Addr, r framing.Rule) {
 	}
 }
 
-// refusedFrames records an HTTP/2 connection that was ended.
+// refusedFrames records an HTTP/2 connection that was ended, or a head too long.
 func (g *Gateway) refusedFrames(peer net.Addr, r frames.Rule) {
 	g.count(context.Background(), peerAddr(peer), weighFrames(r), ban.Protocol)
 	e := audit.Event{Class: "network", Action: "http.framing " + r.Code(), Outcome: audit.Refused, Control: "http.framing", Code: r.Code(), Peer: peer.String(), Detail: map[string]string{"error": r.String()}}

@@ -70,6 +70,10 @@ func TestSlow(t *testing.T) {
 		io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ")
 		go dribble(c, stop)
 		endOf(t, c)
+		h.Until("it is on record", func() bool {
+			e := h.newest()
+			return e.Code == "framing_35" && e.Control == "http.framing" && e.Peer != ""
+		})
 	})
 	t.Run("a body that comes byte by byte", func(t *testing.T) {
 		c, stop := connect()

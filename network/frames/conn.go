@@ -24,6 +24,8 @@ const (
 	Block                   // a header block in too many pieces, or too long
 	Slow                    // a frame head or a header block that does not end
 	Preface                 // the connection does not begin as RFC 9113 section 3.4 has it
+	Long                    // a header block longer than the server reads, which answers that itself: it is told of, and ends nothing
+	Broken                  // the server ends the connection for an error of its own finding, such as a field that is too long
 )
 
 // String returns what the rule says.
@@ -39,6 +41,10 @@ func (r Rule) String() string {
 		return "a header block did not end in time"
 	case Preface:
 		return "HTTP/2 was agreed on, and something else came"
+	case Long:
+		return "the head of the request is too long"
+	case Broken:
+		return "the connection broke the protocol of HTTP/2, or a field was too long"
 	}
 	return "no rule"
 }
@@ -56,6 +62,10 @@ func (r Rule) Code() string {
 		return "h2_slow"
 	case Preface:
 		return "h2_preface"
+	case Long:
+		return "h2_long"
+	case Broken:
+		return "h2_broken"
 	}
 	return ""
 }
@@ -69,8 +79,12 @@ type Options struct {
 	Pieces     int           // of a header block; 16
 	BlockBytes int           // of a header block, compressed; 64 KiB
 	BlockTime  time.Duration // for a header block, once begun; 5 s
-	// OnRefuse hears of each connection that is closed, once. It may be called
-	// from many goroutines. Nil: nobody does.
+	// LongBlock is more bytes of a header block, compressed, than the server reads: it
+	// answers 431 and tells nobody. 0: nobody is told here.
+	LongBlock int
+	// OnRefuse hears of each connection that is closed, or that the server closes for an
+	// error, once, and of each block over LongBlock. It may be called from many
+	// goroutines. Nil: nobody does.
 	OnRefuse func(peer net.Addr, r Rule)
 	Now      func() time.Time // nil: time.Now
 }
@@ -136,6 +150,9 @@ type Conn struct {
 
 	in, out scanner
 	waiting bool // the timer runs
+	long    bool // it was told that the header block that is open, or was the last, is too long
+
+	broken bool // it was told that the server ends the connection for an error
 
 	mu     sync.Mutex // guards below
 	resets bucket
@@ -192,8 +209,31 @@ func (c *Conn) blocked() bool {
 	return c.in.pieces > c.opt.Pieces || c.in.block > c.opt.BlockBytes
 }
 
+// tellLong tells of a header block that the server will not read, once for each.
+func (c *Conn) tellLong(f frame) {
+	switch f.kind {
+	case frameHeaders:
+		c.long = false
+	case frameContinuation:
+	default:
+		return
+	}
+	if c.opt.LongBlock <= 0 || c.long || c.in.block <= c.opt.LongBlock {
+		return
+	}
+	c.long = true
+	c.tell(Long)
+}
+
+func (c *Conn) tell(r Rule) {
+	if c.opt.OnRefuse != nil {
+		c.opt.OnRefuse(c.RemoteAddr(), r)
+	}
+}
+
 // received counts one frame of the client's.
 func (c *Conn) received(f frame) Rule {
+	c.tellLong(f)
 	cost := f.cost()
 	if cost == 0 {
 		return 0
@@ -220,6 +260,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) sent(f frame) Rule {
+	if f.kind == frameGoAway && f.code != 0 && !c.broken {
+		c.broken = true
+		c.tell(Broken)
+	}
 	if f.kind != frameReset || f.code == 0 { // NO_ERROR: the answer came before the body had
 		return 0
 	}

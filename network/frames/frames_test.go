@@ -87,6 +87,8 @@ type client struct {
 	next  uint32
 	ended chan struct{} // when the server has ended the connection
 	got   atomic.Int64  // bytes of DATA
+
+	answers atomic.Int32 // heads of them
 }
 
 func dial(t testing.TB, addr string) *client {
@@ -119,6 +121,9 @@ func (c *client) drain() {
 		f, err := c.ReadFrame()
 		if errors.As(err, new(http2.StreamError)) {
 			continue
+		}
+		if _, ok := f.(*http2.HeadersFrame); ok {
+			c.answers.Add(1)
 		}
 		if d, ok := f.(*http2.DataFrame); ok {
 			c.got.Add(int64(len(d.Data())))
@@ -186,7 +191,7 @@ func TestAbuse(t *testing.T) {
 	for name, tc := range map[string]struct {
 		n     int // how often
 		play  func(*client, int)
-		rule  Rule // that ends it here; 0: net/http does
+		rule  Rule // that ends it here; Broken: net/http does
 		stock bool // net/http ends it
 	}{
 		// 400: net/http ends it by itself where more than four times its streams wait for their handlers
@@ -195,7 +200,7 @@ func TestAbuse(t *testing.T) {
 		"requests that the server must take back": {2000, func(c *client, _ int) {
 			c.WriteRawFrame(http2.FrameWindowUpdate, 0, c.ask("POST", "/body", false), make([]byte, 4))
 		}, Resets, false},
-		"a header block that does not end":    {2000, once(open, func(c *client) { c.WriteContinuation(1, false, wide) }), 0, true},
+		"a header block that does not end":    {2000, once(open, func(c *client) { c.WriteContinuation(1, false, wide) }), Broken, true},
 		"a header block in pieces of nothing": {20000, once(open, func(c *client) { c.WriteContinuation(1, false, nil) }), Block, false},
 		"settings": {20000, func(c *client, i int) {
 			c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i % 2)})
@@ -205,15 +210,15 @@ func TestAbuse(t *testing.T) {
 		"frames that nobody knows":          {20000, func(c *client, _ int) { c.WriteRawFrame(0xf, 0, 0, nil) }, Flood, false},
 		"a body of nothing":                 {20000, once(post, func(c *client) { c.WriteData(1, false, nil) }), Flood, false},
 		"windows that open by a byte":       {20000, once(post, func(c *client) { c.WriteWindowUpdate(1, 1) }), Flood, false},
-		"a window beyond its greatest size": {2, func(c *client, _ int) { c.WriteWindowUpdate(0, 1<<31-1) }, 0, true},
+		"a window beyond its greatest size": {2, func(c *client, _ int) { c.WriteWindowUpdate(0, 1<<31-1) }, Broken, true},
 		"a window setting beyond the greatest": {1, func(c *client, _ int) {
 			c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 31})
-		}, 0, true},
+		}, Broken, true},
 		"streams without end, all over the bound at once": {2000, func(c *client, _ int) { c.ask("POST", "/wait", false) }, Resets, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rules := make(chan Rule, 1)
+			rules := make(chan Rule, 10)
 			addr := server(t, &Options{OnRefuse: func(_ net.Addr, r Rule) { rules <- r }})
 			if c := dial(t, addr); !c.attack(tc.n, tc.play, true) {
 				t.Errorf("counted: the connection lives after %d", tc.n)
@@ -277,7 +282,7 @@ func TestSlow(t *testing.T) {
 		"a header block in one of two pieces": preface + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82",
 	} {
 		t.Run(name, func(t *testing.T) {
-			rules := make(chan Rule, 1)
+			rules := make(chan Rule, 10)
 			addr := server(t, &Options{BlockTime: 50 * time.Millisecond, OnRefuse: func(_ net.Addr, r Rule) { rules <- r }})
 			conn, err := net.Dial("tcp", addr)
 			must(t, err)
@@ -304,7 +309,7 @@ func TestPreface(t *testing.T) {
 		"the last byte is another": preface[:23] + "\r",
 	} {
 		t.Run(name, func(t *testing.T) {
-			rules := make(chan Rule, 1)
+			rules := make(chan Rule, 10)
 			conn, err := net.Dial("tcp", server(t, &Options{OnRefuse: func(_ net.Addr, r Rule) { rules <- r }}))
 			must(t, err)
 			defer conn.Close()
@@ -367,7 +372,7 @@ func TestGood(t *testing.T) {
 // only then, as one does whose reader comes late.
 func TestLateWindows(t *testing.T) {
 	const size = 512 * 64 << 10 // of /big
-	rules := make(chan Rule, 1)
+	rules := make(chan Rule, 10)
 	c := dial(t, server(t, &Options{OnRefuse: func(_ net.Addr, r Rule) { rules <- r }}))
 	c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size})
 	c.WriteWindowUpdate(0, 2*size)
@@ -444,5 +449,63 @@ func BenchmarkScanner(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.feed(buf.Bytes(), func(f frame) Rule { return 0 })
+	}
+}
+
+// TestLong: a head that net/http answers by itself, or for which it ends the
+// connection, is told of; one that it reads is not.
+func TestLong(t *testing.T) {
+	for name, row := range map[string]struct {
+		fields, each int
+		told         Rule
+	}{
+		"a short one":                      {1, 200, 0},
+		"one that is just read":            {10, 3 << 10, 0},
+		"one above that":                   {10, 4 << 10, Long},
+		"one of 70 KB":                     {10, 7000, Long},
+		"one of 70 KB, all in one field":   {1, 70_000, Broken},
+		"one field above what may be read": {1, 40 << 10, Broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			told := make(chan Rule, 10)
+			c := dial(t, server(t, &Options{LongBlock: 33 << 10, OnRefuse: func(_ net.Addr, r Rule) { told <- r }}))
+			c.long(row.fields, row.each)
+			must(t, c.flush())
+			if row.told == 0 {
+				for end := time.Now().Add(20 * time.Second); c.answers.Load() == 0 && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+				if c.answers.Load() != 1 {
+					t.Error("no answer")
+				}
+			}
+			if got := endedBy(told, row.told); got != row.told {
+				t.Errorf("told %q, want %q", got, row.told)
+			}
+		})
+	}
+}
+
+// long asks with so many fields of so many bytes each, in pieces as large as they may
+// be.
+func (c *client) long(fields, each int) {
+	var b bytes.Buffer
+	b.Write(request("GET", "/"))
+	for range fields {
+		b.Write([]byte{0x00, 3, 'x', '-', 'a', 0x7f}) // a literal that is not compressed, whose length follows (RFC 7541 section 5.1)
+		n := each - 0x7f
+		for ; n >= 0x80; n >>= 7 {
+			b.WriteByte(byte(n)&0x7f | 0x80)
+		}
+		b.WriteByte(byte(n))
+		b.Write(bytes.Repeat([]byte("v"), each))
+	}
+	id := c.next
+	c.next += 2
+	head := b.Next(16 << 10)
+	c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head, EndHeaders: b.Len() == 0, EndStream: true})
+	for b.Len() > 0 {
+		piece := b.Next(16 << 10)
+		c.WriteContinuation(id, b.Len() == 0, piece)
 	}
 }

@@ -12,6 +12,7 @@ const (
 	frameReset        = 3
 	frameSettings     = 4
 	framePing         = 6
+	frameGoAway       = 7
 	frameContinuation = 9
 
 	flagEndStream  = 1
@@ -30,7 +31,7 @@ const (
 type frame struct {
 	kind, flags byte
 	length      int
-	code        uint32 // of RST_STREAM, where it is known
+	code        uint32 // of RST_STREAM and GOAWAY, where it is known
 }
 
 // cost is how much a frame counts that a client sends. Requests and bodies cost
@@ -59,7 +60,7 @@ type scanner struct {
 	have int // bytes of head
 	left int // bytes of the payload to come
 	cur  frame
-	code int // bytes of the error code that are known
+	code int // bytes of the payload that are known, up to the end of the error code
 
 	inBlock bool
 	pieces  int // of the header block that is open, or was the last
@@ -110,7 +111,7 @@ func (s *scanner) begin(each func(frame) Rule) Rule {
 	s.cur = frame{kind: s.head[3], flags: s.head[4], length: s.left}
 	s.code = 0
 	s.blocks()
-	if s.cur.kind == frameReset && s.left >= 4 {
+	if end := s.cur.codeEnd(); end > 0 && s.left >= end {
 		return 0 // its code comes next
 	}
 	return each(s.cur)
@@ -130,19 +131,32 @@ func (s *scanner) blocks() {
 	s.inBlock = s.cur.flags&flagEndHeaders == 0
 }
 
-// payload takes bytes of the payload; of RST_STREAM it reads the code.
+// codeEnd is where the error code ends in the payload (RFC 9113 sections 6.4 and 6.8);
+// 0: there is none.
+func (f frame) codeEnd() int {
+	switch f.kind {
+	case frameReset:
+		return 4
+	case frameGoAway:
+		return 8
+	}
+	return 0
+}
+
+// payload takes bytes of the payload, and reads the error code, if there is one.
 func (s *scanner) payload(b []byte, each func(frame) Rule) (int, Rule) {
 	n := min(s.left, len(b))
 	s.left -= n
-	if s.cur.kind != frameReset {
-		return n, 0
+	end := s.cur.codeEnd()
+	if s.cur.length < end {
+		return n, 0 // it was told with its head
 	}
 	for _, x := range b[:n] {
-		if s.code == 4 {
+		if s.code == end {
 			break
 		}
-		s.cur.code = s.cur.code<<8 | uint32(x)
-		if s.code++; s.code == 4 {
+		s.cur.code = s.cur.code<<8 | uint32(x) // of 8 bytes, the last 4 stay
+		if s.code++; s.code == end {
 			if r := each(s.cur); r != 0 {
 				return n, r
 			}

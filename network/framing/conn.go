@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -34,8 +35,9 @@ type Options struct {
 	// MaxHead bounds the head of a request, in bytes; 0 means 32 KiB. Let it be no
 	// more than MaxHeaderBytes of the http.Server, which would answer otherwise.
 	MaxHead int
-	// OnRefuse hears of every refusal, from the goroutine of its connection, which
-	// it holds up. Nil: refusals go unheard.
+	// OnRefuse hears of every refusal, and of a connection that ends because a head
+	// did not end in time, from the goroutine of the connection, which it holds up.
+	// Nil: refusals go unheard.
 	OnRefuse func(peer net.Addr, r Rule)
 	// Header may add to the headers of an answer to a refusal. May be nil.
 	Header func(http.Header)
@@ -125,6 +127,7 @@ type Conn struct {
 	bad    Rule   // 0: nothing yet
 	ahead  bool   // bad was found in a byte that was read ahead
 	ended  bool
+	late   bool // it was told that a head did not end in time
 	tunnel bool
 
 	answer           atomic.Uint32
@@ -173,10 +176,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // over is how reading ends. Within a head nobody is answered: bufio gives the
-// part of a line for a line, and net/http would judge it.
+// part of a line for a line, and net/http would judge it. A head whose time is over
+// is told of, once; a connection on which none was begun only waited.
 func (c *Conn) over(err error) error {
-	if errors.Is(err, io.EOF) && !c.m.atStart() && !c.m.inBody() {
+	if c.m.atStart() || c.m.inBody() {
+		return err
+	}
+	switch {
+	case errors.Is(err, io.EOF):
 		c.answer.Store(refused)
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.late:
+		c.late = true
+		if c.opt.OnRefuse != nil {
+			c.opt.OnRefuse(c.RemoteAddr(), HeadSlow)
+		}
 	}
 	return err
 }

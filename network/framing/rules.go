@@ -44,6 +44,7 @@ const (
 	ChunkLine       Rule = 32 // a chunk's size that is none, or data that do not end: RFC 9112 section 7.1
 	Expectation     Rule = 33 // other than 100-continue: RFC 9110 section 10.1.1
 	HeadTooLong     Rule = 34 // RFC 6585 section 5
+	HeadSlow        Rule = 35 // a head that was begun and does not end in time; nobody is answered
 )
 
 // known says how a rule is answered. A status of 0 is 400.
@@ -117,6 +118,8 @@ func (r Rule) more() known {
 		return known{"the only expectation is 100-continue", http.StatusExpectationFailed}
 	case HeadTooLong:
 		return known{"the head of the request is too long", http.StatusRequestHeaderFieldsTooLarge}
+	case HeadSlow:
+		return known{"the head of the request did not end in time", http.StatusRequestTimeout}
 	}
 	return known{"malformed request", 0}
 }
