@@ -344,7 +344,7 @@ func (h *house) events(action string) []audit.Event {
 func (h *house) wantEvent(action string, outcome audit.Outcome, control, subject string) {
 	h.t.Helper()
 	list := h.events(action)
-	for end := time.Now().Add(5 * time.Second); len(list) == 0 && time.Now().Before(end); list = h.events(action) {
+	for end := time.Now().Add(30 * time.Second); len(list) == 0 && time.Now().Before(end); list = h.events(action) {
 		time.Sleep(5 * time.Millisecond) // a client may learn of a refused handshake before it is on record
 	}
 	if len(list) == 0 {

@@ -139,7 +139,7 @@ func (h *house) watch(as string) <-chan wire.Update {
 // next returns the next update of a kind.
 func next(t testing.TB, updates <-chan wire.Update, kind string) wire.Update {
 	t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(30 * time.Second)
 	for {
 		select {
 		case u, ok := <-updates:

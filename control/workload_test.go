@@ -257,7 +257,7 @@ func web(t testing.TB) (*neighbour, *house) {
 
 func (h *house) until(what string, cond func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatalf("waited in vain until %s", what)
 		}

@@ -57,7 +57,7 @@ func TestHeldByFile(t *testing.T) {
 	}
 	name := filepath.Join(folder, "pem")
 	reads := func(want string) bool {
-		for range 500 {
+		for range 3000 { // half a minute
 			if b, err := os.ReadFile(name); string(b) == want && (err == nil) == (want != "") {
 				return true
 			}

@@ -540,7 +540,7 @@ func (b *beside) storeAgain(raw string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	_, err = js.Publish(ctx, "orders.sold", []byte(raw))
 	return err
