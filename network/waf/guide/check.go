@@ -16,6 +16,7 @@ type check struct {
 	trans   []transform
 	multi   bool
 	targets []target
+	joint   *joint // with others that see values as they come; nil: none
 }
 
 // class are the checks of values that stand in one place. Plans for alphabets
@@ -38,14 +39,15 @@ type plan struct {
 // planStep are the checks that see the value after the same transformations,
 // those left out that change nothing of such a value.
 type planStep struct {
-	trans []transform
-	from  int         // an earlier step that begins with some of these; -1: none
-	rest  []transform // those that come after
-	gated []*check    // which want words
-	gates bitset      // their numbers
-	folds bool        // some of them fold
-	open  []*check    // the others
-	least int         // shorter values have none of the words that all checks want
+	trans  []transform
+	from   int         // an earlier step that begins with some of these; -1: none
+	rest   []transform // those that come after
+	gated  []*check    // which want words
+	gates  bitset      // their numbers
+	folds  bool        // some of them fold
+	joined []joined    // which are looked for together
+	open   []*check    // the others
+	least  int         // shorter values have none of the words that all checks want
 }
 
 func (c *class) plan(a alphabet) *plan {
@@ -105,7 +107,12 @@ func (c *class) newPlan(a alphabet) *plan {
 }
 
 func (p *planStep) add(k *check) {
-	if k.op.gate == nil {
+	switch {
+	case k.op.gate != nil:
+	case k.joint != nil:
+		p.joined = addJoined(p.joined, k)
+		return
+	default:
 		p.open = append(p.open, k)
 		return
 	}
@@ -142,7 +149,7 @@ func (p *planStep) shortest(a alphabet) int {
 	if a.wide || slices.ContainsFunc(p.trans, func(t transform) bool { return longer[t.name] }) {
 		return 0
 	}
-	if len(p.open) > 0 {
+	if !p.needsWord() {
 		return 0
 	}
 	least := maxBody
@@ -231,7 +238,7 @@ func (g *Guide) cleanBy(p *plan, s string, st *scratch) bool {
 	for i := range p.steps {
 		step, at := &p.steps[i], &st.seen[i]
 		at.known, at.words = false, nil
-		if len(s) < step.least {
+		if len(s) < step.least || !p.over.wide && step.lowers() && step.needsWord() && !g.wordsOf(whole).meets(&step.gates) {
 			continue
 		}
 		before := whole
@@ -276,13 +283,30 @@ func (g *Guide) look(p *planStep, at, before, whole *seen, wide bool) {
 	} else if at.text != before.text {
 		same = at
 	}
-	if same.words == nil {
-		same.own = bitset{}
-		g.words.find(same.text, &same.own)
-		same.words = &same.own
-	}
-	at.words = same.words
+	at.words = g.wordsOf(same)
 }
+
+// wordsOf finds the words of a text once.
+func (g *Guide) wordsOf(at *seen) *bitset {
+	if at.words == nil {
+		at.own = bitset{}
+		g.words.find(at.text, &at.own)
+		at.words = &at.own
+	}
+	return at.words
+}
+
+// all are the checks of the step.
+func (p *planStep) all() []*check {
+	list := slices.Concat(p.gated, p.open)
+	for _, j := range p.joined {
+		list = append(list, j.checks...)
+	}
+	return list
+}
+
+// needsWord: every check of the step wants a word.
+func (p *planStep) needsWord() bool { return len(p.open)+len(p.joined) == 0 }
 
 // lowers: the words are found without regard to case.
 func (p *planStep) lowers() bool { return len(p.trans) == 1 && p.trans[0].name == "lowercase" }
@@ -296,8 +320,17 @@ func (p *planStep) clean(at *seen, st *scratch) bool {
 			}
 		}
 	}
-	for _, k := range p.open {
-		if !k.misses(at.text, st) {
+	for i := range p.joined {
+		if !p.joined[i].miss(at.text, st) {
+			return false
+		}
+	}
+	return allMiss(p.open, at.text, st)
+}
+
+func allMiss(list []*check, text string, st *scratch) bool {
+	for _, k := range list {
+		if !k.misses(text, st) {
 			return false
 		}
 	}

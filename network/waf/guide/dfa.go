@@ -29,11 +29,13 @@ const (
 // answers as package regexp does; a fuzz test holds them together. It is safe
 // for concurrent use.
 type dfa struct {
+	re      *syntax.Regexp // that prog was compiled from
 	prog    *syntax.Prog
 	latin   bool
 	class   [symbols]uint8
 	sample  []int // a symbol of each class
 	current atomic.Pointer[stateCache]
+	room    int // bytes of states
 
 	mu    sync.Mutex // guards what follows
 	seen  []uint32   // instruction -> generation in which closure met it
@@ -63,10 +65,33 @@ func newDFA(re *syntax.Regexp, latin bool) *dfa {
 	if err != nil || len(prog.Inst) > maxProgram || !latin && !uniform(prog) {
 		return nil
 	}
-	d := &dfa{prog: prog, latin: latin, seen: make([]uint32, len(prog.Inst))}
+	d := &dfa{re: re, prog: prog, latin: latin, room: maxCache, seen: make([]uint32, len(prog.Inst))}
 	d.classify()
 	d.current.Store(d.fresh())
 	return d
+}
+
+// newUnion compiles one that matches where one of list does, none of which is
+// latin. Its instructions that look at symbols are theirs, so symbols that none
+// of them tells apart, and runes beyond ASCII, it does not tell apart either.
+func newUnion(list []*dfa) *dfa {
+	either := &syntax.Regexp{Op: syntax.OpAlternate}
+	for _, d := range list {
+		either.Sub = append(either.Sub, d.re)
+	}
+	prog, err := syntax.Compile(either)
+	if err != nil || len(prog.Inst) > maxProgram {
+		return nil
+	}
+	u := &dfa{re: either, prog: prog, room: maxCache * len(list), seen: make([]uint32, len(prog.Inst))}
+	u.group(func(key []byte, s int) []byte {
+		for _, d := range list {
+			key = append(key, d.class[s])
+		}
+		return key
+	})
+	u.current.Store(u.fresh())
+	return u
 }
 
 // uniform reports whether prog treats all runes beyond ASCII alike, but for
@@ -93,15 +118,22 @@ func foldsToASCII(r rune) bool { return r == '\u017f' || r == '\u212a' }
 
 // classify puts together the symbols that no instruction tells apart.
 func (d *dfa) classify() {
-	keys := map[string]uint8{}
-	for s := range symbols {
-		key := make([]byte, 0, len(d.prog.Inst)+2)
+	d.group(func(key []byte, s int) []byte {
 		key = append(key, d.kind(s))
 		for i := range d.prog.Inst {
 			if d.prog.Inst[i].Op >= syntax.InstRune {
 				key = append(key, boolByte(d.consumes(uint32(i), s)))
 			}
 		}
+		return key
+	})
+}
+
+// group makes a class of the symbols that have one key.
+func (d *dfa) group(appendKey func(key []byte, s int) []byte) {
+	keys, key := map[string]uint8{}, []byte(nil)
+	for s := range symbols {
+		key = appendKey(key[:0], s)
 		c, known := keys[string(key)]
 		if !known {
 			c = uint8(len(d.sample))
@@ -168,16 +200,21 @@ func (d *dfa) match(s string, budget *int) (matched, sure bool) {
 	at := d.current.Load().start
 	for i := 0; i < len(s); {
 		sym, n := int(s[i]), 1
-		if sym >= 0x80 && !d.latin {
+		if sym >= utf8.RuneSelf && !d.latin {
 			r, size := utf8.DecodeRuneInString(s[i:])
 			if foldsToASCII(r) {
 				return false, false
 			}
 			sym, n = symWide, size
 		}
-		if at = d.step(at, sym, budget); at == nil || at == accepted {
-			return at == accepted, at == accepted
+		next := at.next[d.class[sym]].Load() // as step does, which is too large for a loop
+		if next == nil {
+			next = d.step(at, sym, budget)
 		}
+		if next == nil || next == accepted {
+			return next == accepted, next == accepted
+		}
+		at = next
 		i += n
 	}
 	at = d.step(at, symEnd, budget)
@@ -281,7 +318,7 @@ func (d *dfa) after(sym int) *dfaState {
 	}
 	slices.Sort(kernel)
 	c := d.current.Load()
-	if c.size > maxCache {
+	if c.size > d.room {
 		c = d.fresh()
 		d.current.Store(c)
 	}

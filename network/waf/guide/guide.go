@@ -106,6 +106,7 @@ func New(set waf.RuleSet) (*Guide, error) {
 		g.unknown = g.unknown || j.kind == kindUnknown
 	}
 	g.checks, g.distinct = c.checks, c.distinct
+	join(g.checks)
 	g.setChains(c.chains)
 	if err := g.number(); err != nil {
 		return nil, fmt.Errorf("guide: %w", err)

@@ -24,6 +24,9 @@ type operator struct {
 	// words alone are the operator itself where only is true.
 	gate []string
 	only bool
+	// wordless is the automaton of an expression that has no gate; nil with one,
+	// and where it is negated or one of bytes.
+	wordless *dfa
 	// folds: runes that fold to ASCII letters would pass the gate unseen.
 	folds bool
 }
@@ -171,12 +174,16 @@ func rxOperator(re *syntax.Regexp, d *dfa, neg bool) operator {
 			},
 		}
 	}
-	return operator{
+	o := operator{
 		possible: func(a alphabet) bool { return canMatch(re, a) },
 		matches:  d.match,
 		gate:     literals(re),
 		folds:    true,
 	}
+	if o.gate == nil && !d.latin {
+		o.wordless = d
+	}
+	return o
 }
 
 func pm(list []string, neg bool) operator {

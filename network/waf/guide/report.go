@@ -29,7 +29,7 @@ func (g *Guide) Prove(where, name string, bytes [4]uint64) (Proof, error) {
 	a := alphabet{[2]uint64{bytes[0], bytes[1]}, bytes[2]|bytes[3] != 0}.coarse()
 	var left []int
 	for _, step := range c.newPlan(a).steps {
-		for _, k := range slices.Concat(step.gated, step.open) {
+		for _, k := range step.all() {
 			left = append(left, k.rule)
 		}
 	}

@@ -249,7 +249,7 @@ func normalizePath(s string) string {
 // normalizePathWin also drops what Windows drops: alternate data streams, and
 // dots and spaces at the end of a component.
 func normalizePathWin(s string) string {
-	if s == "" {
+	if isName(s) {
 		return s
 	}
 	s = withoutStream(normalizePath(strings.ReplaceAll(s, `\`, "/")))
@@ -265,6 +265,16 @@ func normalizePathWin(s string) string {
 		}
 	}
 	return strings.Join(kept, "/")
+}
+
+// isName reports whether s is one component, of no drive and no stream, that ends
+// as Windows leaves it; or nothing.
+func isName(s string) bool {
+	if s == "" {
+		return true
+	}
+	last := s[len(s)-1]
+	return last != '.' && last != ' ' && strings.IndexByte(s, '/') < 0 && strings.IndexByte(s, '\\') < 0 && strings.IndexByte(s, ':') < 0
 }
 
 func endsLoosely(s string) bool {

@@ -5,13 +5,28 @@ import "math/bits"
 // words finds many words in a text in one pass, without regard to the case of
 // ASCII letters (Aho and Corasick 1975, as a full table). Each word reports a
 // number below 64*len(bitset).
+//
+// The table has megabytes, and a text is looked through while it is in no cache:
+// so a row begins with the columns of common letters, at a cache line; the rows
+// of states that texts are often in stand together; and an entry says itself
+// whether its state reports anything.
 type words struct {
-	class [256]uint8 // 0 is every byte that no word holds
-	width int
-	next  []uint32 // state*width + class
-	out   []int32  // state -> index into sets, or -1
+	class [256]uint8 // column; 0 is every byte that no word holds
+	width int        // of a row
+	next  []uint32   // row + column -> row of the next state, and reports
+	out   []int32    // state -> index into sets, or -1
 	sets  []bitset
 }
+
+// The columns of a cache line, and what is left of an entry for the mark.
+const (
+	lineWidth = 16
+	reports   = 1
+)
+
+// common are the letters of texts, by how often they come. What they are, and
+// in which order, is a matter of speed only.
+const common = " etaoinsrhldcumfpgwybvk.,'-"
 
 // bitset holds small numbers. It is a value: copies are apart.
 type bitset [8]uint64
@@ -52,17 +67,22 @@ type wordList struct {
 
 func newWords(list []wordList) *words {
 	w := &words{width: 1}
+	used := [256]bool{}
 	for _, l := range list {
 		for i := range len(l.word) {
-			if c := lower(l.word[i]); w.class[c] == 0 {
-				w.class[c] = uint8(w.width)
-				w.width++
-			}
+			used[lower(l.word[i])] = true
 		}
+	}
+	for i := range len(common) {
+		w.column(common[i], &used)
+	}
+	for c := range 256 {
+		w.column(byte(c), &used)
 	}
 	for c := byte('A'); c <= 'Z'; c++ {
 		w.class[c] = w.class[lower(c)]
 	}
+	w.width = (w.width + lineWidth - 1) / lineWidth * lineWidth
 	w.grow()
 	for _, l := range list {
 		w.insert(l)
@@ -71,12 +91,21 @@ func newWords(list []wordList) *words {
 	return w
 }
 
+// column gives c the next one, once, if a word holds it.
+func (w *words) column(c byte, used *[256]bool) {
+	if used[c] && w.class[c] == 0 {
+		w.class[c] = uint8(w.width)
+		w.width++
+	}
+}
+
 func (w *words) grow() uint32 {
 	w.next = append(w.next, make([]uint32, w.width)...)
 	w.out = append(w.out, -1)
 	return uint32(len(w.out) - 1)
 }
 
+// insert adds a word to the trie. Its entries are states until link is through.
 func (w *words) insert(l wordList) {
 	at := uint32(0)
 	for i := range len(l.word) {
@@ -127,6 +156,28 @@ func (w *words) link() {
 			}
 		}
 	}
+	w.order(append([]uint32{0}, queue...))
+}
+
+// order puts the states in this order, and makes rows of the entries.
+func (w *words) order(states []uint32) {
+	place := make([]uint32, len(states))
+	for i, old := range states {
+		place[old] = uint32(i)
+	}
+	next, out := make([]uint32, len(w.next)), make([]int32, len(w.out))
+	for i, old := range states {
+		out[i] = w.out[old]
+		for c := range w.width {
+			to := w.next[int(old)*w.width+c]
+			entry := place[to] * uint32(w.width)
+			if w.out[to] >= 0 {
+				entry |= reports
+			}
+			next[i*w.width+c] = entry
+		}
+	}
+	w.next, w.out = next, out
 }
 
 // find adds the numbers of the words in s to found.
@@ -134,11 +185,11 @@ func (w *words) find(s string, found *bitset) {
 	if w.out[0] >= 0 { // the empty word is everywhere
 		found.merge(&w.sets[w.out[0]])
 	}
-	at := 0
-	for i := 0; i < len(s); i++ {
-		at = int(w.next[at*w.width+int(w.class[s[i]])])
-		if o := w.out[at]; o >= 0 {
-			found.merge(&w.sets[o])
+	at := uint32(0)
+	for i := range len(s) {
+		at = w.next[int(at&^reports)+int(w.class[s[i]])]
+		if at&reports != 0 {
+			found.merge(&w.sets[w.out[int(at)/w.width]])
 		}
 	}
 }
