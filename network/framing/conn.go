@@ -138,7 +138,8 @@ type Conn struct {
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
 // Tunnel ends the guard: what comes now is no HTTP. For whoever has hijacked the
-// connection, before it answers that the protocol changes.
+// connection, before it answers that the protocol changes, and for whoever has
+// answered for the last time and throws away what still comes.
 func (c *Conn) Tunnel() { c.tunnel = true }
 
 // Read reads bytes of the current request. What breaks a rule is answered here,
@@ -179,7 +180,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 // part of a line for a line, and net/http would judge it. A head whose time is over
 // is told of, once; a connection on which none was begun only waited.
 func (c *Conn) over(err error) error {
-	if c.m.atStart() || c.m.inBody() {
+	if c.tunnel || c.m.atStart() || c.m.inBody() {
 		return err
 	}
 	switch {

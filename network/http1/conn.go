@@ -240,6 +240,9 @@ func (c *conn) linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
+	if guard, ok := c.rwc.(interface{ Tunnel() }); ok {
+		guard.Tunnel() // no request is read any more, so none is refused
+	}
 	if c.rwc.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
 		_, _ = io.CopyN(io.Discard, c.rwc, lingerBytes) // whatever ends it, the connection ends
 	}
