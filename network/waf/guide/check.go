@@ -188,7 +188,8 @@ func (k *check) eachStep(a alphabet, fn func(trans []transform, name string, see
 
 // scratch is the state of one Clean.
 type scratch struct {
-	budget int
+	budget int // transitions that the request may have built yet
+	joints int // the same, of joints
 	key    []byte
 	args   int
 	names  *nameSet // where names are counted
@@ -196,6 +197,9 @@ type scratch struct {
 	whole  seen   // the value in hand
 	seen   []seen // by step of its plan
 }
+
+// newScratch is that of a request that begins.
+func newScratch() *scratch { return &scratch{budget: maxSteps, joints: maxSteps} }
 
 // seen is what a step made of the value.
 type seen struct {

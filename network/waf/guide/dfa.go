@@ -249,7 +249,10 @@ func (d *dfa) build(at *dfaState, c uint8) *dfaState {
 // close follows what consumes nothing, from the state to before sym. It
 // reports a match; what can consume is left in found.
 func (d *dfa) close(at *dfaState, sym int) bool {
-	d.gen++
+	if d.gen++; d.gen == 0 { // all around: what was met long ago must not count as met
+		clear(d.seen)
+		d.gen = 1
+	}
 	d.found = d.found[:0]
 	d.stack = append(d.stack[:0], at.kernel...)
 	holds := assertions(d.kindBefore(at.before), d.kind(sym))

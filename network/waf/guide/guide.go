@@ -112,8 +112,8 @@ func New(set waf.RuleSet) (*Guide, error) {
 		return nil, fmt.Errorf("guide: %w", err)
 	}
 	g.place()
-	g.emptyBody = g.clean(g.body, "", &scratch{budget: maxSteps})
-	g.lengthName = g.clean(g.headerName, lengthField, &scratch{budget: maxSteps})
+	g.emptyBody = g.clean(g.body, "", newScratch())
+	g.lengthName = g.clean(g.headerName, lengthField, newScratch())
 	return g, nil
 }
 
@@ -245,7 +245,7 @@ func (g *Guide) cleanRequest(r *waf.Request) bool {
 	if st == nil {
 		st = &scratch{}
 	}
-	st.budget, st.args = maxSteps, 0
+	st.budget, st.joints, st.args = maxSteps, maxSteps, 0
 	clean := g.cleanNames(&v, st) && g.cleanLine(&v, st) && g.cleanHead(&v, st) && g.cleanPath(&v, st) && g.cleanBody(&v, st) &&
 		st.args <= maxArguments
 	st.forget()

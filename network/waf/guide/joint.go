@@ -7,9 +7,10 @@ package guide
 // one.
 type joint struct{ dfa *dfa }
 
-// maxJointSteps bounds the transitions that a joint has built for one text, apart
-// from the budget of the request: its states are larger than those of one
-// expression. Beyond it, the text is for the single ones.
+// maxJointSteps bounds the transitions that joints have built for one text: their
+// states are larger than those of one expression. Those of a whole request have a
+// budget of their own, as large as that of the single ones. Beyond either, the text
+// is for the single ones.
 const maxJointSteps = 200
 
 // join gives the checks that look for an expression in values as they come their
@@ -50,9 +51,11 @@ func share(members []*check) {
 }
 
 // misses reports whether none of the joint's expressions matches text, for sure.
-func (j *joint) misses(text string) bool {
-	budget := maxJointSteps
+func (j *joint) misses(text string, st *scratch) bool {
+	budget := min(maxJointSteps, st.joints)
+	st.joints -= budget
 	matched, sure := j.dfa.match(text, &budget)
+	st.joints += budget
 	return !matched && sure
 }
 
@@ -74,5 +77,5 @@ func addJoined(list []joined, k *check) []joined {
 
 // miss reports whether none of the checks matches text. One alone needs no joint.
 func (j *joined) miss(text string, st *scratch) bool {
-	return len(j.checks) > 1 && j.joint.misses(text) || allMiss(j.checks, text, st)
+	return len(j.checks) > 1 && j.joint.misses(text, st) || allMiss(j.checks, text, st)
 }

@@ -1,6 +1,8 @@
 package guide
 
 import (
+	"regexp/syntax"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -33,11 +35,44 @@ func FuzzJoint(f *testing.F) {
 			if got, sure := j.dfa.match(s, &steps); got != one || !sure {
 				t.Errorf("the joint matches %q: %t, for sure: %t, one of its expressions: %t", s, got, sure, one)
 			}
-			if one && j.misses(s) {
+			if one && j.misses(s, newScratch()) {
 				t.Errorf("the joint misses %q, which one of its expressions matches", s)
 			}
 		}
 	})
+}
+
+// TestJointBudget: what joints have built for a request is bounded, however many
+// texts it has; then they leave texts to the single expressions.
+func TestJointBudget(t *testing.T) {
+	_, g := fixture()
+	at := slices.IndexFunc(g.checks, func(k *check) bool { return k.joint != nil })
+	j, st, left := g.checks[at].joint, newScratch(), 0
+	c := newCorpus(t, 12)
+	for range 100 {
+		left = st.joints
+		j.misses(c.value(), st)
+		if built := left - st.joints; built < 0 || built > maxJointSteps {
+			t.Fatalf("%d transitions were built for one text", built)
+		}
+	}
+	st.joints = 0
+	if j = (&joint{newUnion([]*dfa{g.checks[at].op.wordless})}); j.misses("a text of which nothing is known yet", st) || st.joints != 0 {
+		t.Error("a joint without a budget was sure")
+	}
+}
+
+// TestGenerations: a counter that has gone all around forgets what was met before.
+func TestGenerations(t *testing.T) {
+	re, err := syntax.Parse("ab|cd", syntax.Perl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, budget := newDFA(re, false), 100
+	d.gen = 1<<32 - 1
+	if matched, sure := d.match("ab", &budget); !matched || !sure {
+		t.Errorf("matched %t, sure %t", matched, sure)
+	}
 }
 
 // TestJoined: the joint that stands for checks of a plan is theirs. At the

@@ -113,7 +113,7 @@ func level(paranoia int) func() (*waf.Engine, *Guide) {
 func (g *Guide) blame(s string) []int {
 	var out []int
 	for _, k := range g.post.base.checks {
-		if !g.clean(&class{checks: []*check{k}}, s, &scratch{budget: maxSteps}) {
+		if !g.clean(&class{checks: []*check{k}}, s, newScratch()) {
 			out = append(out, k.rule)
 		}
 	}

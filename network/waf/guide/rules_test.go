@@ -115,11 +115,11 @@ func FuzzRule(f *testing.F) {
 		values := map[string]alphabet{s: alphabetOf(s), keep(s, sigma): runes(sigma)}
 		for v, a := range values {
 			matched := oracle.matches(v)
-			if g.clean(all, v, &scratch{budget: maxSteps}) && len(matched) > 0 {
+			if g.clean(all, v, newScratch()) && len(matched) > 0 {
 				t.Errorf("%v match %q, in which the guide finds nothing", matched, v)
 			}
 			for _, k := range oracle.checks {
-				st := &scratch{budget: maxSteps}
+				st := newScratch()
 				if g.clean(single[k.number], v, st) && matched[k.rule] {
 					t.Errorf("rule %d matches %q, which the guide calls clean", k.rule, v)
 				}
