@@ -2,7 +2,7 @@ package spec
 
 import (
 	"fmt"
-	"net"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -69,16 +69,19 @@ func (o InitOptions) taken() Problems {
 			out = append(out, Problem{File: bundleName, Key: key, Msg: fmt.Sprintf("%q is the name of %s", name, of), Fix: "name the service otherwise, such as catalog"})
 		}
 	}
-	if addressPort(o.Upstream) == edgePort {
+	if _, port := upstreamAt(o.Upstream); port == edgePort {
 		out = append(out, Problem{File: bundleName, Key: key + ".upstream", Msg: "port " + edgePort + " is the gateway's", Fix: "let the service listen on another port"})
 	}
 	return out
 }
 
-// addressPort is the port of an address or upstream, "" without one.
-func addressPort(text string) string {
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(text, "http://"))
-	return port
+// upstreamAt returns host and port of a service's address, "" without.
+func upstreamAt(upstream string) (host, port string) {
+	u, err := url.Parse(upstream)
+	if err != nil {
+		return "", ""
+	}
+	return u.Hostname(), u.Port()
 }
 
 // quoted writes a text as a YAML value: as it is when nothing in it is

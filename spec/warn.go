@@ -59,10 +59,24 @@ func (s *System) warnServices(r *report) {
 // the two may run on machines of their own.
 func (s *System) warnPort(r *report, key string, svc Service) {
 	host, port, _ := net.SplitHostPort(s.Services[s.Gateway()].Listen)
-	ip := net.ParseIP(host)
-	if here := host == "" || ip.IsLoopback() || ip.IsUnspecified(); here && port == addressPort(svc.Upstream) {
+	at, same := upstreamAt(svc.Upstream)
+	if port == "" || port != same {
+		return
+	}
+	if host == "" || net.ParseIP(host).IsUnspecified() || sameHost(host, at) {
 		r.bad(key+".upstream", "port "+port+" is the gateway's too, so on one machine only one of them starts", "give the service another port")
 	}
+}
+
+// sameHost compares two hosts of this machine.
+func sameHost(a, b string) bool {
+	if a == "localhost" {
+		a = "127.0.0.1"
+	}
+	if b == "localhost" {
+		b = "127.0.0.1"
+	}
+	return a == b
 }
 
 // warnFileServer speaks up when a service is Python's file server as it is by

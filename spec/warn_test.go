@@ -46,7 +46,7 @@ flows:
 // A service on the gateway's port is told of where both listen on one address, and
 // whoever writes a first file is not given one.
 func TestWarnPort(t *testing.T) {
-	for listen, want := range map[string]bool{":8443": true, "127.0.0.1:8443": true, "[::]:8443": true, "192.0.2.1:8443": false, ":443": false} {
+	for listen, want := range map[string]bool{":8443": true, "127.0.0.1:8443": true, "[::]:8443": true, "localhost:8443": true, "127.0.0.2:8443": false, "192.0.2.1:8443": false, ":443": false} {
 		s := mustParse(t, fmt.Sprintf(`rampart: v1
 system: { name: shop }
 services:

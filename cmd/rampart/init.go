@@ -38,7 +38,7 @@ func initCmd() *cobra.Command {
 			}
 			b, err := spec.Init(opt)
 			if err != nil {
-				return byFlag(err)
+				return byFlag(err, opt.Service)
 			}
 			if err := os.WriteFile(file, b, 0o644); err != nil {
 				return err
@@ -78,19 +78,19 @@ func fits(opt spec.InitOptions) error {
 		}
 	}
 	_, err := spec.Init(opt)
-	return byFlag(err)
+	return byFlag(err, opt.Service)
 }
 
 // byFlag says what a file that init does not write would break in terms of the
 // flags that its author knows, once for each.
-func byFlag(err error) error {
+func byFlag(err error, service string) error {
 	bad, ok := errors.AsType[spec.Problems](err)
 	if !ok {
 		return err
 	}
 	var out spec.Problems
 	for _, p := range bad {
-		p = spec.Problem{File: "--" + flagOf(p.Key), Msg: p.Msg, Fix: p.Fix}
+		p = spec.Problem{File: "--" + flagOf(p.Key, service), Msg: p.Msg, Fix: p.Fix}
 		if !slices.ContainsFunc(out, func(o spec.Problem) bool { return o.File == p.File }) {
 			out = append(out, p)
 		}
@@ -98,9 +98,10 @@ func byFlag(err error) error {
 	return &exitError{exitUsage, out}
 }
 
-// flagOf is the flag whose value stands at a key of init's file.
-func flagOf(key string) string {
-	_, last, _ := strings.Cut(strings.TrimPrefix(key, "services."), ".")
+// flagOf is the flag whose value stands at a key of init's file. The service's name
+// may hold anything: it was not judged yet.
+func flagOf(key, service string) string {
+	last := strings.TrimPrefix(strings.TrimPrefix(key, "services."+service), ".")
 	switch {
 	case key == "system.name":
 		return "name"
