@@ -129,9 +129,9 @@ func together(sys *spec.System) []string {
 // banner says where everything is, how to log in, and one call that works.
 func (u *up) banner(trouble []string) {
 	var d demo
-	b, err := os.ReadFile(u.state.Path(demoFile))
+	text, err := os.ReadFile(u.state.Path(demoFile))
 	if err == nil {
-		err = json.Unmarshal(b, &d)
+		err = json.Unmarshal(text, &d)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rampart: demo credentials:", err)
@@ -145,11 +145,12 @@ func (u *up) banner(trouble []string) {
 	if len(trouble) > 0 {
 		state = "is up, but its edge is not as rampart.yaml says,"
 	}
-	fmt.Printf("\n%s %s after %s.\n", u.sys.Info.Name, state, sinceRounded(u.started))
+	var b strings.Builder // printed at once: whoever waits for the first line finds the others
+	fmt.Fprintf(&b, "\n%s %s after %s.\n", u.sys.Info.Name, state, sinceRounded(u.started))
 	for _, line := range append(trouble, u.narrowed()...) {
-		fmt.Println("  ! " + line)
+		fmt.Fprintln(&b, "  ! "+line)
 	}
-	fmt.Printf(`
+	fmt.Fprintf(&b, `
   open      %s   (rampart ca trust --state %s makes browsers accept it)
   log in    as %s; passwords are in %s
   state     %s   (CA, keys, database, audit log, logs/)
@@ -160,6 +161,7 @@ func (u *up) banner(trouble []string) {
 Ctrl-C stops everything.
 `, u.landing(), u.stateDir, strings.Join(users, ", "), u.state.Path(demoFile),
 		u.state.Path(), conf, u.file, u.stateDir, u.stateDir)
+	fmt.Print(b.String())
 }
 
 // landing is a page for who has just started the system: the first one, if some
