@@ -26,16 +26,22 @@ func server(t testing.TB, handler http.HandlerFunc, edit func(*http1.Options)) (
 	}
 	srv = http1.New(opt)
 	l := listen(t)
+	serveOn(t, srv, l, framing.Options{})
+	return l.Addr().String(), srv
+}
+
+// serveOn has srv serve the connections of l, behind the guard, until the test ends.
+func serveOn(t testing.TB, srv *http1.Server, l net.Listener, guard framing.Options) {
+	t.Helper()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, err := srv.Listen(framing.NewListener(l, framing.Options{})).Accept() // returns when l closes: nobody speaks HTTP/2
+		_, err := srv.Listen(framing.NewListener(l, guard)).Accept() // returns when l closes: nobody speaks HTTP/2
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Accept: %v", err)
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-ended; srv.Close() })
-	return l.Addr().String(), srv
 }
 
 func listen(t testing.TB) net.Listener {

@@ -103,14 +103,7 @@ func hesitantServer(t *testing.T, inviting chan struct{}, handler http.HandlerFu
 	t.Helper()
 	srv := http1.New(http1.Options{Handler: handler, Head: 20 * time.Second, Idle: 20 * time.Second, Answer: 20 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 	l := listen(t)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if _, err := srv.Listen(framing.NewListener(hesitant{l, inviting}, framing.Options{})).Accept(); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Accept: %v", err)
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-ended; srv.Close() })
+	serveOn(t, srv, hesitant{l, inviting}, framing.Options{})
 	return l.Addr().String()
 }
 

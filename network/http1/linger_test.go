@@ -28,12 +28,8 @@ func TestLeftUnread(t *testing.T) {
 				Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }),
 				Head:    5 * time.Second, Idle: 5 * time.Second, Answer: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
 			})
-			l, ended := listen(t), make(chan struct{})
-			go func() {
-				defer close(ended)
-				srv.Listen(framing.NewListener(l, framing.Options{OnRefuse: func(_ net.Addr, r framing.Rule) { told <- r }})).Accept()
-			}()
-			t.Cleanup(func() { l.Close(); <-ended; srv.Close() })
+			l := listen(t)
+			serveOn(t, srv, l, framing.Options{OnRefuse: func(_ net.Addr, r framing.Rule) { told <- r }})
 
 			c := dial(t, l.Addr().String())
 			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 20_000))
